@@ -1,0 +1,86 @@
+# r2keras: `make help` lists what there is. Needs Python 3.10 to 3.13 and make; everything else is installed into .venv.
+
+VENV ?= .venv
+PYTHON ?=
+BACKENDS ?= tensorflow jax
+TORCH ?= torch
+PILOT_FLAGS ?=
+PYTEST_FLAGS ?= -n 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
+TEST_ENV := CUDA_VISIBLE_DEVICES= TF_CPP_MIN_LOG_LEVEL=3
+STAMPS := $(VENV)/stamps
+TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(BACKENDS)))
+
+.DEFAULT_GOAL := help
+.PHONY: help pilot test lint format types names clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@echo 'Variables: PYTHON=python3.12, VENV=.venv, PILOT_FLAGS="--smoke", BACKENDS="tensorflow jax torch",'
+	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record".'
+
+pilot: $(STAMPS)/base ## run the pilot on the embedded digits; its report and files go to out/pilot
+	$(BIN)/python examples/pilot.py --out=out/pilot $(PILOT_FLAGS)
+
+test: $(TEST_STAMPS) ## lint, all tests with TensorFlow, then the backend tests with every other one of BACKENDS
+	$(BIN)/ruff check .
+	@set -e; for backend in $(BACKENDS); do \
+	  echo "Tests with KERAS_BACKEND=$$backend"; \
+	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS); \
+	done
+
+lint: $(STAMPS)/dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+
+format: $(STAMPS)/dev ## let ruff mend and format the tree
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMPS)/dev ## mypy
+	$(BIN)/mypy
+
+names: $(STAMPS)/dev ## write the public names that the tests compare with (after a deliberate change)
+	$(TEST_ENV) $(BIN)/python tests/public_names.py
+
+clean: ## remove .venv, caches and build output (out/ stays)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@found=; why="no Python 3.10 to 3.13 was found (tried: $(CANDIDATES))"; \
+	for p in $(CANDIDATES); do \
+	  "$$p" -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13))' 2>/dev/null || continue; \
+	  "$$p" -c 'import ensurepip, venv' 2>/dev/null && found=$$p && break; \
+	  why="$$p lacks the modules venv and ensurepip (on Debian and Ubuntu: apt install python3-venv)"; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "Cannot make $(VENV): $$why. Install one, or say which with PYTHON=/path/to/python3." >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/base: $(STAMPS)/venv setup.cfg pyproject.toml
+	@echo 'Installing r2keras and what it needs (about 2.5 GB, one to three minutes)'
+	@$(PIP) --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/base
+	@echo 'Installing pytest, ruff and mypy'
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+# torch by its own name first: TORCH chooses the build, and the extra is then satisfied.
+$(STAMPS)/torch: $(STAMPS)/base
+	@echo 'Installing $(TORCH)'
+	@$(PIP) '$(TORCH)' && $(PIP) --editable '.[torch]'
+	@touch $@
+
+$(STAMPS)/jax: $(STAMPS)/base
+	@echo 'Installing jax'
+	@$(PIP) --editable '.[jax]'
+	@touch $@

@@ -1,0 +1,135 @@
+"""What the benchmarks share: interleaved timing, quartiles, the machine in words, and rows kept in a JSON file."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+PACKAGES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
+
+
+def interleave(
+    steps: dict[str, Callable[[], object]], rounds: int, repeats: int, tick: Callable[[], object] = lambda: None
+) -> dict[str, list[float]]:
+    """Times several callables side by side, so that a machine that slows down slows all of them.
+
+    Each round runs every callable `repeats` times, in a new random order each time.
+
+    Args:
+        steps: what to time, by name; each has run before (no compilation inside).
+        rounds: number of rounds.
+        repeats: calls of each in a round.
+        tick: called after each round.
+
+    Returns:
+        Per name one figure a round: the median seconds of its calls in that round.
+    """
+    order, shuffle = list(steps), random.Random(0).shuffle
+    figures: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(repeats):
+            shuffle(order)
+            for name in order:
+                start = time.perf_counter()
+                steps[name]()
+                seconds[name].append(time.perf_counter() - start)
+        for name in steps:
+            figures[name].append(statistics.median(seconds[name]))
+        tick()
+    return figures
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Returns the lower quartile, the median and the upper quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def machine() -> Row:
+    """Returns what a figure depends on: processor, cores, versions, date, load."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "date": datetime.date.today().isoformat(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+class Rows:
+    """Rows in a JSON file, one a line, on disk after every `add`.
+
+    Args:
+        path: the file; rows that are there already are read.
+        keys: the columns that tell rows apart; a new row replaces the one with the same values there.
+
+    Raises:
+        ValueError: the file is not a list of rows.
+    """
+
+    def __init__(self, path: str | os.PathLike, keys: tuple[str, ...]):
+        self.path = Path(path)
+        self._keys = keys
+        self.rows = _read(self.path) if self.path.exists() else []
+
+    def add(self, new: list[Row]) -> None:
+        """Adds rows and writes the file, whole or not at all."""
+        from r2keras._files import atomic_write_text
+
+        fresh = [self._key(row) for row in new]
+        rows = [row for row in self.rows if self._key(row) not in fresh] + new
+        lines = [json.dumps(row, allow_nan=False) for row in rows]
+        atomic_write_text(self.path, "[\n" + ",\n".join(lines) + "\n]\n")
+        self.rows = rows
+
+    def _key(self, row: Row) -> tuple:
+        return tuple(row[name] for name in self._keys)
+
+
+def markdown(header: list[str], cells: list[list[str]]) -> str:
+    """Returns a markdown table."""
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _read(path: Path) -> list[Row]:
+    """Reads the rows of a file."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("not a list of rows")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a readable results file ({error}). Restore it or choose another --out.") from error
+    return rows
+
+
+def _cpu() -> str:
+    """Returns the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(name: str) -> str | None:
+    """Returns the version of an installed package."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,54 @@
+"""Training steps of Keras 3 models: a net plain, with a regularizer on every kernel, or with every kernel quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from step_plan import CONTROL, NUM_CLASSES, QUANTIZERS, REGULARIZERS, Job
+
+import r2keras
+from r2keras.workloads import nets
+
+
+def build(job: Job, variant: str) -> keras.Model:
+    """Returns the compiled model of a variant; the control is the baseline once more."""
+    keras.utils.set_random_seed(0)
+    name = job.baseline if variant == CONTROL else variant
+    model = nets.build(job.net, job.image, NUM_CLASSES, _factory(name))
+    if name in QUANTIZERS:
+        recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(**QUANTIZERS[name]))])
+        model = r2keras.prepare(model, recipe)
+    model.compile(
+        keras.optimizers.SGD(1e-3, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    return model
+
+
+def training_step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
+    """Returns one training step as `fit` runs it, on the same batch every time; it has run twice."""
+    import tensorflow as tf
+
+    model.train_on_batch(images, labels)
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
+    model.make_train_function()
+
+    def step() -> float:
+        # The loss is read, so that the step is over when the clock stops.
+        return float(model.train_function(batches)["loss"])
+
+    step()
+    return step
+
+
+def _factory(name: str) -> Callable[[], keras.regularizers.Regularizer] | None:
+    """Returns what makes the regularizer of one kernel, or None."""
+    if name == "l2":
+        return lambda: keras.regularizers.L2(1e-4)
+    if name in REGULARIZERS:
+        kind, options = REGULARIZERS[name]
+        return lambda: getattr(r2keras, kind)(**options)
+    return None

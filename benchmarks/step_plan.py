@@ -1,0 +1,119 @@
+"""What `training_step.py` compares: groups of variants, each group timed against one baseline on one net."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+
+CONTROL = "control"
+IMPORT = "import_r2keras"
+# Image shape and batch size; `cnn` is for --smoke.
+NETS = {"resnet20": ((32, 32, 3), 128), "mobilenet_v2_035": ((96, 96, 3), 32), "cnn": ((8, 8, 1), 16)}
+NUM_CLASSES = 10
+
+REGULARIZERS = {
+    "linf": ("R2Linf", {}),
+    "linf_scale_free": ("R2Linf", {"scale_free": True}),
+    "margin": ("R2Margin", {}),
+    "margin_scale_free": ("R2Margin", {"scale_free": True}),
+    "soft_min_max": ("R2SoftMinMax", {}),
+    "soft_min_max_scale_free": ("R2SoftMinMax", {"scale_free": True}),
+    "kurtosis": ("Kurtosis", {}),
+}
+QUANTIZERS = {
+    f"{scale}_{bits}bit_{granularity}": {"num_bits": bits, "range": scale, "granularity": granularity}
+    for scale in ("min_max", "mse")
+    for bits in (8, 4, 2)
+    for granularity in ("per_channel", "per_tensor")
+}
+TFMOT = ("tfmot_8bit", "tfmot_8bit_weights_only")
+IMPORTS = (IMPORT,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Variants that are compared with the same baseline.
+
+    Args:
+        title: what the table calls it.
+        baseline: what the variants are measured against.
+        variants: their names.
+        unit: "ratio" of the step times, or "seconds" beyond the baseline.
+        goal: the largest figure that is wanted; None for what is there to compare.
+    """
+
+    title: str
+    baseline: str
+    variants: tuple[str, ...]
+    unit: str
+    goal: float | None
+
+
+GROUPS = {
+    "regularizers": Group(
+        "A regularizer on every kernel, against L2 on every kernel", "l2", tuple(REGULARIZERS), "ratio", 1.03
+    ),
+    "fake_quantize": Group(
+        "Every kernel fake-quantized (`r2keras.prepare`), against float", "float", tuple(QUANTIZERS), "ratio", 1.05
+    ),
+    "tfmot": Group(
+        "TFMOT's `quantize_apply` on the tf_keras twin, against the float twin", "tf_keras_float", TFMOT, "ratio", None
+    ),
+    "import": Group("`import r2keras` beyond `import keras`", "import_keras", IMPORTS, "seconds", 0.2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The part of one group that is measured on one net, in one process."""
+
+    group: str
+    net: str
+    variants: tuple[str, ...]
+    rounds: int
+    steps: int
+
+    @property
+    def baseline(self) -> str:
+        """The variant that the others are divided by."""
+        return GROUPS[self.group].baseline
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return NETS[self.net][0]
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step."""
+        return NETS[self.net][1]
+
+
+def jobs_of(nets: list[str], patterns: list[str], rounds: int, steps: int) -> list[Job]:
+    """Returns what is to be measured; with each choice of variants comes a second copy of the baseline, the control.
+
+    Args:
+        nets: keys of `NETS`.
+        patterns: shell patterns over the names of variants and groups.
+        rounds: rounds a job; each gives one ratio a variant.
+        steps: timed steps of every variant in a round.
+    """
+    jobs = []
+    for name, group in GROUPS.items():
+        chosen = tuple(v for v in group.variants if any(_matches(pattern, v, name) for pattern in patterns))
+        if not chosen:
+            continue
+        chosen = chosen if name == "import" else (CONTROL, *chosen)
+        jobs += [Job(name, net, chosen, rounds, steps) for net in ([""] if name == "import" else nets)]
+    return jobs
+
+
+def unknown(patterns: list[str]) -> list[str]:
+    """Returns the patterns that fit no variant and no group."""
+    names = [(variant, name) for name, group in GROUPS.items() for variant in group.variants]
+    return [pattern for pattern in patterns if not any(_matches(pattern, *pair) for pair in names)]
+
+
+def _matches(pattern: str, variant: str, group: str) -> bool:
+    """Whether a pattern fits the name of a variant or of its group."""
+    return fnmatch.fnmatch(variant, pattern) or fnmatch.fnmatch(group, pattern)

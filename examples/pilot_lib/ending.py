@@ -1,0 +1,61 @@
+"""The end of the pilot: the table, the recommendation and report.html."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from r2keras import CompressionRecord, report as reports
+from r2keras.workloads.data import Dataset
+from rich.console import Console
+
+from pilot_lib.settings import Settings
+from pilot_lib.store import Store
+
+PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+
+
+def report(settings: Settings, store: Store, data: Dataset, console: Console) -> None:
+    """Shows all rows of the folder and what to take; writes report.html."""
+    rows = store.results.rows
+    if not rows:
+        console.print("No row is finished yet.")
+        return
+    advice = reports.recommend(rows, max_accuracy_drop=settings.max_accuracy_drop, max_bytes=settings.max_bytes)
+    page = store.folder / "report.html"
+    reports.write_html(
+        page, rows, recommendation=advice, records=_opened(rows, advice), settings=_origin(settings, rows, data),
+        title=f"{settings.dataset}, {Path(settings.model).name}: what survives low bits",
+    )
+    console.print(reports.results_table(rows))
+    console.print(advice.text, markup=False, highlight=False)
+    console.print(f"Rows: {store.results.path}. Report: {page}.", markup=False, highlight=False)
+
+
+def _opened(rows: list[dict[str, Any]], advice: reports.Recommendation) -> dict[str, reports.Summary]:
+    """Returns the tensors of the recommended file, and of the other regularizers' files of its kind."""
+    chosen = advice.row or advice.nearest.typical_row
+    kind = [chosen[key] for key in ("method", "num_bits", "seed")]
+    alike = [row for row in rows if [row[key] for key in ("method", "num_bits", "seed")] == kind]
+    found = {}
+    for row in sorted(alike, key=lambda row: row is not chosen and row["path"] != chosen["path"]):
+        record = Path(row["path"]).with_suffix(".npz")
+        if record.is_file():
+            found[Path(row["path"]).stem] = reports.summarize(CompressionRecord.load(record), row["path"])
+    return found
+
+
+def _origin(settings: Settings, rows: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
+    """Returns what is needed to get the figures again."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "seeds": sorted({row["seed"] for row in rows}),
+        "images": f"{data.source}: {len(data.y_train)} for training, {len(data.y_test)} for testing",
+        **settings.fixed(),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
+    }

@@ -1,0 +1,82 @@
+"""One row of the table: a float model compressed one way, exported, and the FILE measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import r2keras
+from r2keras.record import RangeFigures
+from r2keras.workloads.data import Dataset
+
+from pilot_lib.progress import Board
+from pilot_lib.settings import Settings
+from pilot_lib.store import Store
+from pilot_lib.training import accuracy, fine_tune, kernel_layers, scores
+
+CALIBRATION_IMAGES = 2048
+EDGE_BELOW = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatModel:
+    """A trained float model and its figures."""
+
+    model: keras.Model
+    regularizer: str
+    seed: int
+    accuracy: float
+    max_over_std: float
+
+    @classmethod
+    def of(cls, model: keras.Model, regularizer: str, seed: int, data: Dataset) -> FloatModel:
+        """Measures a model: its accuracy on the test images, and the mean of `max|w| / std(w)` over its kernels."""
+        kernels = [np.asarray(v) for v in model.trainable_variables if len(v.shape) > 1]
+        found = accuracy(scores(model, data.x_test), data.y_test)
+        return cls(model, regularizer, seed, found, float(np.mean([RangeFigures.of(w).max_over_std for w in kernels])))
+
+
+def measure(trained: FloatModel, method: str, num_bits: int, settings: Settings, data: Dataset, store: Store,
+            board: Board) -> dict[str, Any]:
+    """Compresses, exports and measures; returns the finished row."""
+    path = store.file_path(trained.regularizer, trained.seed, method, num_bits)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model, record = _compress(trained, method, num_bits, settings, data, board)
+    sizes = r2keras.export.to_litert(model, path, record)
+    if record is not None:
+        record.save(path.with_suffix(".npz"))
+    file = r2keras.export.LiteRTModel(path)
+    found = trained.accuracy if record is None else accuracy(scores(model, data.x_test), data.y_test)
+    return {
+        "regularizer": trained.regularizer, "method": method, "num_bits": num_bits, "seed": trained.seed,
+        "float_accuracy": trained.accuracy, "accuracy": found,
+        "file_accuracy": accuracy(file.predict(data.x_test), data.y_test),
+        "file_bytes": sizes.file_bytes, "ideal_bytes": sizes.ideal_bytes, "latency_ms": file.latency().median_ms,
+        "max_over_std": trained.max_over_std, "path": str(path),
+        "dataset": settings.dataset, "model": Path(settings.model).name, "epochs": settings.epochs,
+    }
+
+
+def _compress(trained, method, num_bits, settings, data, board):
+    """Returns the model with weights on the grid and its record; `float` leaves it as it is."""
+    if method == "float":
+        return trained.model, None
+    kind = "mse" if method == "ptq_mse" else "min_max"
+    recipe = make_recipe(trained.model, num_bits, kind, settings)
+    if method == "qat":
+        return fine_tune(trained.model, recipe, settings, data, trained.seed, board.epochs(settings.qat_epochs))
+    return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES])
+
+
+def make_recipe(model: keras.Model, num_bits: int, kind: str, settings: Settings) -> r2keras.Recipe:
+    """Every kernel at `num_bits`; under 4 bits the first and the last kernel at `--edge_bits`."""
+    rules = [(".*", r2keras.QuantSpec(num_bits=num_bits, range=kind, granularity=settings.granularity))]
+    if settings.edge_bits and num_bits < EDGE_BELOW:
+        edge = r2keras.QuantSpec(num_bits=settings.edge_bits, range=kind, granularity=settings.granularity)
+        names = kernel_layers(model)
+        rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
+    return r2keras.Recipe(rules)

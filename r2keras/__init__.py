@@ -1,0 +1,31 @@
+"""Low-bit Keras models that really reach a phone or a microcontroller."""
+
+from r2keras import export, layers, quantizers, regularizers, report
+from r2keras.calibration import calibrate
+from r2keras.compress import finalize, prepare
+from r2keras.recipe import Recipe
+from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
+from r2keras.specs import QuantSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CompressionRecord",
+    "Kurtosis",
+    "QuantSpec",
+    "QuantizedTensor",
+    "R2Linf",
+    "R2Margin",
+    "R2SoftMinMax",
+    "Recipe",
+    "calibrate",
+    "export",
+    "finalize",
+    "layers",
+    "prepare",
+    "quantizers",
+    "regularize",
+    "regularizers",
+    "report",
+]

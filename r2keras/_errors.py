@@ -1,0 +1,42 @@
+"""One form for every error a user can cause: what, expected, received, the likely fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
+    """Returns the message for a bad argument.
+
+    >>> invalid("num_bits", "an integer from 1 to 8", 9)
+    'Invalid value for argument `num_bits`. Expected an integer from 1 to 8. Received: num_bits=9.'
+    """
+    text = f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={received!r}."
+    return f"{text} {_sentence(fix)}" if fix else text
+
+
+def invalid_choice(name: str, choices: Iterable[str], received: object) -> str:
+    """Returns the message for a word that is not among `choices`, with the nearest one offered.
+
+    >>> invalid_choice("range", ("min_max", "mse"), "mes")
+    "Invalid value for argument `range`. Expected one of 'min_max', 'mse'. Received: range='mes'. Did you mean 'mse'?"
+    """
+    choices = list(choices)
+    near = difflib.get_close_matches(str(received), choices, n=1)
+    fix = f"Did you mean {near[0]!r}?" if near else ""
+    return invalid(name, "one of " + ", ".join(map(repr, choices)), received, fix)
+
+
+def missing(package: str, purpose: str, extra: str = "") -> str:
+    """Returns the message for a package that is not installed.
+
+    >>> missing("tensorflow", "Export to LiteRT")
+    'Export to LiteRT needs the package `tensorflow`, which is not installed. Run `pip install tensorflow`.'
+    """
+    command = f"pip install 'r2keras[{extra}]'" if extra else f"pip install {package}"
+    return f"{purpose} needs the package `{package}`, which is not installed. Run `{command}`."
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else text + "."

@@ -1,0 +1,170 @@
+"""Walking a Keras model: its layers, their kernels, and a copy of the model with some layers replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance")
+
+
+def leaf_layers(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """Returns every layer that is not itself a model, with its path (`"block/conv1"` inside a nested `block`).
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included.
+
+    Returns:
+        Pairs `(path, layer)` in the order of `model.layers`; a layer used several times appears once.
+
+    Raises:
+        TypeError: `model` is not a Keras model, or it or a model inside it is subclassed.
+        ValueError: the model is not built.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")], name="net")
+    >>> [path for path, _ in leaf_layers(model)]
+    ['head']
+    """
+    _check_graph(model)
+    found: dict[int, tuple[str, keras.Layer]] = {}
+    _collect(model, "", found)
+    return list(found.values())
+
+
+def kernels(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
+    """Returns the weights of a layer that compression is for: floats of rank 2 or more that are no bias or statistic.
+
+    Args:
+        layer: a built layer; composite ones (`Bidirectional`, `MultiHeadAttention`) give the kernels of all parts.
+
+    Returns:
+        Pairs `(name, variable)`; the name is relative to the layer: `"kernel"`, `"lstm_cell/recurrent_kernel"`.
+    """
+    return [(name, v) for name, v in relative_weights(layer) if _is_kernel(v)]
+
+
+def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
+    """Returns all weights of a layer with their names relative to it."""
+    names = [_relative(variable.path, layer.name, last=True) for variable in layer.weights]
+    if len(set(names)) < len(names):
+        names = [_relative(variable.path, layer.name, last=False) for variable in layer.weights]
+    return list(zip(names, layer.weights, strict=True))
+
+
+def rebuild(model: keras.Model, replace: Callable[[str, keras.Layer], keras.Layer | None]) -> keras.Model:
+    """Returns a copy of a model with some layers replaced and every weight carried over.
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included; left untouched.
+        replace: called with `(path, layer)` for every layer that is not itself a model. Returns a new, unbuilt layer
+            to stand in its place, or None for a plain copy. A new layer that has a `layer` attribute of the old
+            layer's class counts as a wrapper around it.
+
+    Returns:
+        A model of the same class, with the same names, compiled like `model` if that was compiled (fresh optimizer).
+
+    Raises:
+        TypeError: a subclassed model.
+        ValueError: the model is not built, or a weight of it has no place in the copy.
+    """
+    paths = {id(layer): path for path, layer in leaf_layers(model)}
+    new_layers: dict[int, keras.Layer] = {}
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        new = replace(paths[id(layer)], layer) if id(layer) in paths else None
+        new_layers[id(layer)] = new or layer.__class__.from_config(layer.get_config())
+        return new_layers[id(layer)]
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    for path, layer in leaf_layers(model):
+        if layer.weights:
+            transfer(path, layer, new_layers[id(layer)])
+    return copy
+
+
+def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
+    """Copies the weights of `old` to the weights of `new` that have the same name; others of `new` keep their start."""
+    targets = dict(relative_weights(_unwrap(new, old)))
+    for name, variable in relative_weights(_unwrap(old, new)):
+        if name not in targets or targets[name].shape != variable.shape:
+            raise ValueError(
+                f"The weight {path}/{name} has no place in the rebuilt layer. Expected a layer that "
+                f"`from_config(get_config())` makes again. Received: {type(old).__name__}. Check its get_config()."
+            )
+        # Through NumPy: a shared JAX buffer would be donated, and so deleted, by the first training step of either model.
+        targets[name].assign(keras.ops.convert_to_numpy(variable))
+
+
+def check_finite(path: str, values: np.ndarray) -> None:
+    """Raises ValueError if a weight has NaN or infinite entries, naming it."""
+    if not np.isfinite(values).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise ValueError(
+            f"The weight {path} has {bad} NaN or infinite values of {values.size}. Expected finite weights. "
+            "Train again with a smaller learning rate or gradient clipping, or restore an earlier checkpoint."
+        )
+
+
+def to_numpy(variable: keras.Variable) -> np.ndarray:
+    """Returns a weight as float32, from any float type and backend."""
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))
+
+
+def _is_graph(model: object) -> bool:
+    """Whether a model is Sequential or Functional."""
+    return isinstance(model, keras.Sequential) or (isinstance(model, keras.Model) and isinstance(model, keras.Function))
+
+
+def _check_graph(model: object) -> None:
+    """Raises unless r2keras can rebuild the model from its graph."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Invalid value for argument `model`. Expected a Keras 3 model. Received: {type(model)}. "
+            "Models of tf_keras go through r2keras.tfmot."
+        )
+    if not _is_graph(model):
+        raise TypeError(
+            f"r2keras rebuilds models from their graph. Expected a Functional or Sequential model. Received: the "
+            f"subclassed {type(model).__name__} {model.name!r}. Call it on keras.Input tensors and make "
+            "keras.Model(inputs, outputs) of its layers."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights. Expected a built model. "
+            "Give it a keras.Input, call model.build(input_shape), or call it once on data."
+        )
+
+
+def _collect(model: keras.Model, prefix: str, found: dict[int, tuple[str, keras.Layer]]) -> None:
+    """Adds the leaf layers of `model` to `found`."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _check_graph(layer)
+            _collect(layer, f"{prefix}{layer.name}/", found)
+        else:
+            found.setdefault(id(layer), (prefix + layer.name, layer))
+
+
+def _relative(path: str, layer_name: str, last: bool) -> str:
+    """Returns what follows the layer's name in a variable's path."""
+    *scopes, name = path.split("/")
+    if layer_name not in scopes:
+        return path
+    place = len(scopes) - 1 - scopes[::-1].index(layer_name) if last else scopes.index(layer_name)
+    return "/".join([*scopes[place + 1 :], name])
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    """Whether a weight is one that compression is for."""
+    name = variable.path.rpartition("/")[2]
+    return len(variable.shape) >= 2 and name not in NOT_KERNELS and keras.backend.is_float_dtype(variable.dtype)
+
+
+def _unwrap(layer: keras.Layer, other: keras.Layer) -> keras.Layer:
+    """Returns the layer inside a wrapper whose partner is the bare layer."""
+    inner = getattr(layer, "layer", None)
+    return inner if isinstance(inner, type(other)) and not isinstance(layer, type(other)) else layer

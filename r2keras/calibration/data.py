@@ -1,0 +1,79 @@
+"""Unlabelled data in any of the forms people have it, as a stream of checked batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from r2keras._errors import invalid
+
+
+def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np.ndarray]]:
+    """Yields batches as lists of arrays, one an input of the model.
+
+    Arrays are shuffled (always the same way): data sorted by class would give batches whose statistics mean nothing.
+
+    Args:
+        model: whose inputs the data must fit.
+        data: an array, a list of arrays (one an input), or an iterable of such batches.
+        batch_size: samples a batch where `data` is arrays; iterables keep their own batches.
+
+    Yields:
+        Lists of arrays with equal first axes.
+
+    Raises:
+        ValueError: no data, none left, NaN or infinite values, a shape that the model does not take.
+        TypeError: `data` is nothing of the kind.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> [len(batch[0]) for batch in batches(model, np.zeros((5, 3)), batch_size=4)]
+    [4, 1]
+    """
+    count = 0
+    for batch in _stream(model, data, batch_size):
+        _check_batch(model, batch)
+        count += len(batch[0])
+        yield batch
+    if not count:
+        raise ValueError(invalid("data", "at least one sample", "no samples", "Pass a few hundred training inputs"))
+
+
+def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarray]]:
+    """Splits arrays into batches, or passes an iterable's batches on."""
+    arrays = _as_arrays(model, data)
+    if arrays is None:
+        if not hasattr(data, "__iter__"):
+            raise TypeError(invalid("data", "an array, a list of arrays, or an iterable of batches", type(data)))
+        for batch in data:
+            yield _as_arrays(model, batch) or [np.asarray(batch)]
+        return
+    order = np.random.default_rng(0).permutation(len(arrays[0]))
+    for start in range(0, len(order), batch_size):
+        yield [array[order[start : start + batch_size]] for array in arrays]
+
+
+def _as_arrays(model: keras.Model, data) -> list[np.ndarray] | None:
+    """Returns `data` as a list of arrays if it is an array or one array an input; else None."""
+    if isinstance(data, (list, tuple)):
+        if len(data) == len(model.inputs) and all(hasattr(x, "shape") for x in data):
+            return [np.asarray(x) for x in data]
+        return None
+    return [np.asarray(data)] if hasattr(data, "shape") else None
+
+
+def _check_batch(model: keras.Model, batch: list[np.ndarray]) -> None:
+    """Raises unless the batch fits the model's inputs and is finite."""
+    for array, wanted in zip(batch, model.inputs, strict=True):
+        shape = tuple(wanted.shape)[1:]
+        fits = array.ndim == len(shape) + 1 and all(w in (None, n) for w, n in zip(shape, array.shape[1:], strict=True))
+        if not fits:
+            raise ValueError(
+                f"The data do not fit the input {wanted.name!r}. Expected batches of shape (samples, "
+                f"{', '.join(map(str, shape))}), without labels. Received: shape {array.shape}."
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ValueError("The data have NaN or infinite values. Expected finite inputs. Clean them first.")

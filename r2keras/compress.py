@@ -1,0 +1,166 @@
+"""The steps of compression: `prepare` a model for training under a recipe, `finalize` it onto the grid."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from r2keras import _model
+from r2keras._errors import invalid
+from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.substitute import SubstituteWeights
+from r2keras.recipe import Recipe
+from r2keras.record import CompressionRecord
+from r2keras.specs import QuantSpec
+
+KEPT_FLOAT = "no rule of the recipe compresses it"
+
+
+def prepare(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """Returns a copy of a model that trains under compression: each kernel the recipe names is fake-quantized.
+
+    Weights, regularizers, names and (if the model is compiled) the compile settings are carried over; the optimizer
+    starts fresh. Ranges are set from the weights.
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included. It is left untouched.
+        recipe: what becomes what.
+
+    Returns:
+        A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize`.
+
+    Raises:
+        TypeError: a subclassed model, or `recipe` is no Recipe.
+        ValueError: the model is not built or is prepared already; a pattern of the recipe matches no kernel; a weight
+            is NaN or infinite; a layer writes to its own kernel when called.
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> student = prepare(model, Recipe([("head", QuantSpec(num_bits=4))]))
+    >>> type(student.get_layer("head")).__name__
+    'FakeQuantize'
+    """
+    plan = plan_of(model, recipe)
+
+    def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
+        if path not in plan:
+            return None
+        return FakeQuantize(layer.__class__.from_config(layer.get_config()), plan[path])
+
+    student = _model.rebuild(model, wrap)
+    for _, layer in wrappers(student):
+        layer.initialize()
+    return student
+
+
+def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
+    """Returns an ordinary Keras model whose weights lie exactly on their grids, and the record of codes and scales.
+
+    Args:
+        student: a model made by `prepare`, trained or not. It is left untouched.
+
+    Returns:
+        `(model, record)`: the model has no r2keras wrapper left; for every recorded kernel
+        `w == scale * (code - zero_point)` bit for bit in float32.
+
+    Raises:
+        ValueError: nothing in the model is compressed, or a weight is NaN or infinite.
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> plain, record = finalize(prepare(model, Recipe([("head", QuantSpec(num_bits=4))])))
+    >>> bool((plain.get_layer("head").kernel.numpy() == record.tensors["head/kernel"].values()).all())
+    True
+    """
+    wrapped = wrappers(student)
+    if not wrapped:
+        raise ValueError(
+            f"The model {student.name!r} has no compressed layer. Expected a model that r2keras.prepare made. "
+            "Call student = r2keras.prepare(model, recipe) first."
+        )
+    tensors = {f"{path}/{name}": t for path, w in wrapped for name, t in w.quantized_tensors(path)}
+    model = _model.rebuild(student, _unwrapped)
+    for path, layer in _model.leaf_layers(model):
+        for name, variable in _model.kernels(layer):
+            if f"{path}/{name}" in tensors:
+                _put(variable, tensors[f"{path}/{name}"].values())
+    kept = {name: KEPT_FLOAT for name in kernel_names(model) if name not in tensors}
+    return model, CompressionRecord(tensors, kept, model.count_params(), model.name)
+
+
+def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec]]:
+    """Returns what a recipe does to a model, having checked both.
+
+    Args:
+        model: a built model.
+        recipe: what becomes what.
+
+    Returns:
+        Specs by layer path and kernel name.
+
+    Raises:
+        TypeError: `recipe` is no Recipe, or the model is subclassed.
+        ValueError: the model is prepared already or not built; a pattern matches no kernel; a weight is not finite.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
+    plan: dict[str, dict[str, QuantSpec]] = {}
+    names: list[tuple[str, str]] = []
+    for path, layer in _model.leaf_layers(model):
+        _check_bare(path, layer)
+        for name, variable in _model.kernels(layer):
+            full = f"{path}/{name}"
+            names.append((path, full))
+            spec = recipe.match(path, full)
+            if spec is not None:
+                _model.check_finite(full, _model.to_numpy(variable))
+                plan.setdefault(path, {})[name] = spec
+    _check_patterns(recipe, names)
+    return plan
+
+
+def wrappers(model: keras.Model) -> list[tuple[str, SubstituteWeights]]:
+    """Returns the wrapped layers of a model with their paths."""
+    return [(path, layer) for path, layer in _model.leaf_layers(model) if isinstance(layer, SubstituteWeights)]
+
+
+def kernel_names(model: keras.Model) -> list[str]:
+    """Returns the full names of a model's kernels."""
+    return [f"{path}/{name}" for path, layer in _model.leaf_layers(model) for name, _ in _model.kernels(layer)]
+
+
+def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
+    """Returns a bare copy of a wrapped layer, under the wrapper's name."""
+    if not isinstance(layer, SubstituteWeights):
+        return None
+    return layer.layer.__class__.from_config({**layer.layer.get_config(), "name": layer.name})
+
+
+def _put(variable: keras.Variable, values: np.ndarray) -> None:
+    """Assigns values and makes sure that they arrived bit for bit."""
+    variable.assign(values)
+    if variable.dtype == "float32" and not np.array_equal(_model.to_numpy(variable), values):
+        raise RuntimeError(f"The weight {variable.path} did not take the values of the record exactly.")
+
+
+def _check_bare(path: str, layer: keras.Layer) -> None:
+    if isinstance(layer, SubstituteWeights):
+        raise ValueError(
+            f"The layer {path!r} is compressed already. Expected a plain model. "
+            "Start from the model that you gave to r2keras.prepare, or call r2keras.finalize first."
+        )
+
+
+def _check_patterns(recipe: Recipe, names: list[tuple[str, str]]) -> None:
+    """Raises for a pattern that is found in no kernel's name."""
+    for pattern, _ in recipe.rules:
+        if Recipe([(pattern, None)]).index(*[n for pair in names for n in pair]) is None:
+            known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
+            raise ValueError(
+                f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a layer "
+                f"path or a weight name. The model's kernels: {known or 'none'}. Correct it or delete the rule."
+            )

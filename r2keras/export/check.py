@@ -1,0 +1,120 @@
+"""What is checked around an export: the model before, the file's own bytes after."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from r2keras._model import check_finite, kernels, leaf_layers, relative_weights, to_numpy
+from r2keras.export.containers import Stored
+from r2keras.export.decode import computed_values, stored_codes
+from r2keras.export.match import SMALLEST, Match
+from r2keras.record import CompressionRecord, QuantizedTensor
+
+TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Written:
+    """One weight that was put into the file.
+
+    Args:
+        subgraph: where its codes are.
+        named: indices of the tensors that carry its name: the codes first.
+        values: index of the float tensor that the runtime computes from them.
+        tensor: the record's entry.
+        match: how the weight lay in the float file.
+        stored: what was stored.
+        constant: the float constant that was there.
+    """
+
+    subgraph: int
+    named: tuple[int, ...]
+    values: int
+    tensor: QuantizedTensor
+    match: Match
+    stored: Stored
+    constant: np.ndarray
+
+    @property
+    def codes(self) -> int:
+        """Index of the tensor of codes."""
+        return self.named[0]
+
+
+def check_backend() -> None:
+    """Raises RuntimeError unless Keras runs on TensorFlow, whose converter makes the file."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            f"Export to LiteRT needs Keras on TensorFlow, and this process runs it on {backend}. Save the model "
+            "as .keras, then run `KERAS_BACKEND=tensorflow r2keras-convert` on it."
+        )
+
+
+def check_model(model: keras.Model) -> None:
+    """Raises unless the model is built, a graph of plain float32 layers, and its weights are finite."""
+    for path, layer in leaf_layers(model):
+        if getattr(layer, "is_r2keras_wrapper", False):
+            raise ValueError(
+                f"The layer {path!r} still trains under compression. Expected an ordinary Keras model. "
+                "Call r2keras.finalize first, and export the model and record that it returns."
+            )
+        if layer.compute_dtype in ("float16", "bfloat16"):
+            raise ValueError(
+                f"The layer {path!r} computes in {layer.compute_dtype}. Expected float32, which LiteRT runs. Build the "
+                "model again under keras.config.set_dtype_policy('float32') and copy the weights with set_weights."
+            )
+        for name, variable in relative_weights(layer):
+            if keras.backend.is_float_dtype(variable.dtype):
+                check_finite(f"{path}/{name}", to_numpy(variable))
+
+
+def kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every kernel by its name."""
+    return {f"{path}/{name}": tuple(v.shape) for path, layer in leaf_layers(model) for name, v in kernels(layer)}
+
+
+def check_record(model: keras.Model, record: CompressionRecord) -> None:
+    """Raises ValueError unless the record's values are the model's, bit for bit."""
+    weights = {f"{path}/{name}": v for path, layer in leaf_layers(model) for name, v in relative_weights(layer)}
+    for name, tensor in record.tensors.items():
+        if name not in weights:
+            raise ValueError(
+                f"The record does not belong to the model {model.name!r}, which has no weight {name!r}. "
+                "Pass the record that came with this model."
+            )
+        if not np.array_equal(to_numpy(weights[name]), tensor.values()):
+            raise ValueError(
+                f"The record does not belong to the model {model.name!r}: the weight {name!r} has other values or "
+                "another shape. Pass the record that came with this model, and do not train between."
+            )
+
+
+def check_written(file: Any, written: list[Written]) -> None:
+    """Reads every stored code back from the file and compares it with the record.
+
+    Raises:
+        RuntimeError: a code differs, or the values that the runtime will compute differ from the float file's.
+    """
+    for item in written:
+        shape, source_shape = item.constant.shape, item.tensor.codes.shape
+        stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.codes])
+        codes = dataclasses.replace(item.stored, codes=stored).recorded_codes(item.match, shape, source_shape)
+        if not np.array_equal(codes, item.tensor.codes):
+            raise _broken(item, f"{np.count_nonzero(codes != item.tensor.codes)} of {codes.size} codes differ")
+        values = computed_values(file, item.subgraph, item.codes, item.values)
+        off = np.abs(values - item.constant)
+        if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
+            raise _broken(item, f"a value is off by {off.max():.3g}")
+
+
+def _broken(item: Written, reason: str) -> RuntimeError:
+    """Returns the error for a file that does not hold what it should."""
+    return RuntimeError(
+        f"The weight {item.tensor.name!r} did not reach the file unchanged: {reason}. Nothing was written. "
+        "This is a defect of r2keras: please report the layer and the spec."
+    )

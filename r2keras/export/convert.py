@@ -1,0 +1,89 @@
+"""A Keras model as a float `.tflite`, through TensorFlow's converter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from r2keras.export import packages
+from r2keras.export.flatbuffer import parse
+from r2keras.export.quiet import quiet
+
+SIGNATURE = "serving_default"
+
+
+def convert(model: keras.Model) -> Any:
+    """Returns the float file of a model, as the schema's `ModelT`.
+
+    Batch normalizations are folded by the converter. Inputs keep their Keras names and order; outputs are called
+    `output_0`, `output_1`, ... in the order of `model.outputs`, in the signature `serving_default`.
+
+    Args:
+        model: a built Functional or Sequential model on the TensorFlow backend.
+
+    Raises:
+        ImportError: TensorFlow or ai-edge-litert is not installed.
+        RuntimeError: the converter does not know an operation of the model.
+    """
+    data = _converted(model, packages.tensorflow())
+    file = parse(data, f"the converted model {model.name!r}")
+    _restore_names(file, [tensor.name for tensor in model.inputs])
+    return file
+
+
+def _converted(model: keras.Model, tf: Any) -> bytes:
+    """Runs the converter, its log off the screen."""
+    try:
+        with quiet():
+            holder = tf.Module()
+            # The converter finds only variables that this object tracks; Keras 3 variables are not, by themselves.
+            holder.tracked = [variable.value for variable in model.variables]
+            function = _inference(model, tf)
+            return tf.lite.TFLiteConverter.from_concrete_functions([function], holder).convert()
+    except Exception as error:
+        raise RuntimeError(
+            f"TensorFlow's converter could not turn the model {model.name!r} into LiteRT: {_reason(error)}. "
+            "Replace the layer that needs this operation."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a failed conversion comes down to: the operations that LiteRT does not have, if it names them."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    missing = [line.partition(": ")[2] for line in lines if line.startswith(("Custom ops: ", "TF Select ops: "))]
+    return f"it does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
+
+
+def _inference(model: keras.Model, tf: Any) -> Any:
+    """Returns the model's call in inference mode as a concrete function with plain argument names."""
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+    def pack(tensors):
+        return keras.tree.pack_sequence_as(structure, tensors) if keras.tree.is_nested(structure) else tensors[0]
+
+    def call(*tensors):
+        outputs = model(pack(tensors), training=False)
+        return {_key("out", k): tensor for k, tensor in enumerate(keras.tree.flatten(outputs))}
+
+    # Keras names are no safe argument names ("in" is a Python keyword), so they are put back afterwards.
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=_key("in", k)) for k, t in enumerate(model.inputs)]
+    return tf.function(call, autograph=False).get_concrete_function(*specs)
+
+
+def _key(kind: str, number: int) -> str:
+    """Returns a name that sorts by number."""
+    return f"{kind}_{number:04d}"
+
+
+def _restore_names(file: Any, input_names: list[str]) -> None:
+    """Puts inputs and outputs in Keras' order, in the subgraph and the signature, under their names."""
+    signature, graph = file.signatureDefs[0], file.subgraphs[0]
+    signature.signatureKey = SIGNATURE
+    for ends, names in ((signature.inputs, input_names), (signature.outputs, None)):
+        ends.sort(key=lambda end: bytes(end.name))
+        for number, end in enumerate(ends):
+            end.name = f"output_{number}" if names is None else names[int(bytes(end.name)[-4:])]
+            graph.tensors[end.tensorIndex].name = end.name
+    graph.inputs = [end.tensorIndex for end in signature.inputs]
+    graph.outputs = [end.tensorIndex for end in signature.outputs]

@@ -1,0 +1,64 @@
+"""Keeps the log of native code off the screen while a block runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+LOGGERS = ("absl", "tensorflow")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what the process writes to standard output and error while the block runs.
+
+    TensorFlow's converter and LiteRT log from C++, past `sys.stderr`, so the file descriptors themselves are
+    pointed elsewhere. Python's own loggers of TensorFlow are raised to ERROR for the same time. Exceptions carry the
+    converter's reasons; the log repeats them.
+
+    Example:
+
+    >>> with quiet():
+    ...     _ = os.write(2, b"noise")
+    """
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), _redirected(1), _redirected(2):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _redirected(descriptor: int) -> Iterator[None]:
+    """Points a file descriptor at nothing while the block runs; a closed descriptor stays closed."""
+    _flush()
+    try:
+        saved = os.dup(descriptor)
+    except OSError:
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        _flush()
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+def _flush() -> None:
+    """Writes out what Python holds back for either stream."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()

@@ -1,0 +1,195 @@
+"""Runs a `.tflite` file on LiteRT's interpreter, in batches, and times it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r2keras._errors import invalid
+from r2keras.export.flatbuffer import open_interpreter, unreadable
+from r2keras.export.quiet import quiet
+
+WARM_UP_RUNS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Time of one run at batch size 1, in milliseconds.
+
+    Args:
+        median_ms: half of the runs were faster.
+        p90_ms: nine in ten runs were faster.
+    """
+
+    median_ms: float
+    p90_ms: float
+
+
+class LiteRTModel:
+    """A `.tflite` file as a callable model.
+
+    Args:
+        path: the file.
+        num_threads: threads of the interpreter.
+        xnnpack: whether the XNNPACK delegate may run operators, as on phones.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, corrupt, or no `.tflite`.
+        ImportError: ai-edge-litert is not installed.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras
+    >>> from r2keras.export import to_litert
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.tflite")
+    >>> _ = to_litert(model, path)
+    >>> LiteRTModel(path).predict(np.ones((3, 4), np.float32)).shape
+    (3, 2)
+    """
+
+    def __init__(self, path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True):
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}. Write it with `r2keras.export.to_litert`.")
+        self.path = path
+        self._interpreter = open_interpreter(path.read_bytes(), str(path), num_threads, delegate=xnnpack)
+        try:
+            with quiet():
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise unreadable(str(path), error) from error
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self._shapes: list[tuple[int, ...]] = []
+        self.input_names = _signature_names(self._interpreter, self._inputs)
+
+    def predict(self, x: Any, batch_size: int = 128, progress: bool = False) -> Any:
+        """Runs the file on data.
+
+        Args:
+            x: array; list of arrays in the order of the inputs; or dict by input name. All of one length.
+            batch_size: samples a run; a file with a fixed batch keeps its own.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The output array, or a list of them in Keras' order if there are several.
+
+        Raises:
+            ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
+        """
+        arrays = self._arrays(x)
+        count, step = len(arrays[0]), self._batch(batch_size)
+        parts: list[list[np.ndarray]] = []
+        with _bar(progress, count, self.path.name) as advance:
+            for start in range(0, count, step):
+                batch = [array[start : start + step] for array in arrays]
+                parts.append(self._run(batch, step))
+                advance(len(batch[0]))
+        outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def latency(self, num_runs: int = 50) -> Latency:
+        """Times single runs at batch size 1 on random input, after five runs that do not count.
+
+        Args:
+            num_runs: runs that count.
+
+        Raises:
+            ValueError: `num_runs` is below 1.
+        """
+        if num_runs < 1:
+            raise ValueError(invalid("num_runs", "an integer of at least 1", num_runs))
+        rng = np.random.default_rng(0)
+        shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
+        self._resize(shapes)
+        for detail, shape in zip(self._inputs, shapes, strict=True):
+            is_float = np.issubdtype(detail["dtype"], np.floating)
+            values = rng.standard_normal(shape) if is_float else np.zeros(shape)
+            self._interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
+        times = [self._timed() for _ in range(WARM_UP_RUNS + num_runs)][WARM_UP_RUNS:]
+        return Latency(float(np.median(times)), float(np.percentile(times, 90)))
+
+    def _timed(self) -> float:
+        """Returns the milliseconds of one run."""
+        start = time.perf_counter()
+        self._interpreter.invoke()
+        return 1e3 * (time.perf_counter() - start)
+
+    def _arrays(self, x: Any) -> list[np.ndarray]:
+        """Returns the inputs as arrays of the file's types, in its order."""
+        if isinstance(x, dict):
+            if set(x) != set(self.input_names):
+                raise ValueError(invalid("x", f"a dict with the keys {sorted(self.input_names)}", sorted(x)))
+            x = [x[name] for name in self.input_names]
+        arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
+        expected = [tuple(int(size) for size in d["shape_signature"]) or d["shape"] for d in self._inputs]
+        lengths = {array.shape[:1] for array in arrays}
+        if len(lengths) > 1 or (0,) in lengths or [*map(len, expected)] != [array.ndim for array in arrays]:
+            shapes = [array.shape for array in arrays]
+            raise ValueError(invalid("x", f"arrays of one length with the shapes {expected} (-1 is any)", shapes))
+        return [a.astype(d["dtype"], copy=False) for a, d in zip(arrays, self._inputs, strict=True)]
+
+    def _batch(self, batch_size: int) -> int:
+        """Returns the batch size to use: the file's own if it is fixed."""
+        if batch_size < 1:
+            raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
+        first = self._inputs[0]
+        return batch_size if first["shape_signature"][:1] == [-1] else int(first["shape"][0])
+
+    def _run(self, batch: list[np.ndarray], step: int) -> list[np.ndarray]:
+        """Runs one batch; the last one of a file with a fixed batch is filled up with its last sample."""
+        count = len(batch[0])
+        if self._batch(count) != count:
+            batch = [np.concatenate([a, np.repeat(a[-1:], step - count, axis=0)]) for a in batch]
+        self._resize([array.shape for array in batch])
+        for detail, array in zip(self._inputs, batch, strict=True):
+            self._interpreter.set_tensor(detail["index"], np.ascontiguousarray(array))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(detail["index"])[:count] for detail in self._outputs]
+
+    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
+        """Gives the inputs these shapes, as far as their sizes are open."""
+        if shapes == self._shapes:
+            return
+        try:
+            with quiet():
+                for detail, shape in zip(self._inputs, shapes, strict=True):
+                    self._interpreter.resize_tensor_input(detail["index"], shape, strict=True)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            expected = [tuple(int(size) for size in d["shape_signature"]) for d in self._inputs]
+            raise ValueError(invalid("x", f"arrays with the shapes {expected} (-1 is any)", shapes)) from error
+        self._shapes = shapes
+
+
+def _signature_names(interpreter: Any, inputs: list[dict[str, Any]]) -> list[str]:
+    """Returns the inputs' names in the file's order; those of the signature if it has one."""
+    names = {int(d["index"]): d["name"] for d in inputs}
+    for key in interpreter.get_signature_list():
+        details = interpreter.get_signature_runner(key).get_input_details()
+        names.update({int(d["index"]): name for name, d in details.items() if int(d["index"]) in names})
+        break
+    return [names[int(d["index"])] for d in inputs]
+
+
+@contextlib.contextmanager
+def _bar(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
+    """Yields a function that advances a progress bar, or does nothing."""
+    if not show:
+        yield lambda count: None
+        return
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,186 @@
+"""Keras against the file: how far the outputs are apart, how often they agree, how accurate both are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import keras
+import numpy as np
+
+from r2keras._errors import invalid
+from r2keras.export.runtime import LiteRTModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What came of running a model and its file on the same data.
+
+    Args:
+        max_abs_difference: largest difference of two outputs; of the worst output if there are several.
+        output_range: largest minus smallest value of that output in Keras.
+        agreement: share of samples with one decision: the same largest class, or the same side of the threshold for a
+            single unit; None if the output is no classification.
+        model_accuracy: share of right decisions of the Keras model; None without integer labels.
+        file_accuracy: share of right decisions of the file; None without integer labels.
+        num_samples: how many samples both ran on.
+
+    Example:
+
+    >>> found = Verification(2e-6, 8.0, 1.0, 0.75, 0.75, 200)
+    >>> found.relative_difference, found.passed()
+    (2.5e-07, True)
+    """
+
+    max_abs_difference: float
+    output_range: float
+    agreement: float | None
+    model_accuracy: float | None
+    file_accuracy: float | None
+    num_samples: int
+
+    @property
+    def relative_difference(self) -> float:
+        """`max_abs_difference / output_range`; a constant output is measured by itself."""
+        return self.max_abs_difference / self.output_range
+
+    def passed(self, tolerance: float = 1e-5) -> bool:
+        """Whether the difference stays within `tolerance` times the output range."""
+        return bool(self.relative_difference <= tolerance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all figures as plain JSON."""
+        return {**dataclasses.asdict(self), "relative_difference": self.relative_difference}
+
+    def __str__(self) -> str:
+        lines = [
+            f"samples             {self.num_samples}",
+            f"largest difference  {self.max_abs_difference:.3g} ({self.relative_difference:.2g} of the output range)",
+        ]
+        if self.agreement is not None:
+            lines.append(f"same decision       {self.agreement:.2%}")
+        if self.model_accuracy is not None:
+            lines.append(
+                f"accuracy            {self.model_accuracy:.2%} in Keras, {self.file_accuracy:.2%} in the file"
+            )
+        return "\n".join(lines)
+
+
+def verify(
+    model: keras.Model,
+    path: str | os.PathLike,
+    data: Any,
+    *,
+    labels: np.ndarray | None = None,
+    batch_size: int = 128,
+) -> Verification:
+    """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
+
+    Args:
+        model: the model that was exported.
+        path: the file.
+        data: array; list of arrays or dict by name for several inputs; or a tuple `(inputs, labels)`.
+        labels: integer class labels, one a sample; not together with a tuple in `data`.
+        batch_size: samples a run.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no `.tflite`, the data does not fit its inputs, labels are given twice, no integers, or
+            not one a sample.
+
+    Example:
+
+    >>> import tempfile
+    >>> from r2keras.export import to_litert
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.tflite")
+    >>> _ = to_litert(model, path)
+    >>> verify(model, path, np.eye(4, dtype=np.float32)).passed()
+    True
+    """
+    inputs, labels = _split(data, labels)
+    actual = _listed(LiteRTModel(path).predict(inputs, batch_size))
+    expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(inputs, batch_size=batch_size, verbose=0))]
+    if len(expected) != len(actual):
+        raise ValueError(f"{path} has {len(actual)} outputs, the model {len(expected)}. Export it again.")
+    difference, output_range = max(
+        (_distance(a, b) for a, b in zip(expected, actual, strict=True)), key=lambda pair: _rank(pair[0] / pair[1])
+    )
+    decisions = (
+        [_decisions(y, like=expected[0]) for y in (expected[0], actual[0])] if len(actual) == 1 else [None, None]
+    )
+    return Verification(
+        max_abs_difference=difference,
+        output_range=output_range,
+        agreement=_share(*decisions),
+        model_accuracy=_accuracy(decisions[0], labels),
+        file_accuracy=_accuracy(decisions[1], labels),
+        num_samples=len(expected[0]),
+    )
+
+
+def _split(data: Any, labels: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+    """Returns inputs and labels, checked."""
+    if isinstance(data, tuple):
+        if len(data) != 2 or labels is not None:
+            raise ValueError(invalid("data", "inputs, or one tuple (inputs, labels)", f"a tuple of {len(data)}"))
+        data, labels = data
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    if labels is None:
+        return data, None
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(invalid("labels", "integer class labels", labels.dtype.name, "Take argmax of one-hot labels"))
+    count = len(keras.tree.flatten(data)[0])
+    if labels.size != count:
+        raise ValueError(invalid("labels", f"one label for each of {count} samples", labels.shape))
+    return data, labels.ravel()
+
+
+def _listed(outputs: Any) -> list[np.ndarray]:
+    """Returns the outputs as a list."""
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _distance(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:
+    """Returns the largest difference and the range of the expected values."""
+    if expected.shape != actual.shape:
+        raise ValueError(
+            f"The file's output has the shape {actual.shape}, the model's {expected.shape}. Export it again."
+        )
+    difference = float(np.abs(expected.astype(np.float64) - actual).max(initial=0.0))
+    spread = float(expected.max() - expected.min())
+    return difference, spread or float(np.abs(expected).max()) or 1.0
+
+
+def _rank(relative: float) -> float:
+    """Orders differences; not-a-number is the worst."""
+    return np.inf if np.isnan(relative) else relative
+
+
+def _decisions(output: np.ndarray, like: np.ndarray) -> np.ndarray | None:
+    """Returns each sample's class, or None if the output is no classification.
+
+    A single unit decides at 1/2 if all values of `like`, Keras' output, are probabilities, else at 0.
+    """
+    if output.ndim != 2 or output.shape[1] == 0:
+        return None
+    if output.shape[1] > 1:
+        return output.argmax(axis=1)
+    is_probability = like.min() >= 0 and like.max() <= 1
+    return (output[:, 0] > (0.5 if is_probability else 0.0)).astype(np.int64)
+
+
+def _share(first: np.ndarray | None, second: np.ndarray | None) -> float | None:
+    """Returns the share of equal decisions."""
+    return None if first is None else float(np.mean(first == second))
+
+
+def _accuracy(decisions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
+    """Returns the share of right decisions, or None without labels."""
+    return None if decisions is None or labels is None else float(np.mean(decisions == labels))

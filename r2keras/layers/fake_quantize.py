@@ -1,0 +1,128 @@
+"""Quantization-aware training of any layer."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from r2keras import _model
+from r2keras._errors import invalid
+from r2keras.layers.substitute import SubstituteWeights
+from r2keras.quantizers.affine import AffineQuantizer
+from r2keras.quantizers.axes import scale_shape
+from r2keras.record import QuantizedTensor, RangeFigures
+from r2keras.specs import QuantSpec
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class FakeQuantize(SubstituteWeights):
+    """Runs a layer with fake-quantized kernels, so that training sees the values that the file will hold.
+
+    Forward: `layer(inputs)` with `w_q = scale * (clip(round(w / scale + zero_point), ..) - zero_point)` in place of
+    each kernel `w`. Gradient: `dL/dw = dL/dw_q` inside the clip range, 0 outside. Recurrent kernels are quantized once
+    a call, outside the time loop. The layer's regularizers see the latent float kernels.
+
+    Args:
+        layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
+        specs: one `QuantSpec` for every kernel of the layer, or a mapping from the kernel's name relative to the layer
+            (`"kernel"`, `"lstm_cell/recurrent_kernel"`) to its spec; kernels it does not name stay float.
+        name: the wrapper's name; None takes the layer's.
+
+    Raises:
+        TypeError: `layer` is a model or is wrapped already; a spec is no `QuantSpec`.
+        ValueError: a name in `specs` that is no kernel of the layer; a layer that writes to its own kernel in `call`.
+
+    Example:
+
+    >>> layer = FakeQuantize(keras.layers.Dense(2, kernel_initializer="ones"), QuantSpec(num_bits=4))
+    >>> ops.convert_to_numpy(layer(ops.ones((1, 3)))).tolist()
+    [[3.0, 3.0]]
+    >>> [name for name, _ in layer.quantized_tensors("head")]
+    ['kernel']
+
+    Source: Jacob et al., arXiv 1712.05877, section 3.
+    """
+
+    def __init__(self, layer: keras.Layer, specs: QuantSpec | dict[str, QuantSpec], *, name=None, **kwargs):
+        super().__init__(layer, name=name, **kwargs)
+        self.specs = _checked_specs(specs)
+        self.quantizers: dict[str, AffineQuantizer] = {}
+        self._finish_build()
+
+    def build_substitutes(self, *, trained: bool) -> None:
+        """Makes one quantizer a kernel and sets its range from the weight."""
+        kernels = dict(_model.kernels(self.layer))
+        for name in self._names(kernels):
+            spec, variable = self._spec(name), kernels[name]
+            quantizer = AffineQuantizer(
+                spec, variable.shape, scale_shape(spec, self.layer, variable), name=name.replace("/", "_")
+            )
+            quantizer.initialize(variable, search=trained)
+            self.quantizers[name] = quantizer
+
+    def substitutes(self, training) -> list:
+        """Returns the fake-quantized kernels."""
+        kernels = dict(_model.kernels(self.layer))
+        return [(kernels[n], q(kernels[n].value, training=training)) for n, q in self.quantizers.items()]
+
+    def initialize(self) -> None:
+        """Sets every range anew from the layer's present weights."""
+        kernels = dict(_model.kernels(self.layer))
+        for name, quantizer in self.quantizers.items():
+            quantizer.initialize(kernels[name])
+
+    def quantized_tensors(self, path: str) -> list[tuple[str, QuantizedTensor]]:
+        """Returns, for each quantized kernel, its name and its codes and scales as they are now.
+
+        Args:
+            path: the layer's path in its model, which begins the tensors' names.
+
+        Returns:
+            Pairs `(name relative to the layer, QuantizedTensor)`.
+
+        Raises:
+            ValueError: a kernel with NaN or infinite values.
+        """
+        return [(name, self._tensor(f"{path}/{name}", name)) for name in self.quantizers]
+
+    def get_config(self):
+        """Returns the constructor's arguments as plain JSON."""
+        specs = self.specs
+        if isinstance(specs, dict):
+            return {**super().get_config(), "specs": {name: spec.to_dict() for name, spec in specs.items()}}
+        return {**super().get_config(), "specs": {"": specs.to_dict()}}
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the layer of a `get_config` result."""
+        specs = {name: QuantSpec.from_dict(spec) for name, spec in config["specs"].items()}
+        return super().from_config({**config, "specs": specs.get("", specs)})
+
+    def _tensor(self, path: str, name: str) -> QuantizedTensor:
+        weight = dict(_model.kernels(self.layer))[name]
+        values, quantizer = _model.to_numpy(weight), self.quantizers[name]
+        _model.check_finite(path, values)
+        parts = (quantizer.codes(weight.value), *quantizer.grid(weight.value))
+        codes, scale, zero_point = (ops.convert_to_numpy(part) for part in parts)
+        codes = codes.astype(np.int8)
+        return QuantizedTensor(path, codes, scale, zero_point, quantizer.spec, RangeFigures.of(values))
+
+    def _names(self, kernels: dict) -> list[str]:
+        if not isinstance(self.specs, dict):
+            return list(kernels)
+        for name in self.specs:
+            if name not in kernels:
+                raise ValueError(invalid("specs", f"names of kernels of {self.layer.name!r}: {list(kernels)}", name))
+        return list(self.specs)
+
+    def _spec(self, name: str) -> QuantSpec:
+        return self.specs[name] if isinstance(self.specs, dict) else self.specs
+
+
+def _checked_specs(specs):
+    values = specs.values() if isinstance(specs, dict) else [specs]
+    for spec in values:
+        if not isinstance(spec, QuantSpec):
+            raise TypeError(invalid("specs", "a QuantSpec, or a mapping from kernel names to them", spec))
+    return dict(specs) if isinstance(specs, dict) else specs

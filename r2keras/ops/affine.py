@@ -1,0 +1,336 @@
+"""Uniform (affine) quantization as pure functions: `w = scale * (code - zero_point)`.
+
+Scales and zero points have the rank of the tensor; each axis is 1, the tensor's size, or a divisor of it (an entry then
+serves a run of consecutive elements: per-group scales). Arithmetic is in float32 whatever the input's type.
+"""
+
+from __future__ import annotations
+
+import math
+
+from keras import ops
+
+from r2keras.ops.ste import custom_gradient
+
+# Stands in for the scale of an all-zero tensor: dividing by it is safe, and half a step of it is nothing.
+MIN_SCALE = 2.0**-64
+# Shares of the min-max scale that the search tries. A block of few weights can fit a wider grid best.
+MSE_SHARES = tuple((40 - i) / 32 for i in range(40))
+MSE_ELEMENTS = 4_000_000
+MSE_REFINEMENTS = 8
+
+
+def expand(values, shape):
+    """Repeats a scale along the axes where one entry serves a run of elements; other axes broadcast by themselves.
+
+    Args:
+        values: tensor of the rank of `shape`.
+        shape: the tensor's shape.
+
+    Returns:
+        Tensor that broadcasts against `shape`.
+
+    Example:
+
+    >>> ops.convert_to_numpy(expand(ops.convert_to_tensor([[1.0, 2.0]]), (3, 4))).tolist()
+    [[1.0, 1.0, 2.0, 2.0]]
+    """
+    for axis, size in enumerate(shape):
+        if values.shape[axis] not in (1, size):
+            values = ops.repeat(values, size // values.shape[axis], axis)
+    return values
+
+
+def reduce(function, x, shape):
+    """Reduces every block of `x` that shares one entry of `shape`, with `keepdims`.
+
+    Args:
+        function: `ops.max`, `ops.min`, `ops.sum` or `ops.mean`.
+        x: tensor.
+        shape: rank of `x`; each axis 1, the size of `x` or a divisor of it.
+
+    Returns:
+        Tensor of `shape`.
+
+    Example:
+
+    >>> ops.convert_to_numpy(reduce(ops.max, ops.convert_to_tensor([[1.0, 5.0, 2.0, 3.0]]), (1, 2))).tolist()
+    [[5.0, 3.0]]
+    """
+    split, axes = [], []
+    for size, parts in zip(x.shape, shape, strict=True):
+        split += [size] if parts == size else [parts, size // parts]
+        axes += [] if parts == size else [len(split) - 1]
+    return ops.reshape(function(ops.reshape(x, split), axis=axes) if axes else x, shape)
+
+
+def quantize(x, scale, zero_point, quant_min, quant_max):
+    """Returns the codes: `clip(round(x / scale + zero_point), quant_min, quant_max)`, as float32 integers.
+
+    Args:
+        x: float tensor.
+        scale: positive tensor (see the module).
+        zero_point: tensor of `scale`'s shape: integers, or -1/2 for a mid-rise grid.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        float32 tensor of `x`'s shape, whole numbers. Rounds half to even. No gradient of its own.
+
+    Example:
+
+    >>> one = ops.ones((1,))
+    >>> ops.convert_to_numpy(quantize(ops.convert_to_tensor([-9.0, 0.4, 1.6]), one, 0 * one, -2, 1)).tolist()
+    [-2.0, 0.0, 1.0]
+    """
+    x = ops.cast(x, "float32")
+    steps = x / expand(scale, x.shape) + expand(zero_point, x.shape)
+    return ops.clip(ops.round(steps), quant_min, quant_max)
+
+
+def dequantize(codes, scale, zero_point):
+    """Returns `scale * (codes - zero_point)`, in float32.
+
+    Args:
+        codes: tensor of whole numbers, any type.
+        scale: positive tensor (see the module).
+        zero_point: tensor of `scale`'s shape.
+
+    Returns:
+        float32 tensor of `codes`' shape.
+
+    Example:
+
+    >>> ops.convert_to_numpy(dequantize(ops.convert_to_tensor([-2.0, 1.0]), ops.convert_to_tensor([0.5]), ops.zeros((1,)))).tolist()
+    [-1.0, 0.5]
+    """
+    codes = ops.cast(codes, "float32")
+    return expand(scale, codes.shape) * (codes - expand(zero_point, codes.shape))
+
+
+def fake_quantize(x, scale, zero_point, quant_min, quant_max):
+    """Rounds a tensor to its grid, with a straight-through gradient inside the clip range.
+
+    Forward: `scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)`.
+    Gradient: `dy/dx = 1` where `quant_min - 1/2 <= x / scale + zero_point <= quant_max + 1/2` (where clipping changes
+    nothing), else 0. None flows to `scale` and `zero_point`.
+
+    Args:
+        x: float tensor; float16 and bfloat16 are computed in float32.
+        scale: positive tensor (see the module).
+        zero_point: tensor of `scale`'s shape.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        Tensor of `x`'s shape and type; in float32 exactly on the grid.
+
+    Example:
+
+    >>> one = ops.ones((1,))
+    >>> ops.convert_to_numpy(fake_quantize(ops.convert_to_tensor([-9.0, 0.4, 0.8]), 0.5 * one, 0 * one, -2, 1)).tolist()
+    [-1.0, 0.5, 0.5]
+
+    Source: Jacob et al., arXiv 1712.05877, section 3; Bengio et al., arXiv 1308.3432.
+    """
+
+    @custom_gradient
+    def rounded(x, scale, zero_point):
+        codes = quantize(x, scale, zero_point, quant_min, quant_max)
+        value = ops.cast(dequantize(codes, scale, zero_point), x.dtype)
+
+        def backward(upstream):
+            steps = ops.cast(x, "float32") / expand(scale, x.shape) + expand(zero_point, x.shape)
+            inside = ops.logical_and(steps >= quant_min - 0.5, steps <= quant_max + 0.5)
+            passed = ops.where(inside, upstream, ops.zeros_like(upstream))
+            return passed, ops.zeros_like(scale), ops.zeros_like(zero_point)
+
+        return value, backward
+
+    return rounded(x, scale, zero_point)
+
+
+def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
+    """Returns the smallest scale whose grid covers every value: the min-max range of a symmetric grid.
+
+    Mid-tread (`zero_point = 0`): the outermost codes reach `max(x)` and `min(x)`. Mid-rise (`zero_point = -1/2`):
+    `[-max|x|, max|x|]` is cut into equal cells whose middles are the levels, so `scale = 2 max|x| / 2^b`.
+
+    Args:
+        x: float tensor.
+        shape: the scale's shape.
+        quant_min: lowest code.
+        quant_max: highest code.
+        zero_point: 0 or -1/2.
+
+    Returns:
+        float32 tensor of `shape`, at least 2^-64.
+
+    Example:
+
+    >>> ops.convert_to_numpy(symmetric_scale(ops.convert_to_tensor([-1.0, 3.5]), (1,), -7, 7)).tolist()
+    [0.5]
+    """
+    x = ops.cast(x, "float32")
+    low, high = reduce(ops.min, x, shape), reduce(ops.max, x, shape)
+    # Half a cell more on each side where the levels are the middles of the cells.
+    slack = 0.5 if zero_point else 0.0
+    scale = ops.maximum(high / (quant_max - zero_point + slack), low / (quant_min - zero_point - slack))
+    return ops.maximum(scale, MIN_SCALE)
+
+
+def asymmetric_range(x, shape, quant_min, quant_max):
+    """Returns scale and zero point of a grid over `[min(x, 0), max(x, 0)]` that holds zero: its min-max range.
+
+    `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`.
+
+    Args:
+        x: float tensor.
+        shape: the scale's shape.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        Two float32 tensors of `shape`; the zero points are whole numbers in `[quant_min, quant_max]`.
+
+    Example:
+
+    >>> scale, zero_point = asymmetric_range(ops.convert_to_tensor([-1.0, 2.0]), (1,), -2, 1)
+    >>> float(scale[0]), float(zero_point[0])
+    (1.0, -1.0)
+    """
+    x = ops.cast(x, "float32")
+    low = ops.minimum(reduce(ops.min, x, shape), 0.0)
+    high = ops.maximum(reduce(ops.max, x, shape), 0.0)
+    scale = ops.maximum((high - low) / (quant_max - quant_min), MIN_SCALE)
+    return scale, ops.clip(ops.round(quant_min - low / scale), quant_min, quant_max)
+
+
+def refine_scale(x, scale, zero_point, quant_min, quant_max):
+    """Returns the least-squares scale for the codes that `scale` gives: one descent step on the squared error.
+
+    `u = code - zero_point`; `scale = sum(x u) / sum(u^2)` over the values that share it. Never raises the error
+    `sum (x - scale u)^2`. A block whose `u` are all zero keeps its scale.
+
+    Args:
+        x: float tensor.
+        scale: positive tensor (see the module).
+        zero_point: tensor of `scale`'s shape.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        float32 tensor of `scale`'s shape, at least 2^-64.
+
+    Example:
+
+    >>> one = ops.ones((1,))
+    >>> ops.convert_to_numpy(refine_scale(ops.convert_to_tensor([-1.2, 1.2]), one, 0 * one, -1, 1)).tolist()
+    [1.2000000476837158]
+
+    Source: the scale update of Lloyd's algorithm, IEEE Trans. Inf. Theory 28 (1982).
+    """
+    x = ops.cast(x, "float32")
+    steps = quantize(x, scale, zero_point, quant_min, quant_max) - expand(zero_point, x.shape)
+    numerator = reduce(ops.sum, x * steps, scale.shape)
+    denominator = reduce(ops.sum, ops.square(steps), scale.shape)
+    refined = numerator / ops.where(denominator > 0, denominator, ops.ones_like(denominator))
+    return ops.where(denominator > 0, ops.maximum(refined, MIN_SCALE), scale)
+
+
+def squared_error(x, scale, zero_point, quant_min, quant_max):
+    """Returns `sum (x - fake_quantize(x))^2` over the values that share a scale.
+
+    Args:
+        x: float tensor.
+        scale: positive tensor (see the module).
+        zero_point: tensor of `scale`'s shape.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        float32 tensor of `scale`'s shape.
+
+    Example:
+
+    >>> one = ops.ones((1,))
+    >>> ops.convert_to_numpy(squared_error(ops.convert_to_tensor([0.5, 3.0]), one, 0 * one, -1, 1)).tolist()
+    [4.25]
+    """
+    x = ops.cast(x, "float32")
+    codes = quantize(x, scale, zero_point, quant_min, quant_max)
+    return reduce(ops.sum, ops.square(x - dequantize(codes, scale, zero_point)), scale.shape)
+
+
+def mse_range(x, shape, quant_min, quant_max, zero_point=0.0, symmetric=True):
+    """Returns the scale and zero point with the least squared error: a search around the min-max range, then refinement.
+
+    40 scales, evenly spaced from a fortieth of 5/4 to 5/4 of the min-max scale, are tried for every block; an asymmetric
+    grid tries them with the min-max zero point and with its two neighbours. The best is then refined by least squares
+    (`refine_scale`, 8 rounds). Never worse than the min-max range, which is among the candidates.
+
+    Args:
+        x: float tensor.
+        shape: the scale's shape.
+        quant_min: lowest code.
+        quant_max: highest code.
+        zero_point: 0 or -1/2; used by a symmetric grid.
+        symmetric: False fits a zero point as well.
+
+    Returns:
+        Two float32 tensors of `shape`.
+
+    Example:
+
+    >>> x = ops.convert_to_tensor([-1.0, -1.0, 1.0, 1.0, 1.0, 9.0])
+    >>> scale, _ = mse_range(x, (1,), -127, 127)
+    >>> bool(scale[0] < 9.0 / 126)
+    True
+
+    Source: the clip search of Banner et al., arXiv 1810.05723, section 3, done numerically.
+    """
+    x = ops.cast(x, "float32")
+    best = None
+    for scale, zero in _starts(x, shape, quant_min, quant_max, zero_point, symmetric):
+        for shares in _chunks(math.prod(x.shape), len(x.shape)):
+            scales = shares * scale
+            zeros = ops.broadcast_to(zero, scales.shape)
+            best = _better(best, _best_of(x, scales, zeros, quant_min, quant_max))
+    _, scale, zero = best
+    for _ in range(MSE_REFINEMENTS):
+        scale = refine_scale(x, scale, zero, quant_min, quant_max)
+    return ops.maximum(scale, MIN_SCALE), zero
+
+
+def _starts(x, shape, quant_min, quant_max, zero_point, symmetric):
+    """Yields the scales and zero points that the search starts from, the min-max range first."""
+    if symmetric:
+        scale = symmetric_scale(x, shape, quant_min, quant_max, zero_point)
+        yield scale, ops.full(shape, zero_point, "float32")
+        return
+    scale, zero = asymmetric_range(x, shape, quant_min, quant_max)
+    for move in (0.0, -1.0, 1.0):
+        yield scale, ops.clip(zero + move, quant_min, quant_max)
+
+
+def _chunks(size, rank):
+    """Yields the shares of the scale to try, as tensors with a leading axis: as many at once as memory allows."""
+    count = max(1, min(len(MSE_SHARES), MSE_ELEMENTS // max(size, 1)))
+    for start in range(0, len(MSE_SHARES), count):
+        part = MSE_SHARES[start : start + count]
+        yield ops.reshape(ops.convert_to_tensor(part, "float32"), (len(part),) + (1,) * rank)
+
+
+def _best_of(x, scales, zeros, quant_min, quant_max):
+    """Returns the least error over the leading axis, and the scale and zero point that give it, block by block."""
+    copies = ops.broadcast_to(x[None], (scales.shape[0], *x.shape))
+    errors = squared_error(copies, scales, zeros, quant_min, quant_max)
+    place = ops.argmin(errors, axis=0)[None]
+    return [ops.take_along_axis(values, place, axis=0)[0] for values in (errors, scales, zeros)]
+
+
+def _better(first, second):
+    """Returns, block by block, the (error, scale, zero point) with the smaller error."""
+    if first is None:
+        return second
+    return [ops.where(second[0] < first[0], b, a) for a, b in zip(first, second, strict=True)]

@@ -1,0 +1,241 @@
+"""Losses that grow with the range of a weight tensor, written in `keras.ops`.
+
+Each takes a tensor of any shape, computes in float32 (float64 stays float64) and returns one scalar.
+`dim` is the length of a palette vector: the loss of every coordinate of the sub-vectors, summed.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from r2keras._errors import invalid
+
+# Above the largest weight the margin is pulled down as hard as one weight in this many pushes it up.
+_PULL = 100.0
+# A spread below this part of the largest weight is what rounding leaves of a constant tensor.
+_CONSTANT = 1e-6
+
+
+def subvectors(w, dim: int):
+    """Splits a weight into sub-vectors of consecutive output channels (its last axis).
+
+    A kernel of shape `(..., C)` gives `prod(...) * (C // dim)` rows, in row-major order. If `dim` does not
+    divide `C`, the last `C % dim` channels are left out. `dim=1` gives one column with every weight.
+
+    Args:
+        w: tensor `(..., C)`, any float type.
+        dim: length of a sub-vector, from 1 to `C`.
+
+    Returns:
+        Tensor `(rows, dim)` of the type of `w`.
+
+    Raises:
+        ValueError: `dim` is not an integer of at least 1, or larger than the last axis.
+
+    Example:
+
+    >>> import numpy as np
+    >>> kernel = np.arange(10.0).reshape(2, 5)
+    >>> keras.ops.convert_to_numpy(subvectors(kernel, 2)).tolist()
+    [[0.0, 1.0], [2.0, 3.0], [5.0, 6.0], [7.0, 8.0]]
+    """
+    check_dim(dim)
+    w = ops.convert_to_tensor(w)
+    if dim == 1:
+        return ops.reshape(w, (-1, 1))
+    channels = w.shape[-1] if len(w.shape) else 1
+    if dim > channels:
+        fix = f"The weight has the shape {tuple(w.shape)}: use dim=1, or leave this weight out"
+        raise ValueError(invalid("dim", f"at most the last axis of the weight ({channels})", dim, fix))
+    return ops.reshape(w[..., : channels - channels % dim], (-1, dim))
+
+
+def check_dim(dim: int) -> None:
+    """Raises unless `dim` is an integer of at least 1."""
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        raise ValueError(invalid("dim", "an integer of at least 1", dim))
+
+
+def safe_std(w):
+    """Returns the standard deviation of a tensor without a gradient, 1 for a constant tensor.
+
+    `std = sqrt(mean((w - mean w)^2))`; gradient 0. Constant is a spread of at most `1e-6 max|w|`, what
+    float32 rounding leaves of equal values.
+
+    Args:
+        w: tensor of any shape and float type.
+
+    Returns:
+        A positive scalar tensor.
+
+    Example:
+
+    >>> float(safe_std([1.0, 3.0])), float(safe_std([0.0, 0.0]))
+    (1.0, 1.0)
+    """
+    w = as_float(w)
+    std = ops.std(w)
+    top = ops.max(ops.abs(w))
+    return ops.stop_gradient(ops.where(std > _CONSTANT * top, std, ops.ones_like(std)))
+
+
+def as_float(w):
+    """Returns `w` as a tensor of float32, or float64 if it has that already."""
+    w = ops.convert_to_tensor(w)
+    return ops.cast(w, keras.backend.result_type(keras.backend.standardize_dtype(w.dtype), "float32"))
+
+
+def linf(w, *, dim: int = 1):
+    """Largest magnitude of the weights (R2 L-infinity).
+
+    `R = sum_j max_i |w_ij|` over the coordinates `j` of the sub-vectors; `max|w|` for `dim=1`.
+    Gradient: `sign(w_i)` at the largest `|w_i|` of a coordinate, shared evenly between equals, 0 elsewhere.
+
+    Args:
+        w: tensor of any shape and float type.
+        dim: length of a palette vector, see `subvectors`.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: see `subvectors`.
+
+    Example:
+
+    >>> float(linf([0.5, -2.0, 1.0]))
+    2.0
+
+    Source: R2 Loss, arXiv 2303.08253, section 3 (L-infinity).
+    """
+    return ops.sum(ops.max(ops.abs(_coordinates(w, dim)), axis=1))
+
+
+def margin(w, margin, *, dim: int = 1):
+    """A margin and what sticks out of it (R2 margin).
+
+    `R = sum_j (min(|M_j|, max_i|w_ij|) + sum_i max(|w_ij| - |M_j|, 0))`. Minimised over `M` it is `linf(w)`.
+    Up to `|M| = max|w|` this is the paper's `|M| + sum_i max(|w_i| - |M|, 0)`, with
+    `dR/dw_i = sign(w_i) 1[|w_i| > |M|]` and `dR/dM = sign(M) (1 - count(|w_i| > |M|))`.
+    A large step can throw `M` beyond `max|w|`, where the paper's loss no longer restricts the layer and pulls
+    `M` back by 1 only. There R is `max|w|` with the gradient of `linf` for `w`, and `M`, although R does not
+    depend on it, gets the gradient `sign(M) max(1, n/100 (1 - max|w| / |M|))` for `n` weights in the coordinate.
+
+    Args:
+        w: tensor of any shape and float type.
+        margin: scalar, or one value a coordinate, shape `(dim,)`, in the units of `w`.
+        dim: length of a palette vector, see `subvectors`.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: see `subvectors`.
+
+    Example:
+
+    >>> weights = [0.5, -2.0, 1.0]
+    >>> [float(margin(weights, m)) for m in (0.0, 0.5, 2.0, 9.0)]
+    [3.5, 2.5, 2.0, 2.0]
+
+    Source: R2 Loss, arXiv 2303.08253, section 3 (margin); the bound on `M` is ours.
+    """
+    size = ops.abs(_coordinates(w, dim))
+    limit = _column(margin, size.dtype)
+    # `abs` has the gradient 0 at 0, which would hold a margin of exactly 0 there.
+    limit = ops.where(limit < 0, -limit, limit)
+    largest = ops.max(size, axis=1, keepdims=True)
+    held = ops.where(ops.less_equal(limit, largest), limit, largest)
+    outside = ops.sum(ops.relu(size - limit))
+    pull = _pull(limit, largest, size.shape[1])
+    return outside + ops.sum(held + pull * (limit - ops.stop_gradient(limit)))
+
+
+def soft_min_max(w, sharpness, *, dim: int = 1):
+    """A smooth range: soft maximum minus soft minimum (R2 soft-min-max).
+
+    `R = sum_j (s_max - s_min + exp(-a))` with `p = softmax(a w)`, `q = softmax(-a w)`, `s_max = sum_i p_i w_i`,
+    `s_min = sum_i q_i w_i` in each coordinate `j`; `a` is the sharpness. `R - exp(-a)` tends to `max w - min w`
+    for a large `a` and to `2 a Var(w)` for a small one.
+    Gradient: `dR/dw_i = p_i (1 + a (w_i - s_max)) - q_i (1 - a (w_i - s_min))`,
+    `dR/da = Var_p(w) + Var_q(w) - exp(-a)`.
+
+    Args:
+        w: tensor of any shape and float type.
+        sharpness: scalar, or one value a coordinate, shape `(dim,)`; above 0, in units of 1 over those of `w`.
+        dim: length of a palette vector, see `subvectors`.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: see `subvectors`.
+
+    Example:
+
+    >>> round(float(soft_min_max([0.5, -2.0, 1.0], 50.0)), 4)
+    3.0
+
+    Source: R2 Loss, arXiv 2303.08253, section 3 (soft-min-max).
+    """
+    w = _coordinates(w, dim)
+    sharpness = _column(sharpness, w.dtype)
+    soft_range = _soft_max(w, sharpness) + _soft_max(-w, sharpness)
+    return ops.sum(soft_range + ops.exp(-sharpness))
+
+
+def kurtosis(w):
+    """Kurtosis of the weights: 3 for a normal distribution, 1.8 for a uniform one.
+
+    `K = mean(z^4) / mean(z^2)^2` with `z = w - mean w`; 0 for a constant tensor.
+    Gradient: `dK/dw_i = 4 / (n s^4) (z_i^3 - mean(z^3) - K s^2 z_i)` with `s^2 = mean(z^2)`; 0 for a constant tensor.
+
+    Args:
+        w: tensor of any shape and float type.
+
+    Returns:
+        Scalar tensor, at least 1 (0 for a constant tensor).
+
+    Example:
+
+    >>> round(float(kurtosis([-1.0, 0.0, 1.0])), 4)
+    1.5
+
+    Source: KURE, Robust Quantization, arXiv 2002.07686, section 4.
+    """
+    w = as_float(w)
+    spread = ops.std(w)
+    varies = ops.stop_gradient(spread > _CONSTANT * ops.max(ops.abs(w)))
+    # Kurtosis does not change with the scale, and (w - mean)^4 of small weights would underflow.
+    squares = ops.square((w - ops.mean(w)) / safe_std(w))
+    square_mean = ops.where(varies, ops.mean(squares), ops.ones_like(spread))
+    value = ops.mean(ops.square(squares)) / ops.square(square_mean)
+    return ops.where(varies, value, ops.zeros_like(value))
+
+
+def _pull(limit, largest, count: int):
+    """Returns the gradient of a margin above the largest weight, 0 below."""
+    beyond = ops.greater(limit, largest)
+    safe = ops.where(beyond, limit, ops.ones_like(limit))
+    strength = ops.maximum(1.0, count / _PULL * (1.0 - largest / safe))
+    return ops.stop_gradient(ops.where(beyond, strength, ops.zeros_like(strength)))
+
+
+def _soft_max(w, sharpness):
+    """Returns the softmax-weighted mean of each row."""
+    # The shift cancels, so its gradient is left out.
+    shift = ops.stop_gradient(ops.max(w, axis=1, keepdims=True))
+    weights = ops.exp(ops.multiply(sharpness, w - shift))
+    return ops.sum(weights * w, axis=1, keepdims=True) / ops.sum(weights, axis=1, keepdims=True)
+
+
+def _coordinates(w, dim: int):
+    """Returns the coordinates of the sub-vectors as rows, which reduce several times faster than columns."""
+    vectors = subvectors(as_float(w), dim)
+    return ops.reshape(vectors, (1, -1)) if dim == 1 else ops.transpose(vectors)
+
+
+def _column(values, dtype: str):
+    """Returns one value, or one a coordinate, as a column."""
+    return ops.reshape(ops.cast(values, dtype), (-1, 1))

@@ -1,0 +1,99 @@
+"""Which axes of a kernel are its output channels: they keep their own scale under per-channel quantization."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras._errors import invalid
+from r2keras.specs import QuantSpec
+
+TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+
+
+def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
+    """Returns the shape of the scale of one weight: its rank, each axis 1, the full size, or a number of groups.
+
+    Args:
+        spec: the granularity.
+        layer: the layer that holds the weight, itself or in a part of it.
+        variable: the weight.
+
+    Returns:
+        For a Dense kernel (8, 4): per tensor (1, 1), per channel (1, 4), per group of 2 (4, 4).
+
+    Raises:
+        ValueError: `channel_axis` outside the weight's rank; a weight without an input axis, or one whose input axis
+            does not divide by `group_size`.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(4)
+    >>> layer.build((None, 8))
+    >>> scale_shape(QuantSpec(granularity="per_group", group_size=2), layer, layer.kernel)
+    (4, 4)
+    """
+    shape = tuple(variable.shape)
+    if spec.granularity == "per_tensor":
+        return (1,) * len(shape)
+    owner = _owner(layer, variable)
+    kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec, shape),)
+    sizes = [size if axis in kept else 1 for axis, size in enumerate(shape)]
+    if spec.granularity == "per_group":
+        axis = _input_axis(owner, variable, kept)
+        sizes[axis] = _num_groups(spec.group_size, shape[axis], variable)
+    return tuple(sizes)
+
+
+def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
+    """Returns the innermost part of a layer that holds the variable."""
+    parts = [p for p in layer._flatten_layers() if any(v is variable for v in p.weights)]
+    return parts[-1] if parts else layer
+
+
+def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
+    """Returns the axes of a kernel that the layer's outputs run over, as non-negative numbers."""
+    rank = len(variable.shape)
+    name = variable.path.rpartition("/")[2]
+    if name == "embeddings":
+        return (0,)
+    if name == "depthwise_kernel" or isinstance(owner, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
+        return (rank - 2, rank - 1)
+    if isinstance(owner, TRANSPOSED):
+        return (rank - 2,)
+    if isinstance(owner, keras.layers.EinsumDense):
+        _, kernel, output = _equation(owner)
+        return tuple(axis for axis, letter in enumerate(kernel) if letter in output)
+    return (rank - 1,)
+
+
+def _input_axis(owner: keras.Layer, variable: keras.Variable, kept: tuple[int, ...]) -> int:
+    """Returns the axis that products are summed over, innermost first; groups run along it."""
+    rest = [axis for axis in range(len(variable.shape)) if axis not in kept]
+    if not rest or (len(kept) > 1 and not isinstance(owner, keras.layers.EinsumDense)):
+        raise ValueError(
+            f"The weight {variable.path} of shape {tuple(variable.shape)} has no input axis to group. "
+            "Expected a kernel that sums over its inputs. Received: a depthwise kernel. Use granularity='per_channel'."
+        )
+    return rest[-1]
+
+
+def _equation(owner: keras.layers.EinsumDense) -> tuple[str, str, str]:
+    """Splits "ab,bc->ac" into its three parts."""
+    inputs, output = owner.equation.replace(" ", "").split("->")
+    return (*inputs.split(","), output)
+
+
+def _checked_axis(spec: QuantSpec, shape: tuple[int, ...]) -> int:
+    rank = len(shape)
+    if not -rank <= spec.channel_axis < rank:
+        raise ValueError(invalid("channel_axis", f"an axis of a weight of shape {shape}", spec.channel_axis))
+    return spec.channel_axis % rank
+
+
+def _num_groups(group_size: int, size: int, variable: keras.Variable) -> int:
+    if size % group_size:
+        raise ValueError(
+            invalid("group_size", f"a divisor of {size}, the input axis of {variable.path}", group_size,
+                    "Choose a divisor, or granularity='per_channel'")
+        )
+    return size // group_size

@@ -1,0 +1,196 @@
+"""A recipe: ordered (pattern, spec) rules over the names of weights; the first match wins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from r2keras._errors import invalid, invalid_choice, missing
+from r2keras._files import atomic_write_text, one_line
+from r2keras.specs import SPEC_KINDS, QuantSpec
+
+Spec = QuantSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Says what becomes what in a model: ordered rules, of which the first that matches a weight wins.
+
+    A pattern is a regular expression, searched (`re.search`) in the layer's path (`"block/conv1"`) and in the
+    weight's (`"block/conv1/kernel"`). A weight that no rule matches stays float, and so does one whose rule says None.
+
+    Args:
+        rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec` or None (stay float).
+
+    Raises:
+        ValueError: no rules, or a pattern that is not a regular expression.
+        TypeError: a rule that is not such a pair.
+
+    Example:
+
+    >>> recipe = Recipe([("stem|head", QuantSpec(num_bits=8)), (".*conv.*", QuantSpec(num_bits=2))])
+    >>> recipe.match("block/conv1", "block/conv1/kernel").num_bits
+    2
+    >>> recipe.match("block/norm", "block/norm/gamma") is None
+    True
+    """
+
+    rules: tuple[tuple[str, Spec | None], ...]
+
+    def __init__(self, rules: Iterable[tuple[str, Spec | None]]):
+        if isinstance(rules, (str, dict)) or not isinstance(rules, Iterable):
+            raise TypeError(invalid("rules", "a list of (pattern, spec) pairs", rules))
+        rules = tuple(rules)
+        if not rules:
+            raise ValueError(
+                invalid(
+                    "rules",
+                    "at least one (pattern, spec) pair",
+                    [],
+                    "Recipe([('.*', QuantSpec(num_bits=8))]) quantizes every kernel to 8 bits",
+                )
+            )
+        object.__setattr__(self, "rules", tuple(_checked_rule(rule) for rule in rules))
+
+    def index(self, *names: str) -> int | None:
+        """Returns the place of the first rule whose pattern is found in any of `names`, or None."""
+        for place, (pattern, _) in enumerate(self.rules):
+            if any(re.search(pattern, name) for name in names):
+                return place
+        return None
+
+    def match(self, *names: str) -> Spec | None:
+        """Returns the spec of the first rule whose pattern is found in any of `names`, or None."""
+        place = self.index(*names)
+        return None if place is None else self.rules[place][1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the recipe as plain JSON."""
+        return {"rules": [_rule_to_dict(pattern, spec) for pattern, spec in self.rules]}
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> Recipe:
+        """Returns the recipe of a `to_dict` result.
+
+        Raises:
+            ValueError: a key or a value that a recipe does not have.
+            TypeError: a value of another type.
+        """
+        if not isinstance(config, dict) or set(config) != {"rules"} or not isinstance(config["rules"], list):
+            raise ValueError(invalid("recipe", "a mapping with the one key `rules`, a list", config))
+        return cls(_rule_from_dict(rule) for rule in config["rules"])
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the recipe as YAML (`.yaml`, `.yml`) or JSON (`.json`), whole or not at all.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ValueError: another suffix.
+            OSError: the file cannot be written.
+
+        Example:
+
+        >>> import tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "w4.yaml")
+        >>> Recipe([("head", None), (".*", QuantSpec(num_bits=4))]).save(path)
+        >>> Recipe.load(path).match("conv").num_bits
+        4
+        """
+        if _suffix(path) == ".json":
+            atomic_write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        else:
+            atomic_write_text(path, _yaml().safe_dump(self.to_dict(), sort_keys=False))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Recipe:
+        """Reads a recipe that `save` wrote, or that a person did.
+
+        A rule in YAML: `- {match: "stem|head", quantize: {num_bits: 8}}`, or `- {match: "norm", keep_float: true}`.
+
+        Raises:
+            ValueError: another suffix, a file that is neither YAML nor JSON, or one that is not a recipe (the file is
+                named, and what is wrong).
+            OSError: the file cannot be read.
+        """
+        parse = _parse_json if _suffix(path) == ".json" else _parse_yaml
+        data = Path(path).read_bytes()
+        try:
+            return cls.from_dict(parse(data.decode("utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is not a recipe. {one_line(error)}.") from error
+
+
+def _checked_rule(rule: object) -> tuple[str, Spec | None]:
+    """Returns the rule if it is a pair of a regular expression and a spec."""
+    kinds = tuple(SPEC_KINDS.values())
+    if not isinstance(rule, (tuple, list)) or len(rule) != 2 or not isinstance(rule[0], str):
+        raise TypeError(invalid("rule", "a pair (pattern, spec)", rule))
+    if not isinstance(rule[1], (*kinds, type(None))):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(invalid("spec", f"a {names}, or None to stay float", rule[1]))
+    try:
+        re.compile(rule[0])
+    except re.error as error:
+        raise ValueError(invalid("pattern", f"a regular expression ({error})", rule[0])) from error
+    return rule[0], rule[1]
+
+
+def _rule_to_dict(pattern: str, spec: Spec | None) -> dict[str, Any]:
+    return {"match": pattern} | ({"keep_float": True} if spec is None else {spec.kind: spec.to_dict()})
+
+
+def _rule_from_dict(rule: object) -> tuple[str, Spec | None]:
+    """Reads one rule: `match`, and either `keep_float: true` or one kind of spec."""
+    if not isinstance(rule, dict) or "match" not in rule or len(rule) != 2:
+        raise ValueError(invalid("rule", f"the keys `match` and one of {[*SPEC_KINDS, 'keep_float']}", rule))
+    (kind,) = set(rule) - {"match"}
+    if kind == "keep_float":
+        if rule[kind] is not True:
+            raise ValueError(invalid("keep_float", "true", rule[kind], "Delete the rule otherwise"))
+        return rule["match"], None
+    if kind not in SPEC_KINDS:
+        raise ValueError(invalid_choice("key of a rule", [*SPEC_KINDS, "keep_float"], kind))
+    if not isinstance(rule[kind], dict):
+        raise ValueError(invalid(kind, "a mapping of arguments", rule[kind]))
+    return rule["match"], SPEC_KINDS[kind].from_dict(rule[kind])
+
+
+def _suffix(path: str | os.PathLike) -> str:
+    """Returns the suffix of a recipe file, or raises."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".yaml", ".yml", ".json"):
+        raise ValueError(invalid("path", "a file name ending in .yaml, .yml or .json", str(path)))
+    return suffix
+
+
+def _parse_json(text: str) -> Any:
+    """Reads JSON, or raises ValueError."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"It is not valid JSON ({error}).") from error
+
+
+def _parse_yaml(text: str) -> Any:
+    """Reads YAML, or raises ValueError."""
+    yaml = _yaml()
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"It is not valid YAML ({error}).") from error
+
+
+def _yaml():
+    """Imports PyYAML, or says what to install."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError(missing("pyyaml", "A recipe in YAML")) from error
+    return yaml

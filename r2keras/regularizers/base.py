@@ -1,0 +1,115 @@
+"""What the range regularizers share: options, registration, and a learned scalar."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import weakref
+
+import keras
+
+from r2keras._errors import invalid
+from r2keras.ops.range_loss import as_float, check_dim, safe_std
+
+
+def register(cls: type) -> type:
+    """Registers a regularizer under `r2keras>Name` and, for strings and hand-written configs, under `Name`."""
+    cls = keras.saving.register_keras_serializable(package="r2keras")(cls)
+    keras.saving.get_custom_objects()[cls.__name__] = cls
+    # `keras.regularizers.get` looks strings up in its own table only, never among the registered objects.
+    table = keras.regularizers.get.__globals__.get("ALL_OBJECTS_DICT", {})
+    table.update({cls.__name__: cls, f"r2keras>{cls.__name__}": cls})
+    return cls
+
+
+def check_number(name: str, value: object, *, positive: bool = False) -> float:
+    """Returns a finite number of at least 0 (above 0 if `positive`) as float, or raises ValueError."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < 0 or (positive and value == 0):
+        raise ValueError(invalid(name, f"a finite number {'above 0' if positive else 'of at least 0'}", value))
+    return float(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Returns a bool, or raises ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(invalid(name, "True or False", value))
+    return value
+
+
+class RangeRegularizer(keras.regularizers.Regularizer):
+    """Holds `factor`, `dim` and `scale_free`, which every R2 regularizer takes."""
+
+    def _set_options(self, factor: float, dim: int, scale_free: bool) -> None:
+        """Checks and keeps the common arguments."""
+        check_dim(dim)
+        self.factor = check_number("factor", factor)
+        self.dim = dim
+        self.scale_free = check_flag("scale_free", scale_free)
+
+    def _scaled(self, w):
+        """Returns the weight in float32, in units of its standard deviation if scale-free."""
+        w = as_float(w)
+        return w / safe_std(w) if self.scale_free else w
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"factor": self.factor, "dim": self.dim, "scale_free": self.scale_free}
+
+
+class LearnedRegularizer(keras.layers.Layer, RangeRegularizer):
+    """A regularizer with a trained scalar, which Keras tracks because the regularizer is a layer too.
+
+    The layer that owns the weight owns the scalar: it is trained, saved, cloned and frozen with it. One
+    instance serves one weight, because a shared scalar could not be restored from a file.
+
+    A layer frozen by `layer.trainable = False` freezes the scalar. One constructed with `trainable=False` leaves
+    it among the trainable weights, as Keras does with all layers inside a layer; without a loss it gets no gradient.
+    """
+
+    def __init__(self, factor: float, dim: int, scale_free: bool) -> None:
+        # A mixed policy would make the scalar half precision, too coarse for its small steps.
+        super().__init__(dtype="float32")
+        self._set_options(factor, dim, scale_free)
+        self._weight = None
+        self.built = True
+
+    def __call__(self, w):
+        """Returns the loss of a weight as a scalar tensor."""
+        self._claim(w)
+        return self.factor * self._loss(w)
+
+    def initialize(self, weights) -> None:
+        """Sets the learned scalar to its start value for these weights.
+
+        Args:
+            weights: the weight (array, tensor or variable) that will be regularized.
+        """
+        raise NotImplementedError
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return RangeRegularizer.get_config(self)
+
+    def _loss(self, w):
+        """Returns the loss without the factor."""
+        raise NotImplementedError
+
+    def _add_scalar(self, name: str, start: float) -> keras.Variable:
+        """Makes the learned variable: a scalar, or one value a coordinate of the palette vectors."""
+        shape = () if self.dim == 1 else (self.dim,)
+        fill = keras.initializers.Constant(start)
+        return self.add_weight(name=name, shape=shape, initializer=fill, dtype="float32", autocast=False)
+
+    def _claim(self, w) -> None:
+        """Remembers the weight this instance belongs to, and refuses another."""
+        if not isinstance(w, keras.Variable):
+            return
+        owner = self._weight() if self._weight is not None else None
+        if owner is None:
+            self._weight = weakref.ref(w)
+        elif owner is not w:
+            name = type(self).__name__
+            fix = f"Give every weight its own {name}(...), or use r2keras.regularize, which makes one for each"
+            expected = f"the one weight this {name} belongs to ({owner.path}), because its learned scalar is saved once"
+            raise ValueError(invalid("w", expected, w.path, fix))

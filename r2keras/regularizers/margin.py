@@ -1,0 +1,78 @@
+"""The R2 margin regularizer."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from r2keras.ops import range_loss
+from r2keras.regularizers.base import LearnedRegularizer, check_number, register
+
+
+@register
+class R2Margin(LearnedRegularizer):
+    """Learns a margin for the weights and penalises what sticks out of it.
+
+    Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))`, summed over the coordinates of the palette vectors,
+    with the margin `M = m * std(w)`, the standard deviation taken as a constant. The learned `m` starts at 2, so
+    that `M` starts at the paper's `2 std(W)` whatever the weights are. Minimised over `M` the loss is
+    `factor * max|w|`. With `scale_free=True`, the same of `w / std(w)` and the margin `m`.
+    Gradient: `factor * sign(w_i) 1[|w_i| > |M|]` for the weights and
+    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`; if scale-free, divided by `std(w)`. Beyond
+    `max|w|` the loss is `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
+
+    Learning `m` instead of `M` tempers the steps: under plain gradient descent `M` moves `std(w)^2` times as far
+    as it would if learned itself, so that the hundreds of weights outside at the start do not throw it far
+    beyond the range; an optimizer that normalises gradients moves `M` by its step times `std(w)`.
+
+    One instance serves one weight.
+
+    Args:
+        factor: strength, at least 0. Defaults to the paper's 0.01.
+        dim: length of the palette vectors, at least 1; each coordinate learns its own margin.
+        scale_free: whether to judge the weight in units of its standard deviation.
+        margin: start of `m`, in standard deviations, above 0. Defaults to the paper's 2.
+
+    Attributes:
+        margin: the learned variable `m`, in standard deviations, shape `()`, or `(dim,)` for `dim > 1`.
+
+    Raises:
+        ValueError: an argument out of its range; on a call, a second weight or `dim` above the weight's last axis.
+
+    Example:
+
+    >>> import keras
+    >>> layer = keras.layers.Dense(3, kernel_regularizer=R2Margin(factor=0.01))
+    >>> layer.build((None, 4))
+    >>> [weight.name for weight in layer.trainable_weights]
+    ['kernel', 'bias', 'margin']
+
+    Source: R2 Loss: Range Restriction Loss, arXiv 2303.08253, section 3; `m` and the bound on `M` are ours.
+    """
+
+    def __init__(
+        self, factor: float = 0.01, *, dim: int = 1, scale_free: bool = False, margin: float = 2.0
+    ) -> None:
+        super().__init__(factor, dim, scale_free)
+        self._start = check_number("margin", margin, positive=True)
+        self.margin = self._add_scalar("margin", self._start)
+
+    def initialize(self, weights) -> None:
+        """Sets the margin to its start, or to the largest weight of each coordinate where that is smaller.
+
+        Args:
+            weights: the weight (array, tensor or variable) that will be regularized.
+        """
+        w = range_loss.as_float(weights)
+        vectors = range_loss.subvectors(w / range_loss.safe_std(w), self.dim)
+        largest = ops.max(ops.abs(vectors), axis=0)
+        self.margin.assign(ops.reshape(ops.minimum(largest, self._start), self.margin.shape))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "margin": self._start}
+
+    def _loss(self, w):
+        """Returns the loss without the factor."""
+        unit = 1.0 if self.scale_free else range_loss.safe_std(w)
+        limit = unit * ops.convert_to_tensor(self.margin)
+        return range_loss.margin(self._scaled(w), limit, dim=self.dim)

@@ -1,0 +1,26 @@
+"""Reports: what compression cost and saved, tables over seeds, the recommendation, one self-contained HTML page.
+
+Everything here reads a `CompressionRecord`, a file on disk and result rows; nothing reads layers.
+"""
+
+from r2keras.report._format import to_text
+from r2keras.report.groups import group
+from r2keras.report.page import write_html
+from r2keras.report.recommendation import Recommendation, recommend
+from r2keras.report.results import Results, load_results, save_results
+from r2keras.report.summary import Summary, summarize
+from r2keras.report.tables import results_table
+
+__all__ = [
+    "Recommendation",
+    "Results",
+    "Summary",
+    "group",
+    "load_results",
+    "recommend",
+    "results_table",
+    "save_results",
+    "summarize",
+    "to_text",
+    "write_html",
+]

@@ -1,0 +1,103 @@
+"""How numbers and renderables become text: percent, bytes, points, plain terminal output."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from r2keras._errors import missing
+
+if TYPE_CHECKING:
+    from r2keras.report.groups import Stat
+
+DASH = "\u2013"
+FLOAT_BITS = 16
+
+
+def percent(value: float | None) -> str:
+    """Returns a fraction as percent.
+
+    >>> percent(0.98765)
+    '98.77%'
+    """
+    return DASH if value is None else f"{100 * value:.2f}%"
+
+
+def points(value: float) -> str:
+    """Returns a difference of two accuracies in percentage points.
+
+    >>> points(0.0061), points(0.01)
+    ('0.61 points', '1.00 point')
+    """
+    text = f"{100 * value:.2f}"
+    return f"{text} point" if text == "1.00" else f"{text} points"
+
+
+def count(value: float | None) -> str:
+    """Returns a whole number with thousands separators.
+
+    >>> count(27912)
+    '27,912'
+    """
+    return DASH if value is None else f"{round(value):,}"
+
+
+def number(value: float | None) -> str:
+    """Returns a figure with three significant digits.
+
+    >>> number(0.12345), number(12.345), number(1234.5)
+    ('0.123', '12.3', '1,234')
+    """
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def percent_stat(stat: Stat | None) -> str:
+    """Returns mean and spread of fractions, in percent: `98.77 ±0.12`; no spread for one seed."""
+    if stat is None:
+        return DASH
+    return f"{100 * stat.mean:.2f}" + (f" \u00b1{100 * stat.std:.2f}" if stat.std is not None else "")
+
+
+def number_stat(stat: Stat | None) -> str:
+    """Returns the mean of a figure."""
+    return DASH if stat is None else number(stat.mean)
+
+
+def bits(num_bits: int) -> str:
+    """Returns a bit width in words.
+
+    >>> bits(1), bits(4), bits(32)
+    ('1 bit', '4 bits', 'float')
+    """
+    if num_bits >= FLOAT_BITS:
+        return "float"
+    return "1 bit" if num_bits == 1 else f"{num_bits} bits"
+
+
+def to_text(renderable: Any, *, width: int | None = None) -> str:
+    """Returns a rich renderable as plain text without colour codes, for logs, files and pipes.
+
+    Args:
+        renderable: what `results_table` returns, a `Summary`, or anything that rich prints.
+        width: columns; None takes the terminal's, and 100 where there is no terminal.
+
+    Returns:
+        The text, without trailing spaces.
+
+    Example:
+
+    >>> from rich.text import Text
+    >>> to_text(Text("ready"))
+    'ready'
+    """
+    try:
+        from rich.console import Console
+    except ImportError as error:
+        raise ImportError(missing("rich", "a text table")) from error
+    columns = width or max(60, min(160, shutil.get_terminal_size((100, 24)).columns))
+    console = Console(file=io.StringIO(), width=columns, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(renderable)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())

@@ -1,0 +1,278 @@
+"""One self-contained HTML page: the recommendation, the plots, the tables, and what is needed to get them again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from r2keras._errors import invalid, missing
+from r2keras._files import atomic_write_text
+from r2keras.record import CompressionRecord
+from r2keras.report._format import FLOAT_BITS, bits, count, number, percent, points
+from r2keras.report.groups import Group, float_baseline, group, pareto
+from r2keras.report.histograms import histogram
+from r2keras.report.plots import accuracy_against_bits, accuracy_against_bytes, method_colors, regularizer_markers
+from r2keras.report.recommendation import Recommendation
+from r2keras.report.results import COLUMNS
+from r2keras.report.summary import Summary, summarize
+from r2keras.report.svg import MARKER_GLYPHS, MARKERS, VARIABLES
+from r2keras.report.tables import RESULT_COLUMNS, range_cells, result_cells, shape_text, stored_text
+
+# A plot that is only scaled down to a telephone has letters too small to read, so each is drawn for both widths.
+WIDE, NARROW = 10.4, 4.4
+WIDE_COLUMNS = ("n", "float %", "Keras %", "ms", "max/std")
+PART_NAMES = {
+    "codes": "codes, at their ideal size",
+    "wider container": "padding to the container's bits",
+    "scales": "scales and zero points",
+    "rest": "values kept float, graph, metadata",
+}
+
+
+def write_html(
+    path: str | os.PathLike,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    recommendation: Recommendation | None = None,
+    records: Mapping[str, CompressionRecord | Summary] | None = None,
+    title: str = "Compression report",
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes one HTML file that needs nothing else: no network, no scripts; light and dark, desk and telephone.
+
+    The same arguments give the same bytes. Names are escaped wherever they come from.
+
+    Args:
+        path: the file to write, whole or not at all.
+        rows: result rows of one dataset and one model.
+        recommendation: what `recommend` returned for these rows; it comes first. None leaves it out.
+        records: compressed models to open up, by the name they get on the page: a record, or a `Summary` where the
+            sizes in the file are known (`summarize(record, file)`).
+        title: heading of the page.
+        settings: what is needed to get the numbers again: `command`, seeds, hardware, versions; any JSON values.
+
+    Raises:
+        ValueError: no rows, a bad row, or a record without tensors.
+        TypeError: an argument of another type.
+        OSError: the file cannot be written; what was there stays.
+        ImportError: jinja2 or matplotlib is not installed.
+
+    Example:
+
+    >>> import tempfile
+    >>> row = dict(regularizer="linf", method="qat", num_bits=2, seed=0, float_accuracy=0.98, accuracy=0.97,
+    ...            file_accuracy=0.97, file_bytes=27912, ideal_bytes=20000, latency_ms=0.2, max_over_std=2.5, path="a")
+    >>> path = os.path.join(tempfile.mkdtemp(), "report.html")
+    >>> write_html(path, [row], title="Digits")
+    >>> "<title>Digits</title>" in Path(path).read_text(encoding="utf-8")
+    True
+    """
+    if recommendation is not None and not isinstance(recommendation, Recommendation):
+        raise TypeError(invalid("recommendation", "what `recommend` returns, or None", recommendation))
+    groups = group(rows)
+    page = _template().render(
+        title=title,
+        variables=sorted(VARIABLES.values()),
+        subtitle=_subtitle(groups),
+        recommendation=_recommendation_context(recommendation),
+        plots=_plots(groups, recommendation),
+        legend=_legend(groups, recommendation),
+        results=_results_context(groups, recommendation),
+        runs=_runs(groups),
+        records=_records(records or {}),
+        settings=_settings(settings or {}),
+    )
+    atomic_write_text(path, page)
+
+
+def _template() -> Any:
+    """Returns the page's template, which escapes every value."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(missing("jinja2", "an HTML report")) from error
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    return jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
+
+
+def _summary(name: str, part: CompressionRecord | Summary) -> Summary:
+    """Returns the summary of a record."""
+    summary = part if isinstance(part, Summary) else summarize(part)
+    if not summary.tensors:
+        raise ValueError(f"The record {name!r} holds no compressed tensors. Leave it out of `records`.")
+    return summary
+
+
+def _subtitle(groups: list[Group]) -> str:
+    """Returns what was measured, in one line."""
+    first = groups[0].rows[0]
+    seeds = {row["seed"] for g in groups for row in g.rows}
+    runs = sum(len(g.rows) for g in groups)
+    about = [str(first[name]) for name in ("dataset", "model") if first.get(name) is not None]
+    about.append(f"{_plural(len(groups), 'setting')} over {_plural(len(seeds), 'seed')}, {_plural(runs, 'run')}")
+    return " \u00b7 ".join(about)
+
+
+def _plural(n: int, word: str) -> str:
+    """Returns a number with its noun."""
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
+def _recommendation_context(recommendation: Recommendation | None) -> dict[str, Any] | None:
+    """Returns the heading, the sentences and, if there is a choice, its four figures."""
+    if recommendation is None:
+        return None
+    part = recommendation.chosen
+    told = {"sentences": recommendation.sentences, "limits": recommendation.limits, "facts": []}
+    context = {"found": part is not None, **told}
+    if part is None:
+        return context | {"heading": "Nothing measured meets the limits", "sentences": context["sentences"][1:]}
+    drop = recommendation.drop(part)
+    facts = [
+        ("bytes in the file", count(part.file_bytes)),
+        ("accuracy", percent(part.score.mean)),
+        ("lost against float" if drop >= 0 else "gained over float", points(abs(drop))),
+        ("weights", bits(part.num_bits)),
+    ]
+    return context | {"heading": f"Recommended: {part.label}", "facts": facts}
+
+
+def _plots(groups: list[Group], recommendation: Recommendation | None) -> dict[str, Any]:
+    """Returns both accuracy plots, each wide and narrow; None where there is nothing to draw."""
+    by_bytes = {
+        "wide": accuracy_against_bytes(groups, recommendation, name="bytes-w", size=(WIDE, 4.6)),
+        "narrow": accuracy_against_bytes(groups, recommendation, name="bytes-n", size=(NARROW, 4.4)),
+    }
+    by_bits = {
+        "wide": accuracy_against_bits(groups, name="bits-w", columns=3, width=WIDE),
+        "narrow": accuracy_against_bits(groups, name="bits-n", columns=2, width=NARROW),
+    }
+    return {name: plot if plot["wide"] else None for name, plot in (("bytes", by_bytes), ("bits", by_bits))}
+
+
+def _legend(groups: list[Group], recommendation: Recommendation | None) -> dict[str, Any]:
+    """Returns the colours of the methods and the glyphs of the regularizers."""
+    glyphs = dict(zip(MARKERS, MARKER_GLYPHS, strict=True))
+    colors = {name: VARIABLES[color] for name, color in method_colors(groups).items()}
+    quantized = {g.method for g in groups if g.num_bits < FLOAT_BITS}
+    return {
+        "methods": list(colors.items()),
+        "quantized": [(name, color) for name, color in colors.items() if name in quantized],
+        "regularizers": [(name, glyphs[marker]) for name, marker in regularizer_markers(groups).items()],
+        "limits": recommendation is not None and recommendation.limited,
+        "chosen": recommendation is not None and recommendation.chosen is not None,
+    }
+
+
+def _results_context(groups: list[Group], recommendation: Recommendation | None) -> dict[str, Any]:
+    """Returns the table of groups: cells, and which lines stand out."""
+    front = pareto(groups)
+    chosen = recommendation.chosen.key if recommendation and recommendation.chosen else None
+    previous = [groups[0], *groups]
+    lines = [
+        {
+            "cells": result_cells(part),
+            "chosen": part.key == chosen,
+            "front": part in front,
+            "first": part.regularizer != before.regularizer,
+        }
+        for part, before in zip(groups, previous, strict=False)
+    ]
+    baseline = float_baseline(groups)
+    text = f"{percent(baseline.accuracy.mean)} (regularizer {baseline.regularizer})"
+    return {"columns": RESULT_COLUMNS, "more": WIDE_COLUMNS, "lines": lines, "baseline": text}
+
+
+def _runs(groups: list[Group]) -> dict[str, Any]:
+    """Returns the table of single runs, with every column that a row has."""
+    rows = [row for g in groups for row in g.rows]
+    extra = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in COLUMNS]
+    columns = [*COLUMNS, *extra]
+    return {"columns": columns, "lines": [[_run_cell(name, row.get(name)) for name in columns] for row in rows]}
+
+
+def _run_cell(name: str, value: Any) -> str:
+    """Returns one value of one run."""
+    if value is None:
+        return "\u2013"
+    if name.endswith("accuracy"):
+        return f"{100 * value:.2f}%"
+    if name.endswith("_bytes"):
+        return count(value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _records(records: Mapping[str, CompressionRecord | Summary]) -> list[dict[str, Any]]:
+    """Returns what the page shows of each compressed model."""
+    return [_record_context(index, name, _summary(name, part)) for index, (name, part) in enumerate(records.items())]
+
+
+def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
+    """Returns sizes, ranges and histograms of one compressed model."""
+    return {
+        "name": name,
+        "overhead": summary.overhead,
+        "bars": _bars(summary),
+        "parts": _parts(summary),
+        "tensors": [
+            {
+                "name": _breakable(t.name),
+                "shape": shape_text(t.shape),
+                "bits": str(t.num_bits),
+                "stored": stored_text(t),
+                "note": t.note,
+                "bytes": [count(t.float_bytes), count(t.ideal_bytes), count(t.packed_bytes)],
+                "ranges": range_cells(t),
+                "plot": histogram(summary.record.tensors[t.name], name=f"h{index}-{place}"),
+            }
+            for place, t in enumerate(summary.tensors)
+        ],
+        "kept": [(_breakable(k.name), shape_text(k.shape), k.reason) for k in summary.kept_float],
+        "in_file": summary.file_bytes is not None,
+    }
+
+
+def _breakable(name: str) -> Any:
+    """Returns a weight's name, escaped, that a line may break after a slash."""
+    from markupsafe import Markup, escape
+
+    return escape(name).replace("/", Markup("/<wbr>"))
+
+
+def _bars(summary: Summary) -> list[tuple[str, str, float]]:
+    """Returns (name, bytes, percent of the longest) of the model as float, in the file, and the ideal."""
+    sizes = [
+        ("all values as float32", summary.float_bytes),
+        ("the file", summary.file_bytes),
+        ("the file after gzip", summary.gzip_bytes),
+        ("codes at their ideal size", summary.ideal_bytes),
+    ]
+    known = [(name, size) for name, size in sizes if size is not None]
+    longest = max(size for _, size in known)
+    return [(name, count(size), round(100 * size / longest, 2)) for name, size in known]
+
+
+def _parts(summary: Summary) -> list[dict[str, Any]]:
+    """Returns what the file's bytes are for, with percents of the file."""
+    shares = {key: round(100 * size / summary.file_bytes, 2) for key, size in summary.parts.items()}
+    return [
+        {"name": PART_NAMES[key], "bytes": count(size), "share": shares[key], "key": key.split()[0]}
+        for key, size in summary.parts.items()
+        if size
+    ]
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the command apart from the other settings, as texts."""
+    rest = [(str(name), _setting_text(value)) for name, value in settings.items() if name != "command"]
+    return {"command": settings.get("command"), "rest": rest}
+
+
+def _setting_text(value: Any) -> str:
+    """Returns a setting as text; lists with commas, dictionaries with names."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting_text(part)}" for name, part in value.items())
+    return ", ".join(map(_setting_text, value)) if isinstance(value, (list, tuple)) else str(value)

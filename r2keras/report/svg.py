@@ -1,0 +1,105 @@
+"""Matplotlib figures as inline SVG: colours of the page, words for readers, the same bytes on every run."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from r2keras._errors import missing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Stand-ins that no one draws with: each becomes a CSS variable, so that one figure serves light and dark pages.
+INK, FAINT, GRID, LIMIT, GOOD = "#f1e001", "#f1e002", "#f1e003", "#f1e004", "#f1e005"
+SERIES = tuple(f"#f1e01{digit:x}" for digit in range(8))
+VARIABLES = {
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    GRID: "var(--line)",
+    LIMIT: "var(--limit)",
+    GOOD: "var(--good)",
+    **{color: f"var(--s{index})" for index, color in enumerate(SERIES)},
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKER_GLYPHS = "\u25cf\u25a0\u25b2\u25c6\u25bc\u271a\u2716\u2605"
+
+STYLE = {
+    "svg.hashsalt": "r2keras",
+    "svg.fonttype": "none",
+    "path.simplify": False,
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.parse_math": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.minor.bottom": False,
+    "lines.linewidth": 1.4,
+}
+
+
+def style() -> Any:
+    """Returns the context in which figures are drawn and written.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(missing("matplotlib", "a plot")) from error
+    return matplotlib.rc_context({**STYLE})
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure that no global state knows of; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_svg(figure: Figure, name: str, description: str) -> Any:
+    """Returns a figure as SVG to put into a page; call it inside `style()`.
+
+    Args:
+        figure: the figure.
+        name: unique in the page; its ids begin with it.
+        description: what a person who does not see it should know.
+
+    Returns:
+        Markup, safe to insert: without XML header, metadata or namespaces, scaled to the width it is given.
+    """
+    from markupsafe import Markup, escape
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    text = _own_ids(text, name).replace("xlink:href", "href")
+    text = re.sub("#f1e0[0-9a-f]{2}", lambda match: VARIABLES[match.group()], text)
+    box = re.search(r'viewBox="([^"]*)"', text).group(1)
+    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">'
+    return Markup(head + text[text.index(">") + 1 :].strip())
+
+
+def _own_ids(text: str, name: str) -> str:
+    """Returns SVG whose ids begin with `name`, and drops the ids that nothing refers to."""
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m.group(1)}"' if m.group(1) in used else "", text)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)

@@ -1,0 +1,223 @@
+"""Images for examples and benchmarks: fixed splits, scaled for the nets, the test part never trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r2keras._errors import invalid, invalid_choice, missing
+
+VALIDATION_FRACTION = 0.1
+DIGITS_TEST = 500
+SPLIT_SEED = 2303
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """One task's images in three parts that share no image.
+
+    Args:
+        x_train: float32, `(n, height, width, channels)`; None where the data is for evaluation only.
+        y_train: int64 class indices, `(n,)`; None likewise.
+        x_validation: a fixed tenth of the TRAINING images, for every choice that is made; None likewise.
+        y_validation: its classes.
+        x_test: test images, for the figures that are reported.
+        y_test: its classes.
+        num_classes: number of classes.
+        source: where the data came from, for reports.
+    """
+
+    x_train: np.ndarray | None
+    y_train: np.ndarray | None
+    x_validation: np.ndarray | None
+    y_validation: np.ndarray | None
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+    source: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one image: `(height, width, channels)`."""
+        return self.x_test.shape[1:]
+
+
+def load(name: str, data_dir: str | os.PathLike | None = None, *, scaled: bool = True) -> Dataset:
+    """Loads a task's images: the same parts in the same order on every machine.
+
+    | name | images | scaled as | files in `data_dir` |
+    |---|---|---|---|
+    | `digits` | 8x8x1 | `x / 16` | none: scikit-learn carries them |
+    | `fashion_mnist` | 28x28x1 | `x / 255` | `fashion_mnist_train.npz`, `fashion_mnist_test_first5k.npz` |
+    | `cifar10` | 32x32x3 | `(x / 255 - mean) / std`, ImageNet's figures | `cifar10_train20k.npz`, `cifar10_test_first5k.npz` |
+    | `speech_commands_eval` | 49x10x1 MFCC, evaluation only | `scale * (x - zero_point)` | `kws01_eval1000.npz` |
+
+    Args:
+        name: one of the names above.
+        data_dir: the folder of the files; None downloads Fashion-MNIST and CIFAR-10 through `keras.datasets`.
+        scaled: False leaves image pixels as they are (0 to 255, digits 0 to 16), which MLPerf Tiny's pretrained
+            ResNet-8 takes; the MFCC of `speech_commands_eval` are always scaled.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: an unknown name, or a file that is truncated, corrupt or holds something else.
+        FileNotFoundError: a file that is missing.
+        ConnectionError: no `data_dir`, and the download failed.
+
+    Example:
+
+    >>> digits = load("digits")
+    >>> digits.x_train.shape, digits.x_validation.shape, digits.x_test.shape
+    ((1168, 8, 8, 1), (129, 8, 8, 1), (500, 8, 8, 1))
+    """
+    if name not in LOADERS:
+        raise ValueError(invalid_choice("name", LOADERS, name))
+    return LOADERS[name](None if data_dir is None else Path(data_dir), scaled)
+
+
+def _digits(data_dir: Path | None, scaled: bool) -> Dataset:
+    """Splits scikit-learn's 1,797 digits; `data_dir` has no part in it."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(missing("scikit-learn", "The data set 'digits'")) from error
+    x, y = load_digits(return_X_y=True)
+    x = x.reshape(-1, 8, 8, 1).astype(np.float32) / np.float32(16 if scaled else 1)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(x))
+    test, train = order[:DIGITS_TEST], order[DIGITS_TEST:]
+    return _assemble((x[train], y[train]), (x[test], y[test]), 10, "scikit-learn load_digits")
+
+
+def _fashion_mnist(data_dir: Path | None, scaled: bool) -> Dataset:
+    names = ("fashion_mnist_train.npz", "fashion_mnist_test_first5k.npz")
+    train, test, source = _image_parts("fashion_mnist", data_dir, names, (28, 28))
+    return _assemble(*((_unit(x[..., None], scaled), y) for x, y in (train, test)), 10, source)
+
+
+def _cifar10(data_dir: Path | None, scaled: bool) -> Dataset:
+    names = ("cifar10_train20k.npz", "cifar10_test_first5k.npz")
+    train, test, source = _image_parts("cifar10", data_dir, names, (32, 32, 3))
+    return _assemble(*((_standard(x, scaled), y) for x, y in (train, test)), 10, source)
+
+
+def _speech_commands_eval(data_dir: Path | None, scaled: bool) -> Dataset:
+    """Reads MLPerf Tiny's keyword inputs, which have no training part."""
+    if data_dir is None:
+        raise ValueError(
+            invalid("data_dir", "the folder that holds kws01_eval1000.npz", None, "It cannot be downloaded: pass data_dir")
+        )
+    path = data_dir / "kws01_eval1000.npz"
+    file = read_npz(path, {"x_int8": (49, 10), "y": (), "scale": None, "zero_point": None})
+    x = (file["x_int8"].astype(np.float32) - file["zero_point"]) * file["scale"]
+    x, y = x[..., None].astype(np.float32), file["y"].astype(np.int64)
+    return Dataset(None, None, None, None, x, y, 12, str(path))
+
+
+LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "speech_commands_eval": _speech_commands_eval,
+}
+
+
+def read_npz(path: str | os.PathLike, shapes: dict[str, tuple[int, ...] | None]) -> dict[str, np.ndarray]:
+    """Reads arrays from an `.npz` without pickle, and checks that they are what they should be.
+
+    Args:
+        path: the file.
+        shapes: per array its shape without the first axis, or None for any shape.
+
+    Returns:
+        The arrays by name; those with a shape have equal, non-zero lengths.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is truncated, corrupt, or holds other arrays.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.npz")
+    >>> np.savez(path, x=np.zeros((3, 2)), y=np.arange(3))
+    >>> sorted(read_npz(path, {"x": (2,), "y": ()}))
+    ['x', 'y']
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. Put the file there, or correct `data_dir`.")
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in shapes}
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, TypeError, AttributeError) as error:
+        reason = str(error).strip("'\"").rstrip(".") or type(error).__name__
+        raise ValueError(f"{path} is truncated, corrupt or another file ({reason}). Copy it again.") from error
+    _check_shapes(path, arrays, shapes)
+    return arrays
+
+
+def _check_shapes(path: Path, arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...] | None]) -> None:
+    """Raises unless the arrays have the shapes and equal lengths."""
+    checked = {name: arrays[name] for name, shape in shapes.items() if shape is not None}
+    if not checked:
+        return
+    fits = all(array.ndim and array.shape[1:] == shapes[name] for name, array in checked.items())
+    if not fits or len({array.shape[:1] for array in checked.values()} - {(0,)}) != 1:
+        found = ", ".join(f"{name} {array.shape}" for name, array in checked.items())
+        wanted = ", ".join(f"{name} (n, {', '.join(map(str, shapes[name]))})" for name in checked)
+        raise ValueError(f"{path} holds other arrays: expected {wanted}, received {found}. Copy it again.")
+
+
+def _image_parts(name: str, data_dir: Path | None, files: tuple[str, str], shape: tuple[int, ...]) -> Any:
+    """Returns `(x, y)` for training, for testing, and the source."""
+    if data_dir is None:
+        return *_download(name), f"keras.datasets.{name}"
+    parts = [read_npz(data_dir / file, {"x": shape, "y": ()}) for file in files]
+    return *((part["x"], part["y"]) for part in parts), f"{files[0]} and {files[1]} in {data_dir}"
+
+
+def _download(name: str) -> Any:
+    """Loads through `keras.datasets`, which keeps a copy under ~/.keras."""
+    import keras
+
+    try:
+        return getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises the bare class for every failed download.
+        raise ConnectionError(
+            f"{name} could not be downloaded ({str(error).splitlines()[0]}). "
+            "Connect to the internet, or pass the folder of its .npz files as `data_dir`."
+        ) from error
+
+
+def _unit(x: np.ndarray, scaled: bool) -> np.ndarray:
+    return x.astype(np.float32) / np.float32(255 if scaled else 1)
+
+
+def _standard(x: np.ndarray, scaled: bool) -> np.ndarray:
+    """Standardises RGB by ImageNet's mean and deviation, as CIFAR-10's public ResNets do."""
+    if not scaled:
+        return x.astype(np.float32)
+    return (_unit(x, True) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+
+
+def _assemble(train: Any, test: Any, num_classes: int, source: str) -> Dataset:
+    """Splits the validation part off the training images, the same ones every time."""
+    x, y = train[0], _classes(train[1])
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(x))
+    count = int(len(x) * VALIDATION_FRACTION)
+    held, kept = order[:count], order[count:]
+    return Dataset(x[kept], y[kept], x[held], y[held], test[0], _classes(test[1]), num_classes, source)
+
+
+def _classes(y: np.ndarray) -> np.ndarray:
+    return np.asarray(y).ravel().astype(np.int64)

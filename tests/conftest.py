@@ -1,0 +1,48 @@
+"""What every test has: a fixed seed, quiet libraries, and only the tests that the current Keras backend can run."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+BACKENDS_MARK = re.compile(r"\bmark\.backends\b")
+
+os.environ["KERAS_BACKEND"] = BACKEND
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # Workers that each start a thread per core slow one another down; subprocesses of tests inherit these.
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out, unread, the test files that other backends than TensorFlow cannot even import."""
+    if BACKEND == "tensorflow" or not collection_path.name.startswith("test_"):
+        return None
+    return True if not BACKENDS_MARK.search(collection_path.read_text(encoding="utf-8")) else None
+
+
+def runs_here(item: pytest.Item) -> bool:
+    """Whether a test is for the current backend."""
+    if BACKEND == "tensorflow":
+        return item.get_closest_marker("elsewhere") is None
+    return item.get_closest_marker("backends") is not None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests that are for other backends."""
+    config.hook.pytest_deselected(items=[item for item in items if not runs_here(item)])
+    items[:] = [item for item in items if runs_here(item)]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Starts every test from the same random state, whatever ran before it."""
+    import keras
+
+    keras.utils.set_random_seed(0)

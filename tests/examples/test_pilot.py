@@ -1,0 +1,189 @@
+"""The pilot as a person runs it: to the end, killed and resumed, stopped, and with bad flags."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PILOT = Path(__file__).parents[2] / "examples" / "pilot.py"
+KEYS = {"regularizer", "method", "num_bits", "seed", "float_accuracy", "accuracy", "file_accuracy", "file_bytes",
+        "ideal_bytes", "latency_ms", "max_over_std", "path"}
+SMALL = ("--smoke", "--regularizers=none", "--bits=4", "--methods=ptq_mse")
+
+
+def start(*flags, **options):
+    """Starts the pilot."""
+    path = os.pathsep.join(filter(None, [str(PILOT.parents[1]), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen([sys.executable, str(PILOT), *map(str, flags)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, **options)
+
+
+def run(*flags, **options):
+    """Runs the pilot; returns its exit code, standard output and standard error."""
+    process = start(*flags, **options)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+def rows_in(folder):
+    """Returns the finished rows."""
+    path = folder / "results.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def wait_for_a_row(process, folder):
+    """Waits until the run has finished a row."""
+    while not rows_in(folder):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def state(folder):
+    """Returns every kept file with the time of its last change."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.suffix != ".html"}
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory):
+    """A smoke run that is killed after its first row and started again: folder, rows at the kill, output."""
+    folder = tmp_path_factory.mktemp("pilot") / "out"
+    process = start("--smoke", f"--out={folder}")
+    wait_for_a_row(process, folder)
+    process.kill()
+    process.communicate()
+    first = rows_in(folder)
+    code, out, error = run("--smoke", f"--out={folder}")
+    assert code == 0, error
+    return folder, first, out
+
+
+class TestKilledAndResumed:
+    def test_one_complete_row_per_experiment(self, killed_and_resumed):
+        rows = rows_in(killed_and_resumed[0])
+        assert all(set(row) >= KEYS and None not in row.values() for row in rows)
+        found = sorted((r["regularizer"], r["method"], r["num_bits"], r["seed"]) for r in rows)
+        jobs = [("float", 32), *((m, b) for b in (4, 2) for m in ("ptq_min_max", "ptq_mse", "qat"))]
+        assert found == sorted((name, *job, 0) for name in ("none", "linf") for job in jobs)
+
+    def test_figures(self, killed_and_resumed):
+        for row in rows_in(killed_and_resumed[0]):
+            assert Path(row["path"]).stat().st_size == row["file_bytes"] > row["ideal_bytes"] > 0
+            assert row["file_accuracy"] == pytest.approx(row["accuracy"], abs=0.01)
+            assert row["latency_ms"] > 0 and row["max_over_std"] > 1
+            assert 0 <= row["float_accuracy"] <= 1
+
+    def test_fewer_bits_are_smaller_files(self, killed_and_resumed):
+        sizes = {row["num_bits"]: row["file_bytes"] for row in rows_in(killed_and_resumed[0])}
+        assert sizes[32] > 4 * sizes[4] and sizes[4] > 1.2 * sizes[2]
+
+    def test_rows_of_before_the_kill_are_kept(self, killed_and_resumed):
+        folder, first, _ = killed_and_resumed
+        assert first and rows_in(folder)[: len(first)] == first
+
+    def test_ends_with_table_and_advice(self, killed_and_resumed):
+        folder, _, out = killed_and_resumed
+        assert "ptq_min_max" in out and "report.html" in out
+        assert (folder / "report.html").stat().st_size > 10_000
+        assert (folder / "models" / "linf_seed0.keras").is_file()
+        assert (folder / "files" / "linf_seed0_qat_w2.npz").is_file()
+
+    def test_a_second_run_adds_nothing(self, killed_and_resumed):
+        folder, _, _ = killed_and_resumed
+        before = state(folder)
+        code, _, error = run("--smoke", f"--out={folder}")
+        assert code == 0, error
+        assert state(folder) == before
+
+    def test_other_settings_are_refused(self, killed_and_resumed):
+        folder, _, _ = killed_and_resumed
+        before = state(folder)
+        code, _, error = run("--smoke", "--epochs=2", f"--out={folder}")
+        assert code == 2 and error.count("\n") == 1
+        assert "--epochs=1" in error and "--epochs=2" in error and "choose another --out" in error
+        assert state(folder) == before
+
+    def test_limits_choose(self, killed_and_resumed):
+        folder, _, _ = killed_and_resumed
+        code, out, error = run("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99", "--max_bytes=1")
+        assert code == 0, error
+        assert "Nothing measured meets the limits" in out
+        code, out, error = run("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99")
+        smallest = min(rows_in(folder), key=lambda row: row["file_bytes"])
+        assert code == 0 and f"{smallest['file_bytes']:,} bytes" in out and "_w2.tflite" in out.replace("\n", "")
+
+
+def test_stopped_by_the_person(tmp_path):
+    folder = tmp_path / "out"
+    process = start(*SMALL, f"--out={folder}")
+    wait_for_a_row(process, folder)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "1 rows are finished" in out and "resumes there" in out and "Traceback" not in error
+
+
+def test_a_model_file_without_training(tmp_path):
+    from r2keras.workloads import nets
+
+    nets.cnn((8, 8, 1), 10).save(tmp_path / "mine.keras")
+    folder = tmp_path / "out"
+    code, _, error = run(*SMALL, f"--model={tmp_path / 'mine.keras'}", "--epochs=0", f"--out={folder}")
+    assert code == 0, error
+    assert [row["model"] for row in rows_in(folder)] == ["mine.keras"] * 2
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--bits=9"], "expected integers from 1 to 8"),
+    (["--bits=four"], "expected integers"),
+    (["--bits="], "--bits"),
+    (["--regularizers=none,linff"], "--regularizers=linff is unknown"),
+    (["--methods=ptq"], "expected one of ptq_min_max"),
+    (["--dataset=mnist"], "expected one of digits"),
+    (["--granularity=per_group"], "expected one of per_channel"),
+    (["--seeds=0"], "expected integers from 1"),
+    (["--seeds=a,b"], "expected integers"),
+    (["--epochs=0"], "expected at least 1"),
+    (["--max_accuracy_drop=1"], "one percentage point is 0.01"),
+    (["--max_bytes=0"], "expected at least 1"),
+    (["--edge_bits=9"], "at most 8"),
+    (["--learning_rate=-1"], "above 0"),
+    (["--factor=0"], "above 0"),
+    (["--epoch=3"], "epoch"),
+    (["--epochs=x"], "epochs"),
+    (["digits"], "write --flag=value"),
+])
+def test_bad_flags(flags, words, tmp_path):
+    code, out, error = run(*flags, f"--out={tmp_path / 'out'}")
+    assert code == 2 and words in error and error.count("\n") == 1 and not out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--model=cnnn"], "Did you mean 'cnn'"),
+    (["--model=absent.keras"], "absent.keras is missing"),
+    (["--dataset=cifar10", "--data_dir=absent"], "cifar10_train20k.npz is missing"),
+])
+def test_bad_input(flags, words, tmp_path):
+    code, _, error = run("--smoke", f"--out={tmp_path / 'out'}", *flags)
+    assert code == 1 and words in error and error.count("\n") == 1
+
+
+def test_out_is_not_writable(tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, error = run("--smoke", f"--out={tmp_path / 'file' / 'out'}")
+    assert code == 1 and "Could not write" in error and error.count("\n") == 1
+
+
+def test_disk_that_fills_up(tmp_path):
+    limit = 60_000
+    folder = tmp_path / "out"
+    code, _, error = run(*SMALL, f"--out={folder}",
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert code == 1 and "Could not write" in error and error.count("\n") == 1
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"settings.json"}

@@ -1,0 +1,42 @@
+"""The range losses in NumPy, written from their formulas in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def subvectors(w: np.ndarray, dim: int) -> np.ndarray:
+    """Cuts the last axis into runs of `dim`, one row each, and drops what is left over."""
+    w = np.asarray(w, np.float64)
+    if dim == 1:
+        return w.reshape(-1, 1)
+    rows = w.reshape(-1, w.shape[-1])
+    cuts = range(0, w.shape[-1] - dim + 1, dim)
+    return np.array([row[cut : cut + dim] for row in rows for cut in cuts])
+
+
+def linf(w: np.ndarray, dim: int = 1) -> float:
+    """Sum over the coordinates of max|w|."""
+    return sum(np.abs(column).max() for column in subvectors(w, dim).T)
+
+
+def margin(w: np.ndarray, limit: np.ndarray | float, dim: int = 1) -> float:
+    """Sum over the coordinates of min(|M|, max|w|) + sum max(|w| - |M|, 0)."""
+    columns = np.abs(subvectors(w, dim).T)
+    limits = np.abs(np.broadcast_to(limit, (dim,)))
+    return sum(min(m, c.max()) + np.maximum(c - m, 0).sum() for m, c in zip(limits, columns, strict=True))
+
+
+def soft_min_max(w: np.ndarray, sharpness: np.ndarray | float, dim: int = 1) -> float:
+    """Sum over the coordinates of s_max - s_min + exp(-a)."""
+    total = 0.0
+    for a, column in zip(np.broadcast_to(sharpness, (dim,)), subvectors(w, dim).T, strict=True):
+        p, q = np.exp(a * (column - column.max())), np.exp(-a * (column - column.min()))
+        total += (p * column).sum() / p.sum() - (q * column).sum() / q.sum() + np.exp(-a)
+    return total
+
+
+def kurtosis(w: np.ndarray) -> float:
+    """Fourth central moment over the squared second."""
+    centred = np.asarray(w, np.float64) - np.mean(w, dtype=np.float64)
+    return np.mean(centred**4) / np.mean(centred**2) ** 2

@@ -1,0 +1,176 @@
+"""The regularizers as objects: values, options, configs, names, and every place Keras takes one."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax
+from tests import oracles_range_loss as oracle
+from tests.gradients import gradients
+
+pytestmark = pytest.mark.backends
+
+R2 = (R2Linf, R2Margin, R2SoftMinMax)
+ALL = (*R2, Kurtosis)
+
+
+def weights(*shape, std=0.3):
+    return np.random.default_rng(3).normal(0.05, std, shape).astype("float32")
+
+
+def number(tensor):
+    return float(ops.convert_to_numpy(tensor))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_values_are_the_formulas(dim, scale_free):
+    w = weights(20, 6)
+    options = {"factor": 0.5, "dim": dim, "scale_free": scale_free}
+    std = w.std(dtype=np.float64)
+    unit, seen = (1.0, w / std) if scale_free else (std, w)
+    expected = {
+        R2Linf(**options): oracle.linf(seen, dim),
+        R2Margin(**options): oracle.margin(seen, 2.0 * unit, dim),
+        R2Margin(**options, margin=1.0): oracle.margin(seen, unit, dim),
+        R2SoftMinMax(**options): oracle.soft_min_max(seen, 5.0 if scale_free else 0.1, dim),
+        R2SoftMinMax(**options, sharpness=7.0, learn_sharpness=True): oracle.soft_min_max(seen, 7.0, dim),
+    }
+    for regularizer, value in expected.items():
+        assert number(regularizer(w)) == pytest.approx(0.5 * value, rel=1e-5)
+
+
+def test_kurtosis_value_is_the_formula():
+    w = weights(20, 6)
+    assert number(Kurtosis(2.0, target=2.5)(w)) == pytest.approx(2.0 * (oracle.kurtosis(w) - 2.5) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [R2Linf, R2SoftMinMax, R2Margin])
+def test_scale_free_form_does_not_see_the_scale(make):
+    w = weights(200)
+    values = [number(make(1.0, scale_free=True)(w * scale)) for scale in (1e-3, 1.0, 50.0)]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-4)
+
+
+def test_scale_free_gradient_takes_the_deviation_as_a_constant():
+    w = weights(200)
+    plain, free = (gradients(R2Linf(1.0, scale_free=on), w)[0] for on in (False, True))
+    np.testing.assert_allclose(free, plain / w.std(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_give_a_float32_loss(make, dtype):
+    w = ops.cast(weights(70_000), dtype)
+    loss = make(1.0)(w)
+    assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+    assert number(loss) == pytest.approx(number(make(1.0)(ops.cast(w, "float32"))), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_constant_weights_are_harmless(make, value, scale_free):
+    regularizer = make(**({} if make is Kurtosis else {"scale_free": scale_free}))
+    w = np.full((7, 3), value, "float32")
+    assert np.isfinite(number(regularizer(w)))
+    assert np.isfinite(gradients(regularizer, w)[0]).all()
+    assert np.abs(gradients(regularizer, w)[0]).max() <= 1.0
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_paper_defaults_and_the_factor_in_both_places(make):
+    assert make().factor == (1.0 if make is Kurtosis else 0.01)
+    assert make(0.2).factor == make(factor=0.2).factor == 0.2
+    with pytest.raises(TypeError):
+        make(0.2, 2)
+
+
+CONFIGS = [
+    (R2Linf, {"factor": 0.1, "dim": 2, "scale_free": True}),
+    (R2Margin, {"factor": 0.1, "dim": 2, "scale_free": True, "margin": 3.0}),
+    (
+        R2SoftMinMax,
+        {"factor": 0.1, "dim": 2, "scale_free": False, "sharpness": 9.0, "learn_sharpness": False},
+    ),
+    (R2SoftMinMax, {"factor": 0.1, "dim": 1, "scale_free": True, "sharpness": None, "learn_sharpness": None}),
+    (Kurtosis, {"factor": 0.1, "target": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("make", "config"), CONFIGS)
+def test_config_is_the_arguments_and_comes_back(make, config):
+    written = json.loads(json.dumps(keras.regularizers.serialize(make(**config))))
+    assert written["config"] == config
+    again = keras.regularizers.deserialize(written)
+    assert type(again) is make and again.get_config() == config
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_names_and_dicts_resolve(make):
+    name = make.__name__
+    for identifier in (
+        name,
+        f"r2keras>{name}",
+        {"class_name": name, "config": {}},
+        {"class_name": f"r2keras>{name}", "config": {}},
+        keras.regularizers.serialize(make()),
+        make,
+    ):
+        assert type(keras.regularizers.get(identifier)) is make
+    assert type(keras.layers.Dense(2, kernel_regularizer=name).kernel_regularizer) is make
+
+
+BAD = [
+    ({"factor": -0.1}, "factor"),
+    ({"factor": float("nan")}, "factor"),
+    ({"factor": "0.1"}, "factor"),
+    ({"factor": True}, "factor"),
+    ({"dim": 0}, "dim"),
+    ({"dim": 1.5}, "dim"),
+    ({"scale_free": 1}, "scale_free"),
+]
+BAD = [(make, options, name) for make in R2 for options, name in BAD] + [
+    (R2Margin, {"margin": 0.0}, "margin"),
+    (R2SoftMinMax, {"sharpness": 0.0}, "sharpness"),
+    (R2SoftMinMax, {"sharpness": -3.0}, "sharpness"),
+    (R2SoftMinMax, {"sharpness": float("inf")}, "sharpness"),
+    (R2SoftMinMax, {"learn_sharpness": "yes"}, "learn_sharpness"),
+    (Kurtosis, {"factor": -1.0}, "factor"),
+    (Kurtosis, {"target": -1.0}, "target"),
+]
+
+
+@pytest.mark.parametrize(("make", "options", "name"), BAD)
+def test_bad_arguments_are_named(make, options, name):
+    with pytest.raises(ValueError, match=f"Invalid value for argument `{name}`. Expected .* Received: {name}="):
+        make(**options)
+
+
+PLACES = {
+    "dense": (lambda r: keras.layers.Dense(4, kernel_regularizer=r()), (8, 6), 1),
+    "einsum": (lambda r: keras.layers.EinsumDense("abc,cd->abd", (8, 4), kernel_regularizer=r()), (8, 6), 1),
+    "conv": (lambda r: keras.layers.Conv1D(4, 3, kernel_regularizer=r()), (8, 6), 1),
+    "depthwise": (lambda r: keras.layers.DepthwiseConv1D(3, depthwise_regularizer=r()), (8, 6), 1),
+    "separable": (
+        lambda r: keras.layers.SeparableConv1D(4, 3, depthwise_regularizer=r(), pointwise_regularizer=r()),
+        (8, 6),
+        2,
+    ),
+    "lstm": (lambda r: keras.layers.LSTM(4, kernel_regularizer=r(), recurrent_regularizer=r()), (8, 6), 2),
+    "bidirectional": (lambda r: keras.layers.Bidirectional(keras.layers.GRU(4, kernel_regularizer=r())), (8, 6), 2),
+    "embedding": (lambda r: keras.layers.Embedding(10, 4, embeddings_regularizer=r()), (8,), 1),
+}
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_takes_them(make, place):
+    layer, shape, count = PLACES[place][0](make), PLACES[place][1], PLACES[place][2]
+    model = keras.Sequential([keras.Input(shape), layer])
+    expected = sum(number(v.regularizer(v)) for v in model.trainable_weights if v.regularizer is not None)
+    assert len(model.losses) == count
+    assert number(ops.sum(ops.stack(model.losses))) == pytest.approx(expected, rel=1e-5)

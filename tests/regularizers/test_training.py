@@ -1,0 +1,46 @@
+"""What the regularizers are for: weights trained under them have a smaller range."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax
+
+pytestmark = pytest.mark.backends
+
+MAKERS = {
+    "linf": lambda: R2Linf(0.05),
+    "linf_scale_free": lambda: R2Linf(0.01, scale_free=True),
+    "margin": lambda: R2Margin(0.05),
+    "margin_scale_free": lambda: R2Margin(0.02, scale_free=True),
+    "margin_vectors": lambda: R2Margin(0.05, dim=2),
+    "soft_min_max": lambda: R2SoftMinMax(0.05, sharpness=10.0),
+    "soft_min_max_scale_free": lambda: R2SoftMinMax(0.02, scale_free=True),
+    "kurtosis": lambda: Kurtosis(0.1),
+}
+
+
+def max_over_std(make):
+    """Trains a linear layer on a target with a few large weights, and returns the range of its kernel."""
+    rng = np.random.default_rng(5)
+    # One long epoch: starting an epoch costs more than its steps.
+    x = np.tile(rng.normal(size=(256, 20)).astype("float32"), (20, 1))
+    target = rng.standard_t(3, size=(20, 8)) * 0.2
+    y = (x @ target + 0.1 * rng.normal(size=(len(x), 8))).astype("float32")
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(8, kernel_regularizer=make())])
+    model.compile(optimizer=keras.optimizers.Adam(0.04), loss="mse")
+    model.fit(x, y, batch_size=64, verbose=0, shuffle=False)
+    kernel = ops.convert_to_numpy(model.layers[-1].kernel)
+    return np.abs(kernel).max() / kernel.std()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    keras.utils.set_random_seed(0)
+    return max_over_std(lambda: None)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_trained_weights_have_a_smaller_range(name, plain):
+    assert max_over_std(MAKERS[name]) < 0.95 * plain

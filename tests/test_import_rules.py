@@ -1,0 +1,183 @@
+"""Who may import whom, read from the source, and what `import r2keras` does, seen from outside."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "r2keras"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+EVERYWHERE = [
+    path for folder in ("r2keras", "tools", "examples", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+]
+
+LEAVES = {"r2keras._errors", "r2keras._files", "r2keras.specs", "r2keras.recipe", "r2keras.record"}
+HEAVY = {
+    *("tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert", "tflite_micro", "jax", "torch"),
+    *("matplotlib", "rich", "jinja2", "sklearn", "scipy", "yaml", "optuna", "absl"),
+}
+LEGACY = {"tf_keras", "tensorflow_model_optimization"}
+
+
+class Import(NamedTuple):
+    """One imported module, and whether it waits for a call of the function around it."""
+
+    module: str
+    in_function: bool
+
+
+def imports_of(path: Path) -> list[Import]:
+    """Returns what a file imports; `from a import b` counts as `a` and `a.b`, as b may be a module."""
+    return list(_walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def module_of(path: Path) -> str:
+    """Returns the dotted name of a file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _walk(node: ast.AST, in_function: bool = False) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, in_function) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            source = "." * child.level + (child.module or "")
+            yield Import(source, in_function)
+            yield from (Import(f"{source}.{alias.name}", in_function) for alias in child.names)
+        elif not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield from _walk(child, in_function or isinstance(child, (ast.FunctionDef, ast.Lambda)))
+
+
+def top(module: str) -> str:
+    """Returns the distribution part of a dotted name."""
+    return module.partition(".")[0]
+
+
+def foreign(path: Path, allowed: set[str]) -> list[str]:
+    """Returns what a file imports beside the standard library and `allowed` (names, or prefixes of dotted names)."""
+    own = [found.module for found in imports_of(path) if top(found.module) not in sys.stdlib_module_names]
+    return [name for name in own if not any(name == ok or name.startswith(ok + ".") for ok in allowed)]
+
+
+def under(*folders: str) -> list[Path]:
+    """Returns the package's files in the named folders or of the named modules."""
+    roots = [PACKAGE / folder for folder in folders]
+    return [path for path in SOURCES if any(root in path.parents or path == root.with_suffix(".py") for root in roots)]
+
+
+def test_the_rules_see_the_package():
+    assert {"specs.py", "record.py"} <= {path.name for path in SOURCES}
+    assert Import("r2keras.specs.QuantSpec", False) in imports_of(PACKAGE / "record.py")
+    assert Import("yaml", True) in imports_of(PACKAGE / "recipe.py")
+    assert under("ops")
+    assert under("export")
+
+
+@pytest.mark.parametrize("path", under("ops"), ids=module_of)
+def test_ops_imports_keras_alone(path):
+    assert foreign(path, {"keras", "r2keras.ops", "r2keras._errors"}) == []
+
+
+@pytest.mark.parametrize("path", under("specs", "recipe", "record", "_errors", "_files"), ids=module_of)
+def test_leaves_import_numpy_at_most(path):
+    assert foreign(path, LEAVES | {"numpy", "yaml"}) == []
+
+
+@pytest.mark.parametrize("path", under("export", "report"), ids=module_of)
+def test_export_and_report_read_the_record_only(path):
+    training = {"layers", "compress", "tfmot", "regularizers", "quantizers", "calibration"}
+    parts = [found.module.split(".") for found in imports_of(path)]
+    assert [module for module in parts if module[0] == "r2keras" and training & set(module[1:2])] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_heavy_libraries_are_imported_inside_functions(path):
+    allowed = LEGACY | {"tensorflow"} if path in under("tfmot") else set()
+    eager = {top(found.module) for found in imports_of(path) if not found.in_function}
+    assert eager & HEAVY - allowed == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_tfmot_alone_imports_legacy_keras(path):
+    allowed = LEGACY if path in under("tfmot") else {"tf_keras"} if path in under("export") else set()
+    assert {top(found.module) for found in imports_of(path)} & LEGACY - allowed == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_the_package_imports_itself_by_full_name_and_no_script(path):
+    # "" is what a relative import leaves before its dot.
+    outside = {"tools", "examples", "benchmarks", "tests", ""}
+    assert {top(found.module) for found in imports_of(path)} & outside == set()
+
+
+def private_keras(tree: ast.AST) -> list[str]:
+    """Returns what a file takes from Keras' private modules, or from Keras by way of TensorFlow."""
+    bad = {("keras", "src"), ("tf_keras", "src"), ("tf", "keras"), ("tensorflow", "keras")}
+    chains = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    names = [found.module for found in _walk(tree)] + chains
+    return [name for name in names if tuple(name.split(".")[:2]) in bad]
+
+
+@pytest.mark.parametrize("path", EVERYWHERE, ids=module_of)
+def test_nothing_takes_private_keras(path):
+    assert private_keras(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import keras.src",
+        "from keras.src.backend import config",
+        "from keras import src",
+        "from tensorflow import keras",
+        "import tensorflow as tf\nx = tf.keras.Model",
+        "def f():\n    import tensorflow.keras.layers as layers",
+    ],
+)
+def test_private_keras_is_seen(code):
+    assert private_keras(ast.parse(code))
+
+
+@pytest.mark.parametrize("path", (ROOT / "tests").rglob("test_*.py"), ids=module_of)
+def test_backend_tests_import_no_tensorflow(path):
+    text = path.read_text(encoding="utf-8")
+    if "pytestmark = pytest.mark.backends" in text:
+        assert {top(found.module) for found in imports_of(path)} & (LEGACY | {"tensorflow", "ai_edge_litert"}) == set()
+
+
+PROBE = """
+import json, os, sys
+import keras
+environment, modules = dict(os.environ), set(sys.modules)
+import r2keras
+new = sorted({name.partition(".")[0] for name in set(sys.modules) - modules})
+print(json.dumps({"new": new, "environment": environment == dict(os.environ)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def probed():
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], env=env, capture_output=True, text=True, timeout=120, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.backends
+def test_import_adds_nothing_but_the_package(probed):
+    assert set(probed["new"]) - set(sys.stdlib_module_names) == {"r2keras"}
+
+
+@pytest.mark.backends
+def test_import_sets_no_environment_variable(probed):
+    assert probed["environment"]

@@ -1,0 +1,76 @@
+"""setup.cfg says what is there: packages, scripts, templates, versions."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import r2keras
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def config():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_every_package_is_listed(config):
+    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "r2keras").rglob("__init__.py")]
+    expected = {".".join(folder.parts) for folder in folders} | {"r2keras_tools"}
+    assert set(lines(config["options"]["packages"])) == expected
+
+
+def test_every_folder_with_code_is_a_package():
+    assert [path for path in (ROOT / "r2keras").rglob("*.py") if not (path.parent / "__init__.py").exists()] == []
+
+
+def test_templates_are_package_data(config):
+    globs = lines(config["options.package_data"]["r2keras.report"])
+    shipped = {path for glob in globs for path in (ROOT / "r2keras" / "report").glob(glob)}
+    others = {p for p in (ROOT / "r2keras").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert shipped
+    assert others == shipped
+
+
+def test_version_has_one_source_and_a_place_in_the_changelog(config):
+    assert config["metadata"]["version"] == "attr: r2keras.__version__"
+    assert f"[{r2keras.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_scripts_are_files_with_a_main(config):
+    for line in lines(config["options.entry_points"]["console_scripts"]):
+        name, module = re.fullmatch(r"(r2keras-\w+) = r2keras_tools\.(\w+):main", line).groups()
+        assert name == f"r2keras-{module}"
+        assert callable(importlib.import_module(f"tools.{module}").main)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("[a-z]*.py")), ids=lambda path: path.name)
+def test_script_teaches_with_examples(path):
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, timeout=120, check=False)
+    assert f"python tools/{path.name}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_no_script_hides_a_module_of_the_standard_library():
+    # `python tools/x.py` puts tools/ first on the path, where inspect.py, say, would replace Python's own.
+    names = {path.stem for folder in ("tools", "examples", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    assert names & set(sys.stdlib_module_names) == set()
+
+
+def test_ci_runs_the_tests():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make test" in script
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

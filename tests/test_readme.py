@@ -1,0 +1,136 @@
+"""The documents tell the truth: README's code runs, and every link, file and command that any document names exists."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# `folder/file.py`: a path of this repository, unless it lies where programs write.
+NAMED_FILE = re.compile(r"`((?:\.?[\w-]+/)+[\w.-]+\.(?:py|md|cfg|toml|j2|txt|json))`")
+MAKE = re.compile(r"\bmake ((?:[a-z]+ ?)+)")
+WRITTEN = ("out/", "/tmp/", "~/")
+
+
+def blocks(path: Path, *languages: str) -> list[str]:
+    return [code for language, code in FENCE.findall(path.read_text(encoding="utf-8")) if language in languages]
+
+
+def shell_lines(path: Path) -> list[str]:
+    """Returns the commands of a document, continued lines joined, prompts and comments cut."""
+    code = "\n".join(blocks(path, "sh", "bash", "shell", "console", "")).replace("\\\n", " ")
+    found = [re.sub(r"\s#.*", "", line).strip().removeprefix("$ ") for line in code.splitlines()]
+    return [line for line in found if line and not line.startswith("#")]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_documents_are_found():
+    assert ROOT / "README.md" in DOCUMENTS
+    assert ROOT / "examples" / "README.md" in DOCUMENTS
+
+
+def test_readme_begins_with_the_two_commands():
+    assert [line.split()[:2] for line in shell_lines(ROOT / "README.md")[:2]] == [["make", "pilot"], ["make", "test"]]
+
+
+def test_code_blocks_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = blocks(ROOT / "README.md", "python")
+    assert codes
+    keras.utils.set_random_seed(0)
+    namespace: dict[str, object] = {"__name__": "readme"}
+    for number, code in enumerate(codes, 1):
+        exec(compile(code, f"README.md, python block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_lead_somewhere(path):
+    links = LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
+    local = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]
+    assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_to_headings_exist(path):
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+    assert {link[1:] for link in LINK.findall(text) if link.startswith("#")} <= anchors
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_named_files_exist(path):
+    names = NAMED_FILE.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
+    mine = [name for name in names if not name.startswith(WRITTEN)]
+    assert [name for name in mine if not ((ROOT / name).exists() or (path.parent / name).exists())] == []
+
+
+def known(command: str) -> bool:
+    """Whether the program of a command line exists, and the script or target that it is given."""
+    words = [word for word in command.split() if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    program, first = words[0], next((word for word in words[1:] if not word.startswith("-")), "")
+    if program == "make":
+        return first in targets() | {""}
+    if re.fullmatch(r"(\S*/)?python3?", program):
+        return "-m" in words or "-c" in words or (ROOT / first).exists()
+    if program.startswith("r2keras-"):
+        return f"{program} = " in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    return (
+        program in {"cd", "source", "pip", ".venv/bin/pip"}
+        or shutil.which(program) is not None
+        or (ROOT / program).exists()
+    )
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_commands_exist(path):
+    assert [line for line in shell_lines(path) if not known(line)] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_make_targets_in_the_text_exist(path):
+    text = " ".join(re.findall(r"`(make [a-z ]+)`", path.read_text(encoding="utf-8")))
+    assert {word for group in MAKE.findall(text) for word in group.split()} - {"make"} <= targets()
+
+
+def flags_of(script: str) -> str:
+    """Returns the help of one of our scripts."""
+    done = subprocess.run(
+        [sys.executable, ROOT / script, "--helpfull"], capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.stdout
+
+
+def test_flags_in_commands_exist():
+    used: dict[str, set[str]] = {}
+    for line in (line for path in DOCUMENTS for line in shell_lines(path)):
+        script = re.search(r"\b((?:tools|examples|benchmarks)/\w+\.py)|\br2keras-(\w+)", line)
+        if script:
+            name = script[1] or f"tools/{script[2]}.py"
+            used.setdefault(name, set()).update(re.findall(r"\s--(?:no)?(\w+)", line))
+    unknown = {
+        name: {flag for flag in flags if f"--{flag}" not in text and f"]{flag}" not in text}
+        for name, flags in used.items()
+        for text in [flags_of(name)]
+    }
+    assert {name: flags for name, flags in unknown.items() if flags} == {}

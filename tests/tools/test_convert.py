@@ -1,0 +1,163 @@
+"""r2keras-convert: the three ways to a file, and every mistake as one sentence with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2keras.record import CompressionRecord
+from tools import convert
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(**flags):
+    return convert.main(["convert.py", *(f"--{name}={value}" for name, value in flags.items())])
+
+
+def refused(capsys, **flags):
+    """Returns the one sentence that a mistake gives."""
+    assert run(**flags) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def test_with_a_record_the_file_is_the_same_as_from_python(made, tmp_path, capsys):
+    out = tmp_path / "new" / "m.tflite"
+    assert run(model=made / "small.keras", record=made / "small.record.npz", output=out) == 0
+    assert out.read_bytes() == (made / "small.tflite").read_bytes()
+    shown = capsys.readouterr().out
+    assert "head/kernel" in shown
+    assert "stem/kernel" in shown
+
+
+@pytest.mark.parametrize("data", ["x.npz", "image.npz"])
+def test_with_a_recipe_it_calibrates_and_keeps_what_it_made(made, tmp_path, data):
+    record, model, out = (tmp_path / name for name in ("r.npz", "m.keras", "m.tflite"))
+    code = run(
+        model=made / "float.keras",
+        recipe=made / "recipe.yaml",
+        calibration_data=made / data,
+        output=out,
+        record_output=record,
+        model_output=model,
+    )
+    assert code == 0
+    expected = CompressionRecord.load(made / "small.record.npz")
+    for name, tensor in CompressionRecord.load(record).tensors.items():
+        np.testing.assert_array_equal(tensor.codes, expected.tensors[name].codes)
+    again = tmp_path / "again.tflite"
+    assert run(model=model, record=record, output=again) == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize("model", ["float.keras", "float.h5"])
+def test_without_either_the_file_is_float(made, tmp_path, capsys, model):
+    assert run(model=made / model, output=tmp_path / "m.tflite") == 0
+    size = os.path.getsize(tmp_path / "m.tflite")
+    assert f"{size:,} bytes, float" in capsys.readouterr().out
+    assert size > os.path.getsize(made / "small.tflite") / 2
+
+
+# Flags beside --model=float.keras --output=m.tflite (None takes one away), and a word of what is told.
+MISTAKES = [
+    ({"model": None}, "--model is missing"),
+    ({"output": None}, "--output is missing"),
+    ({"record": "small.record.npz", "recipe": "recipe.yaml"}, "not both"),
+    ({"calibration_data": "x.npz"}, "--calibration_data goes with --recipe"),
+    ({"record_output": "r.npz"}, "--record_output goes with --recipe"),
+    ({"model_output": "m.keras", "record": "small.record.npz"}, "--model_output goes with --recipe"),
+    ({"output": "m.bin"}, "should end in .tflite"),
+    ({"recipe": "recipe.yaml", "record_output": "r.json"}, "should end in .npz"),
+    ({"outptu": "m.tflite"}, "Did you mean: output"),
+    ({"model": "none.keras"}, "none.keras: No such file"),
+    ({"model": "x.npz"}, ".keras or .h5"),
+    ({"recipe": "none.yaml"}, "none.yaml: No such file"),
+    ({"recipe": "x.npz"}, ".yaml, .yml or .json"),
+    ({"recipe": "recipe.yaml"}, "data"),  # batch normalization wants some
+    ({"recipe": "recipe.yaml", "calibration_data": "none.npz"}, "none.npz: No such file"),
+    ({"recipe": "recipe.yaml", "calibration_data": "small.record.npz"}, "lacks the array `x`"),
+    ({"record": "x.npz"}, "not a readable record"),
+    ({"record": "small.record.npz"}, "stem/kernel|head/kernel"),  # a record of other values
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), MISTAKES, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
+)
+def test_mistake_is_one_sentence_and_writes_nothing(made, tmp_path, monkeypatch, capsys, flags, words):
+    monkeypatch.chdir(tmp_path)
+    given = {"model": "float.keras", "output": "m.tflite"} | flags
+    paths = {
+        name: value if name.startswith("out") or "_output" in name else made / value
+        for name, value in given.items()
+        if value
+    }
+    told = refused(capsys, **paths)
+    assert any(word in told for word in words.split("|"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_positional_argument_is_refused(capsys):
+    assert convert.main(["convert.py", "m.keras"]) == 2
+    assert "write --flag=value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"text", None])
+def test_corrupt_model_is_refused(made, tmp_path, capsys, data):
+    whole = (made / "float.keras").read_bytes()
+    (tmp_path / "m.keras").write_bytes(whole[: len(whole) // 2] if data is None else data)
+    told = refused(capsys, model=tmp_path / "m.keras", output=tmp_path / "m.tflite")
+    assert "m.keras is not a readable Keras model" in told
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((0, 6, 6, 1)), "no samples"),
+        (np.float32(1), "no samples"),
+        (np.zeros((4, 5)), "shape (4, 5)"),
+        (np.full((4, 6, 6, 1), np.nan), "NaN"),
+    ],
+)
+def test_unusable_calibration_data_are_refused(made, tmp_path, capsys, array, words):
+    np.savez(tmp_path / "bad.npz", x=array)
+    flags = {"recipe": made / "recipe.yaml", "calibration_data": tmp_path / "bad.npz"}
+    assert words in refused(capsys, model=made / "float.keras", output=tmp_path / "m.tflite", **flags)
+
+
+def test_folder_that_cannot_be_written(made, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    told = refused(capsys, model=made / "float.keras", output=tmp_path / "file" / "m.tflite")
+    assert "Choose a folder you can write to." in told
+
+
+def test_help_costs_no_backend_and_shows_every_flag():
+    code = (
+        "import json, sys\n"
+        f"sys.path.insert(0, {str(ROOT / 'tools')!r})\n"
+        "import convert\n"
+        "code = convert.main(['convert.py', '--help'])\n"
+        "print(json.dumps([code, sorted({'keras', 'tensorflow', 'r2keras'} & set(sys.modules))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+    assert all(f"--{name}" in done.stdout for name in convert.FLAGS)
+
+
+def test_script_runs_from_anywhere_and_its_errors_are_quiet(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "convert.py", "--model=none.keras", "--output=m.tflite"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "none.keras: No such file or directory.\n"

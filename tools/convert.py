@@ -1,0 +1,111 @@
+r"""Converts a Keras model to a .tflite file, as small as its record or a recipe says.
+
+A compressed model, as `r2keras.finalize` or `r2keras.calibrate` returned it, and its record:
+
+    python tools/convert.py --model=small.keras --record=small.record.npz --output=small.tflite
+
+A float model, quantized here by a recipe. The calibration data are a few hundred inputs as the model takes them,
+without labels: an .npz with the array `x`, or with one array by the name of each input.
+
+    python tools/convert.py --model=m.keras --recipe=w4.yaml --calibration_data=x.npz --output=small.tflite
+    python tools/convert.py --model=m.keras --recipe=w4.yaml --calibration_data=x.npz --output=small.tflite \
+        --record_output=small.record.npz --model_output=small.keras
+
+The recipe w4.yaml; the first rule that matches a weight wins:
+
+    rules:
+    - {match: "stem|head", quantize: {num_bits: 8}}
+    - {match: "attention", keep_float: true}
+    - {match: ".*", quantize: {num_bits: 4}}
+
+A float model as it is, the file to compare the others with:
+
+    python tools/convert.py --model=m.keras --output=float.tflite
+
+After an installation the same program is called r2keras-convert. Exit code: 0, or 2 if nothing was converted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+if __package__:
+    from . import _cli
+else:  # Run as a script: this folder itself is on the path.
+    import _cli
+
+FLAGS = flags.FlagValues()
+SUFFIXES = {"output": ".tflite", "record": ".npz", "record_output": ".npz", "model_output": ".keras"}
+
+flags.DEFINE_string("model", None, "The Keras model, .keras or .h5.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "The .tflite file to write.", flag_values=FLAGS)
+flags.DEFINE_string("record", None, "The record of a compressed model, .npz.", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "What becomes what in a float model, .yaml or .json.", flag_values=FLAGS)
+flags.DEFINE_string("calibration_data", None, "Inputs to calibrate on, .npz; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_string("record_output", None, "Where to write the new record, .npz; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model_output", None, "Where to write the quantized model, .keras; with --recipe.", flag_values=FLAGS
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the tool; returns its exit code."""
+    return _cli.run(FLAGS, __doc__, convert, argv)
+
+
+def convert() -> int:
+    """Converts what the flags say and prints what it cost and saved."""
+    check_flags()
+    r2keras = _cli.load_r2keras()
+    record = r2keras.CompressionRecord.load(FLAGS.record) if FLAGS.record else None
+    recipe = r2keras.Recipe.load(FLAGS.recipe) if FLAGS.recipe else None
+    model = _cli.load_model(FLAGS.model)
+    if recipe is not None:
+        model, record = r2keras.calibrate(model, recipe, calibration_data(model))
+    r2keras.export.to_litert(model, FLAGS.output, record)
+    save_parts(model, record)
+    if record is None:
+        print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
+    else:
+        print(r2keras.report.summarize(record, FLAGS.output))
+    return 0
+
+
+def check_flags() -> None:
+    """Raises ValueError for flags that are missing, contradict each other or name a file of the wrong kind."""
+    _cli.need(FLAGS, "model", "output")
+    if FLAGS.record and FLAGS.recipe:
+        raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
+    for name in ("calibration_data", "record_output", "model_output"):
+        if FLAGS[name].value and not FLAGS.recipe:
+            raise ValueError(f"--{name} goes with --recipe, which is missing")
+    for name, suffix in SUFFIXES.items():
+        if FLAGS[name].value and Path(FLAGS[name].value).suffix != suffix:
+            raise ValueError(f"--{name}={FLAGS[name].value} should end in {suffix}")
+
+
+def calibration_data(model) -> list | None:
+    """Returns one array an input of the model, or None where no data were given."""
+    if not FLAGS.calibration_data:
+        return None
+    inputs, _ = _cli.load_inputs(FLAGS.calibration_data, model)
+    return list(inputs.values())
+
+
+def save_parts(model, record) -> None:
+    """Writes the record and the quantized model where the flags ask for them."""
+    from r2keras._files import replacing
+
+    if FLAGS.record_output:
+        record.save(FLAGS.record_output)
+    if FLAGS.model_output:
+        with replacing(FLAGS.model_output) as temporary:
+            model.save(temporary)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
