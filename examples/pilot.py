@@ -49,7 +49,7 @@ def run(settings: Settings) -> int:
         work(settings, store, data, console)
     except KeyboardInterrupt:
         done = len(store.results)
-        console.print(f"\nStopped. {done} rows are finished and kept in {store.folder}; the same command resumes there.")
+        console.print(f"\nStopped. Rows finished: {done}, kept in {store.folder}; the same command resumes there.")
         report(settings, store, data, console)
         return 130
     report(settings, store, data, console)
@@ -92,6 +92,7 @@ def plan(settings: Settings, store) -> dict[tuple[int, str], list[tuple[str, int
 def trained_model(settings: Settings, store, data, regularizer: str, seed: int, board):
     """Returns the float model that is kept, or trains and keeps it."""
     from pilot_lib.training import train_float
+
     from r2keras.workloads.nets import load_mlperf
 
     path = store.model_path(regularizer, seed)

@@ -1,4 +1,7 @@
-"""Uniform quantization in NumPy, written from its formulas, block by block: what the package must agree with."""
+"""Uniform quantization in NumPy, written from its formulas, block by block: what the package must agree with.
+
+Divisions by a number of steps are products with its float32 reciprocal, so that results can be compared bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def symmetric_range(x: np.ndarray, scale_shape: tuple[int, ...], low: int, high:
         if rise:
             scale[index] = np.float32(2.0 * max(top, -bottom) / (high - low + 1))
         else:
-            scale[index] = max(top / np.float32(high), bottom / np.float32(low))
+            scale[index] = max(top * np.float32(1 / high), bottom * np.float32(1 / low))
     return np.maximum(scale, TINY), np.full(scale_shape, -0.5 if rise else 0.0, np.float32)
 
 
@@ -68,7 +71,7 @@ def asymmetric_range(x: np.ndarray, scale_shape: tuple[int, ...], low: int, high
     scale, zero = np.empty(scale_shape, np.float32), np.empty(scale_shape, np.float32)
     for index, part in blocks(x.shape, scale_shape):
         bottom, top = np.float32(min(x[part].min(), 0)), np.float32(max(x[part].max(), 0))
-        scale[index] = max((top - bottom) / np.float32(high - low), TINY)
+        scale[index] = max((top - bottom) * np.float32(1 / (high - low)), TINY)
         zero[index] = np.clip(np.rint(low - bottom / scale[index]), low, high)
     return scale, zero
 

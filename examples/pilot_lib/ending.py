@@ -9,12 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from r2keras import CompressionRecord, report as reports
-from r2keras.workloads.data import Dataset
 from rich.console import Console
 
 from pilot_lib.settings import Settings
 from pilot_lib.store import Store
+from r2keras import CompressionRecord
+from r2keras import report as reports
+from r2keras.workloads.data import Dataset
 
 PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 
@@ -28,7 +29,11 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
     advice = reports.recommend(rows, max_accuracy_drop=settings.max_accuracy_drop, max_bytes=settings.max_bytes)
     page = store.folder / "report.html"
     reports.write_html(
-        page, rows, recommendation=advice, records=_opened(rows, advice), settings=_origin(settings, rows, data),
+        page,
+        rows,
+        recommendation=advice,
+        records=_opened(rows, advice),
+        settings=_origin(settings, rows, data),
         title=f"{settings.dataset}, {Path(settings.model).name}: what survives low bits",
     )
     console.print(reports.results_table(rows))
@@ -51,11 +56,12 @@ def _opened(rows: list[dict[str, Any]], advice: reports.Recommendation) -> dict[
 
 def _origin(settings: Settings, rows: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
     """Returns what is needed to get the figures again."""
+    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     return {
         "command": " ".join(["python", *sys.argv]),
         "seeds": sorted({row["seed"] for row in rows}),
         "images": f"{data.source}: {len(data.y_train)} for training, {len(data.y_test)} for testing",
         **settings.fixed(),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
+        "versions": ", ".join(versions),
     }

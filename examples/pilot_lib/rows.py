@@ -9,14 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import r2keras
-from r2keras.record import RangeFigures
-from r2keras.workloads.data import Dataset
 
+import r2keras
 from pilot_lib.progress import Board
 from pilot_lib.settings import Settings
 from pilot_lib.store import Store
 from pilot_lib.training import accuracy, fine_tune, kernel_layers, scores
+from r2keras.record import RangeFigures
+from r2keras.workloads.data import Dataset
 
 CALIBRATION_IMAGES = 2048
 EDGE_BELOW = 4
@@ -40,8 +40,9 @@ class FloatModel:
         return cls(model, regularizer, seed, found, float(np.mean([RangeFigures.of(w).max_over_std for w in kernels])))
 
 
-def measure(trained: FloatModel, method: str, num_bits: int, settings: Settings, data: Dataset, store: Store,
-            board: Board) -> dict[str, Any]:
+def measure(
+    trained: FloatModel, method: str, num_bits: int, settings: Settings, data: Dataset, store: Store, board: Board
+) -> dict[str, Any]:
     """Compresses, exports and measures; returns the finished row."""
     path = store.file_path(trained.regularizer, trained.seed, method, num_bits)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +53,21 @@ def measure(trained: FloatModel, method: str, num_bits: int, settings: Settings,
     file = r2keras.export.LiteRTModel(path)
     found = trained.accuracy if record is None else accuracy(scores(model, data.x_test), data.y_test)
     return {
-        "regularizer": trained.regularizer, "method": method, "num_bits": num_bits, "seed": trained.seed,
-        "float_accuracy": trained.accuracy, "accuracy": found,
+        "regularizer": trained.regularizer,
+        "method": method,
+        "num_bits": num_bits,
+        "seed": trained.seed,
+        "float_accuracy": trained.accuracy,
+        "accuracy": found,
         "file_accuracy": accuracy(file.predict(data.x_test), data.y_test),
-        "file_bytes": sizes.file_bytes, "ideal_bytes": sizes.ideal_bytes, "latency_ms": file.latency().median_ms,
-        "max_over_std": trained.max_over_std, "path": str(path),
-        "dataset": settings.dataset, "model": Path(settings.model).name, "epochs": settings.epochs,
+        "file_bytes": sizes.file_bytes,
+        "ideal_bytes": sizes.ideal_bytes,
+        "latency_ms": file.latency().median_ms,
+        "max_over_std": trained.max_over_std,
+        "path": str(path),
+        "dataset": settings.dataset,
+        "model": Path(settings.model).name,
+        "epochs": settings.epochs,
     }
 
 

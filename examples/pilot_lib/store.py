@@ -1,4 +1,4 @@
-"""What a run keeps under `--out`: settings.json, results.json, models/, files/; each file written whole or not at all."""
+"""What a run keeps under `--out`: settings.json, results.json, models/, files/; each whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import r2keras.report
-from r2keras._files import atomic_write_text, replacing
-
 from pilot_lib.settings import Settings, UsageError
+from r2keras._files import atomic_write_text, replacing
 
 
 class Store:
@@ -58,8 +57,8 @@ class Store:
         for name in mine:
             if theirs.get(name) != mine[name]:
                 raise UsageError(
-                    f"{self.folder} holds a run with --{name}={theirs.get(name)}, and this one has --{name}={mine[name]}: "
-                    "choose another --out."
+                    f"{self.folder} holds a run with --{name}={theirs.get(name)}, and this one has "
+                    f"--{name}={mine[name]}: choose another --out."
                 )
 
 

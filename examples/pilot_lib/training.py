@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import r2keras
-from r2keras import workloads
 
+import r2keras
 from pilot_lib.settings import Settings, UsageError
+from r2keras import workloads
 
 SCALE_FREE = {"scale_free": True}
 # Class, strength and options of each word of --regularizers; --factor replaces the strength. The scale-free forms
@@ -34,7 +34,7 @@ def check_backend() -> None:
     """Raises unless Keras runs on TensorFlow, which the export needs."""
     found = keras.backend.backend()
     if found != "tensorflow":
-        raise UsageError(f"Keras runs on {found}, but writing .tflite files needs TensorFlow: set KERAS_BACKEND=tensorflow.")
+        raise UsageError(f"Keras runs on {found}, but a .tflite file needs TensorFlow: set KERAS_BACKEND=tensorflow.")
 
 
 def load_data(settings: Settings) -> workloads.data.Dataset:
@@ -94,8 +94,12 @@ def kernel_layers(model: keras.Model) -> list[str]:
 
 
 def fine_tune(
-    model: keras.Model, recipe: r2keras.Recipe, settings: Settings, data: workloads.data.Dataset,
-    seed: int, callback: keras.callbacks.Callback,
+    model: keras.Model,
+    recipe: r2keras.Recipe,
+    settings: Settings,
+    data: workloads.data.Dataset,
+    seed: int,
+    callback: keras.callbacks.Callback,
 ) -> tuple[keras.Model, r2keras.CompressionRecord]:
     """Trains on under quantization and returns the model with its weights on the grid, and the record."""
     keras.utils.set_random_seed(seed)
@@ -119,7 +123,8 @@ def gives_logits(model: keras.Model) -> bool:
     """Whether the last layer has no softmax."""
     last = model.layers[-1]
     last = getattr(last, "layer", last)
-    return not (isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax)
+    activation = getattr(last, "activation", None)
+    return not (isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax)
 
 
 def without_regularizers(model: keras.Model) -> keras.Model:

@@ -77,5 +77,9 @@ def _transpose(file: Any, codes: Any, result: np.ndarray, second: Any, output: A
 
 
 _STEPS: dict[str, Callable[..., np.ndarray]] = {
-    "DEQUANTIZE": _dequantize, "ADD": _add, "MUL": _multiply, "RESHAPE": _reshape, "TRANSPOSE": _transpose
+    "DEQUANTIZE": _dequantize,
+    "ADD": _add,
+    "MUL": _multiply,
+    "RESHAPE": _reshape,
+    "TRANSPOSE": _transpose,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +31,7 @@ class Step(NamedTuple):
     shape: tuple[int, ...]
     second: int | None = None
     version: int = 1
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def rewrite(model: Any, subgraph: int, tensor: int, stored: Stored, name: str) -> list[int]:
@@ -52,12 +54,12 @@ def rewrite(model: Any, subgraph: int, tensor: int, stored: Stored, name: str) -
     shape = shape_of(target)
     codes = add_tensor(model, graph, stored.codes.shape, TYPES[stored.bits], pack(stored.codes, stored.bits), name)
     graph.tensors[codes].quantization = _quantization(stored)
-    steps = [("DEQUANTIZE", DEQUANTIZE_VERSIONS[stored.bits], None, stored.codes.shape, {})]
+    steps = [Step("DEQUANTIZE", stored.codes.shape, version=DEQUANTIZE_VERSIONS[stored.bits])]
     constants = []
     for kind, values in (("ADD", stored.add), ("MUL", stored.multiply)):
         if values is not None:
             constants.append(add_tensor(model, graph, values.shape, FLOAT32, values, name))
-            steps.append((kind, 1, constants[-1], stored.codes.shape, {}))
+            steps.append(Step(kind, stored.codes.shape, constants[-1]))
     steps += _relayout(model, graph, stored, shape)
     target.buffer = 0
     _insert(graph, tensor, _chain(model, graph, steps, codes, tensor))
@@ -73,26 +75,25 @@ def _quantization(stored: Stored) -> Any:
     return made
 
 
-def _relayout(model: Any, graph: Any, stored: Stored, shape: tuple[int, ...]) -> list[tuple]:
+def _relayout(model: Any, graph: Any, stored: Stored, shape: tuple[int, ...]) -> list[Step]:
     """Returns the steps from the layout of the codes to the constant's shape."""
     moved = tuple(shape[axis] for axis in stored.layout.order)
     steps = []
     if moved != stored.codes.shape:
-        steps.append(("RESHAPE", 1, None, moved, {"newShape": np.asarray(moved, np.int32)}))
+        steps.append(Step("RESHAPE", moved, options={"newShape": np.asarray(moved, np.int32)}))
     if stored.layout.order != tuple(range(len(shape))):
         back = np.argsort(stored.layout.order).astype(np.int32)
-        steps.append(("TRANSPOSE", 1, add_tensor(model, graph, back.shape, INT32, back), shape, {}))
+        steps.append(Step("TRANSPOSE", shape, add_tensor(model, graph, back.shape, INT32, back)))
     return steps
 
 
-def _chain(model: Any, graph: Any, steps: list[tuple], source: int, target: int) -> list[Any]:
+def _chain(model: Any, graph: Any, steps: list[Step], source: int, target: int) -> list[Any]:
     """Returns the operators of the steps, each on the result of the one before."""
     operators = []
-    for i, (kind, version, second, shape, options) in enumerate(steps):
-        last = i == len(steps) - 1
-        result = target if last else add_tensor(model, graph, shape, FLOAT32)
-        inputs = [source] if second is None else [source, second]
-        operators.append(operator(model, kind, version, inputs, [result], **options))
+    for step in steps:
+        result = target if step is steps[-1] else add_tensor(model, graph, step.shape, FLOAT32)
+        inputs = [source] if step.second is None else [source, step.second]
+        operators.append(operator(model, step.kind, step.version, inputs, [result], **step.options))
         source = result
     return operators
 

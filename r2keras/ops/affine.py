@@ -28,13 +28,14 @@ def expand(values, shape):
         shape: the tensor's shape.
 
     Returns:
-        Tensor that broadcasts against `shape`.
+        float32 tensor that broadcasts against `shape`.
 
     Example:
 
     >>> ops.convert_to_numpy(expand(ops.convert_to_tensor([[1.0, 2.0]]), (3, 4))).tolist()
     [[1.0, 1.0, 2.0, 2.0]]
     """
+    values = ops.cast(values, "float32")
     for axis, size in enumerate(shape):
         if values.shape[axis] not in (1, size):
             values = ops.repeat(values, size // values.shape[axis], axis)
@@ -147,7 +148,7 @@ def fake_quantize(x, scale, zero_point, quant_min, quant_max):
 
         return value, backward
 
-    return rounded(x, scale, zero_point)
+    return rounded(*map(ops.convert_to_tensor, (x, scale, zero_point)))
 
 
 def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
@@ -175,7 +176,9 @@ def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
     low, high = reduce(ops.min, x, shape), reduce(ops.max, x, shape)
     # Half a cell more on each side where the levels are the middles of the cells.
     slack = 0.5 if zero_point else 0.0
-    scale = ops.maximum(high / (quant_max - zero_point + slack), low / (quant_min - zero_point - slack))
+    # Times the reciprocal: compilers turn a division by a constant into that, and compiled and eager scales must be equal.
+    up, down = 1.0 / (quant_max - zero_point + slack), 1.0 / (quant_min - zero_point - slack)
+    scale = ops.maximum(high * up, low * down)
     return ops.maximum(scale, MIN_SCALE)
 
 
@@ -202,7 +205,8 @@ def asymmetric_range(x, shape, quant_min, quant_max):
     x = ops.cast(x, "float32")
     low = ops.minimum(reduce(ops.min, x, shape), 0.0)
     high = ops.maximum(reduce(ops.max, x, shape), 0.0)
-    scale = ops.maximum((high - low) / (quant_max - quant_min), MIN_SCALE)
+    # Times the reciprocal, as in `symmetric_scale`.
+    scale = ops.maximum((high - low) * (1.0 / (quant_max - quant_min)), MIN_SCALE)
     return scale, ops.clip(ops.round(quant_min - low / scale), quant_min, quant_max)
 
 

@@ -21,8 +21,14 @@ def fresh(factory: Factory | None) -> keras.regularizers.Regularizer | None:
 def conv(x, filters, name, factory, *, size=3, stride=1, use_bias=False, padding="same"):
     """Adds a convolution."""
     return layers.Conv2D(
-        filters, size, stride, padding, use_bias=use_bias, kernel_initializer="he_normal",
-        kernel_regularizer=fresh(factory), name=name,
+        filters,
+        size,
+        stride,
+        padding,
+        use_bias=use_bias,
+        kernel_initializer="he_normal",
+        kernel_regularizer=fresh(factory),
+        name=name,
     )(x)
 
 
@@ -36,7 +42,12 @@ def conv_bn_relu(x, filters, name, factory, *, epsilon=1e-3, **options):
 def depthwise_bn_relu(x, name, factory, stride):
     """Adds a 3x3 depthwise convolution, batch norm and ReLU."""
     x = layers.DepthwiseConv2D(
-        3, stride, "same", use_bias=False, depthwise_initializer="he_normal", depthwise_regularizer=fresh(factory),
+        3,
+        stride,
+        "same",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        depthwise_regularizer=fresh(factory),
         name=name,
     )(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
@@ -52,9 +63,7 @@ def option_a_block(x, filters, stride, name, factory):
         shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)
         shortcut = keras.ops.pad(shortcut, [[0, 0], [0, 0], [0, 0], [added, added]])
         x, padding = layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
-    x = conv_bn_relu(
-        x, filters, f"{name}_conv1", factory, stride=stride, padding=padding, epsilon=PYTORCH_EPSILON
-    )
+    x = conv_bn_relu(x, filters, f"{name}_conv1", factory, stride=stride, padding=padding, epsilon=PYTORCH_EPSILON)
     x = conv(x, filters, f"{name}_conv2", factory)
     x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=PYTORCH_EPSILON, name=f"{name}_conv2_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))

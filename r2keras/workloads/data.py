@@ -53,12 +53,12 @@ class Dataset:
 def load(name: str, data_dir: str | os.PathLike | None = None, *, scaled: bool = True) -> Dataset:
     """Loads a task's images: the same parts in the same order on every machine.
 
-    | name | images | scaled as | files in `data_dir` |
+    | name | images | scaled as | `.npz` files in `data_dir` |
     |---|---|---|---|
     | `digits` | 8x8x1 | `x / 16` | none: scikit-learn carries them |
-    | `fashion_mnist` | 28x28x1 | `x / 255` | `fashion_mnist_train.npz`, `fashion_mnist_test_first5k.npz` |
-    | `cifar10` | 32x32x3 | `(x / 255 - mean) / std`, ImageNet's figures | `cifar10_train20k.npz`, `cifar10_test_first5k.npz` |
-    | `speech_commands_eval` | 49x10x1 MFCC, evaluation only | `scale * (x - zero_point)` | `kws01_eval1000.npz` |
+    | `fashion_mnist` | 28x28x1 | `x / 255` | `fashion_mnist_train`, `fashion_mnist_test_first5k` |
+    | `cifar10` | 32x32x3 | `(x / 255 - mean) / std`, ImageNet's figures | `cifar10_train20k`, `cifar10_test_first5k` |
+    | `speech_commands_eval` | 49x10x1 MFCC, evaluation only | `scale * (x - zero_point)` | `kws01_eval1000` |
 
     Args:
         name: one of the names above.
@@ -114,7 +114,7 @@ def _speech_commands_eval(data_dir: Path | None, scaled: bool) -> Dataset:
     """Reads MLPerf Tiny's keyword inputs, which have no training part."""
     if data_dir is None:
         raise ValueError(
-            invalid("data_dir", "the folder that holds kws01_eval1000.npz", None, "It cannot be downloaded: pass data_dir")
+            invalid("data_dir", "the folder of kws01_eval1000.npz", None, "It cannot be downloaded: pass data_dir")
         )
     path = data_dir / "kws01_eval1000.npz"
     file = read_npz(path, {"x_int8": (49, 10), "y": (), "scale": None, "zero_point": None})

@@ -91,7 +91,8 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: 
         x = conv(x, filters, f"{name}_conv2", kernel_regularizer, use_bias=True)
         x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_conv2_norm")(x)
         if stride > 1:
-            shortcut = conv(shortcut, filters, f"{name}_shortcut", kernel_regularizer, size=1, stride=stride, use_bias=True)
+            options = {"size": 1, "stride": stride, "use_bias": True}
+            shortcut = conv(shortcut, filters, f"{name}_shortcut", kernel_regularizer, **options)
         x = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
     return with_head(inputs, x, num_classes, kernel_regularizer, "resnet8")
 
@@ -120,7 +121,9 @@ def resnet20(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer:
     return with_head(inputs, x, num_classes, kernel_regularizer, "resnet20")
 
 
-def mobilenet_v1(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None) -> keras.Model:
+def mobilenet_v1(
+    input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None
+) -> keras.Model:
     """MobileNetV1 at width 0.25: 13 depthwise separable blocks, 218,000 weights; the stem keeps full size under 64 px.
 
     Args:
@@ -228,8 +231,15 @@ def load_mlperf(path: str | os.PathLike) -> keras.Model:
 def _renamed(layer: layers.Layer, factory: Factory | None) -> layers.Layer:
     """Copies a layer of Keras' MobileNetV2 under this module's names, with a fresh regularizer."""
     config = layer.get_config()
-    ends = {"Conv1": "stem", "bn_Conv1": "stem_norm", "Conv1_relu": "stem_relu", "predictions": "head",
-            "Conv_1": "last_conv", "Conv_1_bn": "last_conv_norm", "out_relu": "last_conv_relu"}
+    ends = {
+        "Conv1": "stem",
+        "bn_Conv1": "stem_norm",
+        "Conv1_relu": "stem_relu",
+        "predictions": "head",
+        "Conv_1": "last_conv",
+        "Conv_1_bn": "last_conv_norm",
+        "out_relu": "last_conv_relu",
+    }
     name = ends.get(layer.name, layer.name.replace("expanded_conv", "block0").replace("block_", "block"))
     config["name"] = name.replace("_BN", "_norm")
     for key in ("kernel_regularizer", "depthwise_regularizer"):
@@ -255,7 +265,7 @@ def _keras_layout(array: np.ndarray) -> np.ndarray:
 
 def _set_weights(path: str | os.PathLike, layer: layers.Layer, arrays: list[np.ndarray]) -> None:
     """Sets a layer's weights, or says which one does not fit."""
-    for variable, array in zip(layer.weights, arrays):
+    for variable, array in zip(layer.weights, arrays, strict=True):
         if tuple(variable.shape) != array.shape:
             raise ValueError(
                 f"{path} holds another net: {layer.name}/{variable.name} has shape {tuple(variable.shape)}, "

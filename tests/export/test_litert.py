@@ -118,6 +118,17 @@ def test_unusual_models_are_exact(make, tmp_path):
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
+def test_groups_along_a_vocabulary_are_transposed_on_the_device(symmetric, tmp_path):
+    model = sequence_net()
+    spec = QuantSpec(num_bits=4, granularity="per_group", group_size=4, symmetric=symmetric)
+    record = quantize(model, lambda name: spec if name.startswith("embedding") else None)
+    assert record.tensors["embedding/embeddings"].scale.shape == (10, 8)
+    check_file(model, tmp_path / "model.tflite", record)
+    shapes = [list(t.shape) for t in read(tmp_path / "model.tflite").subgraphs[0].tensors if t.type in WIDTHS]
+    assert shapes == [[80, 4]]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
 def test_all_zero_and_constant_kernels_are_exported(symmetric, tmp_path):
     model = dense_net()
     model.get_layer("hidden").kernel.assign(np.zeros((16, 24)))

@@ -1,5 +1,6 @@
 """Nets: sizes known from the papers, regular names, a fresh regularizer a kernel, pretrained weights."""
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -27,9 +28,14 @@ def models():
     return {name: nets.build(name, CIFAR, 10, lambda: keras.regularizers.L2(1e-4)) for name in nets.NETS}
 
 
-@pytest.mark.parametrize(("name", "total", "train"), [
-    ("resnet8", 78_666, 78_186), ("resnet20", 271_098, 269_722), ("cnn", 24_570, 24_346),
-])
+@pytest.mark.parametrize(
+    ("name", "total", "train"),
+    [
+        ("resnet8", 78_666, 78_186),
+        ("resnet20", 271_098, 269_722),
+        ("cnn", 24_570, 24_346),
+    ],
+)
 def test_counts(models, name, total, train):
     assert models[name].count_params() == total and trainable(models[name]) == train
 
@@ -37,8 +43,8 @@ def test_counts(models, name, total, train):
 def test_mobilenet_v1_is_the_paper_s_at_a_quarter():
     # 218,112 kernel weights for RGB at width 0.25 up to the pool, from the paper's table 1, and the head.
     channels = [8, 16, 32, 32, 64, 64, *[128] * 6, 256, 256]
-    kernels = 27 * 8 + sum(9 * a + a * b for a, b in zip(channels, channels[1:]))
-    norms = 2 * 8 + sum(2 * (a + b) for a, b in zip(channels, channels[1:]))
+    kernels = 27 * 8 + sum(9 * a + a * b for a, b in itertools.pairwise(channels))
+    norms = 2 * 8 + sum(2 * (a + b) for a, b in itertools.pairwise(channels))
     model = nets.mobilenet_v1((96, 96, 3), 2)
     assert trainable(model) == kernels + norms + 257 * 2
     assert model.get_layer("pool").input.shape[1:] == (3, 3, 256)
@@ -68,10 +74,17 @@ def test_a_fresh_regularizer_a_kernel(name):
     assert not nets.build(name, CIFAR, 10).losses
 
 
-@pytest.mark.parametrize(("name", "shape"), [
-    ("cnn", (8, 8, 1)), ("cnn", (28, 28, 1)), ("resnet8", (28, 28, 1)), ("resnet20", (28, 28, 1)),
-    ("mobilenet_v1", (8, 8, 1)), ("mobilenet_v2_035", (96, 96, 3)),
-])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("cnn", (8, 8, 1)),
+        ("cnn", (28, 28, 1)),
+        ("resnet8", (28, 28, 1)),
+        ("resnet20", (28, 28, 1)),
+        ("mobilenet_v1", (8, 8, 1)),
+        ("mobilenet_v2_035", (96, 96, 3)),
+    ],
+)
 def test_logits_of_other_inputs(name, shape):
     scores = keras.ops.convert_to_numpy(nets.build(name, shape, 7)(np.ones((2, *shape), np.float32)))
     assert scores.shape == (2, 7) and np.isfinite(scores).all() and not np.allclose(scores.sum(axis=1), 1)
@@ -86,8 +99,9 @@ def test_saved_and_loaded(models, name, tmp_path):
 
 
 def test_strided_shortcut_is_option_a(models):
-    block = keras.Model(models["resnet20"].get_layer("block3_relu").output,
-                        models["resnet20"].get_layer("block4_add").input[0])
+    block = keras.Model(
+        models["resnet20"].get_layer("block3_relu").output, models["resnet20"].get_layer("block4_add").input[0]
+    )
     x = np.random.default_rng(0).normal(size=(1, 32, 32, 16)).astype(np.float32)
     out = keras.ops.convert_to_numpy(block(x))
     np.testing.assert_array_equal(out[..., 8:24], x[:, ::2, ::2])
@@ -104,7 +118,7 @@ def state_dict(model):
                 lambda m: f"layer{(int(m[1]) - 1) // 3 + 1}.{(int(m[1]) - 1) % 3}.{'bn' if m[3] else 'conv'}{m[2]}",
                 layer.name,
             )
-            for part, value in zip(parts, layer.get_weights()):
+            for part, value in zip(parts, layer.get_weights(), strict=False):
                 arrays[f"{word}.{part}"] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
     return arrays
 
@@ -119,10 +133,13 @@ def test_load_resnet20_puts_every_weight_in_its_place(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda a: a.pop("layer2.1.bn1.bias"), "layer2.1.bn1.bias"),
-    (lambda a: a.update({"linear.weight": np.zeros((100, 64), np.float32)}), "holds another net: head/kernel"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a.pop("layer2.1.bn1.bias"), "layer2.1.bn1.bias"),
+        (lambda a: a.update({"linear.weight": np.zeros((100, 64), np.float32)}), "holds another net: head/kernel"),
+    ],
+)
 def test_load_resnet20_of_another_net(tmp_path, change, words):
     arrays = state_dict(nets.resnet20(CIFAR, 10))
     change(arrays)
@@ -160,9 +177,13 @@ if "R2KERAS_DATA_DIR" in os.environ:
         model = nets.load_resnet20(DATA / "resnet20_cifar10_pytorch.npz")
         assert accuracy(model, data.load("cifar10", DATA)) == pytest.approx(0.9150, abs=2e-4)
 
-    @pytest.mark.parametrize(("file", "name", "folder", "expected"), [
-        ("ic_resnet8.h5", "cifar10", "", 0.8702), ("kws_dscnn.h5", "speech_commands_eval", "mlperf_tiny", 0.913),
-    ])
+    @pytest.mark.parametrize(
+        ("file", "name", "folder", "expected"),
+        [
+            ("ic_resnet8.h5", "cifar10", "", 0.8702),
+            ("kws_dscnn.h5", "speech_commands_eval", "mlperf_tiny", 0.913),
+        ],
+    )
     def test_mlperf_models_reach_their_accuracy(file, name, folder, expected):
         from r2keras.workloads import data
 
