@@ -5,7 +5,7 @@ PYTHON ?=
 BACKENDS ?= tensorflow jax
 TORCH ?= torch
 PILOT_FLAGS ?=
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 2 --dist worksteal
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -113,7 +113,9 @@ def _read(path: Path) -> list[Row]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("not a list of rows")
     except ValueError as error:
-        raise ValueError(f"{path} is not a readable results file ({error}). Restore it or choose another --out.") from error
+        raise ValueError(
+            f"{path} is not a readable results file ({error}). Restore it or choose another --out."
+        ) from error
     return rows
 
 

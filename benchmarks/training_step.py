@@ -27,10 +27,17 @@ from step_plan import CONTROL, GROUPS, IMPORT, NETS, Job
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 SMOKE_RESULTS = Path("out") / "benchmarks" / "training_step.json"
-SMOKE = {"nets": ["cnn"], "variants": ["linf", "margin", "mse_2bit_per_channel", "tfmot", IMPORT], "rounds": 2, "steps": 1}
+SMOKE = {
+    "nets": ["cnn"],
+    "variants": ["linf", "margin", "mse_2bit_per_channel", "tfmot", IMPORT],
+    "rounds": 2,
+    "steps": 1,
+}
 KEYS = ("group", "net", "variant")
-IMPORT_CODE = "import time; a = time.perf_counter(); import keras; b = time.perf_counter(); import r2keras; " \
+IMPORT_CODE = (
+    "import time; a = time.perf_counter(); import keras; b = time.perf_counter(); import r2keras; "
     "print(b - a, time.perf_counter() - b)"
+)
 
 flags.DEFINE_list("nets", ["resnet20", "mobilenet_v2_035"], f"Any of {', '.join(NETS)}.")
 flags.DEFINE_list("variants", ["*"], f"Shell patterns over names of variants and groups ({', '.join(GROUPS)}).")
@@ -71,7 +78,9 @@ def run(jobs: list[Job], store: Rows) -> None:
         task = bar.add_task("starting", total=sum(_work(job) for job in jobs))
         for job in jobs:
             name = f"{job.group} {job.net}".strip()
-            store.add(_in_process(job, lambda words, name=name: bar.update(task, advance=1, description=f"{name}: {words}")))
+            store.add(
+                _in_process(job, lambda words, name=name: bar.update(task, advance=1, description=f"{name}: {words}"))
+            )
             console.print(f"{name}: done", highlight=False)
 
 
@@ -158,8 +167,15 @@ def _import_times(rounds: int, progress) -> dict[str, list[float]]:
 def _rows(job: Job, figures: dict[str, list[float]]) -> list[Row]:
     """Returns one row a variant."""
     base = figures[job.baseline]
-    shared = {"group": job.group, "net": job.net, "batch_size": job.batch_size if job.net else None,
-              "baseline": job.baseline, "unit": GROUPS[job.group].unit, "rounds": len(base), "steps": job.steps}
+    shared = {
+        "group": job.group,
+        "net": job.net,
+        "batch_size": job.batch_size if job.net else None,
+        "baseline": job.baseline,
+        "unit": GROUPS[job.group].unit,
+        "rounds": len(base),
+        "steps": job.steps,
+    }
     about = machine()
     rows = []
     for variant in job.variants:
@@ -168,11 +184,19 @@ def _rows(job: Job, figures: dict[str, list[float]]) -> list[Row]:
         low, middle, high = quartiles(ratios)
         # An import has a true cost, and everything else on the machine only adds to it.
         value = min(ratios) if job.group == "import" else middle
-        rows.append({
-            **shared, "variant": variant, "value": round(value, 4), "lower_quartile": round(low, 4),
-            "upper_quartile": round(high, 4), "goal": None if variant == CONTROL else GROUPS[job.group].goal,
-            "seconds": round(quartiles(own)[1], 5), "baseline_seconds": round(quartiles(base)[1], 5), **about,
-        })
+        rows.append(
+            {
+                **shared,
+                "variant": variant,
+                "value": round(value, 4),
+                "lower_quartile": round(low, 4),
+                "upper_quartile": round(high, 4),
+                "goal": None if variant == CONTROL else GROUPS[job.group].goal,
+                "seconds": round(quartiles(own)[1], 5),
+                "baseline_seconds": round(quartiles(base)[1], 5),
+                **about,
+            }
+        )
     return rows
 
 

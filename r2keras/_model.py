@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance")
+NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance", "mean", "variance")
 
 
 def leaf_layers(model: keras.Model) -> list[tuple[str, keras.Layer]]:
@@ -87,16 +87,22 @@ def rebuild(model: keras.Model, replace: Callable[[str, keras.Layer], keras.Laye
 
 
 def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
-    """Copies the weights of `old` to the weights of `new` that have the same name; others of `new` keep their start."""
-    targets = dict(relative_weights(_unwrap(new, old)))
-    for name, variable in relative_weights(_unwrap(old, new)):
-        if name not in targets or targets[name].shape != variable.shape:
-            raise ValueError(
-                f"The weight {path}/{name} has no place in the rebuilt layer. Expected a layer that "
-                f"`from_config(get_config())` makes again. Received: {type(old).__name__}. Check its get_config()."
-            )
-        # Through NumPy: a shared JAX buffer would be donated, and so deleted, by the first training step of either model.
-        targets[name].assign(keras.ops.convert_to_numpy(variable))
+    """Copies the weights of `old` to those of `new` in order; a regularizer's scalars only to the like."""
+    sources, targets = _own_weights(_unwrap(old, new)), _own_weights(_unwrap(new, old))
+    if [(v.name, v.shape) for v in sources] != [(v.name, v.shape) for v in targets]:
+        raise ValueError(
+            f"The weights of {path} ({', '.join(v.name for v in sources)}) have no place in the rebuilt layer. "
+            "Expected a layer that `from_config(get_config())` makes again. "
+            f"Received: {type(old).__name__}. Check its get_config()."
+        )
+    for source, target in zip(sources, targets, strict=True):
+        pairs = [(source, target)]
+        scalars, places = _scalars(source), _scalars(target)
+        if [(v.name, v.shape) for v in scalars] == [(v.name, v.shape) for v in places]:
+            pairs += zip(scalars, places, strict=True)
+        for value, variable in pairs:
+            # Through NumPy: a shared JAX buffer would be donated, and so deleted, by the first step of either model.
+            variable.assign(keras.ops.convert_to_numpy(value))
 
 
 def check_finite(path: str, values: np.ndarray) -> None:
@@ -162,6 +168,18 @@ def _is_kernel(variable: keras.Variable) -> bool:
     """Whether a weight is one that compression is for."""
     name = variable.path.rpartition("/")[2]
     return len(variable.shape) >= 2 and name not in NOT_KERNELS and keras.backend.is_float_dtype(variable.dtype)
+
+
+def _own_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns the weights of a layer without the learned scalars of its regularizers."""
+    scalars = {id(scalar) for variable in layer.weights for scalar in _scalars(variable)}
+    return [variable for variable in layer.weights if id(variable) not in scalars]
+
+
+def _scalars(variable: keras.Variable) -> list[keras.Variable]:
+    """Returns what the regularizer of a weight learns."""
+    regularizer = variable.regularizer
+    return list(regularizer.weights) if isinstance(regularizer, keras.Layer) else []
 
 
 def _unwrap(layer: keras.Layer, other: keras.Layer) -> keras.Layer:

@@ -161,6 +161,6 @@ def _check_patterns(recipe: Recipe, names: list[tuple[str, str]]) -> None:
         if Recipe([(pattern, None)]).index(*[n for pair in names for n in pair]) is None:
             known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
             raise ValueError(
-                f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a layer "
-                f"path or a weight name. The model's kernels: {known or 'none'}. Correct it or delete the rule."
+                f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a "
+                f"layer path or a weight name. The model's kernels: {known or 'none'}. Correct it or delete the rule."
             )

@@ -95,9 +95,7 @@ def measure(model: keras.Model, data: Iterable[list[np.ndarray]]) -> Statistics:
 def shifted(model: keras.Model, before: Statistics, after: Statistics) -> Statistics:
     """Returns a model's moving statistics, moved by the change from `before` to `after`."""
     moved = []
-    for (mean, variance), (mean_f, var_f), (mean_q, var_q) in zip(
-        statistics(model), before, after, strict=True
-    ):
+    for (mean, variance), (mean_f, var_f), (mean_q, var_q) in zip(statistics(model), before, after, strict=True):
         # A channel that is dead in float has nothing to compare with: it keeps its variance.
         ratio = np.divide(var_q, var_f, out=np.ones_like(var_q), where=var_f > 0)
         moved.append((mean + mean_q - mean_f, variance * ratio))
@@ -106,7 +104,9 @@ def shifted(model: keras.Model, before: Statistics, after: Statistics) -> Statis
 
 def statistics(model: keras.Model) -> Statistics:
     """Returns the moving means and variances of a model's batch normalisations."""
-    return [(_model.to_numpy(layer.moving_mean), _model.to_numpy(layer.moving_variance)) for layer in batch_norms(model)]
+    return [
+        (_model.to_numpy(layer.moving_mean), _model.to_numpy(layer.moving_variance)) for layer in batch_norms(model)
+    ]
 
 
 def set_statistics(model: keras.Model, values: Statistics) -> None:
@@ -129,4 +129,3 @@ def _measuring(path: str, layer: keras.Layer) -> keras.Layer | None:
     if not isinstance(layer, keras.layers.BatchNormalization):
         return None
     return MeasuredNormalization.from_config({**layer.get_config(), "trainable": True})
-

@@ -12,8 +12,9 @@ class SubstituteWeights(keras.layers.Layer):
     """Runs a layer with substituted weights; the layer itself, its variables and its regularizers stay as they are.
 
     Subclasses implement `build_substitutes(trained)` (make what they need once the weights exist) and
-    `substitutes(training)`, a list of `(variable, value)`; their constructor ends with `self._finish_build()`. Gradients flow through the values to the variables.
-    The layer's `kernel_regularizer` sees the variables, not the values.
+    `substitutes(training)`, a list of `(variable, value)`; their constructor ends with `self._finish_build()`.
+    Gradients flow through the values to the variables. The layer's `kernel_regularizer` sees the variables, not the
+    values.
 
     Args:
         layer: any Keras layer that is not a model; built or not.
@@ -94,7 +95,7 @@ class SubstituteWeights(keras.layers.Layer):
     def build_from_config(self, config):
         """Builds the layer from `get_build_config`."""
         if config and "shapes" in config:
-            self._shapes = config["shapes"]
+            self._shapes = {name: _tuples(shape) for name, shape in config["shapes"].items()}
             self.build()
         else:
             super().build_from_config(config)
@@ -107,10 +108,14 @@ class SubstituteWeights(keras.layers.Layer):
     def from_config(cls, config):
         """Returns the layer of a `get_config` result."""
         config = dict(config)
-        config["layer"] = keras.saving.deserialize_keras_object(config["layer"])
+        # Built by the wrapper, for the shapes it was called with; the layer's own entry would search ranges of fresh
+        # weights.
+        layer = {key: value for key, value in config["layer"].items() if key != "build_config"}
+        config["layer"] = keras.saving.deserialize_keras_object(layer)
         return cls(**config)
 
     def _finish_build(self, trained: bool = True) -> None:
+        """Makes the substitutes once the inner layer has its weights."""
         if self.layer.built and not self.built:
             self.build_substitutes(trained=trained)
             self.built = True
@@ -141,13 +146,24 @@ def _argument_shapes(layer: keras.Layer, args: tuple, kwargs: dict) -> dict:
 
 
 def _shape(value):
+    """Returns the shapes of a structure of tensors."""
     return tree.map_structure(lambda x: None if x is None else tuple(x.shape), value)
 
 
+def _tuples(shape):
+    """Returns a shape, or a structure of shapes, as it was before JSON made lists of its tuples."""
+    if not isinstance(shape, (list, tuple)):
+        return shape
+    parts = [_tuples(part) for part in shape]
+    return tuple(parts) if all(part is None or isinstance(part, int) for part in parts) else parts
+
+
 def _is_tensors(value) -> bool:
+    """Whether a call's argument is a tensor or a structure of them."""
     leaves = tree.flatten(value)
     return bool(leaves) and all(hasattr(x, "shape") for x in leaves)
 
 
 def _first_parameter(function) -> str:
+    """Returns the name of a function's first parameter."""
     return next(iter(inspect.signature(function).parameters))

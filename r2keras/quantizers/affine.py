@@ -18,7 +18,8 @@ class AffineQuantizer(keras.layers.Layer):
 
     With `range="min_max"` the scale is computed from the weight at every step. With `range="mse"` it is a
     non-trainable variable: `initialize` searches it, and every training step moves it by one least-squares round
-    (`ops.affine.refine_scale`), so that it follows the weight at the cost of one multiplication.
+    (`ops.affine.refine_scale`), so that it follows the weight at the cost of one multiplication. It stays where it is
+    while the quantizer is frozen (`trainable=False`).
 
     Args:
         spec: the grid.
@@ -60,7 +61,7 @@ class AffineQuantizer(keras.layers.Layer):
     def call(self, weight, training=None):
         """Returns the fake-quantized weight."""
         scale, zero_point = self.grid(weight)
-        if training and self.spec.range == "mse":
+        if training and self.trainable and self.spec.range == "mse":
             scale = affine.refine_scale(ops.stop_gradient(weight), scale, zero_point, *self.limits)
             self.scale.assign(scale)
         return affine.fake_quantize(weight, scale, zero_point, *self.limits)
@@ -100,6 +101,4 @@ class AffineQuantizer(keras.layers.Layer):
         return scale, ops.full(self.scale_shape, self.offset, "float32")
 
     def _constant(self, name: str, start: str) -> keras.Variable:
-        return self.add_weight(
-            shape=self.scale_shape, dtype="float32", initializer=start, trainable=False, name=name
-        )
+        return self.add_weight(shape=self.scale_shape, dtype="float32", initializer=start, trainable=False, name=name)

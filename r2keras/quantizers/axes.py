@@ -36,7 +36,7 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
     if spec.granularity == "per_tensor":
         return (1,) * len(shape)
     owner = _owner(layer, variable)
-    kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec, shape),)
+    kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec, variable),)
     sizes = [size if axis in kept else 1 for axis, size in enumerate(shape)]
     if spec.granularity == "per_group":
         axis = _input_axis(owner, variable, kept)
@@ -83,17 +83,24 @@ def _equation(owner: keras.layers.EinsumDense) -> tuple[str, str, str]:
     return (*inputs.split(","), output)
 
 
-def _checked_axis(spec: QuantSpec, shape: tuple[int, ...]) -> int:
-    rank = len(shape)
+def _checked_axis(spec: QuantSpec, variable: keras.Variable) -> int:
+    """Returns the spec's axis as a non-negative number."""
+    rank = len(variable.shape)
     if not -rank <= spec.channel_axis < rank:
-        raise ValueError(invalid("channel_axis", f"an axis of a weight of shape {shape}", spec.channel_axis))
+        expected = f"an axis of {variable.path}, whose shape is {tuple(variable.shape)}"
+        raise ValueError(invalid("channel_axis", expected, spec.channel_axis))
     return spec.channel_axis % rank
 
 
 def _num_groups(group_size: int, size: int, variable: keras.Variable) -> int:
+    """Returns how many groups an axis of `size` weights has."""
     if size % group_size:
         raise ValueError(
-            invalid("group_size", f"a divisor of {size}, the input axis of {variable.path}", group_size,
-                    "Choose a divisor, or granularity='per_channel'")
+            invalid(
+                "group_size",
+                f"a divisor of {size}, the input axis of {variable.path}",
+                group_size,
+                "Choose a divisor, or granularity='per_channel'",
+            )
         )
     return size // group_size

@@ -165,8 +165,11 @@ def _owner(layer: keras.Layer, config: dict, variable: keras.Variable) -> dict:
 def _parts(layer: keras.Layer, config: dict) -> Iterator[tuple[keras.Layer, dict]]:
     """Yields the layers that a layer's config holds in serialized form, with their configs."""
     if isinstance(layer, keras.Model):
-        held = [(layer.get_layer(entry["config"]["name"]), entry) for entry in config.get("layers", [])
-                if entry["class_name"] != "InputLayer"]
+        held = [
+            (layer.get_layer(entry["config"]["name"]), entry)
+            for entry in config.get("layers", [])
+            if entry["class_name"] != "InputLayer"
+        ]
     elif isinstance(layer, keras.layers.Bidirectional):
         held = [(layer.forward_layer, config["layer"]), (layer.backward_layer, config["backward_layer"])]
     else:

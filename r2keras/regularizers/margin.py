@@ -49,9 +49,7 @@ class R2Margin(LearnedRegularizer):
     Source: R2 Loss: Range Restriction Loss, arXiv 2303.08253, section 3; `m` and the bound on `M` are ours.
     """
 
-    def __init__(
-        self, factor: float = 0.01, *, dim: int = 1, scale_free: bool = False, margin: float = 2.0
-    ) -> None:
+    def __init__(self, factor: float = 0.01, *, dim: int = 1, scale_free: bool = False, margin: float = 2.0) -> None:
         super().__init__(factor, dim, scale_free)
         self._start = check_number("margin", margin, positive=True)
         self.margin = self._add_scalar("margin", self._start)

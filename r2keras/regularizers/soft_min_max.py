@@ -80,8 +80,7 @@ class R2SoftMinMax(LearnedRegularizer):
 
     def _loss(self, w):
         """Returns the loss without the factor."""
-        sharpness = ops.convert_to_tensor(self.sharpness)
-        sharpness = ops.where(sharpness < 0, -sharpness, sharpness)
+        sharpness = range_loss.magnitude(ops.convert_to_tensor(self.sharpness))
         return range_loss.soft_min_max(self._scaled(w), sharpness, dim=self.dim)
 
     def _claim(self, w) -> None:

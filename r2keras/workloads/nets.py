@@ -222,10 +222,18 @@ def load_mlperf(path: str | os.PathLike) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Put the file there, or correct the path.")
     try:
-        return keras.models.load_model(path, compile=False)
+        return _with_bare_ends(keras.models.load_model(path, compile=False))
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(f"{path} is not a model that Keras can load ({reason}). Copy it again.") from error
+
+
+def _with_bare_ends(model: keras.Model) -> keras.Model:
+    """Returns a model of one input that takes it bare: old files have a list of one, and Keras warns at every call."""
+    if not isinstance(model.input, list) or len(model.inputs) > 1:
+        return model
+    outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
+    return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
 def _renamed(layer: layers.Layer, factory: Factory | None) -> layers.Layer:

@@ -81,6 +81,7 @@ def killed_and_resumed(tmp_path_factory):
     return folder, first, out
 
 
+@pytest.mark.slow
 class TestKilledAndResumed:
     def test_one_complete_row_per_experiment(self, killed_and_resumed):
         rows = rows_in(killed_and_resumed[0])
@@ -111,13 +112,6 @@ class TestKilledAndResumed:
         assert (folder / "models" / "linf_seed0.keras").is_file()
         assert (folder / "files" / "linf_seed0_qat_w2.npz").is_file()
 
-    def test_a_second_run_adds_nothing(self, killed_and_resumed):
-        folder, _, _ = killed_and_resumed
-        before = state(folder)
-        code, _, error = run("--smoke", f"--out={folder}")
-        assert code == 0, error
-        assert state(folder) == before
-
     def test_other_settings_are_refused(self, killed_and_resumed):
         folder, _, _ = killed_and_resumed
         before = state(folder)
@@ -126,14 +120,13 @@ class TestKilledAndResumed:
         assert "--epochs=1" in error and "--epochs=2" in error and "choose another --out" in error
         assert state(folder) == before
 
-    def test_limits_choose(self, killed_and_resumed):
+    def test_a_second_run_only_reports(self, killed_and_resumed):
         folder, _, _ = killed_and_resumed
+        before = state(folder)
         code, out, error = run("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99", "--max_bytes=1")
         assert code == 0, error
         assert "Nothing measured meets the limits" in out
-        code, out, error = run("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99")
-        smallest = min(rows_in(folder), key=lambda row: row["file_bytes"])
-        assert code == 0 and f"{smallest['file_bytes']:,} bytes" in out and "_w2.tflite" in out.replace("\n", "")
+        assert state(folder) == before
 
 
 def test_stopped_by_the_person(tmp_path):
@@ -189,7 +182,6 @@ def test_bad_flags(flags, words, tmp_path):
     ("flags", "words"),
     [
         (["--model=cnnn"], "Did you mean 'cnn'"),
-        (["--model=absent.keras"], "absent.keras is missing"),
         (["--dataset=cifar10", "--data_dir=absent"], "cifar10_train20k.npz is missing"),
     ],
 )

@@ -85,7 +85,7 @@ def test_gradient_is_the_mask(num_bits, grid, granularity):
     scale = np.float32(0.5) * scale
 
     def weighted(x, scale, zero):
-        return ops.sum(affine.fake_quantize(x, scale, zero, *low_high) * UPSTREAM)
+        return ops.sum(ops.multiply(affine.fake_quantize(x, scale, zero, *low_high), UPSTREAM))
 
     to_x, to_scale, to_zero = gradients(weighted, x, scale, zero)
     mask = reference.passes(x, scale, zero, *low_high)
@@ -144,7 +144,7 @@ def test_low_precision_is_computed_in_float32(dtype, grid):
 
     def weighted(x):
         half = ops.cast(affine.fake_quantize(ops.cast(x, dtype), 0.5 * scale, zero, *low_high), "float32")
-        return ops.sum(half * UPSTREAM)
+        return ops.sum(ops.multiply(half, UPSTREAM))
 
     (gradient,) = gradients(weighted, exact)
     mask = reference.passes(exact, np.float32(0.5) * expected[0], expected[1], *low_high)
@@ -206,13 +206,12 @@ def test_mse_range_is_as_good_as_a_fine_search(num_bits, grid, granularity):
 @EVERY
 def test_mse_range_is_never_worse_than_min_max(num_bits, grid):
     low_high = limits(num_bits, grid)
-    for seed in range(3):
+    for seed, shape in enumerate(SCALE_SHAPES.values()):
         x = weights(seed=seed)
-        for shape in SCALE_SHAPES.values():
-            found = map(array, mse(ops.convert_to_tensor(x), shape, num_bits, grid))
-            start = expected_range(x, shape, num_bits, grid)
-            errors = reference.squared_errors(x, *found, *low_high)
-            assert (errors <= (1 + 1e-5) * reference.squared_errors(x, *start, *low_high)).all()
+        found = map(array, mse(ops.convert_to_tensor(x), shape, num_bits, grid))
+        start = expected_range(x, shape, num_bits, grid)
+        errors = reference.squared_errors(x, *found, *low_high)
+        assert (errors <= (1 + 1e-5) * reference.squared_errors(x, *start, *low_high)).all()
 
 
 def test_a_search_in_parts_finds_the_same(monkeypatch):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import warnings
 from pathlib import Path
 
 import keras
@@ -10,8 +11,6 @@ import numpy as np
 import pytest
 
 from r2keras.workloads import nets
-
-pytestmark = pytest.mark.backends
 
 CIFAR = (32, 32, 3)
 KERNELS = {"cnn": 4, "resnet8": 10, "resnet20": 20, "mobilenet_v1": 28, "mobilenet_v2_035": 53}
@@ -157,6 +156,16 @@ def test_load_mlperf(tmp_path):
     with pytest.raises(ValueError, match="not a model that Keras can load") as caught:
         nets.load_mlperf(tmp_path / "net.h5")
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_one_input_is_taken_bare(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    keras.Model([inputs], [nets.cnn((8, 8, 1), 3)(inputs)], name="old").save(tmp_path / "old.keras")
+    model = nets.load_mlperf(tmp_path / "old.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tuple(model(np.zeros((2, 8, 8, 1), np.float32)).shape) == (2, 3)
+    assert model.name == "old"
 
 
 def test_unknown_net():

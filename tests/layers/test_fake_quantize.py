@@ -1,0 +1,396 @@
+"""FakeQuantize over every kind of layer: values, gradients, files, masks, policies, losses and inner state."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from r2keras._model import kernels
+from r2keras.layers import FakeQuantize
+from r2keras.regularizers import R2Margin
+from r2keras.specs import QuantSpec
+from tests import reference
+
+pytestmark = pytest.mark.backends
+
+BATCH = 4
+RNG = np.random.default_rng(11)
+SPEC = QuantSpec(num_bits=3)
+STILL = QuantSpec(num_bits=3, range="min_max")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Scorer(layers.Layer):
+    """A layer with a weight name of its own, and a build that wants a tuple."""
+
+    def build(self, input_shape):
+        self.mixing = self.add_weight(name="mixing", shape=input_shape[1:] + (5,), initializer="glorot_uniform")
+
+    def call(self, inputs):
+        return ops.tanh(ops.matmul(inputs, self.mixing))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Block(layers.Layer):
+    """A composite layer with batch normalisation and dropout inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(5, name="dense")
+        self.norm = layers.BatchNormalization(momentum=0.5, name="norm")
+        self.drop = layers.Dropout(0.25, seed=3, name="drop")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.norm.build((*input_shape[:-1], 5))
+
+    def call(self, inputs, training=None):
+        return self.drop(self.norm(self.dense(inputs), training=training), training=training)
+
+
+# name -> (how to make the layer, shape of its input without the batch)
+LAYERS = {
+    "dense": (lambda **o: layers.Dense(4, activation="relu", **o), (6,)),
+    "conv1d": (lambda **o: layers.Conv1D(4, 3, padding="causal", **o), (8, 5)),
+    "conv2d": (lambda **o: layers.Conv2D(4, 3, strides=2, **o), (7, 7, 3)),
+    "conv3d": (lambda **o: layers.Conv3D(3, 2, **o), (3, 3, 3, 2)),
+    "transposed": (lambda **o: layers.Conv2DTranspose(4, 3, **o), (4, 4, 3)),
+    "depthwise1d": (lambda **o: layers.DepthwiseConv1D(3, depth_multiplier=2, **o), (8, 4)),
+    "depthwise2d": (lambda **o: layers.DepthwiseConv2D(3, **o), (7, 7, 3)),
+    "separable1d": (lambda **o: layers.SeparableConv1D(4, 3, **o), (8, 5)),
+    "separable2d": (lambda **o: layers.SeparableConv2D(4, 3, **o), (7, 7, 3)),
+    "embedding": (lambda **o: layers.Embedding(10, 4, **o), None),
+    "einsum": (lambda **o: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", **o), (5, 6)),
+    "attention": (lambda **o: layers.MultiHeadAttention(2, 3, **o), (5, 6)),
+    "lstm": (lambda **o: layers.LSTM(4, dropout=0.2, recurrent_dropout=0.2, seed=1, **o), (5, 3)),
+    "gru": (lambda **o: layers.GRU(4, return_sequences=True, **o), (5, 3)),
+    "simple_rnn": (lambda **o: layers.SimpleRNN(4, **o), (5, 3)),
+    "bidirectional": (lambda **o: layers.Bidirectional(layers.LSTM(3), **o), (5, 3)),
+    "distributed": (lambda **o: layers.TimeDistributed(layers.Dense(4), **o), (5, 6)),
+    "stacked": (lambda **o: layers.RNN([layers.GRUCell(3), layers.SimpleRNNCell(4)], **o), (5, 3)),
+    "custom": (lambda **o: Scorer(**o), (6,)),
+    "composite": (lambda **o: Block(**o), (6,)),
+}
+
+
+def array(tensor):
+    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
+
+
+def tokens():
+    return np.array([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0], [6, 7, 8, 9, 1], [2, 0, 0, 0, 0]])
+
+
+def inputs_of(name):
+    shape = LAYERS[name][1]
+    return tokens() if shape is None else RNG.normal(size=(BATCH, *shape)).astype("float32")
+
+
+def call(layer, name, x, **options):
+    return layer(x, x, **options) if name == "attention" else layer(x, **options)
+
+
+def student(name, spec=SPEC, **options):
+    """A model of one wrapped layer."""
+    make, shape = LAYERS[name]
+    x = keras.Input((5,), dtype="int32") if shape is None else keras.Input(shape)
+    return keras.Model(x, call(FakeQuantize(make(name="inner", **options), spec), name, x))
+
+
+def quantized(wrapper):
+    """A plain copy of the inner layer that holds the quantized weights."""
+    plain = wrapper.layer.__class__.from_config(wrapper.layer.get_config())
+    return plain, {name: tensor.values() for name, tensor in wrapper.quantized_tensors("inner")}
+
+
+def fill(plain, wrapper, values):
+    """Copies the weights, the kernels from `values`."""
+    names = {id(v): name for name, v in kernels(wrapper.layer)}
+    for target, source in zip(plain.weights, wrapper.layer.weights, strict=True):
+        value = values[names[id(source)]] if id(source) in names else ops.convert_to_numpy(source)
+        target.assign(value)
+
+
+def same_as_plain(name, wrapper, x, **tolerances):
+    plain, values = quantized(wrapper)
+    call(plain, name, x)
+    fill(plain, wrapper, values)
+    expected = array(call(plain, name, x, training=False) if name != "custom" else plain(x))
+    np.testing.assert_allclose(array(call(wrapper, name, x, training=False)), expected, **tolerances)
+    return expected
+
+
+@functools.cache
+def trained(name):
+    """A model after one epoch, its inputs, and its latent kernels before it."""
+    keras.utils.set_random_seed(1)
+    model, x = student(name), inputs_of(name)
+    wrapper = model.layers[-1]
+    for _, kernel in kernels(wrapper.layer):
+        kernel.assign(ops.convert_to_numpy(kernel) * 1.7)
+    wrapper.initialize()
+    before = {name: np.array(array(kernel)) for name, kernel in kernels(wrapper.layer)}
+    jit = keras.backend.backend() == "jax"
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse", jit_compile=jit)
+    model.fit(x, RNG.normal(size=(BATCH, *model.output_shape[1:])), batch_size=BATCH, verbose=0)
+    return model, x, before
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_output_is_the_plain_layers_with_quantized_weights(name):
+    model, x, _ = trained(name)
+    expected = same_as_plain(name, model.layers[-1], x, rtol=0, atol=1e-6)
+    latent = array(call(model.layers[-1].layer, name, x))
+    assert abs(latent - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_latent_kernel_moves(name):
+    model, _, before = trained(name)
+    after = {kernel: array(v) for kernel, v in kernels(model.layers[-1].layer)}
+    assert before and set(after) == set(before) == set(model.layers[-1].quantizers)
+    for kernel, values in after.items():
+        assert np.isfinite(values).all() and (values != before[kernel]).any(), kernel
+    # The inner layer's weights and nothing else: scales are no trainable weights.
+    assert len(model.trainable_weights) == len(model.layers[-1].layer.trainable_weights)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_files_change_nothing(name, tmp_path):
+    model, x, _ = trained(name)
+    expected = array(model(x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(loaded(x)), expected)
+    model.save_weights(tmp_path / "model.weights.h5")
+    fresh = student(name)
+    fresh.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(array(fresh(x)), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_recorded_tensors_are_the_grid(name):
+    wrapper = trained(name)[0].layers[-1]
+    latent = dict(kernels(wrapper.layer))
+    for kernel, tensor in wrapper.quantized_tensors("path"):
+        assert tensor.name == f"path/{kernel}" and tensor.spec == SPEC
+        x, limits = array(latent[kernel]), (SPEC.quant_min, SPEC.quant_max)
+        np.testing.assert_array_equal(tensor.codes, reference.codes(x, tensor.scale, tensor.zero_point, *limits))
+        np.testing.assert_array_equal(
+            tensor.values(), reference.dequantize(tensor.codes, tensor.scale, tensor.zero_point)
+        )
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_dropout_is_off_in_inference_and_on_in_training(name):
+    model, x, _ = trained(name)
+    first, second, third, fourth = (array(model(x, training=mode)) for mode in (False, False, True, True))
+    np.testing.assert_array_equal(first, second)
+    assert (abs(third - fourth).max() > 1e-6) == (name == "lstm")
+
+
+def text_model(wrap):
+    """Embedding with a mask, feeding an LSTM."""
+    x = keras.Input((5,), dtype="int32")
+    hidden = wrap(layers.Embedding(10, 4, mask_zero=True, name="words"))(x)
+    return keras.Model(x, wrap(layers.LSTM(3, name="lstm"))(hidden))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_masks_reach_the_layers(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model, plain = text_model(lambda layer: FakeQuantize(layer, SPEC)), text_model(lambda layer: layer)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for wrapper, layer in zip(model.layers[1:], plain.layers[1:], strict=True):
+        fill(layer, wrapper, quantized(wrapper)[1])
+    expected = array(plain(tokens()))
+    np.testing.assert_allclose(array(model(tokens())), expected, atol=1e-6 if policy == "float32" else 2e-3)
+    # What follows a zero is not seen, so a shorter row of the same words gives the same.
+    shorter = array(text_alone(model, tokens()[1:2, :2]))
+    np.testing.assert_allclose(shorter, array(model(tokens()))[1:2], atol=1e-6 if policy == "float32" else 2e-3)
+
+
+def text_alone(model, words):
+    """Runs the layers of a text model on words without padding."""
+    for layer in model.layers[1:]:
+        words = layer(words)
+    return words
+
+
+POLICY_LAYERS = ["dense", "conv2d", "depthwise2d", "embedding", "einsum", "lstm", "bidirectional", "custom"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", POLICY_LAYERS)
+def test_mixed_precision(name, policy, tmp_path):
+    model, x = student(name, dtype=policy), inputs_of(name)
+    wrapper = model.layers[-1]
+    assert all(v.dtype == "float32" for _, v in kernels(wrapper.layer))
+    assert keras.backend.standardize_dtype(model(x).dtype) == policy.removeprefix("mixed_")
+    same_as_plain(name, wrapper, x, atol=2e-3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].dtype_policy.name == loaded.layers[-1].layer.dtype_policy.name == policy
+    np.testing.assert_array_equal(array(loaded(x)), array(model(x)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains(policy):
+    model, x = student("dense", dtype=policy), inputs_of("dense")
+    before = [array(v) for _, v in kernels(model.layers[-1].layer)]
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse")
+    model.fit(x, np.ones((BATCH, 4)), verbose=0)
+    after = [array(v) for _, v in kernels(model.layers[-1].layer)]
+    assert all((a != b).any() and np.isfinite(b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_regularizers_see_the_latent_kernel():
+    model = student("dense", kernel_regularizer=keras.regularizers.L1(0.1))
+    kernel = array(model.layers[-1].layer.kernel)
+    ((_, tensor),) = model.layers[-1].quantized_tensors("inner")
+    assert abs(kernel).sum() != pytest.approx(abs(tensor.values()).sum(), rel=1e-4)
+    assert [float(loss) for loss in model.losses] == [pytest.approx(0.1 * abs(kernel).sum(), rel=1e-5)]
+
+
+def test_a_learned_regularizer_trains_and_is_saved(tmp_path):
+    model, x = student("dense", kernel_regularizer=R2Margin(0.5, margin=1.0)), inputs_of("dense")
+    margin = model.layers[-1].layer.kernel_regularizer.margin
+    start = float(array(margin))
+    model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    model.fit(x, np.ones((BATCH, 4)), verbose=0)
+    assert float(array(margin)) != start
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert array(loaded.layers[-1].layer.kernel_regularizer.margin) == array(margin)
+    loaded.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
+    loaded.fit(x, np.ones((BATCH, 4)), verbose=0)
+    assert array(loaded.layers[-1].layer.kernel_regularizer.margin) != array(margin)
+
+
+@pytest.mark.parametrize("weighted", [0.25, 0.0])
+def test_activity_losses_survive(weighted):
+    model, x = student("dense", STILL, activity_regularizer=keras.regularizers.L2(weighted)), inputs_of("dense")
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    outputs = array(model(x))
+    loss = model.evaluate(x, outputs, batch_size=BATCH, verbose=0)
+    assert loss == pytest.approx(weighted * (outputs**2).sum() / BATCH, rel=1e-4, abs=1e-8)
+    history = model.fit(x, outputs, batch_size=BATCH, verbose=0).history["loss"][0]
+    assert history == pytest.approx(loss, rel=1e-4, abs=1e-8)
+
+
+def test_inner_statistics_are_updated_in_training_only():
+    model, x = student("composite", STILL), inputs_of("composite")
+    block = model.layers[-1].layer
+    ((_, tensor),) = model.layers[-1].quantized_tensors("inner")
+    hidden = x @ tensor.values()
+    model(x, training=False)
+    model.predict(x, verbose=0)
+    assert not array(block.norm.moving_mean).any()
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    model.fit(x, np.zeros((BATCH, 5)), batch_size=BATCH, epochs=2, verbose=0)
+    np.testing.assert_allclose(array(block.norm.moving_mean), 0.75 * hidden.mean(axis=0), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(array(block.norm.moving_variance), 0.25 + 0.75 * hidden.var(axis=0), rtol=1e-3)
+
+
+def test_seeds_move_on():
+    model, x = student("composite"), inputs_of("composite")
+    state = model.layers[-1].layer.drop.seed_generator.state
+    before = np.array(ops.convert_to_numpy(state))
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    model.fit(x, np.zeros((BATCH, 5)), batch_size=BATCH, verbose=0)
+    assert (ops.convert_to_numpy(state) != before).any()
+
+
+def test_states_pass_through_recurrent_layers(tmp_path):
+    x = keras.Input((5, 3))
+    _, *states = FakeQuantize(layers.LSTM(4, return_state=True, name="encoder"), SPEC)(x)
+    y = FakeQuantize(layers.LSTM(4, return_sequences=True, name="decoder"), SPEC)(x, initial_state=states)
+    model = keras.Model(x, y)
+    data = RNG.normal(size=(BATCH, 5, 3)).astype("float32")
+    unstarted = array(model.layers[-1](data))
+    assert abs(array(model(data)) - unstarted).max() > 1e-4
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(keras.models.load_model(tmp_path / "model.keras")(data)), array(model(data)))
+
+
+def test_a_layer_called_twice_has_one_kernel():
+    wrapper, x = FakeQuantize(layers.Dense(6), SPEC), keras.Input((6,))
+    model = keras.Model(x, wrapper(wrapper(x)))
+    data = inputs_of("dense")
+    ((_, tensor),) = wrapper.quantized_tensors("inner")
+    np.testing.assert_allclose(array(model(data)), data @ tensor.values() @ tensor.values(), rtol=1e-4, atol=1e-5)
+    assert len(model.trainable_weights) == 2
+
+
+def test_specs_by_name_leave_the_rest_float():
+    eight = QuantSpec(num_bits=8, range="min_max")
+    layer = layers.LSTM(4, name="inner")
+    wrapper = FakeQuantize(layer, {"lstm_cell/recurrent_kernel": eight})
+    x = RNG.normal(size=(BATCH, 5, 3)).astype("float32")
+    wrapper(x)
+    assert [(name, t.spec) for name, t in wrapper.quantized_tensors("")] == [("lstm_cell/recurrent_kernel", eight)]
+    plain, values = quantized(wrapper)
+    plain(x)
+    fill(plain, wrapper, {"lstm_cell/kernel": array(layer.cell.kernel), **values})
+    np.testing.assert_allclose(array(wrapper(x)), array(plain(x)), atol=1e-6)
+
+
+@pytest.mark.parametrize("specs", [SPEC, {"kernel": SPEC}])
+def test_config_round_trip(specs):
+    wrapper = FakeQuantize(layers.Dense(4, name="head"), specs)
+    config = json.loads(json.dumps(wrapper.get_config()))
+    again = FakeQuantize.from_config(config)
+    assert again.name == "head" and again.specs == specs and again.get_config() == wrapper.get_config()
+
+
+def test_a_built_layer_is_wrapped_with_its_weights():
+    layer = layers.Dense(4)
+    layer.build((None, 6))
+    wrapper = FakeQuantize(layer, QuantSpec(num_bits=8))
+    assert wrapper.built
+    x = inputs_of("dense")
+    np.testing.assert_allclose(array(wrapper(x)), array(layer(x)), atol=0.05)
+
+
+def test_a_frozen_wrapper_stays_as_it_is():
+    model, x = student("dense"), inputs_of("dense")
+    model.layers[-1].trainable = False
+    outputs = array(model(x))
+    assert model.trainable_weights == []
+    np.testing.assert_array_equal(array(model(x, training=True)), outputs)
+
+
+def test_nan_weights_are_named():
+    wrapper = FakeQuantize(layers.Dense(4), SPEC)
+    wrapper(inputs_of("dense"))
+    wrapper.layer.kernel.assign(np.full((6, 4), np.nan))
+    with pytest.raises(ValueError, match="stem/kernel has 24 NaN or infinite values of 24"):
+        wrapper.quantized_tensors("stem")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: FakeQuantize(layers.Dense(4), "4 bits"), TypeError, "`specs`.*QuantSpec"),
+        (lambda: FakeQuantize(layers.Dense(4), {"kernel": 4}), TypeError, "`specs`.*QuantSpec"),
+        (lambda: FakeQuantize("dense", SPEC), TypeError, "`layer`.*'dense'"),
+        (lambda: FakeQuantize(keras.Sequential([layers.Dense(4)]), SPEC), TypeError, "r2keras.prepare"),
+        (lambda: FakeQuantize(FakeQuantize(layers.Dense(4), SPEC), SPEC), TypeError, "not wrapped yet"),
+        (lambda: FakeQuantize(layers.Dense(4, name="head"), {"bias": SPEC})(np.ones((1, 6))), ValueError, "'head'.*bias"),
+    ],
+)
+def test_bad_arguments_are_refused(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+@pytest.mark.parametrize("symbolic", [True, False])
+def test_a_layer_that_writes_its_own_kernel_is_refused_by_name(symbolic):
+    wrapper = FakeQuantize(layers.SpectralNormalization(layers.Dense(4), name="spectral"), SPEC)
+    with pytest.raises(ValueError, match=r"'spectral' \(SpectralNormalization\) writes to its own weight"):
+        wrapper(keras.Input((6,)) if symbolic else inputs_of("dense"))
