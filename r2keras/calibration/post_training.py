@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import tree
 
 from r2keras import compress
 from r2keras._errors import invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import as_inputs, batches
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
 
@@ -93,6 +92,6 @@ def _outputs(model: keras.Model, data: list[list[np.ndarray]]) -> list[np.ndarra
     """Returns the outputs of a model on all batches, flattened."""
     found = []
     for batch in data:
-        outputs = model.predict_on_batch(tree.pack_sequence_as(model.input, batch))
-        found += [np.asarray(output, np.float32) for output in tree.flatten(outputs)]
+        outputs = model.predict_on_batch(as_inputs(model, batch))
+        found += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
     return found
