@@ -57,7 +57,11 @@ def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
     return list(zip(names, layer.weights, strict=True))
 
 
-def rebuild(model: keras.Model, replace: Callable[[str, keras.Layer], keras.Layer | None]) -> keras.Model:
+def rebuild(
+    model: keras.Model,
+    replace: Callable[[str, keras.Layer], keras.Layer | None],
+    objects: dict[str, object] | None = None,
+) -> keras.Model:
     """Returns a copy of a model with some layers replaced and every weight carried over.
 
     Args:
@@ -65,6 +69,7 @@ def rebuild(model: keras.Model, replace: Callable[[str, keras.Layer], keras.Laye
         replace: called with `(path, layer)` for every layer that is not itself a model. Returns a new, unbuilt layer
             to stand in its place, or None for a plain copy. A new layer that has a `layer` attribute of the old
             layer's class counts as a wrapper around it.
+        objects: classes and functions by name that nobody registered and that the new layers' configs mention.
 
     Returns:
         A model of the same class, with the same names, compiled like `model` if that was compiled (fresh optimizer).
@@ -81,7 +86,8 @@ def rebuild(model: keras.Model, replace: Callable[[str, keras.Layer], keras.Laye
         new_layers[id(layer)] = new or _plain_copy(layer)
         return new_layers[id(layer)]
 
-    with keras.saving.custom_object_scope(_own_objects(model)):
+    # One scope: an inner one would hide the names of an outer one.
+    with keras.saving.custom_object_scope({**_own_objects(model), **(objects or {})}):
         copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for path, layer in leaf_layers(model):
         if layer.weights:

@@ -66,7 +66,7 @@ BAD = {
     "no batches": ([], ValueError, "at least one sample"),
     "nan": (NAN, ValueError, "NaN or infinite"),
     "nan in a batch": ([X, NAN], ValueError, "NaN or infinite"),
-    "infinite": (X * np.inf, ValueError, "NaN or infinite"),
+    "infinite": (X + np.inf, ValueError, "NaN or infinite"),
     "too wide": (np.zeros((3, 5)), ValueError, r"\(samples, 4\), without labels.*\(3, 5\)"),
     "one sample": (X[0], ValueError, r"\(samples, 4\).*\(4,\)"),
     "a number": (np.float32(1.0), ValueError, r"\(samples, 4\).*\(\)"),
