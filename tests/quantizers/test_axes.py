@@ -36,7 +36,10 @@ TABLE = {
         (None, 5, 5, 5, 6),
         {"kernel": ((2, 2, 2, 4, 6), (1, 1, 1, 4, 1), (1, 1, 1, 4, 3))},
     ),
-    layers.DepthwiseConv1D(3, depth_multiplier=2, **DEPTHWISE): ((None, 9, 6), {"kernel": ((3, 6, 2), (1, 6, 2), None)}),
+    layers.DepthwiseConv1D(3, depth_multiplier=2, **DEPTHWISE): (
+        (None, 9, 6),
+        {"kernel": ((3, 6, 2), (1, 6, 2), None)},
+    ),
     layers.DepthwiseConv2D(3, **DEPTHWISE): ((None, 9, 9, 6), {"kernel": ((3, 3, 6, 1), (1, 1, 6, 1), None)}),
     layers.SeparableConv1D(4, 3, **SEPARABLE): (
         (None, 9, 6),
@@ -54,8 +57,14 @@ TABLE = {
     ),
     layers.Embedding(20, 6, "zeros"): ((None, 7), {"embeddings": ((20, 6), (20, 1), (20, 3))}),
     layers.EinsumDense("abc,cd->abd", (None, 4), **ZEROS): ((None, 5, 6), {"kernel": ((6, 4), (1, 4), (3, 4))}),
-    layers.EinsumDense("abc,cde->abde", (None, 3, 4), **ZEROS): ((None, 5, 6), {"kernel": ((6, 3, 4), (1, 3, 4), (3, 3, 4))}),
-    layers.EinsumDense("abcd,cde->abe", (None, 4), **ZEROS): ((None, 5, 3, 6), {"kernel": ((3, 6, 4), (1, 1, 4), (1, 3, 4))}),
+    layers.EinsumDense("abc,cde->abde", (None, 3, 4), **ZEROS): (
+        (None, 5, 6),
+        {"kernel": ((6, 3, 4), (1, 3, 4), (3, 3, 4))},
+    ),
+    layers.EinsumDense("abcd,cde->abe", (None, 4), **ZEROS): (
+        (None, 5, 3, 6),
+        {"kernel": ((3, 6, 4), (1, 1, 4), (1, 3, 4))},
+    ),
     layers.EinsumDense("...x,xy->...y", (4,), **ZEROS): ((None, 6), {"kernel": ((6, 4), (1, 4), (3, 4))}),
     layers.EinsumDense("ab,cb->ac", 4, **ZEROS): ((None, 6), {"kernel": ((4, 6), (4, 1), (4, 3))}),
     layers.LSTM(4, **RECURRENT): (
@@ -93,7 +102,10 @@ TABLE = {
         },
     ),
     layers.TimeDistributed(layers.Dense(4, **ZEROS)): ((None, 5, 6), {"kernel": ((6, 4), (1, 4), (3, 4))}),
-    layers.TimeDistributed(layers.DepthwiseConv1D(3, **DEPTHWISE)): ((None, 5, 9, 6), {"kernel": ((3, 6, 1), (1, 6, 1), None)}),
+    layers.TimeDistributed(layers.DepthwiseConv1D(3, **DEPTHWISE)): (
+        (None, 5, 9, 6),
+        {"kernel": ((3, 6, 1), (1, 6, 1), None)},
+    ),
     layers.PReLU(): ((None, 5, 6), {}),
     layers.LayerNormalization(axis=(1, 2)): ((None, 5, 6), {}),
     layers.BatchNormalization(): ((None, 6), {}),
