@@ -88,7 +88,7 @@ def call(layer, name, x, **options):
 
 def symbolic_input(name):
     shape = LAYERS[name][1]
-    return keras.Input((5,), dtype="int32", name=name) if shape is None else keras.Input(shape, name=name)
+    return keras.Input((5,), dtype="int32") if shape is None else keras.Input(shape)
 
 
 def student(name, spec=SPEC, **options):
