@@ -53,7 +53,8 @@ def on_grid(x, scale, zero_point, quant_min, quant_max):
     >>> ops.convert_to_numpy(on_grid(ops.convert_to_tensor([-9.0, 0.4, 0.8]), 0.5, -2.0, -2, 1)).tolist()
     [0.0, 0.5, 1.0]
     """
-    return scale * (ops.clip(ops.round(x / scale + zero_point), quant_min, quant_max) - zero_point)
+    # Times the reciprocal, which is what compilers and the LiteRT converter make of a division by a constant.
+    return scale * (ops.clip(ops.round(x * (1.0 / scale) + zero_point), quant_min, quant_max) - zero_point)
 
 
 def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, share=1.0):
@@ -96,7 +97,7 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
 
         def backward(upstream):
             upstream = ops.cast(upstream, "float32")
-            steps = ops.cast(x, "float32") / scale + zero_point
+            steps = ops.cast(x, "float32") * (1.0 / scale) + zero_point
             below, above = (ops.cast(mask, "float32") for mask in (steps < quant_min, steps > quant_max))
             inside = 1.0 - below - above
             unit = (steps - quant_min) / num_steps
