@@ -65,8 +65,10 @@ def calibrate(
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
     student = compress.prepare(model, recipe, input_bits=input_bits)
-    data = None if data is None else list(batches(model, data, batch_size))
-    if batch_norm != "keep" and norms.batch_norms(student):
+    repair = batch_norm != "keep" and bool(norms.batch_norms(student))
+    if data is not None and (repair or compress.quantizers_of(student)):
+        data = list(batches(model, data, batch_size))
+    if repair:
         if data is None:
             raise ValueError(
                 invalid("data", "inputs to re-estimate batch norm with", None, "Pass inputs, or batch_norm='keep'")
