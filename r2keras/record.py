@@ -212,6 +212,7 @@ class CompressionRecord:
         kept_float: kernels that stay float, each with the reason.
         num_values: scalars in the whole model, compressed or not (biases and statistics too).
         model_name: the model's name.
+        notes: remarks on single kernels by name: how a calibration step fared with them.
 
     Example:
 
@@ -227,6 +228,7 @@ class CompressionRecord:
     kept_float: dict[str, str]
     num_values: int
     model_name: str
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one `.npz`: arrays, and the rest as JSON; no pickle; whole or not at all.
@@ -246,6 +248,7 @@ class CompressionRecord:
             "model_name": self.model_name,
             "num_values": self.num_values,
             "kept_float": self.kept_float,
+            "notes": self.notes,
             "tensors": {name: tensor.to_dict() for name, tensor in self.tensors.items()},
         }
         buffer = io.BytesIO()
@@ -282,7 +285,9 @@ class CompressionRecord:
             name: QuantizedTensor.from_parts(name, part, _arrays_of(name, arrays))
             for name, part in config["tensors"].items()
         }
-        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"])
+        # Records written before there were notes have none.
+        notes = config.get("notes", {})
+        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"], notes)
 
 
 def _arrays_of(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,6 +1,9 @@
-"""Post-training quantization: the recipe of `prepare`, without labels and without `fit`."""
+"""Post-training quantization: the recipe of `prepare`, without labels and without `fit`; each step usable alone."""
 
+from r2keras.calibration.adaround import adaround
 from r2keras.calibration.batch_norm import reestimate_batch_norm
+from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.post_training import calibrate
+from r2keras.calibration.rounding import AdaRoundOptions
 
-__all__ = ["calibrate", "reestimate_batch_norm"]
+__all__ = ["AdaRoundOptions", "adaround", "calibrate", "fold_batch_norm", "reestimate_batch_norm"]

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
-from keras import tree
 
 from r2keras import _model
 from r2keras._errors import invalid
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import batches, packed
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
 
@@ -88,7 +87,7 @@ def measure(model: keras.Model, data: Iterable[list[np.ndarray]]) -> Statistics:
         for layer in measured:
             # Running averages with this momentum are the plain average of all batches so far.
             layer.momentum = place / (place + 1)
-        probe(tree.pack_sequence_as(probe.input, batch), training=False)
+        probe(packed(probe, batch), training=False)
     return statistics(probe)
 
 

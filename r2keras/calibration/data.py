@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+from keras import tree
 
 from r2keras._errors import invalid
 
@@ -42,6 +43,18 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
         raise ValueError(invalid("data", "at least one sample", "no samples", "Pass a few hundred training inputs"))
 
 
+def packed(model: keras.Model, batch: list[np.ndarray]):
+    """Returns a batch in the structure that a model is called with.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> packed(model, [np.zeros((5, 3))]).shape
+    (5, 3)
+    """
+    return batch[0] if isinstance(model, keras.Sequential) else tree.pack_sequence_as(model.input, batch)
+
+
 def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarray]]:
     """Splits arrays into batches, or passes an iterable's batches on."""
     arrays = _as_arrays(model, data)
@@ -49,7 +62,7 @@ def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarr
         if not hasattr(data, "__iter__"):
             raise TypeError(invalid("data", "an array, a list of arrays, or an iterable of batches", type(data)))
         for batch in data:
-            yield _as_arrays(model, batch) or [np.asarray(batch)]
+            yield _as_arrays(model, batch) or [_as_array(model, batch)]
         return
     order = np.random.default_rng(0).permutation(len(arrays[0]))
     for start in range(0, len(order), batch_size):
@@ -63,6 +76,16 @@ def _as_arrays(model: keras.Model, data) -> list[np.ndarray] | None:
             return [np.asarray(x) for x in data]
         return None
     return [np.asarray(data)] if hasattr(data, "shape") else None
+
+
+def _as_array(model: keras.Model, batch) -> np.ndarray:
+    """Returns a batch that is no array as one, or raises."""
+    if isinstance(batch, (tuple, list, dict)) and any(hasattr(part, "shape") for part in tree.flatten(batch)):
+        raise ValueError(
+            f"The batches of the data have {len(batch)} parts. Expected {len(model.inputs)}, one an input, without "
+            "labels. Leave the labels out: data.map(lambda x, y: x) for a tf.data.Dataset."
+        )
+    return np.asarray(batch)
 
 
 def _check_batch(model: keras.Model, batch: list[np.ndarray]) -> None:

@@ -9,7 +9,7 @@ from keras import tree
 from r2keras import compress
 from r2keras._errors import invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import batches, packed
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
 
@@ -93,6 +93,6 @@ def _outputs(model: keras.Model, data: list[list[np.ndarray]]) -> list[np.ndarra
     """Returns the outputs of a model on all batches, flattened."""
     found = []
     for batch in data:
-        outputs = model.predict_on_batch(tree.pack_sequence_as(model.input, batch))
+        outputs = model.predict_on_batch(packed(model, batch))
         found += [np.asarray(output, np.float32) for output in tree.flatten(outputs)]
     return found
