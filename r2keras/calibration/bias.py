@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from r2keras import _model
-from r2keras.calibration import linear
+from r2keras.calibration import graph, linear
 from r2keras.calibration.data import batches
 from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.taps import Tapped
@@ -63,7 +63,8 @@ def correct_bias(
     Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix B.
     """
     paths = _changed(model, small)
-    result = _model.rebuild(small, lambda path, layer: _with_bias(layer) if path in paths else None)
+    result, copies = graph.rebuild_without(small, lambda path, layer: _with_bias(layer) if path in paths else None)
+    graph.copy_weights(small, copies)
     found = dict(_model.leaf_layers(result))
     if data is not None:
         biases = _measured(model, result, paths, list(batches(model, data, batch_size)))

@@ -44,9 +44,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         return type(layer).from_config({**layer.get_config(), "use_bias": True}) if path in pairs else None
 
     folded, copies = graph.rebuild_without(model, with_bias, set(pairs.values()))
-    for path, layer in layers.items():
-        if layer.weights and path not in pairs.values():
-            _model.transfer(path, layer, copies[path])
+    graph.copy_weights(model, {path: copy for path, copy in copies.items() if path not in pairs.values()})
     for path, norm in pairs.items():
         _fold(path, copies[path], layers[norm])
     return folded

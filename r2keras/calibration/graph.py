@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import keras
 
@@ -61,7 +61,7 @@ def nodes(model: keras.Model) -> dict[str, Node]:
 
 
 def rebuild_without(
-    model: keras.Model, replace: Callable[[str, keras.Layer], keras.Layer | None], dropped: set[str]
+    model: keras.Model, replace: Callable[[str, keras.Layer], keras.Layer | None], dropped: Container[str] = ()
 ) -> tuple[keras.Model, dict[str, keras.Layer]]:
     """Returns a copy of a model in which some layers are replaced and some are gone; no weight is carried over.
 
@@ -93,6 +93,19 @@ def rebuild_without(
     return result, {paths[key]: layer for key, layer in made.items() if key in paths}
 
 
+def copy_weights(model: keras.Model, copies: dict[str, keras.Layer]) -> None:
+    """Carries the weights of a model over to the layers of `rebuild_without`, of which some got a bias."""
+    for path, layer in _model.leaf_layers(model):
+        if path not in copies or not layer.weights:
+            continue
+        if len(layer.weights) == len(copies[path].weights):
+            _model.transfer(path, layer, copies[path])
+        else:
+            targets = dict(_model.kernels(copies[path]))
+            for name, variable in _model.kernels(layer):
+                targets[name].assign(keras.ops.convert_to_numpy(variable))
+
+
 class _Gone(keras.layers.Layer):
     """Stands for a layer that the copy leaves out."""
 
@@ -102,7 +115,7 @@ def _call(layer: keras.Layer, *args, **kwargs):
     return args[0] if isinstance(layer, _Gone) else layer(*args, **kwargs)
 
 
-def _cloned(paths: dict, layer: keras.Layer, replace: Callable, dropped: set[str]) -> keras.Layer:
+def _cloned(paths: dict, layer: keras.Layer, replace: Callable, dropped: Container[str]) -> keras.Layer:
     """Returns a layer's stand-in in the copy."""
     path = paths.get(id(layer))
     if path in dropped:
