@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from r2keras._errors import invalid, invalid_choice
 
 METHODS = ("ste",)
-RANGES = ("min_max", "mse")
+RANGES = ("min_max", "mse", "percentile")
 GRANULARITIES = ("per_tensor", "per_channel", "per_group")
 LEVELS = ("mid_tread", "mid_rise")
 
@@ -31,7 +31,8 @@ class QuantSpec:
     Args:
         num_bits: bits a weight, 1 to 8.
         method: how training sees the rounding: `"ste"`, the straight-through estimator.
-        range: how the scale is chosen: `"min_max"` covers every weight, `"mse"` minimises the squared error.
+        range: how the scale is chosen: `"min_max"` covers every weight, `"mse"` minimises the squared error,
+            `"percentile"` covers all but the outermost weights.
         granularity: who shares a scale: `"per_tensor"`, `"per_channel"` or `"per_group"`.
         group_size: weights a group along the input axis; needed by, and only by, `"per_group"`.
         channel_axis: the axis that KEEPS its own scale under `"per_channel"` (negative counts from the end);
@@ -40,6 +41,8 @@ class QuantSpec:
             maximum, always holds zero, and has `levels="mid_tread"`.
         narrow_range: whether a mid-tread symmetric grid leaves out its lowest code; None means True there.
         levels: `"mid_tread"` or `"mid_rise"`; None means mid-rise at 1 and 2 bits if symmetric, else mid-tread.
+        percentile: with `range="percentile"`, and only then, the percentage of the weights that share a scale to cover,
+            above 50 and up to 100; None means 99.9 there.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -65,6 +68,7 @@ class QuantSpec:
     symmetric: bool = True
     narrow_range: bool | None = None
     levels: str | None = None
+    percentile: float | None = None
 
     kind: ClassVar[str] = "quantize"
 
@@ -74,6 +78,7 @@ class QuantSpec:
         self._resolve_defaults()
         self._check_granularity()
         self._check_grid()
+        self._check_percentile()
 
     def _resolve_defaults(self) -> None:
         """Writes out `levels` and `narrow_range`, so that equal grids are equal specs."""
@@ -82,6 +87,8 @@ class QuantSpec:
             object.__setattr__(self, "levels", "mid_rise" if rise else "mid_tread")
         if self.narrow_range is None:
             object.__setattr__(self, "narrow_range", self.symmetric and self.levels == "mid_tread")
+        if self.percentile is None and self.range == "percentile":
+            object.__setattr__(self, "percentile", 99.9)
 
     def _check_granularity(self) -> None:
         if self.granularity == "per_group":
@@ -140,6 +147,24 @@ class QuantSpec:
                     "One bit has two levels, and neither is zero",
                 )
             )
+
+    def _check_percentile(self) -> None:
+        if self.percentile is None:
+            return
+        if self.range != "percentile":
+            raise ValueError(
+                invalid(
+                    "percentile",
+                    f"None with range={self.range!r}",
+                    self.percentile,
+                    "Pass range='percentile' to leave out the outermost weights",
+                )
+            )
+        if isinstance(self.percentile, bool) or not isinstance(self.percentile, (int, float)):
+            raise TypeError(invalid("percentile", "a number above 50 and up to 100", self.percentile))
+        if not 50 < self.percentile <= 100:
+            raise ValueError(invalid("percentile", "a number above 50 and up to 100", self.percentile))
+        object.__setattr__(self, "percentile", float(self.percentile))
 
     @property
     def quant_min(self) -> int:

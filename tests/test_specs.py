@@ -53,6 +53,13 @@ BAD_VALUES = [
     ({"levels": "mid_rise", "narrow_range": True}, ValueError, "narrow_range"),
     ({"symmetric": False, "narrow_range": True}, ValueError, "narrow_range"),
     ({"num_bits": 1, "levels": "mid_tread"}, ValueError, "mid_rise"),
+    ({"percentile": 99.0}, ValueError, "range='percentile'"),
+    ({"range": "percentile", "percentile": 50}, ValueError, "above 50"),
+    ({"range": "percentile", "percentile": 101.0}, ValueError, "up to 100"),
+    ({"range": "percentile", "percentile": float("nan")}, ValueError, "up to 100"),
+    ({"range": "percentile", "percentile": "99"}, TypeError, "percentile"),
+    ({"range": "percentile", "percentile": True}, TypeError, "percentile"),
+    ({"range": "percentil"}, ValueError, "Did you mean 'percentile'"),
 ]
 
 
@@ -117,3 +124,9 @@ def test_unknown_key_is_named_with_the_nearest():
 def test_kinds_are_known_by_name():
     assert SPEC_KINDS["quantize"] is QuantSpec
     assert all(spec.kind == kind for kind, spec in SPEC_KINDS.items())
+
+
+def test_percentile_has_its_default_only_where_it_means_something():
+    assert QuantSpec(range="percentile").percentile == 99.9
+    assert QuantSpec(range="percentile", percentile=99) == QuantSpec(range="percentile", percentile=99.0)
+    assert QuantSpec().percentile is None

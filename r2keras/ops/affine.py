@@ -210,6 +210,41 @@ def asymmetric_range(x, shape, quant_min, quant_max):
     return scale, ops.clip(ops.round(quant_min - low / scale), quant_min, quant_max)
 
 
+def percentile_clip(x, shape, percentile, symmetric=True):
+    """Returns a tensor with the outermost values of every block moved to where the given percentage of them ends.
+
+    Symmetric: `clip(x, -c, c)` with `c` the percentile of `|x|`. Asymmetric: clipped between the `100 - percentile`-th
+    and the `percentile`-th percentile of `x`. Between two values percentiles are interpolated linearly.
+
+    Args:
+        x: float tensor.
+        shape: the scale's shape, which says what the blocks are.
+        percentile: above 50 and up to 100.
+        symmetric: whether one limit serves both sides.
+
+    Returns:
+        float32 tensor of `x`'s shape; its min-max range is the percentile range of `x`.
+
+    Example:
+
+    >>> ops.convert_to_numpy(percentile_clip(ops.convert_to_tensor([-9.0, 1.0, 2.0]), (1,), 75)).tolist()
+    [-5.5, 1.0, 2.0]
+
+    Source: Wu et al., arXiv 2004.09602, section 3.3.
+    """
+    x = ops.cast(x, "float32")
+    if symmetric:
+        limit = expand(reduce(_quantile(percentile), ops.abs(x), shape), x.shape)
+        return ops.clip(x, -limit, limit)
+    low, high = (expand(reduce(_quantile(p), x, shape), x.shape) for p in (100 - percentile, percentile))
+    return ops.clip(x, low, high)
+
+
+def _quantile(percentile):
+    """Returns the reduction to a percentile."""
+    return lambda x, axis: ops.quantile(x, percentile / 100, axis=axis)
+
+
 def refine_scale(x, scale, zero_point, quant_min, quant_max):
     """Returns the least-squares scale for the codes that `scale` gives: one descent step on the squared error.
 

@@ -16,8 +16,8 @@ class AffineQuantizer(keras.layers.Layer):
     Forward: `scale * (clip(round(w / scale + zero_point), quant_min, quant_max) - zero_point)`.
     Gradient: `dy/dw = 1` inside the clip range, 0 outside; none to the scale.
 
-    With `range="min_max"` the scale is computed from the weight at every step. With `range="mse"` it is a
-    non-trainable variable: `initialize` searches it, and every training step moves it by one least-squares round
+    With `range="min_max"` or `"percentile"` the scale is computed from the weight at every step. With `range="mse"` it
+    is a non-trainable variable: `initialize` searches it, and every training step moves it by one least-squares round
     (`ops.affine.refine_scale`), so that it follows the weight at the cost of one multiplication. It stays where it is
     while the quantizer is frozen (`trainable=False`).
 
@@ -45,7 +45,7 @@ class AffineQuantizer(keras.layers.Layer):
         self.built = True
 
     def initialize(self, weight, *, search: bool = True) -> None:
-        """Sets the stored scale and zero point from a weight; nothing is stored with `range="min_max"`.
+        """Sets the stored scale and zero point from a weight; only `range="mse"` stores them.
 
         Args:
             weight: float tensor of `shape`.
@@ -95,6 +95,8 @@ class AffineQuantizer(keras.layers.Layer):
         return affine.mse_range(weight, self.scale_shape, *self.limits, self.offset, self.spec.symmetric)
 
     def _min_max(self, weight):
+        if self.spec.range == "percentile":
+            weight = affine.percentile_clip(weight, self.scale_shape, self.spec.percentile, self.spec.symmetric)
         if not self.spec.symmetric:
             return affine.asymmetric_range(weight, self.scale_shape, *self.limits)
         scale = affine.symmetric_scale(weight, self.scale_shape, *self.limits, self.offset)
