@@ -108,23 +108,13 @@ def _measured(model: keras.Model, small: keras.Model, paths: list[str], data: li
     """Measures the output means of both models and corrects layer after layer."""
     paths = [path for path in paths if dict(_model.leaf_layers(small))[path].bias is not None]
     floats, quantized = Tapped(model, paths), Tapped(small, paths)
-    biases = {}
+    wanted, biases = floats.output_means(paths, floats.model, data), {}
     for path in paths:
         bias = quantized.layer(path).bias
-        shift = _output_mean(quantized, path, data) - _output_mean(floats, path, data)
+        shift = quantized.output_means([path], quantized.until(path), data)[path] - wanted[path]
         biases[path] = (_model.to_numpy(bias) - _bias_shaped(quantized.layer(path), shift)).astype(np.float32)
         bias.assign(biases[path])
     return biases
-
-
-def _output_mean(tapped: Tapped, path: str, data: list) -> np.ndarray:
-    """Returns the mean of a layer's outputs before the activation over the samples, all calls of the layer together."""
-    total, count, part = 0.0, 0, tapped.until(path)
-    for batch in data:
-        for _, outputs in tapped.listen(part, path, batch):
-            values = linear.numpy(outputs)
-            total, count = total + values.sum(axis=0, dtype=np.float64), count + len(values)
-    return np.asarray(total / count)
 
 
 def _bias_shaped(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from r2keras import _model
 from r2keras.calibration.data import packed
 from r2keras.calibration.graph import nodes
+from r2keras.calibration.linear import numpy
 
 
 class Tap(keras.layers.Layer):
@@ -65,6 +66,28 @@ class Tapped:
         inputs = self.model.inputs[0] if isinstance(self.model, keras.Sequential) else self.model.input
         return keras.Model(inputs, self.model.get_layer(path).output)
 
+    def output_means(self, paths: Iterable[str], part: keras.Model, data: list) -> dict[str, np.ndarray]:
+        """Runs all batches through a part of the copy once.
+
+        Args:
+            paths: tapped layers.
+            part: the whole copy (`model`), or what `until` returned.
+            data: batches, one array an input each.
+
+        Returns:
+            For each layer the mean over samples and calls of its outputs before the activation, float64.
+        """
+        totals = {path: _Mean() for path in paths}
+        for path, total in totals.items():
+            self.taps[path].listener = total
+        try:
+            for batch in data:
+                part(packed(self.model, batch), training=False)
+        finally:
+            for path in totals:
+                self.taps[path].listener = None
+        return {path: total.value() for path, total in totals.items()}
+
     def listen(self, part: keras.Model, path: str, batch: list[np.ndarray]) -> list[tuple]:
         """Runs a batch through a part of the copy.
 
@@ -83,3 +106,18 @@ class Tapped:
         finally:
             self.taps[path].listener = None
         return heard
+
+
+class _Mean:
+    """A listener that averages outputs."""
+
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def __call__(self, inputs, outputs) -> None:
+        values = numpy(outputs)
+        self.total, self.count = self.total + values.sum(axis=0, dtype=np.float64), self.count + len(values)
+
+    def value(self) -> np.ndarray:
+        """Returns the mean over samples."""
+        return np.asarray(self.total / self.count)

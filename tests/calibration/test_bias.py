@@ -22,7 +22,7 @@ def quantized(model: keras.Model, num_bits: int = 3) -> keras.Model:
 
 def mean_before(model: keras.Model, name: str, data: np.ndarray) -> np.ndarray:
     """The mean of the outputs of a layer, an output channel."""
-    values = outputs_of(keras.Model(model.inputs, model.get_layer(name).output), data)
+    values = outputs_of(keras.Model(model.inputs[0], model.get_layer(name).output), data)
     return values.reshape(-1, values.shape[-1]).mean(0)
 
 
