@@ -59,7 +59,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def machine() -> Row:
-    """Returns what a figure depends on: processor, cores, versions, date, load."""
+    """Returns what figures depend on: processor, cores, system, versions, date, and the load before the run."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -68,6 +68,13 @@ def machine() -> Row:
         "date": datetime.date.today().isoformat(),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def machine_line(about: Row) -> str:
+    """Returns the machine in words."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
+    place = f"{about['cpu']}, {about['cores']} cores, {about['system']}"
+    return f"{about['date']}: {place}; {versions}; load {about['load']} before the run."
 
 
 class Rows:

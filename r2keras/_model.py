@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import keras
 import numpy as np
+from keras import tree
 
 NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance", "mean", "variance")
 
@@ -76,10 +78,11 @@ def rebuild(model: keras.Model, replace: Callable[[str, keras.Layer], keras.Laye
 
     def clone(layer: keras.Layer) -> keras.Layer:
         new = replace(paths[id(layer)], layer) if id(layer) in paths else None
-        new_layers[id(layer)] = new or layer.__class__.from_config(layer.get_config())
+        new_layers[id(layer)] = new or _plain_copy(layer)
         return new_layers[id(layer)]
 
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    with keras.saving.custom_object_scope(_own_objects(model)):
+        copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for path, layer in leaf_layers(model):
         if layer.weights:
             transfer(path, layer, new_layers[id(layer)])
@@ -103,6 +106,9 @@ def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
         for value, variable in pairs:
             # Through NumPy: a shared JAX buffer would be donated, and so deleted, by the first step of either model.
             variable.assign(keras.ops.convert_to_numpy(value))
+    if isinstance(new, keras.layers.Normalization):
+        # It computes with copies of its weights.
+        new.finalize_state()
 
 
 def check_finite(path: str, values: np.ndarray) -> None:
@@ -168,6 +174,25 @@ def _is_kernel(variable: keras.Variable) -> bool:
     """Whether a weight is one that compression is for."""
     name = variable.path.rpartition("/")[2]
     return len(variable.shape) >= 2 and name not in NOT_KERNELS and keras.backend.is_float_dtype(variable.dtype)
+
+
+def _plain_copy(layer: keras.Layer) -> keras.Layer:
+    """Returns a new layer of the same config."""
+    if type(layer) is keras.layers.Lambda:
+        # Keras makes no function of a config, lest a file hide code in it; here the function itself is at hand.
+        options = {"mask": layer.mask, "arguments": layer.arguments, "dtype": layer.dtype_policy}
+        return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, name=layer.name, **options)
+    return layer.__class__.from_config(layer.get_config())
+
+
+def _own_objects(model: keras.Model) -> dict[str, object]:
+    """Returns the user's functions and classes in a model by name: Keras looks those up that nobody registered."""
+    parts = [part for _, layer in leaf_layers(model) for part in vars(layer).values() if inspect.isfunction(part)]
+    settings = model._compile_config.config if model.compiled else {}
+    for part in tree.flatten(dict(settings)):
+        parts.append(part if inspect.isfunction(part) else type(part))
+    own = [part for part in parts if part.__module__.partition(".")[0] not in ("builtins", "keras")]
+    return {part.__name__: part for part in own if part.__name__ != "<lambda>"}
 
 
 def _own_weights(layer: keras.Layer) -> list[keras.Variable]:

@@ -16,12 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A process in which TensorFlow is not installed, whatever this machine has.
 CODE = """
-import json, os, sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocker())
+import importlib.machinery, json, os, sys
+
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hidden = {"tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert"}
+        return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Finder
 
 import keras, numpy as np, r2keras
 

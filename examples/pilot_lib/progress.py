@@ -46,10 +46,10 @@ class Board:
     @contextlib.contextmanager
     def piece(self, kind: str, words: str) -> Iterator[None]:
         """Times one piece of work; it counts as done if nothing is raised."""
-        self._words, start = words, time.perf_counter()
+        self._kind, self._words, self._start = kind, words, time.perf_counter()
         self._bar.update(self._task, description=words)
         yield
-        self._seconds.setdefault(kind, []).append(time.perf_counter() - start)
+        self._seconds.setdefault(kind, []).append(time.perf_counter() - self._start)
         self._kinds.remove(kind)
         self._done += 1
         self._bar.update(self._task, completed=self._done, left=self.left())
@@ -57,20 +57,33 @@ class Board:
             total = self._done + len(self._kinds)
             self._console.print(f"[{self._done}/{total}] {words} ({self.left()})", markup=False, highlight=False)
 
-    def left(self) -> str:
-        """Returns the time left in words."""
+    def left(self, rest: float | None = None) -> str:
+        """Returns the time left in words.
+
+        Args:
+            rest: seconds that the current piece still takes; None if no piece is going on.
+        """
+        kinds = list(self._kinds)
+        if rest is not None:
+            kinds.remove(self._kind)
         every = [second for seconds in self._seconds.values() for second in seconds]
         if not every:
-            return ""
+            return "" if rest is None else f"{_words(rest)} left of this piece"
         mean = {kind: sum(seconds) / len(seconds) for kind, seconds in self._seconds.items()}
         overall = sum(every) / len(every)
-        seconds = round(sum(mean.get(kind, overall) for kind in self._kinds))
-        return f"{seconds // 60} min {seconds % 60:02d} s left" if seconds else "done"
+        seconds = (rest or 0.0) + sum(mean.get(kind, overall) for kind in kinds)
+        return f"{_words(seconds)} left" if self._kinds else "done"
 
     def epochs(self, total: int) -> keras.callbacks.Callback:
         """Returns a callback that moves the bar within the current piece."""
         return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._within(epoch + 1, total))
 
     def _within(self, epoch: int, total: int) -> None:
-        words = f"{self._words}, epoch {epoch}/{total}"
-        self._bar.update(self._task, description=words, completed=self._done + 0.95 * epoch / total)
+        spent = time.perf_counter() - self._start
+        words, left = f"{self._words}, epoch {epoch}/{total}", self.left(spent * (total - epoch) / epoch)
+        self._bar.update(self._task, description=words, completed=self._done + 0.95 * epoch / total, left=left)
+
+
+def _words(seconds: float) -> str:
+    """Returns a time in minutes and seconds."""
+    return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"

@@ -22,7 +22,7 @@ flags.DEFINE_string("dataset", "digits", f"One of {', '.join(DATASETS)}; digits 
 flags.DEFINE_string("data_dir", None, "Folder of the data set's .npz files; without it Keras downloads them.")
 flags.DEFINE_bool("raw_pixels", False, "Feed pixels 0 to 255 as they are, as ic_resnet8.h5 takes them.")
 flags.DEFINE_string("model", "cnn", "A net of r2keras.workloads.nets, or a .keras or .h5 file to start from.")
-flags.DEFINE_list("regularizers", ["none", "linf", "soft_min_max"], f"Any of {', '.join(REGULARIZERS)}.")
+flags.DEFINE_list("regularizers", ["none", "soft_min_max"], f"Any of {', '.join(REGULARIZERS)}.")
 flags.DEFINE_float("factor", None, "Strength of every regularizer but none; each has its own default.")
 flags.DEFINE_list("bits", ["8", "4", "2"], "Bits a weight, 1 to 8.")
 flags.DEFINE_integer("edge_bits", 8, "Bits of the first and last kernel where the others have under 4; 0: the same.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from r2keras import _model
 from r2keras._errors import invalid
-from r2keras.calibration.data import batches, packed
+from r2keras.calibration.data import as_inputs, batches
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
 
@@ -19,14 +19,15 @@ def reestimate_batch_norm(
 ) -> int:
     """Measures the statistics of every batch normalisation again, in place; nothing else changes.
 
-    The data go through the model once, each batch normalisation normalising with the batch's own statistics; the plain
-    averages over the batches are `mean` and `var`. Dropout stays off. Without `reference` they replace the moving
-    statistics: best where `data` are like the training data. With it, the same is measured on the float model
-    (`mean_f`, `var_f`), and only what quantization changed is carried over, so that data of another mixture do no harm:
-    `moving_mean += mean - mean_f`, `moving_variance *= var / var_f`.
+    The data go through the model once, each batch normalisation normalising with the batch's own statistics; the
+    plain averages over the batches are `mean` and `var`. Dropout stays off. Without `reference` they replace the
+    moving statistics: best where `data` are like the training data. With it, the same is measured on the float model
+    (`mean_f`, `var_f`), and only what quantization changed is carried over, so that data of another mixture do no
+    harm: `moving_mean += mean - mean_f`, `moving_variance *= var / var_f`.
 
     Args:
-        model: a built Functional or Sequential model; its `BatchNormalization` layers are changed.
+        model: a built Functional or Sequential model; its `BatchNormalization` layers are changed, those of nested
+            models too, but not those inside a composite custom layer.
         data: unlabelled inputs: an array, a list of arrays (one an input), or an iterable of batches. Batches of at
             least 64 samples give good variances.
         reference: the float model that `model` was made from; None replaces the statistics outright.
@@ -72,7 +73,7 @@ def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 
 def measure(model: keras.Model, data: Iterable[list[np.ndarray]]) -> Statistics:
-    """Returns mean and variance at each batch normalisation, averaged over the batches; the model stays as it is.
+    """Returns mean and variance at each batch normalisation, averaged over the samples; the model stays as it is.
 
     Args:
         model: a built Functional or Sequential model.
@@ -83,11 +84,12 @@ def measure(model: keras.Model, data: Iterable[list[np.ndarray]]) -> Statistics:
     """
     probe = _model.rebuild(model, _measuring)
     measured = batch_norms(probe)
-    for place, batch in enumerate(data):
+    for layer in measured:
+        layer.seen = 0
+    for batch in data:
         for layer in measured:
-            # Running averages with this momentum are the plain average of all batches so far.
-            layer.momentum = place / (place + 1)
-        probe(packed(probe, batch), training=False)
+            layer.samples = len(batch[0])
+        probe(as_inputs(probe, batch), training=False)
     return statistics(probe)
 
 
@@ -116,10 +118,20 @@ def set_statistics(model: keras.Model, values: Statistics) -> None:
 
 
 class MeasuredNormalization(keras.layers.BatchNormalization):
-    """A batch normalisation that measures in inference too, so that the layers around it stay in inference."""
+    """A batch normalisation that measures in inference too, so that the layers around it stay in inference.
+
+    Attributes:
+        samples: how many samples the next call has.
+        seen: how many it has measured; a layer that a model uses twice averages over both uses.
+    """
+
+    samples, seen = 1, 0
 
     def call(self, inputs, training=None, mask=None):
         """Normalises with the batch's statistics and updates the moving ones."""
+        # Running averages with this momentum are the average over all samples so far.
+        self.momentum = self.seen / (self.seen + self.samples)
+        self.seen += self.samples
         return super().call(inputs, training=True, mask=mask)
 
 

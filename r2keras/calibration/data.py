@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
-from keras import tree
 
 from r2keras._errors import invalid
 
@@ -25,7 +24,7 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
         Lists of arrays with equal first axes.
 
     Raises:
-        ValueError: no data, none left, NaN or infinite values, a shape that the model does not take.
+        ValueError: no data, none left, NaN or infinite values, labels, a shape that the model does not take.
         TypeError: `data` is nothing of the kind.
 
     Example:
@@ -34,6 +33,8 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
     >>> [len(batch[0]) for batch in batches(model, np.zeros((5, 3)), batch_size=4)]
     [4, 1]
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
     count = 0
     for batch in _stream(model, data, batch_size):
         _check_batch(model, batch)
@@ -43,27 +44,26 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
         raise ValueError(invalid("data", "at least one sample", "no samples", "Pass a few hundred training inputs"))
 
 
-def packed(model: keras.Model, batch: list[np.ndarray]):
-    """Returns a batch in the structure that a model is called with.
+def as_inputs(model: keras.Model, batch: list[np.ndarray]):
+    """Returns a batch in the structure that the model takes: an array, a list or a dict.
 
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> packed(model, [np.zeros((5, 3))]).shape
+    >>> as_inputs(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), [np.zeros((5, 3))]).shape
     (5, 3)
     """
-    return batch[0] if isinstance(model, keras.Sequential) else tree.pack_sequence_as(model.input, batch)
+    # A Sequential model has no `input` of its own before it has been called on data.
+    return batch[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, batch)
 
 
 def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarray]]:
     """Splits arrays into batches, or passes an iterable's batches on."""
     arrays = _as_arrays(model, data)
     if arrays is None:
-        if not hasattr(data, "__iter__"):
+        if isinstance(data, (str, bytes, dict)) or not hasattr(data, "__iter__"):
             raise TypeError(invalid("data", "an array, a list of arrays, or an iterable of batches", type(data)))
         for batch in data:
-            yield _as_arrays(model, batch) or [_as_array(model, batch)]
+            yield _as_arrays(model, batch) or [_one_array(model, batch)]
         return
+    _check_batch(model, arrays)
     order = np.random.default_rng(0).permutation(len(arrays[0]))
     for start in range(0, len(order), batch_size):
         yield [array[order[start : start + batch_size]] for array in arrays]
@@ -78,13 +78,12 @@ def _as_arrays(model: keras.Model, data) -> list[np.ndarray] | None:
     return [np.asarray(data)] if hasattr(data, "shape") else None
 
 
-def _as_array(model: keras.Model, batch) -> np.ndarray:
-    """Returns a batch that is no array as one, or raises."""
-    if isinstance(batch, (tuple, list, dict)) and any(hasattr(part, "shape") for part in tree.flatten(batch)):
-        raise ValueError(
-            f"The batches of the data have {len(batch)} parts. Expected {len(model.inputs)}, one an input, without "
-            "labels. Leave the labels out: data.map(lambda x, y: x) for a tf.data.Dataset."
-        )
+def _one_array(model: keras.Model, batch) -> np.ndarray:
+    """Returns a batch that is no list of arrays as one array: numbers in plain lists."""
+    if isinstance(batch, dict) or (isinstance(batch, (list, tuple)) and any(hasattr(part, "shape") for part in batch)):
+        expected = f"batches of one array an input ({len(model.inputs)}), without labels"
+        fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
+        raise ValueError(invalid("data", expected, f"a {type(batch).__name__} of {len(batch)}", fix))
     return np.asarray(batch)
 
 
@@ -100,3 +99,6 @@ def _check_batch(model: keras.Model, batch: list[np.ndarray]) -> None:
             )
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ValueError("The data have NaN or infinite values. Expected finite inputs. Clean them first.")
+    counts = [len(array) for array in batch]
+    if len(set(counts)) > 1:
+        raise ValueError(invalid("data", "as many samples for every input", counts))

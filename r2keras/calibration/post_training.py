@@ -7,14 +7,13 @@ import os
 
 import keras
 import numpy as np
-from keras import tree
 
 from r2keras import compress
 from r2keras._errors import invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.adaround import adaround
 from r2keras.calibration.bias import correct_bias
-from r2keras.calibration.data import batches, packed
+from r2keras.calibration.data import as_inputs, batches
 from r2keras.calibration.equalization import equalize_with_factors
 from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
@@ -149,6 +148,6 @@ def _outputs(model: keras.Model, data: list[list[np.ndarray]]) -> list[np.ndarra
     """Returns the outputs of a model on all batches, flattened."""
     found = []
     for batch in data:
-        outputs = model.predict_on_batch(packed(model, batch))
-        found += [np.asarray(output, np.float32) for output in tree.flatten(outputs)]
+        outputs = model.predict_on_batch(as_inputs(model, batch))
+        found += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
     return found

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras.calibration.data import packed
+from r2keras.calibration.data import as_inputs
 from r2keras.calibration.graph import nodes
 from r2keras.calibration.linear import numpy
 
@@ -82,7 +82,7 @@ class Tapped:
             self.taps[path].listener = total
         try:
             for batch in data:
-                part(packed(self.model, batch), training=False)
+                part(as_inputs(self.model, batch), training=False)
         finally:
             for path in totals:
                 self.taps[path].listener = None
@@ -102,7 +102,7 @@ class Tapped:
         heard: list[tuple] = []
         self.taps[path].listener = lambda inputs, outputs: heard.append((inputs, outputs))
         try:
-            part(packed(self.model, batch), training=False)
+            part(as_inputs(self.model, batch), training=False)
         finally:
             self.taps[path].listener = None
         return heard

@@ -26,6 +26,11 @@ class Latency:
     Args:
         median_ms: half of the runs were faster.
         p90_ms: nine in ten runs were faster.
+
+    Example:
+
+    >>> Latency(median_ms=0.25, p90_ms=0.4).median_ms
+    0.25
     """
 
     median_ms: float
@@ -77,12 +82,14 @@ class LiteRTModel:
         """Runs the file on data.
 
         Args:
-            x: array; list of arrays in the order of the inputs; or dict by input name. All of one length.
+            x: array; list of arrays in the order of the inputs; or dict by input name. All of one length. Floats for
+                an integer input are quantized with the scale and zero point that the file gives for it.
             batch_size: samples a run; a file with a fixed batch keeps its own.
             progress: whether to show a progress bar.
 
         Returns:
-            The output array, or a list of them in Keras' order if there are several.
+            The output array as the file gives it (integers from an integer file), or a list of them in Keras' order if
+            there are several.
 
         Raises:
             ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
@@ -137,7 +144,7 @@ class LiteRTModel:
         if len(lengths) > 1 or (0,) in lengths or [*map(len, expected)] != [array.ndim for array in arrays]:
             shapes = [array.shape for array in arrays]
             raise ValueError(invalid("x", f"arrays of one length with the shapes {expected} (-1 is any)", shapes))
-        return [a.astype(d["dtype"], copy=False) for a, d in zip(arrays, self._inputs, strict=True)]
+        return [_as_input(a, d) for a, d in zip(arrays, self._inputs, strict=True)]
 
     def _batch(self, batch_size: int) -> int:
         """Returns the batch size to use: the file's own if it is fixed."""
@@ -170,6 +177,15 @@ class LiteRTModel:
             expected = [tuple(int(size) for size in d["shape_signature"]) for d in self._inputs]
             raise ValueError(invalid("x", f"arrays with the shapes {expected} (-1 is any)", shapes)) from error
         self._shapes = shapes
+
+
+def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Returns an array in the type of an input, quantized if that is an integer one and the array is not."""
+    scale, zero_point = detail["quantization"]
+    if scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(detail["dtype"], np.integer):
+        limits = np.iinfo(detail["dtype"])
+        array = np.clip(np.round(array / scale + zero_point), limits.min, limits.max)
+    return array.astype(detail["dtype"], copy=False)
 
 
 def _signature_names(interpreter: Any, inputs: list[dict[str, Any]]) -> list[str]:

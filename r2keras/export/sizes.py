@@ -28,6 +28,12 @@ class TensorSize:
         packed_bytes: what codes, scales, zero points and half steps take in the file.
         ideal_bytes: `num_bits` times the number of weights, in bytes.
         note: what the user should know, or empty.
+
+    Example:
+
+    >>> row = TensorSize("head/kernel", (64, 10), 3, 4, 2560, 380, 240.0, "3-bit codes in a 4-bit container")
+    >>> row.float_bytes / row.packed_bytes > 6
+    True
     """
 
     name: str
@@ -93,6 +99,19 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no `.tflite`, or does not hold the record's weights.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras
+    >>> import r2keras
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
+    >>> recipe = r2keras.Recipe([("head", r2keras.QuantSpec(num_bits=4))])
+    >>> small, record = r2keras.finalize(r2keras.prepare(model, recipe))
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.tflite")
+    >>> written = r2keras.export.to_litert(small, path, record)
+    >>> sizes(record, path) == written
+    True
     """
     file = read(path)
     return measure(record, file, Path(path).read_bytes(), str(path))

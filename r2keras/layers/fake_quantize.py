@@ -62,9 +62,11 @@ class FakeQuantize(SubstituteWeights):
             self.quantizers[name] = quantizer
 
     def substitutes(self, training) -> list:
-        """Returns the fake-quantized kernels."""
+        """Returns the fake-quantized kernels; the range of a frozen kernel stays as it is."""
         kernels = dict(_model.kernels(self.layer))
-        return [(kernels[n], q(kernels[n].value, training=training)) for n, q in self.quantizers.items()]
+        pairs = [(kernels[name], quantizer) for name, quantizer in self.quantizers.items()]
+        learns = training and self.layer.trainable
+        return [(v, quantizer(v.value, training=learns and v.trainable)) for v, quantizer in pairs]
 
     def initialize(self) -> None:
         """Sets every range anew from the layer's present weights."""

@@ -32,8 +32,9 @@ class SubstituteWeights(keras.layers.Layer):
                 f"Invalid value for argument `layer`. Expected a Keras layer that is no model and not wrapped yet. "
                 f"Received: {layer!r}. Models go through r2keras.prepare."
             )
-        kwargs.setdefault("dtype", layer.dtype_policy)
-        # Latent weights are read in their own precision; the inner layer casts for itself.
+        # Latent weights are read in their own precision, else a mixed policy would flip codes; the inner layer casts
+        # for itself.
+        kwargs.setdefault("dtype", layer.variable_dtype)
         super().__init__(name=name or layer.name, autocast=False, **kwargs)
         self.layer = layer
         self.supports_masking = layer.supports_masking
@@ -80,6 +81,8 @@ class SubstituteWeights(keras.layers.Layer):
             outputs = self.layer(inputs, *args, **kwargs)
             after = [scope.get_current_value(v) for v in variables]
         self._write_back(zip(variables, before, after, strict=True), values)
+        # The wrapper reports the losses; the inner layer would report them a second time where Keras runs statelessly.
+        self.layer._clear_losses()
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs

@@ -102,7 +102,8 @@ def dequantize(codes, scale, zero_point):
 
     Example:
 
-    >>> ops.convert_to_numpy(dequantize(ops.convert_to_tensor([-2.0, 1.0]), ops.convert_to_tensor([0.5]), ops.zeros((1,)))).tolist()
+    >>> codes, scale = ops.convert_to_tensor([-2.0, 1.0]), ops.convert_to_tensor([0.5])
+    >>> ops.convert_to_numpy(dequantize(codes, scale, ops.zeros((1,)))).tolist()
     [-1.0, 0.5]
     """
     codes = ops.cast(codes, "float32")
@@ -176,7 +177,8 @@ def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
     low, high = reduce(ops.min, x, shape), reduce(ops.max, x, shape)
     # Half a cell more on each side where the levels are the middles of the cells.
     slack = 0.5 if zero_point else 0.0
-    # Times the reciprocal: compilers turn a division by a constant into that, and compiled and eager scales must be equal.
+    # Times the reciprocal: compilers turn a division by a constant into that, and compiled and eager scales must be
+    # equal.
     up, down = 1.0 / (quant_max - zero_point + slack), 1.0 / (quant_min - zero_point - slack)
     scale = ops.maximum(high * up, low * down)
     return ops.maximum(scale, MIN_SCALE)
@@ -302,11 +304,11 @@ def squared_error(x, scale, zero_point, quant_min, quant_max):
 
 
 def mse_range(x, shape, quant_min, quant_max, zero_point=0.0, symmetric=True):
-    """Returns the scale and zero point with the least squared error: a search around the min-max range, then refinement.
+    """Returns the scale and zero point with the least squared error: a search around the min-max range, refined.
 
-    40 scales, evenly spaced from a fortieth of 5/4 to 5/4 of the min-max scale, are tried for every block; an asymmetric
-    grid tries them with the min-max zero point and with its two neighbours. The best is then refined by least squares
-    (`refine_scale`, 8 rounds). Never worse than the min-max range, which is among the candidates.
+    40 scales, evenly spaced from a fortieth of 5/4 to 5/4 of the min-max scale, are tried for every block; an
+    asymmetric grid tries them with the min-max zero point and with its two neighbours. The best is then refined by
+    least squares (`refine_scale`, 8 rounds). Never worse than the min-max range, which is among the candidates.
 
     Args:
         x: float tensor.

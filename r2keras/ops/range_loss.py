@@ -179,7 +179,7 @@ def soft_min_max(w, sharpness, *, dim: int = 1):
     sharpness = _column(sharpness, w.dtype)
     # The soft minimum is minus the soft maximum of -w; both at once are half as many operations.
     both = ops.stack([w, -w])
-    shares = ops.softmax(sharpness * both, axis=-1)
+    shares = ops.softmax(both * sharpness, axis=-1)
     return ops.sum(shares * both) + (dim // sharpness.shape[0]) * ops.sum(ops.exp(-sharpness))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r2keras import _files
 from r2keras._errors import invalid, invalid_choice, missing
 
 VALIDATION_FRACTION = 0.1
@@ -157,10 +157,10 @@ def read_npz(path: str | os.PathLike, shapes: dict[str, tuple[int, ...] | None])
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Put the file there, or correct `data_dir`.")
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in shapes}
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, TypeError, AttributeError) as error:
-        reason = str(error).strip("'\"").rstrip(".") or type(error).__name__
+        file = _files.read_npz(path)
+        arrays = {name: file[name] for name in shapes}
+    except (KeyError, ValueError) as error:
+        reason = _files.one_line(error)
         raise ValueError(f"{path} is truncated, corrupt or another file ({reason}). Copy it again.") from error
     _check_shapes(path, arrays, shapes)
     return arrays

@@ -204,3 +204,49 @@ def test_disk_that_fills_up(tmp_path):
     )
     assert code == 1 and "Could not write" in error and error.count("\n") == 1
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"settings.json"}
+
+
+class TestProgress:
+    """The time left, on a clock of the test's own."""
+
+    @pytest.fixture
+    def board(self, monkeypatch):
+        import io
+
+        monkeypatch.syspath_prepend(str(PILOT.parent))
+        from pilot_lib import progress
+        from rich.console import Console
+
+        clock = iter(range(0, 1000, 10))
+        monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(clock)))
+        self.screen = io.StringIO()
+        return progress.Board(["training", "qat", "training", "qat"], Console(file=self.screen, width=200))
+
+    def test_mean_of_the_kind(self, board):
+        assert board.left() == ""
+        with board.piece("training", "a"):  # 10 s by the clock; a kind not seen yet counts as the others do
+            pass
+        assert board.left() == "0 min 30 s left"
+        with board.piece("qat", "b"):
+            board.epochs(2).on_epoch_end(0, {})  # one more look at the clock: 20 s
+        assert board.left() == "0 min 30 s left"
+        assert self.screen.getvalue().splitlines()[-1] == "[2/4] b (0 min 30 s left)"
+
+    def test_within_a_piece(self, board):
+        with board.piece("training", "a"):
+            assert board.left(90.4) == "1 min 30 s left of this piece"
+        with board.piece("qat", "b"):
+            assert board.left(5.0) == "0 min 25 s left"
+
+    def test_done(self, board):
+        for kind in ("training", "qat", "training", "qat"):
+            with board.piece(kind, kind):
+                pass
+        assert board.left() == "done"
+
+    def test_a_failed_piece_does_not_count(self, board):
+        with pytest.raises(OSError), board.piece("training", "a"):
+            raise OSError
+        with board.piece("training", "a"):
+            pass
+        assert "[1/4]" in self.screen.getvalue()

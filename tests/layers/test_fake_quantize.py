@@ -93,10 +93,14 @@ def call(layer, name, x, **options):
     return layer(x, x, **options) if name == "attention" else layer(x, **options)
 
 
+def symbolic_input(name):
+    shape = LAYERS[name][1]
+    return keras.Input((5,), dtype="int32") if shape is None else keras.Input(shape)
+
+
 def student(name, spec=SPEC, **options):
     """A model of one wrapped layer."""
-    make, shape = LAYERS[name]
-    x = keras.Input((5,), dtype="int32") if shape is None else keras.Input(shape)
+    make, x = LAYERS[name][0], symbolic_input(name)
     return keras.Model(x, call(FakeQuantize(make(name="inner", **options), spec), name, x))
 
 
@@ -114,18 +118,17 @@ def fill(plain, wrapper, values):
         target.assign(value)
 
 
-def same_as_plain(name, wrapper, x, **tolerances):
+def plain_output(name, wrapper, x):
+    """The output of the plain layer that holds the quantized weights."""
     plain, values = quantized(wrapper)
-    call(plain, name, x)
+    call(plain, name, symbolic_input(name))
     fill(plain, wrapper, values)
-    expected = array(call(plain, name, x, training=False) if name != "custom" else plain(x))
-    np.testing.assert_allclose(array(call(wrapper, name, x, training=False)), expected, **tolerances)
-    return expected
+    return array(call(plain, name, x))
 
 
 @functools.cache
 def trained(name):
-    """A model after one epoch, its inputs, and its latent kernels before it."""
+    """A model after one epoch, its inputs, its outputs, and its latent kernels before."""
     keras.utils.set_random_seed(1)
     model, x = student(name), inputs_of(name)
     wrapper = model.layers[-1]
@@ -136,20 +139,20 @@ def trained(name):
     jit = keras.backend.backend() == "jax"
     model.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse", jit_compile=jit)
     model.fit(x, RNG.normal(size=(BATCH, *model.output_shape[1:])), batch_size=BATCH, verbose=0)
-    return model, x, before
+    return model, x, array(model(x)), before
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_output_is_the_plain_layers_with_quantized_weights(name):
-    model, x, _ = trained(name)
-    expected = same_as_plain(name, model.layers[-1], x, rtol=0, atol=1e-6)
-    latent = array(call(model.layers[-1].layer, name, x))
-    assert abs(latent - expected).max() > 1e-3
+    model, x, outputs, _ = trained(name)
+    np.testing.assert_allclose(outputs, plain_output(name, model.layers[-1], x), rtol=0, atol=1e-6)
+    values = quantized(model.layers[-1])[1]
+    assert all(abs(values[kernel] - array(v)).max() > 1e-3 for kernel, v in kernels(model.layers[-1].layer))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_latent_kernel_moves(name):
-    model, _, before = trained(name)
+    model, _, _, before = trained(name)
     after = {kernel: array(v) for kernel, v in kernels(model.layers[-1].layer)}
     assert before and set(after) == set(before) == set(model.layers[-1].quantizers)
     for kernel, values in after.items():
@@ -160,15 +163,16 @@ def test_every_latent_kernel_moves(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_files_change_nothing(name, tmp_path):
-    model, x, _ = trained(name)
-    expected = array(model(x))
+    model, x, outputs, _ = trained(name)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(array(loaded(x)), expected)
+    np.testing.assert_array_equal(array(loaded(x)), outputs)
     model.save_weights(tmp_path / "model.weights.h5")
     fresh = student(name)
     fresh.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(array(fresh(x)), expected)
+    for other in (loaded, fresh):
+        for first, second in zip(model.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(ops.convert_to_numpy(first), ops.convert_to_numpy(second))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -184,12 +188,10 @@ def test_the_recorded_tensors_are_the_grid(name):
         )
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_dropout_is_off_in_inference_and_on_in_training(name):
-    model, x, _ = trained(name)
-    first, second, third, fourth = (array(model(x, training=mode)) for mode in (False, False, True, True))
-    np.testing.assert_array_equal(first, second)
-    assert (abs(third - fourth).max() > 1e-6) == (name == "lstm")
+def test_dropout_is_off_in_inference_and_on_in_training():
+    model, x, outputs, _ = trained("lstm")
+    np.testing.assert_array_equal(array(model(x, training=False)), outputs)
+    assert abs(array(model(x, training=True)) - array(model(x, training=True))).max() > 1e-6
 
 
 def text_model(wrap):
@@ -199,7 +201,7 @@ def text_model(wrap):
     return keras.Model(x, wrap(layers.LSTM(3, name="lstm"))(hidden))
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_masks_reach_the_layers(policy):
     keras.config.set_dtype_policy(policy)
     try:
@@ -209,7 +211,7 @@ def test_masks_reach_the_layers(policy):
     for wrapper, layer in zip(model.layers[1:], plain.layers[1:], strict=True):
         fill(layer, wrapper, quantized(wrapper)[1])
     expected = array(plain(tokens()))
-    np.testing.assert_allclose(array(model(tokens())), expected, atol=1e-6 if policy == "float32" else 2e-3)
+    np.testing.assert_allclose(array(model(tokens())), expected, atol=1e-6)
     # What follows a zero is not seen, so a shorter row of the same words gives the same.
     shorter = array(text_alone(model, tokens()[1:2, :2]))
     np.testing.assert_allclose(shorter, array(model(tokens()))[1:2], atol=1e-6 if policy == "float32" else 2e-3)
@@ -222,21 +224,17 @@ def text_alone(model, words):
     return words
 
 
-POLICY_LAYERS = ["dense", "conv2d", "depthwise2d", "embedding", "einsum", "lstm", "bidirectional", "custom"]
-
-
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", POLICY_LAYERS)
+@pytest.mark.parametrize("name", ["dense", "conv2d", "einsum", "lstm", "custom"])
 def test_mixed_precision(name, policy, tmp_path):
     model, x = student(name, dtype=policy), inputs_of(name)
-    wrapper = model.layers[-1]
+    wrapper, outputs = model.layers[-1], model(x)
     assert all(v.dtype == "float32" for _, v in kernels(wrapper.layer))
-    assert keras.backend.standardize_dtype(model(x).dtype) == policy.removeprefix("mixed_")
-    same_as_plain(name, wrapper, x, atol=2e-3)
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    # Of float32 kernels: rounding them to the compute type first would flip codes.
+    np.testing.assert_array_equal(array(outputs), plain_output(name, wrapper, x))
     model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.layers[-1].dtype_policy.name == loaded.layers[-1].layer.dtype_policy.name == policy
-    np.testing.assert_array_equal(array(loaded(x)), array(model(x)))
+    assert keras.models.load_model(tmp_path / "model.keras").layers[-1].layer.dtype_policy.name == policy
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -357,9 +355,11 @@ def test_a_built_layer_is_wrapped_with_its_weights():
     np.testing.assert_allclose(array(wrapper(x)), array(layer(x)), atol=0.05)
 
 
-def test_a_frozen_wrapper_stays_as_it_is():
-    model, x = student("dense"), inputs_of("dense")
-    model.layers[-1].trainable = False
+@pytest.mark.parametrize("how", ["built", "set", "set inside"])
+def test_a_frozen_layer_keeps_its_range(how):
+    model, x = student("dense", trainable=how != "built"), inputs_of("dense")
+    if how != "built":
+        (model.layers[-1] if how == "set" else model.layers[-1].layer).trainable = False
     outputs = array(model(x))
     assert model.trainable_weights == []
     np.testing.assert_array_equal(array(model(x, training=True)), outputs)
@@ -381,7 +381,11 @@ def test_nan_weights_are_named():
         (lambda: FakeQuantize("dense", SPEC), TypeError, "`layer`.*'dense'"),
         (lambda: FakeQuantize(keras.Sequential([layers.Dense(4)]), SPEC), TypeError, "r2keras.prepare"),
         (lambda: FakeQuantize(FakeQuantize(layers.Dense(4), SPEC), SPEC), TypeError, "not wrapped yet"),
-        (lambda: FakeQuantize(layers.Dense(4, name="head"), {"bias": SPEC})(np.ones((1, 6))), ValueError, "'head'.*bias"),
+        (
+            lambda: FakeQuantize(layers.Dense(4, name="head"), {"bias": SPEC})(np.ones((1, 6))),
+            ValueError,
+            "'head'.*bias",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(make, error, match):

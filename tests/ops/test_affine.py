@@ -96,7 +96,7 @@ def test_gradient_is_the_mask(num_bits, grid, granularity):
 
 @pytest.mark.parametrize(("num_bits", "grid"), [(2, "rise"), (3, "narrow"), (4, "asymmetric")])
 def test_gradient_is_the_slope_seen_from_one_cell_away(num_bits, grid):
-    """Rounding noise of one cell smooths the steps; its slope is the estimator's, except within half a cell of an end."""
+    """Rounding noise of one cell smooths the steps; its slope is the estimator's, but for half a cell at the ends."""
     x, (low, high) = weights(), limits(num_bits, grid)
     scale, zero = expected_range(x, (1, 1), num_bits, grid)
     scale = np.float32(0.5) * scale
@@ -120,7 +120,12 @@ def test_ties_go_to_even_and_the_mask_holds_its_ends():
 def test_scalars_and_vectors_are_taken():
     x = np.array([0.3, -0.9, 0.2, 2.0], "float32")
     one, two = np.ones(1, "float32"), np.array([0.5, 1.0], "float32")
-    assert array(affine.fake_quantize(ops.convert_to_tensor(x), 0.5 * one, 0 * one, -3, 3)).tolist() == [0.5, -1, 0, 1.5]
+    assert array(affine.fake_quantize(ops.convert_to_tensor(x), 0.5 * one, 0 * one, -3, 3)).tolist() == [
+        0.5,
+        -1,
+        0,
+        1.5,
+    ]
     assert array(affine.fake_quantize(ops.convert_to_tensor(x), two, 0 * two, -3, 3)).tolist() == [0.5, -1, 0, 2]
 
 
@@ -311,4 +316,6 @@ def test_the_search_runs_compiled():
     model = keras.Model(inputs, Quantizing(mse, 4, "narrow", (1, 6))(inputs))
     model.compile(loss="mse", jit_compile=keras.backend.backend() != "torch")
     _, _, scale, _ = model.predict(weights(), verbose=0, batch_size=8)
-    np.testing.assert_allclose(scale[:1], array(mse(ops.convert_to_tensor(weights()), (1, 6), 4, "narrow")[0]), rtol=1e-5)
+    np.testing.assert_allclose(
+        scale[:1], array(mse(ops.convert_to_tensor(weights()), (1, 6), 4, "narrow")[0]), rtol=1e-5
+    )

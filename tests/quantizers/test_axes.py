@@ -103,11 +103,13 @@ ATTENTION = {
 
 
 def named_kernels(layer):
-    """The kernels of a layer; the table leaves out the numbers that Keras adds to names, and the name of an inner layer."""
+    """The kernels of a layer by names without the numbers that Keras adds and without the name of an inner layer."""
     found = {}
     for name, variable in kernels(layer):
         parts = [part.rstrip("0123456789").rstrip("_") for part in name.split("/")]
-        found["/".join(part for part in parts if part not in ("dense", "depthwise_conv1d", "depthwise_conv"))] = variable
+        found["/".join(part for part in parts if part not in ("dense", "depthwise_conv1d", "depthwise_conv"))] = (
+            variable
+        )
     return found
 
 
@@ -156,5 +158,5 @@ def test_an_axis_out_of_range_is_refused(axis):
 def test_a_group_that_does_not_divide_is_refused():
     layer = layers.Dense(4, name="head")
     layer.build((None, 6))
-    with pytest.raises(ValueError, match="`group_size`.*divisor of 6.*head/kernel.*4"):
+    with pytest.raises(ValueError, match=r"`group_size`.*divisor of 6.*head/kernel.*4"):
         scale_shape(QuantSpec(granularity="per_group", group_size=4), layer, layer.kernel)

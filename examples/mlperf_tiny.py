@@ -1,0 +1,162 @@
+"""MLPerf Tiny's pretrained models, quantized without labels: accuracy of the files on the benchmark's evaluation sets.
+
+    python examples/mlperf_tiny.py --data_dir=DIR
+
+DIR holds the CIFAR-10 `.npz` files and a folder `mlperf_tiny` (`ic_resnet8.h5`, `kws_dscnn.h5`, their `_int8.tflite`,
+`kws01_eval1000.npz`). Weights at each bit width, activations float. ResNet-8 (CIFAR-10) is calibrated on 2,048
+training images; the keyword set has no training part, so its first 500 inputs calibrate (without their labels) and the
+other 500 are evaluated. Beside them the int8 files that MLPerf ships, where DIR has them. `--smoke` runs untrained
+stand-ins on random inputs, to try the installation: its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder mlperf_tiny.")
+flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], "Any of ic_resnet8, kws_dscnn.")
+flags.DEFINE_list("bits", ["8", "4"], "Bits a weight, 1 to 8.")
+flags.DEFINE_list("ranges", ["min_max", "mse"], "Any of min_max, mse.")
+flags.DEFINE_string("out", "out/mlperf_tiny", "Folder for the files and results.json; finished rows are kept.")
+flags.DEFINE_bool("smoke", False, "Untrained stand-ins and random inputs.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A pretrained model, inputs to calibrate on, inputs and labels to judge by."""
+
+    model: object
+    calibration: object
+    inputs: object
+    labels: object
+    shipped: Path | None
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not FLAGS.smoke and FLAGS.data_dir is None:
+        sys.stderr.write("--data_dir is missing: the folder with the data sets and mlperf_tiny. Or try --smoke.\n")
+        return 2
+    try:
+        return run()
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def run() -> int:
+    """Fills results.json, then prints the table."""
+    from rich.console import Console
+    from rich.progress import track
+
+    import r2keras
+    from r2keras._files import atomic_write_text
+
+    results = Path(FLAGS.out) / "results.json"
+    rows = json.loads(results.read_text()) if results.is_file() else []
+    jobs = [(name, kind, int(bits)) for name in FLAGS.models for bits in FLAGS.bits for kind in FLAGS.ranges]
+    done = {(row["model"], row["range"], row["num_bits"]) for row in rows}
+    jobs = [job for job in jobs if job not in done]
+    tasks = {name: load(name) for name in dict.fromkeys(job[0] for job in jobs)}
+    for name, kind, bits in track(jobs, "Quantizing", disable=not sys.stdout.isatty()):
+        recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=bits, range=kind))])
+        rows.append({"model": name, "range": kind, "num_bits": bits, **measure(name, tasks[name], recipe)})
+        atomic_write_text(results, json.dumps(rows, indent=1) + "\n")
+    Console().print(table(rows))
+    return 0
+
+
+def measure(name: str, task: Task, recipe) -> dict[str, object]:
+    """Calibrates, exports, and runs the file."""
+    import r2keras
+
+    small, record = r2keras.calibrate(task.model, recipe, task.calibration)
+    spec = recipe.rules[0][1]
+    path = Path(FLAGS.out) / f"{name}_{spec.range}_w{spec.num_bits}.tflite"
+    sizes = r2keras.export.to_litert(small, path, record)
+    found = r2keras.export.verify(small, path, (task.inputs, task.labels))
+    return {
+        "float_accuracy": accuracy(task.model.predict(task.inputs, verbose=0), task.labels),
+        "accuracy": found.model_accuracy,
+        "file_accuracy": found.file_accuracy,
+        "relative_difference": found.relative_difference,
+        "file_bytes": sizes.file_bytes,
+        "gzip_bytes": sizes.gzip_bytes,
+        "shipped_int8_accuracy": None if task.shipped is None else accuracy(shipped_outputs(task), task.labels),
+        "shipped_int8_bytes": None if task.shipped is None else task.shipped.stat().st_size,
+        "path": str(path),
+    }
+
+
+def load(name: str) -> Task:
+    """Loads a task, or its stand-in."""
+    from r2keras.workloads import data, nets
+
+    if name not in ("ic_resnet8", "kws_dscnn"):
+        raise ValueError(f"--models={name} is unknown: expected any of ic_resnet8, kws_dscnn.")
+    if FLAGS.smoke:
+        return stand_in()
+    folder = Path(FLAGS.data_dir)
+    model = nets.load_mlperf(folder / "mlperf_tiny" / f"{name}.h5")
+    shipped = folder / "mlperf_tiny" / f"{name}_int8.tflite"
+    shipped = shipped if shipped.is_file() else None
+    if name == "ic_resnet8":
+        images = data.load("cifar10", folder, scaled=False)
+        return Task(model, images.x_train[:2048], images.x_test, images.y_test, shipped)
+    words = data.load("speech_commands_eval", folder / "mlperf_tiny")
+    return Task(model, words.x_test[:500], words.x_test[500:], words.y_test[500:], shipped)
+
+
+def stand_in() -> Task:
+    """Returns an untrained net and random inputs."""
+    import numpy as np
+
+    from r2keras.workloads import nets
+
+    x = np.random.default_rng(0).random((64, 16, 16, 3), np.float32)
+    return Task(nets.build("cnn", (16, 16, 3), 10), x, x, np.arange(64) % 10, None)
+
+
+def shipped_outputs(task: Task):
+    """Runs the int8 file that MLPerf ships."""
+    import r2keras
+
+    return r2keras.export.LiteRTModel(task.shipped).predict(task.inputs)
+
+
+def accuracy(outputs, labels) -> float:
+    """Returns the share of right answers."""
+    return float((outputs.argmax(-1) == labels).mean())
+
+
+def table(rows: list[dict]):
+    """Returns the rows as a rich table."""
+    from rich.table import Table
+
+    found = Table("model", "range", "bits", "float %", "file %", "bytes", "gzip", "MLPerf int8 %", "its bytes")
+    for row in sorted(rows, key=lambda row: (row["model"], -row["num_bits"], row["range"])):
+        percents = [row["float_accuracy"], row["file_accuracy"]]
+        shipped = row["shipped_int8_accuracy"]
+        found.add_row(
+            row["model"],
+            row["range"],
+            str(row["num_bits"]),
+            *(f"{100 * value:.1f}" for value in percents),
+            f"{row['file_bytes']:,}",
+            f"{row['gzip_bytes']:,}",
+            "-" if shipped is None else f"{100 * shipped:.1f}",
+            "-" if shipped is None else f"{row['shipped_int8_bytes']:,}",
+        )
+    return found
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,138 @@
+"""The training step benchmark: its rows, its table, its timing by turns, and bad flags. No figure is judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks"
+SCRIPT = FOLDER / "training_step.py"
+SMOKE_ROWS = {
+    ("regularizers", "cnn", "control"), ("regularizers", "cnn", "margin"),
+    ("fake_quantize", "cnn", "control"), ("fake_quantize", "cnn", "mse_2bit_per_channel"),
+    ("tfmot", "cnn", "control"), ("tfmot", "cnn", "tfmot_8bit"), ("tfmot", "cnn", "tfmot_8bit_weights_only"),
+    ("import", "", "import_r2keras"),
+}
+
+
+def run(*flags, cwd=ROOT):
+    """Runs the script."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(SCRIPT), *map(str, flags)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A smoke run: its results file and what it printed."""
+    path = tmp_path_factory.mktemp("benchmark") / "results" / "steps.json"
+    done = run("--smoke", f"--out={path}")
+    assert done.returncode == 0, done.stderr[-4000:]
+    return path, done.stdout
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """Lets a test import the benchmark's own modules."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.mark.slow
+class TestSmoke:
+    def test_one_row_per_variant(self, smoke):
+        rows = json.loads(smoke[0].read_text())
+        assert {(row["group"], row["net"], row["variant"]) for row in rows} == SMOKE_ROWS
+        assert len(rows) == len(SMOKE_ROWS)
+
+    def test_rows_hold_figures(self, smoke):
+        for row in json.loads(smoke[0].read_text()):
+            assert 0 < row["lower_quartile"] <= row["upper_quartile"]
+            assert row["value"] > 0 and row["seconds"] > 0 and row["baseline_seconds"] > 0
+            assert row["unit"] in ("ratio", "seconds") and row["rounds"] == 2
+            assert row["machine"]["versions"]["keras"] and row["machine"]["cores"] >= 1
+            goals = {"margin": 1.03, "mse_2bit_per_channel": 1.05, "import_r2keras": 0.2}
+            assert row["goal"] == goals.get(row["variant"])
+
+    def test_table_is_printed_again_without_measuring(self, smoke):
+        path, printed = smoke
+        before = path.read_text()
+        done = run("--table", f"--out={path}")
+        assert (done.returncode, done.stdout, path.read_text()) == (0, printed, before)
+        assert printed.count("| cnn | the baseline again |") == 3 and "| - | import_r2keras |" in printed
+
+    def test_nothing_else_is_written(self, smoke):
+        assert list(smoke[0].parent.iterdir()) == [smoke[0]]
+
+
+@pytest.mark.parametrize("flag", ["--nets=vgg", "--variants=linf,l3", "--rounds=0", "--nets=", "spare"])
+def test_bad_flags_end_at_once(flag, tmp_path):
+    done = run("--smoke", f"--out={tmp_path / 'a.json'}", flag)
+    assert done.returncode != 0
+    assert flag.split("=")[0].strip("-").split(",")[0] in done.stderr or "empty" in done.stderr.lower()
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_results_are_named_and_kept(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"group": ')
+    done = run("--smoke", f"--out={path}")
+    assert done.returncode == 1 and str(path) in done.stderr and "Traceback" not in done.stderr
+    assert path.read_text() == '[{"group": '
+
+
+def test_turns_are_taken_in_every_round(library):
+    from common import interleave
+
+    calls, rounds = [], []
+    steps = {name: lambda name=name: calls.append(name) for name in "abc"}
+    figures = interleave(steps, 4, 2, lambda: rounds.append(len(calls)))
+    assert rounds == [6, 12, 18, 24]
+    assert all(sorted(calls[i : i + 3]) == ["a", "b", "c"] for i in range(0, 24, 3))
+    assert {name: len(values) for name, values in figures.items()} == {"a": 4, "b": 4, "c": 4}
+
+
+def test_rows_are_ratios_of_the_same_round(library):
+    from step_plan import Job
+    from step_rows import rows_of
+
+    job = Job("regularizers", "resnet20", ("linf",), 3, 1)
+    (row,) = rows_of(job, {"l2": [1.0, 2.0, 4.0], "linf": [1.1, 2.0, 4.8]}, {})
+    assert (row["value"], row["lower_quartile"], row["upper_quartile"]) == (1.1, 1.05, 1.15)
+    imports = {"import_keras": [3.0, 3.0, 3.0], "import_r2keras": [0.3, 0.1, 0.2]}
+    (row,) = rows_of(Job("import", "", ("import_r2keras",), 3, 1), imports, {})
+    assert row["value"] == 0.1
+
+
+def test_a_row_replaces_its_predecessor(library, tmp_path):
+    from common import Rows
+
+    store = Rows(tmp_path / "a.json", ("name",))
+    store.add([{"name": "x", "value": 1}, {"name": "y", "value": 2}])
+    store.add([{"name": "x", "value": 3}])
+    assert Rows(tmp_path / "a.json", ("name",)).rows == [{"name": "y", "value": 2}, {"name": "x", "value": 3}]
+
+
+def test_patterns_choose_variants(library):
+    from step_plan import jobs_of, unknown
+
+    jobs = jobs_of(["resnet20"], ["linf", "mse_*bit_per_tensor", "import"], 5, 2)
+    chosen = {job.group: job.variants for job in jobs}
+    mse = ("mse_8bit_per_tensor", "mse_4bit_per_tensor", "mse_2bit_per_tensor")
+    assert chosen == {
+        "regularizers": ("control", "linf"), "fake_quantize": ("control", *mse), "import": ("import_r2keras",)
+    }
+    assert unknown(["linf", "tfmot", "linfty"]) == ["linfty"]
+
+
+def test_readme_has_the_table_of_the_results(library):
+    from common import Rows
+    from step_rows import KEYS, table
+
+    path = FOLDER / "results" / "training_step.json"
+    if not path.exists():
+        pytest.skip("the benchmark has not been run yet")
+    assert table(Rows(path, KEYS).rows) in (FOLDER / "README.md").read_text()
