@@ -27,7 +27,8 @@ class Scorer(layers.Layer):
     """A layer with a weight name of its own, and a build that wants a tuple."""
 
     def build(self, input_shape):
-        self.mixing = self.add_weight(name="mixing", shape=input_shape[1:] + (5,), initializer="glorot_uniform")
+        shape = tuple.__add__(input_shape[1:], (5,))
+        self.mixing = self.add_weight(name="mixing", shape=shape, initializer="glorot_uniform")
 
     def call(self, inputs):
         return ops.tanh(ops.matmul(inputs, self.mixing))
