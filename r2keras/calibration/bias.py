@@ -55,7 +55,7 @@ def correct_bias(
 
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones", name="head")])
     >>> small = keras.models.clone_model(model)
-    >>> small.get_layer("head").kernel.assign([[1.5]])
+    >>> small.set_weights([np.array([[1.5]]), np.zeros(1)])
     >>> better = correct_bias(model, small, np.array([[1.0], [3.0]], "float32"))
     >>> float(better.get_layer("head").bias[0])
     -1.0
