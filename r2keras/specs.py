@@ -21,10 +21,46 @@ METHOD_LEVELS = {
 }
 METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2)}
 PERCENTILE, DELTA = 99.9, 1e-3
+ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")
+ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
+# What goes with the weights' method where `activation_method` is left out; WRPN's activations are those of DoReFa.
+PARTNERS = {"lsq": "lsq", "ewgs": "ewgs", "dorefa": "dorefa", "wrpn": "dorefa"}
+
+
+class _Plain:
+    """A frozen specification that goes to plain JSON and back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]):
+        """Returns the spec of a `to_dict` result, or of any part of it.
+
+        Raises:
+            ValueError: a key that is not an argument of the class (the nearest one is offered), or a bad value.
+            TypeError: a value of another type.
+
+        Example:
+
+        >>> QuantSpec.from_dict({"num_bits": 4}) == QuantSpec(num_bits=4)
+        True
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in config:
+            if key not in names:
+                raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
+        return cls(**config)
+
+    def _default(self, name: str, value: object) -> None:
+        """Sets an argument that was left out."""
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantSpec:
+class QuantSpec(_Plain):
     """Uniform quantization of a weight tensor: `w = scale * (code - zero_point)`.
 
     Integer codes lie in `[quant_min, quant_max]`. Mid-tread grids have a level at zero; mid-rise grids have
@@ -57,6 +93,12 @@ class QuantSpec:
         levels: `"mid_tread"` or `"mid_rise"`; None means what the method's paper has (mid-rise: EWGS, DoReFa, binary;
             mid-tread: WRPN, ternary), else mid-rise at 1 and 2 bits if symmetric, else mid-tread.
         delta: with `method="ewgs"`, how strongly the rounding error scales the gradient, at least 0; None means 1e-3.
+        activation_bits: bits of the layer's output (after batch normalisation and activation function), 2 to 8; None
+            leaves it float.
+        activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None takes the partner of `method` (the
+            same, DoReFa for WRPN, else straight-through). Only with `activation_bits`.
+        activation_range: how a range of `activation_method="ste"` is found (`ActivationSpec.range`); None means
+            `"moving_average"` there.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -84,6 +126,9 @@ class QuantSpec:
     narrow_range: bool | None = None
     levels: str | None = None
     delta: float | None = None
+    activation_bits: int | None = None
+    activation_method: str | None = None
+    activation_range: str | None = None
 
     kind: ClassVar[str] = "quantize"
 
@@ -94,6 +139,7 @@ class QuantSpec:
         self._resolve_defaults()
         self._check_granularity()
         self._check_grid()
+        self._check_activation()
 
     def _resolve_defaults(self) -> None:
         """Writes out what None stands for, so that equal grids are equal specs."""
@@ -106,11 +152,6 @@ class QuantSpec:
             self._default("percentile", PERCENTILE)
         if self.method == "ewgs":
             self._default("delta", DELTA)
-
-    def _default(self, name: str, value: object) -> None:
-        """Sets an argument that was left out."""
-        if getattr(self, name) is None:
-            object.__setattr__(self, name, value)
 
     def _check_method(self) -> None:
         """Raises for an argument that contradicts the method."""
@@ -189,6 +230,39 @@ class QuantSpec:
                 )
             )
 
+    def _check_activation(self) -> None:
+        """Raises for a bad activation, or arguments of one where there is none; writes out its defaults."""
+        if self.activation_bits is None:
+            for name in ("activation_method", "activation_range"):
+                if getattr(self, name) is not None:
+                    fix = "Pass activation_bits=8, say"
+                    raise ValueError(invalid(name, "None without activation_bits", getattr(self, name), fix))
+            return
+        _check_int("activation_bits", self.activation_bits, 2, 8)
+        self._default("activation_method", PARTNERS.get(self.method, "ste"))
+        self._default("activation_range", self.activation().range)
+
+    def activation(self, *, unsigned: bool = False) -> ActivationSpec | None:
+        """Returns what becomes of the layer's output, or None if it stays float.
+
+        Args:
+            unsigned: whether the output is never negative, as after a ReLU.
+
+        Example:
+
+        >>> QuantSpec(num_bits=2, method="ewgs", activation_bits=2).activation().method
+        'ewgs'
+        """
+        if self.activation_bits is None:
+            return None
+        return ActivationSpec(
+            num_bits=self.activation_bits,
+            method=self.activation_method,
+            range=self.activation_range,
+            unsigned=unsigned,
+            delta=self.delta if self.activation_method == "ewgs" else None,
+        )
+
     @property
     def quant_min(self) -> int:
         """The lowest code."""
@@ -199,28 +273,69 @@ class QuantSpec:
         """The highest code."""
         return 2 ** (self.num_bits - 1) - 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the constructor's arguments as plain JSON."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> QuantSpec:
-        """Returns the spec of a `to_dict` result, or of any part of it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActivationSpec(_Plain):
+    """Uniform quantization of a layer's output, one scale a tensor: `x = scale * (code - zero_point)`.
 
-        Raises:
-            ValueError: a key that is not an argument of the class (the nearest one is offered), or a bad value.
-            TypeError: a value of another type.
+    Codes lie in `[-2^(b-1), 2^(b-1) - 1]`; the zero point is an integer code, so that zero (padding) is exact. An
+    unsigned range `[0, high]` has `zero_point = quant_min` and spends every level on it.
 
-        Example:
+    Args:
+        num_bits: bits a value, 2 to 8.
+        method: `"ste"` (a range observed), `"pact"`, `"lsq"` (LSQ+: with an offset), `"ewgs"` (a range learned), or
+            `"dorefa"` (the range [0, 1]).
+        range: how `method="ste"` finds a range, in training from each batch and in calibration from all data:
+            `"moving_average"` of minimum and maximum, `"min_max"` (the widest seen), `"percentile"`, `"mse"` (the
+            averages of these in training). None means `"moving_average"` there; other methods have None.
+        unsigned: whether values are never negative, as after a ReLU.
+        delta: with `method="ewgs"`, how strongly rounding errors scale gradients; None means 1e-3 there.
 
-        >>> QuantSpec.from_dict({"num_bits": 4}) == QuantSpec(num_bits=4)
-        True
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in config:
-            if key not in names:
-                raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
-        return cls(**config)
+    Raises:
+        ValueError: a value out of range, or two values that contradict each other.
+        TypeError: a number that is not an integer, or a switch that is neither True nor False.
+
+    Example:
+
+    >>> spec = ActivationSpec(num_bits=4, unsigned=True)
+    >>> spec.quant_min, spec.quant_max, spec.range
+    (-8, 7, 'moving_average')
+
+    Source: Jacob et al., arXiv 1712.05877, sections 2 and 3.1.
+    """
+
+    num_bits: int = 8
+    method: str = "ste"
+    range: str | None = None
+    unsigned: bool = False
+    delta: float | None = None
+
+    def __post_init__(self):
+        _check_int("num_bits", self.num_bits, 2, 8)
+        if self.method not in ACTIVATION_METHODS:
+            raise ValueError(invalid_choice("activation_method", ACTIVATION_METHODS, self.method))
+        if not isinstance(self.unsigned, bool):
+            raise TypeError(invalid("unsigned", "True or False", self.unsigned))
+        if self.range is not None and self.method != "ste":
+            where = f"None with activation_method={self.method!r}"
+            raise ValueError(invalid("activation_range", where, self.range, "The method sets its own range"))
+        if self.range not in (*ACTIVATION_RANGES, None):
+            raise ValueError(invalid_choice("activation_range", ACTIVATION_RANGES, self.range))
+        _check_number(self, "delta", "method=ewgs", 0, float("inf"))
+        if self.method == "ste":
+            self._default("range", "moving_average")
+        if self.method == "ewgs":
+            self._default("delta", DELTA)
+
+    @property
+    def quant_min(self) -> int:
+        """The lowest code."""
+        return -(2 ** (self.num_bits - 1))
+
+    @property
+    def quant_max(self) -> int:
+        """The highest code."""
+        return 2 ** (self.num_bits - 1) - 1
 
 
 def _check_int(name: str, value: object, low: int, high: int | None) -> None:

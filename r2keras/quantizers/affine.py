@@ -20,7 +20,7 @@ class AffineQuantizer(WeightQuantizer):
     With `range="min_max"` or `"percentile"` the scale is computed from the weight at every step (a percentile sorts the
     weight for it). With `range="mse"` it is a non-trainable variable: `initialize` searches it, and every training step
     moves it by one least-squares round (`ops.affine.refine_scale`), so that it follows the weight at the cost of one
-    multiplication.
+    multiplication. It stays where it is while the quantizer is frozen (`trainable=False`).
 
     Args:
         spec: the grid.
@@ -60,7 +60,7 @@ class AffineQuantizer(WeightQuantizer):
     def call(self, weight, training=None):
         """Returns the fake-quantized weight."""
         scale, zero_point = self.grid(weight)
-        if training and self.spec.range == "mse":
+        if training and self.trainable and self.spec.range == "mse":
             scale = affine.refine_scale(ops.stop_gradient(weight), scale, zero_point, *self.limits)
             self.scale.assign(scale)
         return affine.fake_quantize(weight, scale, zero_point, *self.limits)

@@ -1,4 +1,4 @@
-"""DoReFa-Net's weights."""
+"""DoReFa-Net's weights and activations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from keras import ops
 
 from r2keras.ops import affine
 from r2keras.ops.ste import custom_gradient
+from r2keras.quantizers.activation import ActivationQuantizer
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
 
@@ -74,3 +75,33 @@ class DoReFaQuantizer(WeightQuantizer):
     def _slope(self, weight):
         squashed, largest = self._squashed(weight)
         return (1.0 - ops.square(squashed)) / largest
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class DoReFaActivation(ActivationQuantizer):
+    """Clips a tensor to [0, 1] and rounds it to `2^b - 1` steps there.
+
+    Forward: `y = round(n clip(x, 0, 1)) / n`, `n = 2^b - 1`. Gradient: `dy/dx = 1` where `0 <= x <= 1`, else 0.
+    A tensor with negative values is clipped to [-1, 1]: ours. The range does not follow the data: batch normalisation
+    has to come before. WRPN's activations are the same.
+
+    Args:
+        spec: a spec with `method="dorefa"`.
+
+    Example:
+
+    >>> from r2keras.specs import ActivationSpec
+    >>> quantizer = DoReFaActivation(ActivationSpec(num_bits=2, method="dorefa", unsigned=True))
+    >>> ops.convert_to_numpy(quantizer(ops.convert_to_tensor([-1.0, 0.9, 3.0]))).tolist()
+    [0.0, 1.0, 1.0]
+
+    Source: Zhou et al., arXiv 1606.06160, equation 11.
+    """
+
+    def make_variables(self) -> None:
+        """Sets the range for good."""
+        self._store(*self.find(None))
+
+    def find(self, x):
+        """Returns [0, 1], or [-1, 1] where values can be negative."""
+        return (ops.zeros(()) if self.spec.unsigned else -ops.ones(())), ops.ones(())

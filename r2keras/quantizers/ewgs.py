@@ -1,12 +1,15 @@
-"""Element-wise gradient scaling."""
+"""Element-wise gradient scaling, for weights and activations."""
 
 from __future__ import annotations
+
+import math
 
 import keras
 from keras import ops
 
 from r2keras.ops import affine
 from r2keras.ops.ste import custom_gradient
+from r2keras.quantizers.activation import ActivationQuantizer
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 from r2keras.quantizers.lsq import positive
 
@@ -165,3 +168,46 @@ def standard_deviation(weight, shape):
     mean = affine.expand(affine.reduce(ops.mean, weight, shape), weight.shape)
     deviation = ops.sqrt(affine.reduce(ops.mean, ops.square(weight - mean), shape))
     return ops.where(deviation > 0, deviation, mean_magnitude(weight, shape))
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class EWGSActivation(ActivationQuantizer):
+    """Rounds a tensor between trained bounds; each gradient is scaled by its value's own rounding error.
+
+    Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = 2^b - 1`, `y = l + (u - l) x_q`,
+    the bounds moved by half a step at most so that zero is on the grid; `l = 0` if unsigned. (The paper's output is
+    `x_q`: batch normalisation follows there. Keeping `x`'s own scale needs none.)
+    Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; those to the bounds follow
+    (`ops.span.quantize_span`), times `1 / sqrt(m n)`, `m` features a sample; outside, `dy/dx = 0` and that bound's is
+    1.
+
+    The first batch, or calibration, gives the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else `-+3 std(x)`.
+    What is trained is the ratio to it.
+
+    Args:
+        spec: a spec with `method="ewgs"` (and its `delta`).
+
+    Example:
+
+    >>> from r2keras.specs import ActivationSpec
+    >>> quantizer = EWGSActivation(ActivationSpec(num_bits=2, method="ewgs", unsigned=True))
+    >>> tuple(quantizer(ops.convert_to_tensor([0.0, 1.4, 3.0])).shape)
+    (3,)
+
+    Source: Lee et al., arXiv 2104.00903, sections 3.1 and 3.2.
+    """
+
+    def make_variables(self) -> None:
+        """Adds the bounds, relative to the stored ones."""
+        self.upper = self.gain("upper")
+        self.lower = None if self.spec.unsigned else self.gain("lower")
+
+    def find(self, x):
+        """Returns the bounds that a tensor's standard deviation gives."""
+        reach = 3.0 * ops.std(ops.cast(x, "float32"))
+        return (ops.zeros(()), reach / math.sqrt(1.0 - 2.0 / math.pi)) if self.spec.unsigned else (-reach, reach)
+
+    def learned(self, low, high):
+        """Returns the stored bounds times the learned ones."""
+        lower = low if self.lower is None else low * ops.abs(self.lower + 0.0)
+        return lower, high * ops.abs(self.upper + 0.0)

@@ -1,16 +1,18 @@
-"""Which quantizer a spec's method names."""
+"""Which quantizer the method of a spec names."""
 
 from __future__ import annotations
 
+from r2keras.quantizers.activation import ActivationQuantizer, RangeActivation
 from r2keras.quantizers.affine import AffineQuantizer
 from r2keras.quantizers.base import WeightQuantizer
 from r2keras.quantizers.binary import BinaryQuantizer
-from r2keras.quantizers.dorefa import DoReFaQuantizer
-from r2keras.quantizers.ewgs import EWGSQuantizer
-from r2keras.quantizers.lsq import LSQQuantizer
+from r2keras.quantizers.dorefa import DoReFaActivation, DoReFaQuantizer
+from r2keras.quantizers.ewgs import EWGSActivation, EWGSQuantizer
+from r2keras.quantizers.lsq import LSQActivation, LSQQuantizer
+from r2keras.quantizers.pact import PACTActivation
 from r2keras.quantizers.ternary import TernaryQuantizer
 from r2keras.quantizers.wrpn import WRPNQuantizer
-from r2keras.specs import QuantSpec
+from r2keras.specs import ActivationSpec, QuantSpec
 
 QUANTIZERS: dict[str, type[WeightQuantizer]] = {
     "ste": AffineQuantizer,
@@ -20,6 +22,13 @@ QUANTIZERS: dict[str, type[WeightQuantizer]] = {
     "wrpn": WRPNQuantizer,
     "binary": BinaryQuantizer,
     "ternary": TernaryQuantizer,
+}
+ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {
+    "ste": RangeActivation,
+    "pact": PACTActivation,
+    "lsq": LSQActivation,
+    "ewgs": EWGSActivation,
+    "dorefa": DoReFaActivation,
 }
 
 
@@ -42,3 +51,22 @@ def make(spec: QuantSpec, shape: tuple[int, ...], scale_shape: tuple[int, ...], 
     'LSQQuantizer'
     """
     return QUANTIZERS[spec.method](spec, shape, scale_shape, **kwargs)
+
+
+def make_activation(spec: ActivationSpec, **kwargs) -> ActivationQuantizer:
+    """Returns the quantizer of a spec's method for one activation tensor.
+
+    Args:
+        spec: grid and method.
+        **kwargs: `name` and other arguments of a Keras layer.
+
+    Returns:
+        A layer that maps the tensor to its grid values.
+
+    Example:
+
+    >>> from r2keras.specs import ActivationSpec
+    >>> type(make_activation(ActivationSpec(num_bits=4, method="pact"))).__name__
+    'PACTActivation'
+    """
+    return ACTIVATIONS[spec.method](spec, **kwargs)

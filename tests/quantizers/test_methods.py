@@ -68,7 +68,7 @@ def gradients_of(quantizer, weight, upstream=UPSTREAM):
 
     def weighted(weight, *values):
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return ops.sum(quantizer(weight, training=True) * upstream)
+            return ops.sum(quantizer(weight, training=True) * ops.convert_to_tensor(upstream))
 
     found = gradients(weighted, weight, *(array(variable) for variable in variables))
     return found[0], dict(zip((variable.name for variable in variables), found[1:], strict=True))
