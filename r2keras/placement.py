@@ -28,13 +28,13 @@ NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
 def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None) -> dict[str, ActivationSpec]:
     """Returns which tensors of a model a recipe quantizes, and how: what `prepare` inserts.
 
-    A tensor is quantized once, where LiteRT's fused operators end: after convolution, batch normalisation and activation
-    function together, after a residual sum (and the activation function that follows it directly), after a layer's own
-    activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. What reaches the model's
-    outputs only through such layers or a last activation function (logits, probabilities) stays float.
+    A tensor is quantized once, where LiteRT's fused operators end: after convolution, batch normalisation and
+    activation function together, after a residual sum (and the activation function that follows it directly), after a
+    layer's own activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. What reaches
+    the model's outputs only through such layers or a last activation function (logits, probabilities) stays float.
 
-    The recipe's first rule that matches any layer of such a group decides; a group that no rule matches, as a sum may be,
-    takes the spec of the tensors it is made from.
+    The recipe's first rule that matches any layer of such a group decides; a group that no rule matches, as a sum may
+    be, takes the spec of the tensors it is made from.
 
     Args:
         model: a built Functional or Sequential model.
@@ -49,23 +49,24 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
 
     Example:
 
-    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="r"), keras.layers.Dense(2)]
+    >>> hidden = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="r"), keras.layers.Dense(2)]
+    >>> layers = [keras.Input((4,)), *hidden]
     >>> recipe = Recipe([(".*", QuantSpec(num_bits=4, activation_bits=4))])
     >>> {path: spec.unsigned for path, spec in activation_plan(keras.Sequential(layers), recipe).items()}
     {'r': True}
 
     Source: Jacob et al., arXiv 1712.05877, section 3.
     """
-    planner = _Planner(graph_of(model), recipe)
     plan = {} if input_bits is None else _input_plan(model, input_bits)
-    if any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
-        plan |= planner.plan()
-        if not planner.plan():
-            raise ValueError(
-                f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected "
-                "a matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
-            )
-    return plan
+    if not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
+        return plan
+    found = _Planner(graph_of(model), recipe).plan()
+    if not found:
+        raise ValueError(
+            f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
+            "matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
+        )
+    return plan | found
 
 
 class _Planner:

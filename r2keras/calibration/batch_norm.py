@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
-from keras import tree
 
 from r2keras import _model
 from r2keras._errors import invalid
@@ -88,7 +87,7 @@ def measure(model: keras.Model, data: Iterable[list[np.ndarray]]) -> Statistics:
         for layer in measured:
             # Running averages with this momentum are the plain average of all batches so far.
             layer.momentum = place / (place + 1)
-        probe(tree.pack_sequence_as(probe.input, batch), training=False)
+        probe(_model.packed(probe, batch), training=False)
     return statistics(probe)
 
 

@@ -7,11 +7,13 @@ from keras import ops
 from r2keras.ops.affine import MIN_SCALE
 from r2keras.ops.ste import custom_gradient
 
+TIE = 1e-3
+
 
 def span_grid(low, high, quant_min, quant_max):
     """Returns scale and zero point of the grid over `[low, high]`, moved by half a step at most so that it holds zero.
 
-    `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`.
+    `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`, ties down.
 
     Args:
         low: float32 scalar, at most 0.
@@ -29,7 +31,8 @@ def span_grid(low, high, quant_min, quant_max):
     """
     low, high = (ops.cast(bound, "float32") for bound in (low, high))
     scale = ops.maximum((high - low) * (1.0 / (quant_max - quant_min)), MIN_SCALE)
-    return scale, ops.clip(ops.round(quant_min - low / scale), quant_min, quant_max)
+    # Ranges with low = -high lie on a tie: without the push, compiled and eager code could break it differently.
+    return scale, ops.clip(ops.round(quant_min - low / scale - TIE), quant_min, quant_max)
 
 
 def on_grid(x, scale, zero_point, quant_min, quant_max):

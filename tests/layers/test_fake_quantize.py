@@ -381,7 +381,11 @@ def test_nan_weights_are_named():
         (lambda: FakeQuantize("dense", SPEC), TypeError, "`layer`.*'dense'"),
         (lambda: FakeQuantize(keras.Sequential([layers.Dense(4)]), SPEC), TypeError, "r2keras.prepare"),
         (lambda: FakeQuantize(FakeQuantize(layers.Dense(4), SPEC), SPEC), TypeError, "not wrapped yet"),
-        (lambda: FakeQuantize(layers.Dense(4, name="head"), {"bias": SPEC})(np.ones((1, 6))), ValueError, "'head'.*bias"),
+        (
+            lambda: FakeQuantize(layers.Dense(4, name="head"), {"bias": SPEC})(np.ones((1, 6))),
+            ValueError,
+            "'head'.*bias",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(make, error, match):
