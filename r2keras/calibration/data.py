@@ -44,16 +44,6 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
         raise ValueError(invalid("data", "at least one sample", "no samples", "Pass a few hundred training inputs"))
 
 
-def as_inputs(model: keras.Model, batch: list[np.ndarray]):
-    """Returns a batch in the structure that the model takes: an array, a list or a dict.
-
-    >>> as_inputs(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), [np.zeros((5, 3))]).shape
-    (5, 3)
-    """
-    # A Sequential model has no `input` of its own before it has been called on data.
-    return batch[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, batch)
-
-
 def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarray]]:
     """Splits arrays into batches, or passes an iterable's batches on."""
     arrays = _as_arrays(model, data)
