@@ -44,11 +44,21 @@ def _row(job: Job, variant: str, own: list[float], base: list[float], about: Row
     # An import has one true cost, to which a busy machine only adds; the ratio of two steps errs both ways.
     value = min(values) if group.unit == "seconds" else middle
     return {
-        "group": job.group, "net": job.net, "variant": variant, "baseline": job.baseline, "unit": group.unit,
-        "value": round(value, 4), "lower_quartile": round(low, 4), "upper_quartile": round(high, 4),
+        "group": job.group,
+        "net": job.net,
+        "variant": variant,
+        "baseline": job.baseline,
+        "unit": group.unit,
+        "value": round(value, 4),
+        "lower_quartile": round(low, 4),
+        "upper_quartile": round(high, 4),
         "goal": None if variant == CONTROL else group.goal,
-        "seconds": round(quartiles(own)[1], 5), "baseline_seconds": round(quartiles(base)[1], 5),
-        "batch_size": job.batch_size if job.net else None, "rounds": len(own), "steps": job.steps, "machine": about,
+        "seconds": round(quartiles(own)[1], 5),
+        "baseline_seconds": round(quartiles(base)[1], 5),
+        "batch_size": job.batch_size if job.net else None,
+        "rounds": len(own),
+        "steps": job.steps,
+        "machine": about,
     }
 
 

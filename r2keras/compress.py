@@ -13,7 +13,7 @@ from r2keras.layers.substitute import SubstituteWeights
 from r2keras.placement import activation_plan
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord, QuantizedActivation, QuantizedTensor
-from r2keras.specs import QuantSpec
+from r2keras.specs import ActivationSpec, QuantSpec
 
 KEPT_FLOAT = "no rule of the recipe compresses it"
 QUANTIZED = "_quantized"
@@ -48,14 +48,28 @@ def prepare(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None
     >>> type(student.get_layer("head")).__name__
     'FakeQuantize'
     """
-    plan = plan_of(model, recipe)
+    return _prepared(model, plan_of(model, recipe), activation_plan(model, recipe, input_bits=input_bits))
+
+
+def prepare_weights(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """As `prepare`, with activations left float."""
+    return _prepared(model, plan_of(model, recipe), {})
+
+
+def prepare_activations(model: keras.Model, plan: dict[str, ActivationSpec]) -> keras.Model:
+    """As `prepare`, with weights left as they are; `plan` is what `activation_plan` returned."""
+    return _prepared(model, {}, plan)
+
+
+def _prepared(
+    model: keras.Model, plan: dict[str, dict[str, QuantSpec]], activations: dict[str, ActivationSpec]
+) -> keras.Model:
+    """Returns a copy with the planned kernels wrapped and the planned activations followed by a quantizer."""
 
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path not in plan:
             return None
         return FakeQuantize(layer.__class__.from_config(layer.get_config()), plan[path])
-
-    activations = activation_plan(model, recipe, input_bits=input_bits)
 
     def append(path: str) -> keras.Layer | None:
         name = path.rpartition("/")[2] + QUANTIZED
@@ -94,12 +108,11 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     return model, CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(model))
 
 
-def unwrapped(student: keras.Model, *, activations: bool = True) -> tuple[keras.Model, dict[str, QuantizedTensor]]:
+def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, QuantizedTensor]]:
     """Returns a copy of a prepared model with plain layers and grid values in them, and the tensors these come from.
 
     Args:
         student: a model made by `prepare`.
-        activations: False leaves activations float; their ranges are not needed then.
 
     Returns:
         The model and its quantized tensors by name.
@@ -114,12 +127,18 @@ def unwrapped(student: keras.Model, *, activations: bool = True) -> tuple[keras.
             "Call student = r2keras.prepare(model, recipe) first."
         )
     tensors = {f"{path}/{name}": t for path, w in wrapped for name, t in w.quantized_tensors(path)}
-    model = _model.rebuild(student, _unwrapped if activations else _float_activations)
+    model = _model.rebuild(student, _unwrapped)
     for path, layer in _model.leaf_layers(model):
         for name, variable in _model.kernels(layer):
             if f"{path}/{name}" in tensors:
                 _put(variable, tensors[f"{path}/{name}"].values())
     return model, tensors
+
+
+def freeze_activations(student: keras.Model) -> tuple[keras.Model, dict[str, QuantizedActivation]]:
+    """Returns a copy of a model of `prepare_activations` with its activations on fixed grids, and the grids."""
+    model = _model.rebuild(student, _unwrapped)
+    return model, _activations(model)
 
 
 def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec]]:
@@ -185,15 +204,6 @@ def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
     if not isinstance(layer, SubstituteWeights):
         return None
     return layer.layer.__class__.from_config({**layer.layer.get_config(), "name": layer.name})
-
-
-def _float_activations(path: str, layer: keras.Layer) -> keras.Layer | None:
-    """As `_unwrapped`, with nothing done to activations."""
-    if not isinstance(layer, QuantizeActivation):
-        return _unwrapped(path, layer)
-    identity = keras.layers.Identity(name=layer.name)
-    identity.holds_constants = True
-    return identity
 
 
 def _put(variable: keras.Variable, values: np.ndarray) -> None:

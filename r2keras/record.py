@@ -246,6 +246,7 @@ class CompressionRecord:
         num_values: scalars in the whole model, compressed or not (biases and statistics too).
         model_name: the model's name.
         activations: the grids of quantized activations by the path of the layer that makes them.
+        notes: remarks on single kernels by name: how a calibration step fared with them.
 
     Example:
 
@@ -262,6 +263,7 @@ class CompressionRecord:
     num_values: int
     model_name: str
     activations: dict[str, QuantizedActivation] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one `.npz`: arrays, and the rest as JSON; no pickle; whole or not at all.
@@ -281,6 +283,7 @@ class CompressionRecord:
             "model_name": self.model_name,
             "num_values": self.num_values,
             "kept_float": self.kept_float,
+            "notes": self.notes,
             "tensors": {name: tensor.to_dict() for name, tensor in self.tensors.items()},
             "activations": {name: dataclasses.asdict(grid) for name, grid in self.activations.items()},
         }
@@ -318,9 +321,10 @@ class CompressionRecord:
             name: QuantizedTensor.from_parts(name, part, _arrays_of(name, arrays))
             for name, part in config["tensors"].items()
         }
-        # Version 1 knew no activations.
+        # Version 1 knew no activations, and records written before there were notes have none.
         grids = {name: QuantizedActivation(**grid) for name, grid in config.get("activations", {}).items()}
-        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"], grids)
+        notes = config.get("notes", {})
+        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"], grids, notes)
 
 
 def _arrays_of(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

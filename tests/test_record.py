@@ -306,7 +306,7 @@ def test_edited_file_is_refused_with_the_reason(saved, edit):
 
 
 def test_files_of_version_1_load(record, saved):
-    rewrite(saved, lambda c, a: _set(c, version=1) or c.pop("activations") and None)
+    rewrite(saved, lambda c, a: _set(c, version=1) or (c.pop("activations") and None))
     assert_equal(CompressionRecord.load(saved), record)
 
 

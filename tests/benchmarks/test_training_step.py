@@ -12,9 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
 SCRIPT = FOLDER / "training_step.py"
 SMOKE_ROWS = {
-    ("regularizers", "cnn", "control"), ("regularizers", "cnn", "margin"),
-    ("fake_quantize", "cnn", "control"), ("fake_quantize", "cnn", "mse_2bit_per_channel"),
-    ("tfmot", "cnn", "control"), ("tfmot", "cnn", "tfmot_8bit"), ("tfmot", "cnn", "tfmot_8bit_weights_only"),
+    ("regularizers", "cnn", "control"),
+    ("regularizers", "cnn", "margin"),
+    ("fake_quantize", "cnn", "control"),
+    ("fake_quantize", "cnn", "mse_2bit_per_channel"),
+    ("tfmot", "cnn", "control"),
+    ("tfmot", "cnn", "tfmot_8bit"),
+    ("tfmot", "cnn", "tfmot_8bit_weights_only"),
     ("import", "", "import_r2keras"),
 }
 
@@ -123,7 +127,9 @@ def test_patterns_choose_variants(library):
     chosen = {job.group: job.variants for job in jobs}
     mse = ("mse_8bit_per_tensor", "mse_4bit_per_tensor", "mse_2bit_per_tensor")
     assert chosen == {
-        "regularizers": ("control", "linf"), "fake_quantize": ("control", *mse), "import": ("import_r2keras",)
+        "regularizers": ("control", "linf"),
+        "fake_quantize": ("control", *mse),
+        "import": ("import_r2keras",),
     }
     assert unknown(["linf", "tfmot", "linfty"]) == ["linfty"]
 

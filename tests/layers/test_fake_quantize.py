@@ -27,7 +27,7 @@ class Scorer(layers.Layer):
     """A layer with a weight name of its own, and a build that wants a tuple."""
 
     def build(self, input_shape):
-        self.mixing = self.add_weight(name="mixing", shape=input_shape[1:] + (5,), initializer="glorot_uniform")
+        self.mixing = self.add_weight(name="mixing", shape=(*input_shape[1:], 5), initializer="glorot_uniform")
 
     def call(self, inputs):
         return ops.tanh(ops.matmul(inputs, self.mixing))
