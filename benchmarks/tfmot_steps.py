@@ -74,9 +74,9 @@ def build(job: Job, variant: str) -> tf_keras.Model:
     tf_keras.utils.set_random_seed(0)
     model = NETS[job.net](job.image)
     if variant == "tfmot_8bit":
-        model = _apply(model, lambda layer: Nothing() if isinstance(layer, PadChannels) else None, everything=True)
+        model = _apply(model, lambda layer: Nothing() if isinstance(layer, PadChannels) else None)
     elif variant == "tfmot_8bit_weights_only":
-        model = _apply(model, lambda layer: WeightsOnly() if _has_kernel(layer) else None, everything=False)
+        model = _apply(model, lambda layer: WeightsOnly() if _has_kernel(layer) else Nothing())
     model.compile(
         tf_keras.optimizers.SGD(1e-3, momentum=0.9),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -126,8 +126,8 @@ def mobilenet_v2_035(image: tuple[int, int, int]) -> tf_keras.Model:
 NETS = {"cnn": cnn, "resnet20": resnet20, "mobilenet_v2_035": mobilenet_v2_035}
 
 
-def _apply(model: tf_keras.Model, config_of: Callable, everything: bool) -> tf_keras.Model:
-    """Lets TFMOT quantize the layers that `config_of` has a config for, and by default the rest if `everything`."""
+def _apply(model: tf_keras.Model, config_of: Callable) -> tf_keras.Model:
+    """Lets TFMOT quantize every layer by the config that `config_of` has for it, or by default where it has none."""
 
     def annotate(layer):
         config = config_of(layer)
@@ -135,9 +135,7 @@ def _apply(model: tf_keras.Model, config_of: Callable, everything: bool) -> tf_k
 
     with quantization.quantize_scope({c.__name__: c for c in (Nothing, WeightsOnly, PadChannels)}):
         annotated = tf_keras.models.clone_model(model, clone_function=annotate)
-        if everything:
-            annotated = quantization.quantize_annotate_model(annotated)
-        return quantization.quantize_apply(annotated)
+        return quantization.quantize_apply(quantization.quantize_annotate_model(annotated))
 
 
 def _has_kernel(layer) -> bool:

@@ -44,14 +44,13 @@ flags.DEFINE_list("nets", ["resnet20", "mobilenet_v2_035"], f"Any of {', '.join(
 flags.DEFINE_list("variants", ["*"], f"Shell patterns over names of variants and groups ({', '.join(GROUPS)}).")
 flags.DEFINE_integer("rounds", 30, "Rounds; each gives one ratio a variant.", lower_bound=1)
 flags.DEFINE_integer("steps", 3, "Steps of every variant in a round; their median counts.", lower_bound=1)
-flags.DEFINE_string(
-    "out", None, f"The results file; by default {RESULTS.name} in results/, {SMOKE_RESULTS} with --smoke."
-)
+flags.DEFINE_string("out", None, f"The results file; results/{RESULTS.name} by default, {SMOKE_RESULTS} if --smoke.")
 flags.DEFINE_bool("smoke", False, "A minute instead of half an hour; the figures mean nothing.")
 flags.DEFINE_bool("table", False, "Print the table of the results file and measure nothing.")
 
 
 def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ |= ENVIRONMENT
     options = _options()
     wrong = [f"--nets={name}" for name in options["nets"] if name not in NETS]

@@ -24,6 +24,7 @@ flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder 
 flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], "Any of ic_resnet8, kws_dscnn.")
 flags.DEFINE_list("bits", ["8", "4"], "Bits a weight, 1 to 8.")
 flags.DEFINE_list("ranges", ["min_max", "mse"], "Any of min_max, mse.")
+flags.DEFINE_string("batch_norm", "auto", "Repair of batch norm statistics: auto, shift, replace or keep.")
 flags.DEFINE_string("out", "out/mlperf_tiny", "Folder for the files and results.json; finished rows are kept.")
 flags.DEFINE_bool("smoke", False, "Untrained stand-ins and random inputs.")
 
@@ -63,12 +64,13 @@ def run() -> int:
     results = Path(FLAGS.out) / "results.json"
     rows = json.loads(results.read_text()) if results.is_file() else []
     jobs = [(name, kind, int(bits)) for name in FLAGS.models for bits in FLAGS.bits for kind in FLAGS.ranges]
-    done = {(row["model"], row["range"], row["num_bits"]) for row in rows}
-    jobs = [job for job in jobs if job not in done]
+    done = {(row["model"], row["range"], row["num_bits"], row["batch_norm"]) for row in rows}
+    jobs = [job for job in jobs if (*job, FLAGS.batch_norm) not in done]
     tasks = {name: load(name) for name in dict.fromkeys(job[0] for job in jobs)}
     for name, kind, bits in track(jobs, "Quantizing", disable=not sys.stdout.isatty()):
         recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=bits, range=kind))])
-        rows.append({"model": name, "range": kind, "num_bits": bits, **measure(name, tasks[name], recipe)})
+        keys = {"model": name, "range": kind, "num_bits": bits, "batch_norm": FLAGS.batch_norm}
+        rows.append({**keys, **measure(name, tasks[name], recipe)})
         atomic_write_text(results, json.dumps(rows, indent=1) + "\n")
     Console().print(table(rows))
     return 0
@@ -78,7 +80,7 @@ def measure(name: str, task: Task, recipe) -> dict[str, object]:
     """Calibrates, exports, and runs the file."""
     import r2keras
 
-    small, record = r2keras.calibrate(task.model, recipe, task.calibration)
+    small, record = r2keras.calibrate(task.model, recipe, task.calibration, batch_norm=FLAGS.batch_norm)
     spec = recipe.rules[0][1]
     path = Path(FLAGS.out) / f"{name}_{spec.range}_w{spec.num_bits}.tflite"
     sizes = r2keras.export.to_litert(small, path, record)
@@ -141,7 +143,7 @@ def table(rows: list[dict]):
     """Returns the rows as a rich table."""
     from rich.table import Table
 
-    found = Table("model", "range", "bits", "float %", "file %", "bytes", "gzip", "MLPerf int8 %", "its bytes")
+    found = Table("model", "range", "bits", "norm", "float %", "file %", "bytes", "gzip", "MLPerf int8 %", "its bytes")
     for row in sorted(rows, key=lambda row: (row["model"], -row["num_bits"], row["range"])):
         percents = [row["float_accuracy"], row["file_accuracy"]]
         shipped = row["shipped_int8_accuracy"]
@@ -149,6 +151,7 @@ def table(rows: list[dict]):
             row["model"],
             row["range"],
             str(row["num_bits"]),
+            row["batch_norm"],
             *(f"{100 * value:.1f}" for value in percents),
             f"{row['file_bytes']:,}",
             f"{row['gzip_bytes']:,}",

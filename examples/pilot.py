@@ -31,6 +31,9 @@ def main(argv: list[str]) -> int:
         return fail(error, 2)
     except (ValueError, OSError, ImportError) as error:
         return fail(error, 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. What is finished is kept; the same command resumes there.\n")
+        return 130
 
 
 def run(settings: Settings) -> int:

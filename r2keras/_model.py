@@ -62,6 +62,8 @@ def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
 def rebuild(
     model: keras.Model,
     replace: Callable[[str, keras.Layer], keras.Layer | None],
+    objects: dict[str, object] | None = None,
+    *,
     append: Callable[[str], keras.Layer | None] | None = None,
 ) -> keras.Model:
     """Returns a copy of a model with some layers replaced and every weight carried over.
@@ -73,6 +75,7 @@ def rebuild(
             layer's class counts as a wrapper around it; one that has `holds_constants` set takes no weights over.
         append: called with the path of every layer, operation and input. Returns a new layer that takes its output and
             stands in its place for all that follows, or None. The output of a layer called twice goes through it twice.
+        objects: classes and functions by name that nobody registered and that the new layers' configs mention.
 
     Returns:
         A model of the same class, with the same names, compiled like `model` if that was compiled (fresh optimizer).
@@ -89,7 +92,8 @@ def rebuild(
         new_layers[id(layer)] = new or _plain_copy(layer)
         return new_layers[id(layer)]
 
-    with keras.saving.custom_object_scope(_own_objects(model)):
+    # One scope: an inner one would hide the names of an outer one.
+    with keras.saving.custom_object_scope({**_own_objects(model), **(objects or {})}):
         if append is None:
             copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
         else:

@@ -75,7 +75,7 @@ def _prepared(
         name = path.rpartition("/")[2] + QUANTIZED
         return QuantizeActivation(activations[path], name=name) if path in activations else None
 
-    student = _model.rebuild(model, wrap, append if activations else None)
+    student = _model.rebuild(model, wrap, append=append if activations else None)
     for _, layer in wrappers(student):
         layer.initialize()
     return student

@@ -14,6 +14,8 @@ BACKENDS_MARK = re.compile(r"\bmark\.backends\b")
 os.environ["KERAS_BACKEND"] = BACKEND
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Text tables are as wide as the terminal; the tests read them at one width.
+os.environ["COLUMNS"] = "100"
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     # Workers that each start a thread per core slow one another down; subprocesses of tests inherit these.
     for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

@@ -19,11 +19,11 @@ def reestimate_batch_norm(
 ) -> int:
     """Measures the statistics of every batch normalisation again, in place; nothing else changes.
 
-    The data go through the model once, each batch normalisation normalising with the batch's own statistics; the
-    plain averages over the batches are `mean` and `var`. Dropout stays off. Without `reference` they replace the
-    moving statistics: best where `data` are like the training data. With it, the same is measured on the float model
-    (`mean_f`, `var_f`), and only what quantization changed is carried over, so that data of another mixture do no
-    harm: `moving_mean += mean - mean_f`, `moving_variance *= var / var_f`.
+    The data go through the model once, each batch normalisation normalising with the batch's own statistics; their
+    averages over the batches, each weighted by its samples, are `mean` and `var`. Dropout stays off. Without
+    `reference` they replace the moving statistics: best where `data` are like the training data. With it, the same is
+    measured on the float model (`mean_f`, `var_f`), and only what quantization changed is carried over, so that data
+    of another mixture do no harm: `moving_mean += mean - mean_f`, `moving_variance *= var / var_f`.
 
     Args:
         model: a built Functional or Sequential model; its `BatchNormalization` layers are changed, those of nested

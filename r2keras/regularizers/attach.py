@@ -55,9 +55,7 @@ def regularize(model: keras.Model, regularizer, *, match: str = _ALL) -> keras.M
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
         return type(layer).from_config(plans[path].config) if path in plans else None
 
-    # Classes that nobody registered are found by their bare name.
-    with keras.saving.custom_object_scope({type(regularizer).__name__: type(regularizer)}):
-        copy = rebuild(model, replace)
+    copy = rebuild(model, replace, {type(regularizer).__name__: type(regularizer)})
     for (path, old), (_, new) in zip(leaf_layers(model), leaf_layers(copy), strict=True):
         if path in plans:
             # By position: names that Keras made up for the cells of a stack are others in the copy.

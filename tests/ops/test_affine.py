@@ -276,46 +276,50 @@ def test_expand_and_reduce_are_blocks(shape):
     np.testing.assert_array_equal(array(affine.reduce(ops.max, ops.convert_to_tensor(x), shape)), largest)
 
 
-class Quantizing(keras.layers.Layer):
-    """Takes a weight as its input; gives values, codes, scale and zero point."""
+COMPILED = [(2, "rise"), (4, "narrow"), (3, "asymmetric"), (8, "full")]
 
-    def __init__(self, find, num_bits, grid, shape, **kwargs):
+
+class Quantizing(keras.layers.Layer):
+    """Takes a weight as its input; gives values, codes, scale and zero point for each grid."""
+
+    def __init__(self, find, grids, shape, **kwargs):
         super().__init__(**kwargs)
-        self.arguments = find, num_bits, grid, shape
+        self.find, self.grids, self.shape = find, grids, shape
 
     def call(self, x):
-        find, num_bits, grid, shape = self.arguments
-        scale, zero = find(x, shape, num_bits, grid)
+        return [part for grid in self.grids for part in self.quantized(x, *grid)]
+
+    def quantized(self, x, num_bits, grid):
+        scale, zero = self.find(x, self.shape, num_bits, grid)
         low_high = limits(num_bits, grid)
         codes = affine.quantize(x, scale, zero, *low_high)
         # Of the weight's shape, because predict joins batches along the first axis.
-        scale, zero = (ops.broadcast_to(affine.expand(part, SHAPE), SHAPE) for part in (scale, zero))
-        return affine.fake_quantize(x, scale, zero, *low_high), codes, scale, zero
+        wide = (ops.broadcast_to(affine.expand(part, SHAPE), SHAPE) for part in (scale, zero))
+        return affine.fake_quantize(x, scale, zero, *low_high), codes, *wide
 
 
 @pytest.mark.parametrize("how", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}])
-@pytest.mark.parametrize(("num_bits", "grid"), [(2, "rise"), (4, "narrow"), (3, "asymmetric"), (8, "full")])
-def test_symbolic_and_compiled_give_the_oracle(num_bits, grid, how):
+def test_symbolic_and_compiled_give_the_oracle(how):
     if keras.backend.backend() == "torch" and how.get("jit_compile"):
         pytest.skip("torch compiles with a C++ compiler, which need not be there")
     inputs = keras.Input(batch_shape=SHAPE)
-    model = keras.Model(inputs, Quantizing(min_max, num_bits, grid, (4, 6))(inputs))
+    model = keras.Model(inputs, Quantizing(min_max, COMPILED, (4, 6))(inputs))
     model.compile(loss="mse", **how)
     for seed in range(4):
         x = weights(seed=seed)
-        values, codes, scale, zero = model.predict(x, verbose=0, batch_size=8)
-        expected = expected_range(x, (4, 6), num_bits, grid)
-        np.testing.assert_array_equal(scale, np.repeat(expected[0], 2, axis=0))
-        np.testing.assert_array_equal(zero, np.repeat(expected[1], 2, axis=0))
-        np.testing.assert_array_equal(codes, reference.codes(x, *expected, *limits(num_bits, grid)))
-        np.testing.assert_array_equal(values, reference.fake_quantize(x, *expected, *limits(num_bits, grid)))
+        found = model.predict(x, verbose=0, batch_size=8)
+        for place, (num_bits, grid) in enumerate(COMPILED):
+            values, codes, scale, zero = found[4 * place : 4 * place + 4]
+            expected = expected_range(x, (4, 6), num_bits, grid)
+            np.testing.assert_array_equal(scale, np.repeat(expected[0], 2, axis=0))
+            np.testing.assert_array_equal(zero, np.repeat(expected[1], 2, axis=0))
+            np.testing.assert_array_equal(codes, reference.codes(x, *expected, *limits(num_bits, grid)))
+            np.testing.assert_array_equal(values, reference.fake_quantize(x, *expected, *limits(num_bits, grid)))
 
 
 def test_the_search_runs_compiled():
-    inputs = keras.Input(batch_shape=SHAPE)
-    model = keras.Model(inputs, Quantizing(mse, 4, "narrow", (1, 6))(inputs))
-    model.compile(loss="mse", jit_compile=keras.backend.backend() != "torch")
-    _, _, scale, _ = model.predict(weights(), verbose=0, batch_size=8)
-    np.testing.assert_allclose(
-        scale[:1], array(mse(ops.convert_to_tensor(weights()), (1, 6), 4, "narrow")[0]), rtol=1e-5
-    )
+    inputs, x = keras.Input(batch_shape=SHAPE), weights()
+    model = keras.Model(inputs, Quantizing(mse, [(4, "narrow")], (1, 6))(inputs))
+    model.compile(loss="mse", jit_compile=keras.backend.backend() == "jax")
+    _, _, scale, _ = model.predict(x, verbose=0, batch_size=8)
+    np.testing.assert_allclose(scale[:1], array(mse(ops.convert_to_tensor(x), (1, 6), 4, "narrow")[0]), rtol=1e-5)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
+import r2keras
 from r2keras.record import CompressionRecord
 from r2keras.report import summarize
 from tests.report.samples import file_summary, record
@@ -91,9 +93,6 @@ def test_another_type_is_refused():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A model, its record and its file, as a user has them."""
-    keras = pytest.importorskip("keras")
-    pytest.importorskip("tensorflow")
-    r2keras = pytest.importorskip("r2keras")
     keras.utils.set_random_seed(0)
     layers = [keras.Input((6, 6, 1)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Flatten()]
     model = keras.Sequential([*layers, keras.layers.Dense(8, name="mid"), keras.layers.Dense(3, name="head")])

@@ -1,0 +1,166 @@
+"""Batch-norm re-estimation against the same computation in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from r2keras import _model
+from r2keras.calibration import reestimate_batch_norm
+from tests import nets
+
+pytestmark = pytest.mark.backends
+
+RNG = np.random.default_rng(8)
+BATCHES = [RNG.normal(1.0, 2.0, (samples, 5)).astype("float32") for samples in (8, 8, 3)]
+
+
+def net(trainable=True):
+    """Dense, norm, ReLU, dropout, dense, norm: random weights and statistics."""
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4, name="one"),
+            layers.BatchNormalization(name="norm1", epsilon=0.01, trainable=trainable),
+            layers.ReLU(),
+            layers.Dropout(0.9),
+            layers.Dense(3, name="two"),
+            layers.BatchNormalization(name="norm2", scale=False, trainable=trainable),
+        ]
+    )
+    return nets.shaken(model)
+
+
+def array(variable):
+    return np.array(keras.ops.convert_to_numpy(variable), np.float64)
+
+
+def normalised(h, norm, values):
+    """Normalises with the batch's own statistics, which go into `values`."""
+    mean, variance = h.mean(axis=0), h.var(axis=0)
+    values.append((len(h), mean, variance))
+    scale = array(norm.gamma) if norm.scale else 1.0
+    return (h - mean) / np.sqrt(variance + norm.epsilon) * scale + array(norm.beta)
+
+
+def measured(model, batches):
+    """The statistics of both norms, averaged over the samples."""
+    one, norm1, two, norm2 = (model.get_layer(name) for name in ("one", "norm1", "two", "norm2"))
+    first, second = [], []
+    for x in batches:
+        h = np.maximum(normalised(x @ array(one.kernel) + array(one.bias), norm1, first), 0.0)
+        normalised(h @ array(two.kernel) + array(two.bias), norm2, second)
+    return [average(values) for values in (first, second)]
+
+
+def average(values):
+    samples = sum(count for count, *_ in values)
+    return [sum(part[0] * part[place] for part in values) / samples for place in (1, 2)]
+
+
+def check(model, expected):
+    for name, (mean, variance) in zip(("norm1", "norm2"), expected, strict=True):
+        np.testing.assert_allclose(array(model.get_layer(name).moving_mean), mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(array(model.get_layer(name).moving_variance), variance, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_statistics_are_the_averages_over_the_samples_without_dropout(trainable):
+    model = net(trainable)
+    others = {path: value for path, value in nets.weights_of(model).items() if "moving" not in path}
+    expected = measured(model, BATCHES)
+    assert reestimate_batch_norm(model, BATCHES) == 2
+    check(model, expected)
+    after = nets.weights_of(model)
+    assert all(np.array_equal(after[path], value) for path, value in others.items())
+
+
+def test_measuring_again_gives_the_same():
+    model = net()
+    expected = measured(model, BATCHES)
+    for _ in range(2):
+        reestimate_batch_norm(model, BATCHES)
+    check(model, expected)
+
+
+def test_arrays_are_cut_into_batches():
+    model, x = net(), np.concatenate(BATCHES)
+    reestimate_batch_norm(model, x, batch_size=len(x))
+    check(model, measured(net(), [x]))
+
+
+def test_sorted_arrays_are_shuffled():
+    """One batch a class would leave out what differs between the classes."""
+    x = np.sort(RNG.normal(size=(256, 1)).astype("float32"), axis=0)
+    model = keras.Sequential([keras.Input((1,)), layers.BatchNormalization(name="norm")])
+    reestimate_batch_norm(model, x, batch_size=64)
+    assert array(model.get_layer("norm").moving_variance)[0] == pytest.approx(x.var(), rel=0.1)
+
+
+def test_with_a_reference_only_the_change_is_carried_over():
+    model, reference = net(), net()
+    reference.get_layer("one").kernel.assign(array(reference.get_layer("one").kernel) * 0.8 + 0.05)
+    before = [(array(n.moving_mean), array(n.moving_variance)) for n in map(model.get_layer, ("norm1", "norm2"))]
+    untouched = nets.weights_of(reference)
+    after, floats = measured(model, BATCHES), measured(reference, BATCHES)
+    reestimate_batch_norm(model, BATCHES, reference=reference)
+    check(
+        model,
+        [
+            (mean + mean_q - mean_f, variance * var_q / var_f)
+            for (mean, variance), (mean_q, var_q), (mean_f, var_f) in zip(before, after, floats, strict=True)
+        ],
+    )
+    assert all(np.array_equal(untouched[path], value) for path, value in nets.weights_of(reference).items())
+
+
+def test_a_dead_channel_keeps_its_variance():
+    model, reference = net(), net()
+    for one in (model, reference):
+        kernel = array(one.get_layer("one").kernel)
+        kernel[:, 0] = 0.0
+        one.get_layer("one").kernel.assign(kernel)
+    start = array(model.get_layer("norm1").moving_variance)[0]
+    reestimate_batch_norm(model, BATCHES, reference=reference)
+    assert array(model.get_layer("norm1").moving_variance)[0] == start
+    assert all(np.isfinite(value).all() for value in nets.weights_of(model).values())
+
+
+def test_the_same_model_as_reference_changes_nothing():
+    model = net()
+    before = nets.weights_of(model)
+    reestimate_batch_norm(model, BATCHES, reference=net())
+    for path, value in nets.weights_of(model).items():
+        np.testing.assert_allclose(value, before[path], rtol=1e-6)
+
+
+def test_norms_of_nested_and_frozen_models_are_measured():
+    x = keras.Input((5,))
+    block = keras.Model(x, layers.BatchNormalization(name="norm")(layers.Dense(4, name="dense")(x)), name="block")
+    block.trainable = False
+    model = nets.shaken(keras.Sequential([keras.Input((5,)), block]))
+    layers_by_path = dict(_model.leaf_layers(model))
+    dense, norm = layers_by_path["block/dense"], layers_by_path["block/norm"]
+    h = BATCHES[0] @ array(dense.kernel) + array(dense.bias)
+    assert reestimate_batch_norm(model, BATCHES[:1]) == 1
+    np.testing.assert_allclose(array(norm.moving_mean), h.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(array(norm.moving_variance), h.var(axis=0), rtol=1e-4, atol=1e-5)
+    assert not norm.trainable
+
+
+def test_a_norm_used_twice_averages_over_both_uses():
+    x = keras.Input((4,))
+    norm = layers.BatchNormalization(name="norm", center=False, scale=False)
+    model = keras.Model(x, layers.Add()([norm(x), norm(layers.Rescaling(2.0)(x))]))
+    data = RNG.normal(3.0, 1.0, (16, 4)).astype("float32")
+    reestimate_batch_norm(model, [data[:8], data[8:]])
+    np.testing.assert_allclose(array(norm.moving_mean), 1.5 * data.mean(axis=0), rtol=1e-4)
+
+
+def test_a_model_without_norms_needs_no_data():
+    assert reestimate_batch_norm(nets.nested(), None) == 0
+
+
+def test_no_data_is_refused():
+    with pytest.raises(ValueError, match=r"`data`.*2 batch normalisations.*batch_norm='keep'"):
+        reestimate_batch_norm(net(), None)
