@@ -99,8 +99,8 @@ class Rows:
 
         fresh = [self._key(row) for row in new]
         rows = [row for row in self.rows if self._key(row) not in fresh] + new
-        lines = [json.dumps(row, allow_nan=False) for row in rows]
-        atomic_write_text(self.path, "[\n" + ",\n".join(lines) + "\n]\n")
+        text = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+        atomic_write_text(self.path, f"[\n{text}\n]\n")
         self.rows = rows
 
     def _key(self, row: Row) -> tuple:

@@ -77,6 +77,7 @@ def run(jobs: list[Job], store: Rows) -> None:
     from rich.progress import Progress as Bar
 
     about, console = machine(), Console(stderr=True)
+    store.add([])  # An --out that cannot be written ends the run here, not after the first group.
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=sum(_work(job) for job in jobs))

@@ -88,6 +88,12 @@ def test_damaged_results_are_named_and_kept(tmp_path):
     assert path.read_text() == '[{"group": '
 
 
+def test_unwritable_out_ends_before_measuring(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--smoke", f"--out={tmp_path / 'file' / 'a.json'}")
+    assert done.returncode == 1 and "Could not write" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_turns_are_taken_in_every_round(library):
     from common import interleave
 
