@@ -63,7 +63,8 @@ def work(settings: Settings, store, data, console) -> None:
     """Trains and measures everything that has no row yet."""
     from pilot_lib.progress import Board
     from pilot_lib.rows import FloatModel, measure
-    from pilot_lib.training import release
+
+    from r2keras.workloads.training import release
 
     todo = plan(settings, store)
     kinds = [kind for jobs in todo.values() for kind in ("training", *(method for method, _ in jobs))]

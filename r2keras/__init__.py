@@ -3,22 +3,26 @@
 from r2keras import export, layers, quantizers, regularizers, report
 from r2keras.calibration import calibrate
 from r2keras.compress import finalize, prepare
+from r2keras.placement import activation_plan
 from r2keras.recipe import Recipe
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.record import CompressionRecord, QuantizedActivation, QuantizedTensor
 from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
-from r2keras.specs import QuantSpec
+from r2keras.specs import ActivationSpec, QuantSpec
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationSpec",
     "CompressionRecord",
     "Kurtosis",
     "QuantSpec",
+    "QuantizedActivation",
     "QuantizedTensor",
     "R2Linf",
     "R2Margin",
     "R2SoftMinMax",
     "Recipe",
+    "activation_plan",
     "calibrate",
     "export",
     "finalize",

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from r2keras import _insert
+
 NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance", "mean", "variance")
 
 
@@ -61,6 +63,8 @@ def rebuild(
     model: keras.Model,
     replace: Callable[[str, keras.Layer], keras.Layer | None],
     objects: dict[str, object] | None = None,
+    *,
+    append: Callable[[str], keras.Layer | None] | None = None,
 ) -> keras.Model:
     """Returns a copy of a model with some layers replaced and every weight carried over.
 
@@ -68,7 +72,9 @@ def rebuild(
         model: a built Functional or Sequential model, nested ones included; left untouched.
         replace: called with `(path, layer)` for every layer that is not itself a model. Returns a new, unbuilt layer
             to stand in its place, or None for a plain copy. A new layer that has a `layer` attribute of the old
-            layer's class counts as a wrapper around it.
+            layer's class counts as a wrapper around it; one that has `holds_constants` set takes no weights over.
+        append: called with the path of every layer, operation and input. Returns a new layer that takes its output and
+            stands in its place for all that follows, or None. The output of a layer called twice goes through it twice.
         objects: classes and functions by name that nobody registered and that the new layers' configs mention.
 
     Returns:
@@ -88,9 +94,12 @@ def rebuild(
 
     # One scope: an inner one would hide the names of an outer one.
     with keras.saving.custom_object_scope({**_own_objects(model), **(objects or {})}):
-        copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+        if append is None:
+            copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+        else:
+            copy = _insert.copy_with(model, clone, append)
     for path, layer in leaf_layers(model):
-        if layer.weights:
+        if layer.weights and not getattr(new_layers[id(layer)], "holds_constants", False):
             transfer(path, layer, new_layers[id(layer)])
     return copy
 
@@ -115,6 +124,12 @@ def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
     if isinstance(new, keras.layers.Normalization):
         # It computes with copies of its weights.
         new.finalize_state()
+
+
+def packed(model: keras.Model, batch: list):
+    """Returns a list of arrays, one an input, in the structure that the model is called with."""
+    # A Sequential model that was never called has no `input` to read the structure from.
+    return batch[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, batch)
 
 
 def check_finite(path: str, values: np.ndarray) -> None:

@@ -8,31 +8,37 @@ import numpy as np
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.substitute import SubstituteWeights
+from r2keras.placement import activation_plan
 from r2keras.recipe import Recipe
-from r2keras.record import CompressionRecord
-from r2keras.specs import QuantSpec
+from r2keras.record import CompressionRecord, QuantizedActivation, QuantizedTensor
+from r2keras.specs import ActivationSpec, QuantSpec
 
 KEPT_FLOAT = "no rule of the recipe compresses it"
+QUANTIZED = "_quantized"
 
 
-def prepare(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """Returns a copy of a model that trains under compression: each kernel the recipe names is fake-quantized.
+def prepare(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None) -> keras.Model:
+    """Returns a copy of a model that trains under compression: what the recipe names is fake-quantized.
 
     Weights, regularizers, names and (if the model is compiled) the compile settings are carried over; the optimizer
-    starts fresh. Ranges are set from the weights.
+    starts fresh. Ranges of weights are set from the weights, those of activations by the first training batch.
 
     Args:
         model: a built Functional or Sequential model, nested ones included. It is left untouched.
         recipe: what becomes what.
+        input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
 
     Returns:
-        A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize`.
+        A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize`, and a
+        `layers.QuantizeActivation` called `"<layer>_quantized"` follows each layer whose output is quantized
+        (`activation_plan` says which).
 
     Raises:
         TypeError: a subclassed model, or `recipe` is no Recipe.
-        ValueError: the model is not built or is prepared already; a pattern of the recipe matches no kernel; a weight
-            is NaN or infinite; a layer writes to its own kernel when called.
+        ValueError: the model is not built or is prepared already; a pattern of the recipe matches nothing; a weight
+            is NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation.
 
     Example:
 
@@ -42,14 +48,34 @@ def prepare(model: keras.Model, recipe: Recipe) -> keras.Model:
     >>> type(student.get_layer("head")).__name__
     'FakeQuantize'
     """
-    plan = plan_of(model, recipe)
+    return _prepared(model, plan_of(model, recipe), activation_plan(model, recipe, input_bits=input_bits))
+
+
+def prepare_weights(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """As `prepare`, with activations left float."""
+    return _prepared(model, plan_of(model, recipe), {})
+
+
+def prepare_activations(model: keras.Model, plan: dict[str, ActivationSpec]) -> keras.Model:
+    """As `prepare`, with weights left as they are; `plan` is what `activation_plan` returned."""
+    return _prepared(model, {}, plan)
+
+
+def _prepared(
+    model: keras.Model, plan: dict[str, dict[str, QuantSpec]], activations: dict[str, ActivationSpec]
+) -> keras.Model:
+    """Returns a copy with the planned kernels wrapped and the planned activations followed by a quantizer."""
 
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path not in plan:
             return None
         return FakeQuantize(layer.__class__.from_config(layer.get_config()), plan[path])
 
-    student = _model.rebuild(model, wrap)
+    def append(path: str) -> keras.Layer | None:
+        name = path.rpartition("/")[2] + QUANTIZED
+        return QuantizeActivation(activations[path], name=name) if path in activations else None
+
+    student = _model.rebuild(model, wrap, append=append if activations else None)
     for _, layer in wrappers(student):
         layer.initialize()
     return student
@@ -63,10 +89,11 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 
     Returns:
         `(model, record)`: the model has no r2keras wrapper left; for every recorded kernel
-        `w == scale * (code - zero_point)` bit for bit in float32.
+        `w == scale * (code - zero_point)` bit for bit in float32. Quantized activations stay, each as a
+        `layers.GridActivation` without weights.
 
     Raises:
-        ValueError: nothing in the model is compressed, or a weight is NaN or infinite.
+        ValueError: nothing in the model is compressed, a weight is NaN or infinite, or an activation has no range yet.
 
     Example:
 
@@ -75,6 +102,23 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     >>> plain, record = finalize(prepare(model, Recipe([("head", QuantSpec(num_bits=4))])))
     >>> bool((plain.get_layer("head").kernel.numpy() == record.tensors["head/kernel"].values()).all())
     True
+    """
+    model, tensors = unwrapped(student)
+    kept = {name: KEPT_FLOAT for name in kernel_names(model) if name not in tensors}
+    return model, CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(model))
+
+
+def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, QuantizedTensor]]:
+    """Returns a copy of a prepared model with plain layers and grid values in them, and the tensors these come from.
+
+    Args:
+        student: a model made by `prepare`.
+
+    Returns:
+        The model and its quantized tensors by name.
+
+    Raises:
+        ValueError: see `finalize`.
     """
     wrapped = wrappers(student)
     if not wrapped:
@@ -88,8 +132,13 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
         for name, variable in _model.kernels(layer):
             if f"{path}/{name}" in tensors:
                 _put(variable, tensors[f"{path}/{name}"].values())
-    kept = {name: KEPT_FLOAT for name in kernel_names(model) if name not in tensors}
-    return model, CompressionRecord(tensors, kept, model.count_params(), model.name)
+    return model, tensors
+
+
+def freeze_activations(student: keras.Model) -> tuple[keras.Model, dict[str, QuantizedActivation]]:
+    """Returns a copy of a model of `prepare_activations` with its activations on fixed grids, and the grids."""
+    model = _model.rebuild(student, _unwrapped)
+    return model, _activations(model)
 
 
 def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec]]:
@@ -110,6 +159,7 @@ def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec
         raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
     plan: dict[str, dict[str, QuantSpec]] = {}
     names: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
     for path, layer in _model.leaf_layers(model):
         _check_bare(path, layer)
         for name, variable in _model.kernels(layer):
@@ -119,7 +169,9 @@ def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec
             if spec is not None:
                 _model.check_finite(full, _model.to_numpy(variable))
                 plan.setdefault(path, {})[name] = spec
-    _check_patterns(recipe, names)
+        if not _model.kernels(layer):
+            others.append((path, path))
+    _check_patterns(recipe, names, others)
     return plan
 
 
@@ -133,8 +185,22 @@ def kernel_names(model: keras.Model) -> list[str]:
     return [f"{path}/{name}" for path, layer in _model.leaf_layers(model) for name, _ in _model.kernels(layer)]
 
 
+def quantizers_of(model: keras.Model) -> list[tuple[str, QuantizeActivation]]:
+    """Returns the layers of a prepared model that quantize activations, with their paths."""
+    return [(path, layer) for path, layer in _model.leaf_layers(model) if isinstance(layer, QuantizeActivation)]
+
+
+def _activations(model: keras.Model) -> dict[str, QuantizedActivation]:
+    """Returns the grids of a finalized model's activations by the path of the layer that makes them."""
+    layers = [(p, layer) for p, layer in _model.leaf_layers(model) if isinstance(layer, GridActivation)]
+    named = ((path.removesuffix(QUANTIZED), layer) for path, layer in layers)
+    return {path: QuantizedActivation(path, a.scale, a.zero_point, a.num_bits) for path, a in named}
+
+
 def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
-    """Returns a bare copy of a wrapped layer, under the wrapper's name."""
+    """Returns a bare copy of a wrapped layer under the wrapper's name, or a quantizer of activations frozen."""
+    if isinstance(layer, QuantizeActivation):
+        return layer.frozen()
     if not isinstance(layer, SubstituteWeights):
         return None
     return layer.layer.__class__.from_config({**layer.layer.get_config(), "name": layer.name})
@@ -148,17 +214,21 @@ def _put(variable: keras.Variable, values: np.ndarray) -> None:
 
 
 def _check_bare(path: str, layer: keras.Layer) -> None:
-    if isinstance(layer, SubstituteWeights):
+    """Raises for a layer that compression made."""
+    if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation)):
         raise ValueError(
             f"The layer {path!r} is compressed already. Expected a plain model. "
-            "Start from the model that you gave to r2keras.prepare, or call r2keras.finalize first."
+            "Start from the model that you gave to r2keras.prepare."
         )
 
 
-def _check_patterns(recipe: Recipe, names: list[tuple[str, str]]) -> None:
-    """Raises for a pattern that is found in no kernel's name."""
-    for pattern, _ in recipe.rules:
-        if Recipe([(pattern, None)]).index(*[n for pair in names for n in pair]) is None:
+def _check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
+    """Raises for a pattern found in no kernel's name, nor in another layer's where activations are quantized."""
+    quantizes = any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
+    for pattern, spec in recipe.rules:
+        wider = quantizes and (spec is None or spec.activation_bits)
+        searched = names + others if wider else names
+        if Recipe([(pattern, None)]).index(*[n for pair in searched for n in pair]) is None:
             known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
             raise ValueError(
                 f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a "

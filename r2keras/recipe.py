@@ -16,6 +16,9 @@ from r2keras.specs import SPEC_KINDS, QuantSpec
 
 Spec = QuantSpec
 
+# The steps of post-training quantization, in the only order that they go in.
+STEPS = ("fold_batch_norm", "equalize", "adaround", "correct_bias", "reestimate_batch_norm")
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -26,10 +29,13 @@ class Recipe:
 
     Args:
         rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec` or None (stay float).
+        steps: what `calibrate` does beside the search of ranges, each the function of that name in
+            `r2keras.calibration`, in this order: `"fold_batch_norm"`, `"equalize"` (before quantization), `"adaround"`,
+            `"correct_bias"`, `"reestimate_batch_norm"`. None named: batch norm is re-estimated.
 
     Raises:
-        ValueError: no rules, or a pattern that is not a regular expression.
-        TypeError: a rule that is not such a pair.
+        ValueError: no rules, a pattern that is not a regular expression, an unknown step, or steps in another order.
+        TypeError: a rule that is not such a pair, or steps that are no list of names.
 
     Example:
 
@@ -41,8 +47,9 @@ class Recipe:
     """
 
     rules: tuple[tuple[str, Spec | None], ...]
+    steps: tuple[str, ...]
 
-    def __init__(self, rules: Iterable[tuple[str, Spec | None]]):
+    def __init__(self, rules: Iterable[tuple[str, Spec | None]], steps: Iterable[str] = ()):
         if isinstance(rules, (str, dict)) or not isinstance(rules, Iterable):
             raise TypeError(invalid("rules", "a list of (pattern, spec) pairs", rules))
         rules = tuple(rules)
@@ -56,6 +63,7 @@ class Recipe:
                 )
             )
         object.__setattr__(self, "rules", tuple(_checked_rule(rule) for rule in rules))
+        object.__setattr__(self, "steps", _checked_steps(steps))
 
     def index(self, *names: str) -> int | None:
         """Returns the place of the first rule whose pattern is found in any of `names`, or None."""
@@ -71,7 +79,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain JSON."""
-        return {"rules": [_rule_to_dict(pattern, spec) for pattern, spec in self.rules]}
+        rules = [_rule_to_dict(pattern, spec) for pattern, spec in self.rules]
+        return {"rules": rules} | ({"steps": list(self.steps)} if self.steps else {})
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Recipe:
@@ -81,9 +90,11 @@ class Recipe:
             ValueError: a key or a value that a recipe does not have.
             TypeError: a value of another type.
         """
-        if not isinstance(config, dict) or set(config) != {"rules"} or not isinstance(config["rules"], list):
-            raise ValueError(invalid("recipe", "a mapping with the one key `rules`, a list", config))
-        return cls(_rule_from_dict(rule) for rule in config["rules"])
+        if not isinstance(config, dict) or not {"rules"} <= set(config) <= {"rules", "steps"}:
+            raise ValueError(invalid("recipe", "a mapping with the key `rules`, and `steps` if need be", config))
+        if not isinstance(config["rules"], list):
+            raise ValueError(invalid("rules", "a list", config["rules"]))
+        return cls((_rule_from_dict(rule) for rule in config["rules"]), config.get("steps", ()))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the recipe as YAML (`.yaml`, `.yml`) or JSON (`.json`), whole or not at all.
@@ -140,6 +151,21 @@ def _checked_rule(rule: object) -> tuple[str, Spec | None]:
     except re.error as error:
         raise ValueError(invalid("pattern", f"a regular expression ({error})", rule[0])) from error
     return rule[0], rule[1]
+
+
+def _checked_steps(steps: object) -> tuple[str, ...]:
+    """Returns the steps if each is known and they are in order."""
+    if isinstance(steps, (str, dict)) or not isinstance(steps, Iterable):
+        raise TypeError(invalid("steps", f"a list of names out of {', '.join(STEPS)}", steps))
+    steps = tuple(steps)
+    for step in steps:
+        if step not in STEPS:
+            raise ValueError(invalid_choice("steps", STEPS, step))
+    if list(steps) != sorted(set(steps), key=STEPS.index):
+        raise ValueError(
+            invalid("steps", f"each step once, in the order {', '.join(STEPS)}", list(steps), "Sort the steps")
+        )
+    return steps
 
 
 def _rule_to_dict(pattern: str, spec: Spec | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from r2keras._errors import invalid
 from r2keras._files import atomic_write_bytes, one_line, read_npz
 from r2keras.specs import SPEC_KINDS, QuantSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HISTOGRAM_BINS = 64
 _CONFIG_TYPES = {"model_name": str, "num_values": int, "kept_float": dict, "tensors": dict}
 
@@ -203,6 +203,39 @@ class QuantizedTensor:
         return cls(name, spec=SPEC_KINDS[config["kind"]].from_dict(config["spec"]), before=before, **arrays)
 
 
+@dataclasses.dataclass(frozen=True)
+class QuantizedActivation:
+    """The grid of one activation tensor: `x = scale * (code - zero_point)`.
+
+    Args:
+        name: path of the layer whose output it is, or the name of the model's input.
+        scale: positive, float32.
+        zero_point: the code of zero, in `[-2^(b-1), 2^(b-1) - 1]`.
+        num_bits: bits of a code, 2 to 8.
+
+    Raises:
+        ValueError: a value out of range.
+
+    Example:
+
+    >>> QuantizedActivation("stem/relu", 0.05, -128, 8).zero_point
+    -128
+    """
+
+    name: str
+    scale: float
+    zero_point: int
+    num_bits: int
+
+    def __post_init__(self):
+        top = 2 ** (self.num_bits - 1) if self.num_bits in range(2, 9) else 0
+        if not (top and 0 < self.scale < float("inf") and -top <= self.zero_point < top):
+            raise ValueError(
+                f"The grid of the activation {self.name!r} is none: scale={self.scale!r}, "
+                f"zero_point={self.zero_point!r}, num_bits={self.num_bits!r}. The record was edited or is corrupt."
+            )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompressionRecord:
     """What compression did to a model; exporters and reports read it and guess nothing.
@@ -212,6 +245,8 @@ class CompressionRecord:
         kept_float: kernels that stay float, each with the reason.
         num_values: scalars in the whole model, compressed or not (biases and statistics too).
         model_name: the model's name.
+        activations: the grids of quantized activations by the path of the layer that makes them.
+        notes: remarks on single kernels by name: how a calibration step fared with them.
 
     Example:
 
@@ -227,6 +262,8 @@ class CompressionRecord:
     kept_float: dict[str, str]
     num_values: int
     model_name: str
+    activations: dict[str, QuantizedActivation] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one `.npz`: arrays, and the rest as JSON; no pickle; whole or not at all.
@@ -246,7 +283,9 @@ class CompressionRecord:
             "model_name": self.model_name,
             "num_values": self.num_values,
             "kept_float": self.kept_float,
+            "notes": self.notes,
             "tensors": {name: tensor.to_dict() for name, tensor in self.tensors.items()},
+            "activations": {name: dataclasses.asdict(grid) for name, grid in self.activations.items()},
         }
         buffer = io.BytesIO()
         text = np.frombuffer(json.dumps(config).encode(), np.uint8)
@@ -273,8 +312,8 @@ class CompressionRecord:
     def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> CompressionRecord:
         """Returns the record of the arrays in a file."""
         config = json.loads(arrays["record.json"].tobytes())
-        if config["version"] != FORMAT_VERSION:
-            raise ValueError(f"version {config['version']}, this r2keras reads {FORMAT_VERSION}")
+        if config["version"] not in range(1, FORMAT_VERSION + 1):
+            raise ValueError(f"version {config['version']}, this r2keras reads 1 to {FORMAT_VERSION}")
         for key, kind in _CONFIG_TYPES.items():
             if not isinstance(config[key], kind):
                 raise ValueError(f"{key!r} of record.json is no {kind.__name__}")
@@ -282,7 +321,10 @@ class CompressionRecord:
             name: QuantizedTensor.from_parts(name, part, _arrays_of(name, arrays))
             for name, part in config["tensors"].items()
         }
-        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"])
+        # Version 1 knew no activations, and records written before there were notes have none.
+        grids = {name: QuantizedActivation(**grid) for name, grid in config.get("activations", {}).items()}
+        notes = config.get("notes", {})
+        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"], grids, notes)
 
 
 def _arrays_of(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,14 +7,60 @@ from typing import Any, ClassVar
 
 from r2keras._errors import invalid, invalid_choice
 
-METHODS = ("ste",)
-RANGES = ("min_max", "mse")
+METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary")
+RANGES = ("min_max", "percentile", "mse")
 GRANULARITIES = ("per_tensor", "per_channel", "per_group")
 LEVELS = ("mid_tread", "mid_rise")
+# What a method's paper fixes: its levels (None: either) and its numbers of bits.
+METHOD_LEVELS = {
+    "ewgs": "mid_rise",
+    "dorefa": "mid_rise",
+    "wrpn": "mid_tread",
+    "binary": "mid_rise",
+    "ternary": "mid_tread",
+}
+METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2)}
+PERCENTILE, DELTA = 99.9, 1e-3
+ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")
+ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
+# What goes with the weights' method where `activation_method` is left out; WRPN's activations are those of DoReFa.
+PARTNERS = {"lsq": "lsq", "ewgs": "ewgs", "dorefa": "dorefa", "wrpn": "dorefa"}
+
+
+class _Plain:
+    """A frozen specification that goes to plain JSON and back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]):
+        """Returns the spec of a `to_dict` result, or of any part of it.
+
+        Raises:
+            ValueError: a key that is not an argument of the class (the nearest one is offered), or a bad value.
+            TypeError: a value of another type.
+
+        Example:
+
+        >>> QuantSpec.from_dict({"num_bits": 4}) == QuantSpec(num_bits=4)
+        True
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in config:
+            if key not in names:
+                raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
+        return cls(**config)
+
+    def _default(self, name: str, value: object) -> None:
+        """Sets an argument that was left out."""
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantSpec:
+class QuantSpec(_Plain):
     """Uniform quantization of a weight tensor: `w = scale * (code - zero_point)`.
 
     Integer codes lie in `[quant_min, quant_max]`. Mid-tread grids have a level at zero; mid-rise grids have
@@ -30,8 +76,13 @@ class QuantSpec:
 
     Args:
         num_bits: bits a weight, 1 to 8.
-        method: how training sees the rounding: `"ste"`, the straight-through estimator.
-        range: how the scale is chosen: `"min_max"` covers every weight, `"mse"` minimises the squared error.
+        method: how training sees the rounding, one paper each: `"ste"` (straight-through), `"lsq"` (learned step size),
+            `"ewgs"` (element-wise gradient scaling), `"dorefa"`, `"wrpn"`, `"binary"`, `"ternary"`. See
+            `r2keras.quantizers`.
+        range: how the scale of `method="ste"` is chosen: `"min_max"` covers every weight, `"percentile"` all but the
+            largest, `"mse"` (None there) minimises the squared error. Other methods set or learn their own: None.
+        percentile: with `range="percentile"`, the share of magnitudes that the range covers, in percent, above 50 and
+            at most 100; None means 99.9 there.
         granularity: who shares a scale: `"per_tensor"`, `"per_channel"` or `"per_group"`.
         group_size: weights a group along the input axis; needed by, and only by, `"per_group"`.
         channel_axis: the axis that KEEPS its own scale under `"per_channel"` (negative counts from the end);
@@ -39,7 +90,15 @@ class QuantSpec:
         symmetric: whether the grid is symmetric around zero; an asymmetric one follows the weights' minimum and
             maximum, always holds zero, and has `levels="mid_tread"`.
         narrow_range: whether a mid-tread symmetric grid leaves out its lowest code; None means True there.
-        levels: `"mid_tread"` or `"mid_rise"`; None means mid-rise at 1 and 2 bits if symmetric, else mid-tread.
+        levels: `"mid_tread"` or `"mid_rise"`; None means what the method's paper has (mid-rise: EWGS, DoReFa, binary;
+            mid-tread: WRPN, ternary), else mid-rise at 1 and 2 bits if symmetric, else mid-tread.
+        delta: with `method="ewgs"`, how strongly the rounding error scales the gradient, at least 0; None means 1e-3.
+        activation_bits: bits of the layer's output (after batch normalisation and activation function), 2 to 8; None
+            leaves it float.
+        activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None takes the partner of `method` (the
+            same, DoReFa for WRPN, else straight-through). Only with `activation_bits`.
+        activation_range: how a range of `activation_method="ste"` is found (`ActivationSpec.range`); None means
+            `"moving_average"` there.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -58,30 +117,60 @@ class QuantSpec:
 
     num_bits: int = 8
     method: str = "ste"
-    range: str = "mse"
+    range: str | None = None
+    percentile: float | None = None
     granularity: str = "per_channel"
     group_size: int | None = None
     channel_axis: int | None = None
     symmetric: bool = True
     narrow_range: bool | None = None
     levels: str | None = None
+    delta: float | None = None
+    activation_bits: int | None = None
+    activation_method: str | None = None
+    activation_range: str | None = None
 
     kind: ClassVar[str] = "quantize"
 
     def __post_init__(self):
         _check_int("num_bits", self.num_bits, 1, 8)
         _check_choices(self)
+        self._check_method()
         self._resolve_defaults()
         self._check_granularity()
         self._check_grid()
+        self._check_activation()
 
     def _resolve_defaults(self) -> None:
-        """Writes out `levels` and `narrow_range`, so that equal grids are equal specs."""
-        if self.levels is None:
-            rise = self.symmetric and self.num_bits <= 2
-            object.__setattr__(self, "levels", "mid_rise" if rise else "mid_tread")
-        if self.narrow_range is None:
-            object.__setattr__(self, "narrow_range", self.symmetric and self.levels == "mid_tread")
+        """Writes out what None stands for, so that equal grids are equal specs."""
+        rise = "mid_rise" if self.symmetric and self.num_bits <= 2 else "mid_tread"
+        self._default("levels", METHOD_LEVELS.get(self.method, rise))
+        self._default("narrow_range", self.symmetric and self.levels == "mid_tread")
+        if self.method == "ste":
+            self._default("range", "mse")
+        if self.range == "percentile":
+            self._default("percentile", PERCENTILE)
+        if self.method == "ewgs":
+            self._default("delta", DELTA)
+
+    def _check_method(self) -> None:
+        """Raises for an argument that contradicts the method."""
+        if self.method == "ste":
+            return
+        low, high = METHOD_BITS.get(self.method, (1, 8))
+        wanted = METHOD_LEVELS.get(self.method)
+        where = f" with method={self.method!r}"
+        if not low <= self.num_bits <= high:
+            bits = str(low) if low == high else f"{low} to {high}"
+            raise ValueError(invalid("num_bits", bits + where, self.num_bits, f"Pass num_bits={low}"))
+        if not self.symmetric:
+            raise ValueError(invalid("symmetric", "True" + where, False, "Only method='ste' has asymmetric grids"))
+        if self.range is not None:
+            raise ValueError(invalid("range", "None" + where, self.range, "The method sets its own range"))
+        if wanted and self.levels not in (wanted, None):
+            raise ValueError(invalid("levels", repr(wanted) + where, self.levels, "Leave levels out"))
+        if wanted == "mid_tread" and self.narrow_range is False:
+            raise ValueError(invalid("narrow_range", "True" + where, False, "Leave narrow_range out"))
 
     def _check_granularity(self) -> None:
         if self.granularity == "per_group":
@@ -141,6 +230,39 @@ class QuantSpec:
                 )
             )
 
+    def _check_activation(self) -> None:
+        """Raises for a bad activation, or arguments of one where there is none; writes out its defaults."""
+        if self.activation_bits is None:
+            for name in ("activation_method", "activation_range"):
+                if getattr(self, name) is not None:
+                    fix = "Pass activation_bits=8, say"
+                    raise ValueError(invalid(name, "None without activation_bits", getattr(self, name), fix))
+            return
+        _check_int("activation_bits", self.activation_bits, 2, 8)
+        self._default("activation_method", PARTNERS.get(self.method, "ste"))
+        self._default("activation_range", self.activation().range)
+
+    def activation(self, *, unsigned: bool = False) -> ActivationSpec | None:
+        """Returns what becomes of the layer's output, or None if it stays float.
+
+        Args:
+            unsigned: whether the output is never negative, as after a ReLU.
+
+        Example:
+
+        >>> QuantSpec(num_bits=2, method="ewgs", activation_bits=2).activation().method
+        'ewgs'
+        """
+        if self.activation_bits is None:
+            return None
+        return ActivationSpec(
+            num_bits=self.activation_bits,
+            method=self.activation_method,
+            range=self.activation_range,
+            unsigned=unsigned,
+            delta=self.delta if self.activation_method == "ewgs" else None,
+        )
+
     @property
     def quant_min(self) -> int:
         """The lowest code."""
@@ -151,28 +273,69 @@ class QuantSpec:
         """The highest code."""
         return 2 ** (self.num_bits - 1) - 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the constructor's arguments as plain JSON."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> QuantSpec:
-        """Returns the spec of a `to_dict` result, or of any part of it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActivationSpec(_Plain):
+    """Uniform quantization of a layer's output, one scale a tensor: `x = scale * (code - zero_point)`.
 
-        Raises:
-            ValueError: a key that is not an argument of the class (the nearest one is offered), or a bad value.
-            TypeError: a value of another type.
+    Codes lie in `[-2^(b-1), 2^(b-1) - 1]`; the zero point is an integer code, so that zero (padding) is exact. An
+    unsigned range `[0, high]` has `zero_point = quant_min` and spends every level on it.
 
-        Example:
+    Args:
+        num_bits: bits a value, 2 to 8.
+        method: `"ste"` (a range observed), `"pact"`, `"lsq"` (LSQ+: with an offset), `"ewgs"` (a range learned), or
+            `"dorefa"` (the range [0, 1]).
+        range: how `method="ste"` finds a range, in training from each batch and in calibration from all data:
+            `"moving_average"` of minimum and maximum, `"min_max"` (the widest seen), `"percentile"`, `"mse"` (the
+            averages of these in training). None means `"moving_average"` there; other methods have None.
+        unsigned: whether values are never negative, as after a ReLU.
+        delta: with `method="ewgs"`, how strongly rounding errors scale gradients; None means 1e-3 there.
 
-        >>> QuantSpec.from_dict({"num_bits": 4}) == QuantSpec(num_bits=4)
-        True
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in config:
-            if key not in names:
-                raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
-        return cls(**config)
+    Raises:
+        ValueError: a value out of range, or two values that contradict each other.
+        TypeError: a number that is not an integer, or a switch that is neither True nor False.
+
+    Example:
+
+    >>> spec = ActivationSpec(num_bits=4, unsigned=True)
+    >>> spec.quant_min, spec.quant_max, spec.range
+    (-8, 7, 'moving_average')
+
+    Source: Jacob et al., arXiv 1712.05877, sections 2 and 3.1.
+    """
+
+    num_bits: int = 8
+    method: str = "ste"
+    range: str | None = None
+    unsigned: bool = False
+    delta: float | None = None
+
+    def __post_init__(self):
+        _check_int("num_bits", self.num_bits, 2, 8)
+        if self.method not in ACTIVATION_METHODS:
+            raise ValueError(invalid_choice("activation_method", ACTIVATION_METHODS, self.method))
+        if not isinstance(self.unsigned, bool):
+            raise TypeError(invalid("unsigned", "True or False", self.unsigned))
+        if self.range is not None and self.method != "ste":
+            where = f"None with activation_method={self.method!r}"
+            raise ValueError(invalid("activation_range", where, self.range, "The method sets its own range"))
+        if self.range not in (*ACTIVATION_RANGES, None):
+            raise ValueError(invalid_choice("activation_range", ACTIVATION_RANGES, self.range))
+        _check_number(self, "delta", "method=ewgs", 0, float("inf"))
+        if self.method == "ste":
+            self._default("range", "moving_average")
+        if self.method == "ewgs":
+            self._default("delta", DELTA)
+
+    @property
+    def quant_min(self) -> int:
+        """The lowest code."""
+        return -(2 ** (self.num_bits - 1))
+
+    @property
+    def quant_max(self) -> int:
+        """The highest code."""
+        return 2 ** (self.num_bits - 1) - 1
 
 
 def _check_int(name: str, value: object, low: int, high: int | None) -> None:
@@ -184,9 +347,27 @@ def _check_int(name: str, value: object, low: int, high: int | None) -> None:
         raise ValueError(invalid(name, expected, value))
 
 
+def _check_number(spec: QuantSpec, name: str, owner: str, low: float, high: float) -> None:
+    """Raises unless an argument is None, or a number in `[low, high]` where the argument that needs it is given."""
+    value, (argument, word) = getattr(spec, name), owner.split("=")
+    expected = f"a number from {low:g} to {high:g}" if high < float("inf") else f"a number of at least {low:g}"
+    if value is None:
+        return
+    if getattr(spec, argument) != word:
+        raise ValueError(invalid(name, f"None unless {argument}={word!r}", value, f"Leave {name} out"))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(invalid(name, expected, value))
+    if not (low <= value <= high and abs(value) < float("inf")):
+        raise ValueError(invalid(name, expected, value))
+
+
 def _check_choices(spec: QuantSpec) -> None:
     """Raises for a word that no argument knows."""
-    allowed = {"method": METHODS, "range": RANGES, "granularity": GRANULARITIES, "levels": (*LEVELS, None)}
+    if spec.method == "pact":
+        raise ValueError(
+            invalid("method", "a method for weights", "pact", "PACT is for activations: pass activation_method='pact'")
+        )
+    allowed = {"method": METHODS, "range": (*RANGES, None), "granularity": GRANULARITIES, "levels": (*LEVELS, None)}
     for name, choices in allowed.items():
         if getattr(spec, name) not in choices:
             raise ValueError(invalid_choice(name, [choice for choice in choices if choice], getattr(spec, name)))
@@ -194,6 +375,8 @@ def _check_choices(spec: QuantSpec) -> None:
         raise TypeError(invalid("symmetric", "True or False", spec.symmetric))
     if not isinstance(spec.narrow_range, (bool, type(None))):
         raise TypeError(invalid("narrow_range", "True, False or None", spec.narrow_range))
+    _check_number(spec, "percentile", "range=percentile", 50, 100)
+    _check_number(spec, "delta", "method=ewgs", 0, float("inf"))
     if isinstance(spec.channel_axis, bool) or not isinstance(spec.channel_axis, (int, type(None))):
         raise TypeError(invalid("channel_axis", "an integer or None", spec.channel_axis))
 

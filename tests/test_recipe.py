@@ -36,6 +36,10 @@ BAD_CONTENT = [
     ({}, "rules"),
     ({"rules": {}}, "rules"),
     ({"rules": [], "more": 1}, "rules"),
+    ({"rules": [{"match": "conv", "quantize": {}}], "steps": ["adarond"]}, "Did you mean 'adaround'"),
+    ({"rules": [{"match": "conv", "quantize": {}}], "steps": "adaround"}, "a list of names"),
+    ({"rules": [{"match": "conv", "quantize": {}}], "steps": [["adaround"]]}, "one of"),
+    ({"rules": [{"match": "conv", "quantize": {}}], "steps": ["correct_bias", "adaround"]}, "in the order"),
     ({"rules": []}, "at least one"),
     ({"rules": ["conv"]}, "match"),
     ({"rules": [{"match": "conv"}]}, "keep_float"),
@@ -90,6 +94,30 @@ def test_equality_hash_and_any_iterable(recipe):
     assert hash(same) == hash(recipe)
     assert Recipe([["conv", EIGHT]]) == Recipe([("conv", EIGHT)])
     assert Recipe(recipe.rules[::-1]) != recipe
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "match"),
+    [
+        (["equalise"], ValueError, "Did you mean 'equalize'"),
+        (["adaround", "fold_batch_norm"], ValueError, "in the order fold_batch_norm, equalize, adaround"),
+        (["adaround", "adaround"], ValueError, "each step once"),
+        ("adaround", TypeError, "a list of names"),
+        (None, TypeError, "a list of names"),
+    ],
+)
+def test_bad_steps_are_refused(steps, error, match):
+    with pytest.raises(error, match=match):
+        Recipe([(".*", EIGHT)], steps)
+
+
+def test_steps_are_kept(tmp_path):
+    recipe = Recipe([(".*", EIGHT)], steps=(step for step in ("fold_batch_norm", "adaround")))
+    assert recipe.steps == ("fold_batch_norm", "adaround")
+    assert recipe != Recipe([(".*", EIGHT)])
+    for suffix in (".yaml", ".json"):
+        recipe.save(tmp_path / f"r{suffix}")
+        assert Recipe.load(tmp_path / f"r{suffix}") == recipe
 
 
 def test_dict_round_trip_is_plain_json(recipe):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2keras.record import HISTOGRAM_BINS, CompressionRecord, QuantizedTensor, RangeFigures, expand
+from r2keras.record import HISTOGRAM_BINS, CompressionRecord, QuantizedActivation, QuantizedTensor, RangeFigures, expand
 from r2keras.specs import QuantSpec
 
 pytestmark = pytest.mark.backends
@@ -260,9 +260,16 @@ def _set(target, **values):
     target.update(values)
 
 
+def _grid(**changes):
+    return {"name": "x", "scale": 0.1, "zero_point": -2, "num_bits": 2} | changes
+
+
 EDITS = {
-    "newer version": (lambda c, a: _set(c, version=2), "version 2"),
+    "newer version": (lambda c, a: _set(c, version=3), "version 3"),
     "no version": (lambda c, a: c.pop("version") and None, "version"),
+    "bad activation": (lambda c, a: _set(c, activations={"x": _grid(num_bits=1)}), "num_bits=1"),
+    "activation without a scale": (lambda c, a: _set(c, activations={"x": {"name": "x"}}), "scale"),
+    "activations as a list": (lambda c, a: _set(c, activations=[]), "items"),
     "no tensors": (lambda c, a: c.pop("tensors") and None, "tensors"),
     "tensors as a list": (lambda c, a: _set(c, tensors=[]), "tensors"),
     "kept_float as text": (lambda c, a: _set(c, kept_float="norm"), "kept_float"),
@@ -296,6 +303,23 @@ def test_edited_file_is_refused_with_the_reason(saved, edit):
     with pytest.raises(ValueError, match=rf"m\.record\.npz is not a readable record.*({match})") as caught:
         CompressionRecord.load(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_version_1_load(record, saved):
+    rewrite(saved, lambda c, a: _set(c, version=1) or (c.pop("activations") and None))
+    assert_equal(CompressionRecord.load(saved), record)
+
+
+def test_activations_round_trip(tmp_path):
+    grids = {"a/relu": QuantizedActivation("a/relu", float(np.float32(0.1)), -8, 4)}
+    CompressionRecord({}, {}, 1, "net", grids).save(tmp_path / "m.npz")
+    assert CompressionRecord.load(tmp_path / "m.npz").activations == grids
+
+
+@pytest.mark.parametrize(("scale", "zero_point", "num_bits"), [(0, 0, 8), (0.1, 128, 8), (0.1, -3, 2), (0.1, 0, 9)])
+def test_grids_that_are_none_are_refused(scale, zero_point, num_bits):
+    with pytest.raises(ValueError, match="corrupt"):
+        QuantizedActivation("x", scale, zero_point, num_bits)
 
 
 def test_full_disk_leaves_the_older_record(record, saved, monkeypatch):

@@ -25,6 +25,13 @@ GRIDS = [
     (8, {"symmetric": False}, -128, 127, "mid_tread"),
     (2, {"symmetric": False}, -2, 1, "mid_tread"),
     (1, {"symmetric": False}, -1, 0, "mid_tread"),
+    (4, {"method": "lsq"}, -7, 7, "mid_tread"),
+    (2, {"method": "lsq"}, -2, 1, "mid_rise"),
+    (4, {"method": "ewgs"}, -8, 7, "mid_rise"),
+    (4, {"method": "dorefa"}, -8, 7, "mid_rise"),
+    (2, {"method": "wrpn"}, -1, 1, "mid_tread"),
+    (1, {"method": "binary"}, -1, 0, "mid_rise"),
+    (2, {"method": "ternary"}, -1, 1, "mid_tread"),
 ]
 
 BAD_VALUES = [
@@ -35,7 +42,6 @@ BAD_VALUES = [
     ({"num_bits": "4"}, TypeError, "num_bits"),
     ({"method": "sté"}, ValueError, "Did you mean 'ste'"),
     ({"range": "minmax"}, ValueError, "Did you mean 'min_max'"),
-    ({"range": None}, ValueError, "range"),
     ({"granularity": "channel"}, ValueError, "Did you mean 'per_channel'"),
     ({"levels": "mid_raise"}, ValueError, "Did you mean 'mid_rise'"),
     ({"symmetric": None}, TypeError, "symmetric"),
@@ -53,6 +59,24 @@ BAD_VALUES = [
     ({"levels": "mid_rise", "narrow_range": True}, ValueError, "narrow_range"),
     ({"symmetric": False, "narrow_range": True}, ValueError, "narrow_range"),
     ({"num_bits": 1, "levels": "mid_tread"}, ValueError, "mid_rise"),
+    ({"method": "dorfa"}, ValueError, "Did you mean 'dorefa'"),
+    ({"method": "pact"}, ValueError, "activation_method"),
+    ({"method": "binary"}, ValueError, "Pass num_bits=1"),
+    ({"method": "ternary", "num_bits": 3}, ValueError, "Pass num_bits=2"),
+    ({"method": "wrpn", "num_bits": 1}, ValueError, "2 to 8"),
+    ({"method": "ternary", "num_bits": 2, "levels": "mid_rise"}, ValueError, "'mid_tread'"),
+    ({"method": "ewgs", "levels": "mid_tread"}, ValueError, "'mid_rise'"),
+    ({"method": "dorefa", "levels": "mid_tread"}, ValueError, "'mid_rise'"),
+    ({"method": "wrpn", "narrow_range": False}, ValueError, "narrow_range"),
+    ({"method": "lsq", "symmetric": False}, ValueError, "symmetric"),
+    ({"method": "lsq", "range": "mse"}, ValueError, "sets its own range"),
+    ({"percentile": 99.0}, ValueError, "None unless range='percentile'"),
+    ({"range": "percentile", "percentile": 20}, ValueError, "from 50 to 100"),
+    ({"range": "percentile", "percentile": "99"}, TypeError, "percentile"),
+    ({"range": "percentile", "percentile": float("nan")}, ValueError, "percentile"),
+    ({"delta": 0.1}, ValueError, "method='ewgs'"),
+    ({"method": "ewgs", "delta": -1.0}, ValueError, "delta"),
+    ({"method": "ewgs", "delta": float("inf")}, ValueError, "delta"),
 ]
 
 
@@ -90,6 +114,9 @@ def test_written_out_defaults_are_equal_to_left_out_ones():
     assert QuantSpec(num_bits=4) == QuantSpec(num_bits=4, levels="mid_tread", narrow_range=True)
     assert QuantSpec(num_bits=2) == QuantSpec(num_bits=2, levels="mid_rise", narrow_range=False)
     assert QuantSpec(num_bits=4) != QuantSpec(num_bits=4, narrow_range=False)
+    assert QuantSpec(num_bits=4) == QuantSpec(num_bits=4, range="mse")
+    assert QuantSpec(range="percentile") == QuantSpec(range="percentile", percentile=99.9)
+    assert QuantSpec(method="ewgs") == QuantSpec(method="ewgs", delta=1e-3)
 
 
 @pytest.mark.parametrize(("num_bits", "others"), [grid[:2] for grid in GRIDS])

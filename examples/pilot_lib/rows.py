@@ -14,12 +14,17 @@ import r2keras
 from pilot_lib.progress import Board
 from pilot_lib.settings import Settings
 from pilot_lib.store import Store
-from pilot_lib.training import accuracy, fine_tune, kernel_layers, scores
+from pilot_lib.training import fine_tune
 from r2keras.record import RangeFigures
 from r2keras.workloads.data import Dataset
+from r2keras.workloads.training import accuracy, kernel_layers, scores
 
 CALIBRATION_IMAGES = 2048
 EDGE_BELOW = 4
+# What each word of --methods makes of a QuantSpec.
+POST_TRAINING = {"ptq_min_max": {"range": "min_max"}, "ptq_mse": {"range": "mse"}, "ptq_adaround": {"range": "mse"}}
+TRAINED = {"qat": {"range": "min_max"}, **{method: {"method": method} for method in ("lsq", "ewgs", "dorefa")}}
+STEPS = {"ptq_adaround": ["adaround", "reestimate_batch_norm"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +80,18 @@ def _compress(trained, method, num_bits, settings, data, board):
     """Returns the model with weights on the grid and its record; `float` leaves it as it is."""
     if method == "float":
         return trained.model, None
-    kind = "mse" if method == "ptq_mse" else "min_max"
-    recipe = make_recipe(trained.model, num_bits, kind, settings)
-    if method == "qat":
+    recipe = make_recipe(trained.model, num_bits, method, settings)
+    if method in TRAINED:
         return fine_tune(trained.model, recipe, settings, data, trained.seed, board.epochs(settings.qat_epochs))
-    return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES])
+    return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES], progress=False)
 
 
-def make_recipe(model: keras.Model, num_bits: int, kind: str, settings: Settings) -> r2keras.Recipe:
+def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settings) -> r2keras.Recipe:
     """Every kernel at `num_bits`; under 4 bits the first and the last kernel at `--edge_bits`."""
-    rules = [(".*", r2keras.QuantSpec(num_bits=num_bits, range=kind, granularity=settings.granularity))]
+    options = (POST_TRAINING | TRAINED)[method]
+    rules = [(".*", r2keras.QuantSpec(num_bits=num_bits, granularity=settings.granularity, **options))]
     if settings.edge_bits and num_bits < EDGE_BELOW:
-        edge = r2keras.QuantSpec(num_bits=settings.edge_bits, range=kind, granularity=settings.granularity)
+        edge = r2keras.QuantSpec(num_bits=settings.edge_bits, granularity=settings.granularity, **options)
         names = kernel_layers(model)
         rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
-    return r2keras.Recipe(rules)
+    return r2keras.Recipe(rules, steps=STEPS.get(method, []))

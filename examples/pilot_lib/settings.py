@@ -9,7 +9,8 @@ from typing import Any
 from absl import flags
 
 REGULARIZERS = ("none", "l2", "kurtosis", "linf", "margin", "soft_min_max")
-METHODS = ("ptq_min_max", "ptq_mse", "qat")
+METHODS = ("ptq_min_max", "ptq_mse", "ptq_adaround", "qat", "lsq", "ewgs", "dorefa")
+DEFAULT_METHODS = ("ptq_min_max", "ptq_mse", "qat")
 DATASETS = ("digits", "fashion_mnist", "cifar10")
 GRANULARITIES = ("per_channel", "per_tensor")
 EPOCHS = {"digits": 15, "fashion_mnist": 6, "cifar10": 15}
@@ -27,7 +28,7 @@ flags.DEFINE_float("factor", None, "Strength of every regularizer but none; each
 flags.DEFINE_list("bits", ["8", "4", "2"], "Bits a weight, 1 to 8.")
 flags.DEFINE_integer("edge_bits", 8, "Bits of the first and last kernel where the others have under 4; 0: the same.")
 flags.DEFINE_string("granularity", "per_channel", f"Who shares a scale: {' or '.join(GRANULARITIES)}.")
-flags.DEFINE_list("methods", list(METHODS), f"Any of {', '.join(METHODS)}.")
+flags.DEFINE_list("methods", list(DEFAULT_METHODS), f"Any of {', '.join(METHODS)}: after training, or in it.")
 flags.DEFINE_string("seeds", "3", "How many seeds (3 means 0,1,2), or a list with a comma (4,7 or 5,).")
 flags.DEFINE_integer("epochs", None, "Epochs of the float training; 0 takes --model as it is; by default by data set.")
 flags.DEFINE_integer("qat_epochs", None, "Epochs of the quantization-aware fine-tuning; by default by data set.")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
 import r2keras
 from pilot_lib.settings import Settings, UsageError
 from r2keras import workloads
+from r2keras.workloads.training import gives_logits, regularized, without_regularizers
 
 SCALE_FREE = {"scale_free": True}
 # Class, strength and options of each word of --regularizers; --factor replaces the strength. The scale-free forms
@@ -26,7 +24,6 @@ REGULARIZERS: dict[str, tuple[Callable[..., keras.regularizers.Regularizer], flo
     "soft_min_max": (r2keras.R2SoftMinMax, 0.03, SCALE_FREE),
 }
 SMOKE_IMAGES = 256
-BATCH = 250
 FINE_TUNING = 1 / 3
 
 
@@ -67,30 +64,18 @@ def train_float(
     model = start_model(settings, data)
     if not settings.epochs:
         return model
-    model = regularized(model, regularizer, settings.factor)
+    model = regularized(model, make_regularizer(regularizer, settings.factor))
     keras.utils.set_random_seed(seed)
     fit(model, settings, data, settings.epochs, settings.learning_rate, callback)
     return without_regularizers(model)
 
 
-def regularized(model: keras.Model, name: str, factor: float | None) -> keras.Model:
-    """Returns a copy whose every kernel carries the regularizer; `none` is the model itself.
-
-    Kurtosis follows its paper: the mean over the kernels, the first convolution left out.
-    """
+def make_regularizer(name: str, factor: float | None) -> keras.regularizers.Regularizer | None:
+    """Returns the regularizer that a word of --regularizers stands for; None for `none`."""
     if name == "none":
-        return model
+        return None
     make, strength, options = REGULARIZERS[name]
-    strength = factor or strength
-    if name != "kurtosis":
-        return r2keras.regularize(model, make(strength, **options))
-    first, *rest = kernel_layers(model)
-    return r2keras.regularize(model, make(strength / max(len(rest), 1)), match=f"^(?!{re.escape(first)}(/|$))")
-
-
-def kernel_layers(model: keras.Model) -> list[str]:
-    """Returns the names of the layers with a kernel, first to last."""
-    return [layer.name for layer in model.layers if any(len(v.shape) > 1 for v in layer.trainable_variables)]
+    return make(factor or strength, **options)
 
 
 def fine_tune(
@@ -117,43 +102,3 @@ def fit(model, settings, data, epochs, learning_rate, callback) -> None:
         jit_compile=False,
     )
     model.fit(data.x_train, data.y_train, settings.batch_size, epochs, verbose=0, callbacks=[callback])
-
-
-def gives_logits(model: keras.Model) -> bool:
-    """Whether the last layer has no softmax."""
-    last = model.layers[-1]
-    last = getattr(last, "layer", last)
-    activation = getattr(last, "activation", None)
-    return not (isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax)
-
-
-def without_regularizers(model: keras.Model) -> keras.Model:
-    """Returns a copy with the same weights and no regularizer, learned scalars included."""
-    plain = keras.models.clone_model(model, clone_function=_without_regularizer)
-    values = {variable.path: variable for variable in model.variables}
-    for variable in plain.variables:
-        variable.assign(values[variable.path])
-    return plain
-
-
-def _without_regularizer(layer: keras.Layer) -> keras.Layer:
-    config = layer.get_config()
-    off = {key: None for key in config if key.endswith("_regularizer")}
-    return type(layer).from_config(config | off)
-
-
-def scores(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Returns the model's outputs, batch by batch; `predict` would trace every model anew, which takes longer."""
-    parts = [model(x[start : start + BATCH], training=False) for start in range(0, len(x), BATCH)]
-    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
-
-
-def accuracy(outputs: np.ndarray, classes: np.ndarray) -> float:
-    """Returns the fraction of rows whose largest output is the class."""
-    return float(np.mean(np.argmax(outputs, axis=-1) == classes))
-
-
-def release() -> None:
-    """Frees the graphs of models that are gone."""
-    keras.backend.clear_session()
-    gc.collect()

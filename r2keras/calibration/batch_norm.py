@@ -9,7 +9,7 @@ import numpy as np
 
 from r2keras import _model
 from r2keras._errors import invalid
-from r2keras.calibration.data import as_inputs, batches
+from r2keras.calibration.data import batches
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
 
@@ -89,7 +89,7 @@ def measure(model: keras.Model, data: Iterable[list[np.ndarray]]) -> Statistics:
     for batch in data:
         for layer in measured:
             layer.samples = len(batch[0])
-        probe(as_inputs(probe, batch), training=False)
+        probe(_model.packed(probe, batch), training=False)
     return statistics(probe)
 
 

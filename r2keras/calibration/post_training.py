@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+
 import keras
 import numpy as np
 
-from r2keras import compress
+from r2keras import _model, compress
 from r2keras._errors import invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
-from r2keras.calibration.data import as_inputs, batches
+from r2keras.calibration.activations import set_activation_ranges
+from r2keras.calibration.adaround import adaround
+from r2keras.calibration.bias import correct_bias
+from r2keras.calibration.data import batches
+from r2keras.calibration.equalization import equalize_with_factors
+from r2keras.calibration.expected import expected_inputs
+from r2keras.calibration.folding import fold_batch_norm
+from r2keras.calibration.rounding import AdaRoundOptions
+from r2keras.placement import activation_plan
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
 
@@ -16,32 +27,53 @@ BATCH_NORM = ("auto", "shift", "replace", "keep")
 
 
 def calibrate(
-    model: keras.Model, recipe: Recipe, data=None, *, batch_norm: str = "auto", batch_size: int = 128
+    model: keras.Model,
+    recipe: Recipe,
+    data=None,
+    *,
+    batch_norm: str = "auto",
+    input_bits: int | None = None,
+    batch_size: int = 128,
+    options: AdaRoundOptions | None = None,
+    folder: str | os.PathLike | None = None,
+    progress: bool = True,
 ) -> tuple[keras.Model, CompressionRecord]:
     """Quantizes a trained model without labels and without training.
 
-    Each kernel that the recipe names goes to the grid of its spec (`range="min_max"` or `"mse"`). Then the statistics
-    of the batch normalisations are measured again on `data`, since the quantized layers before them give other means
-    and variances: worth up to 48 points of accuracy at 2-3 bits.
+    Each kernel that the recipe names goes to the grid of its spec. A recipe without steps then measures the statistics
+    of the batch normalisations again on `data`, since the quantized layers before them give other means and variances:
+    worth up to 48 points of accuracy at 2-3 bits. A recipe with `steps` does those instead, in their order:
+
+    | step | what it does |
+    |---|---|
+    | `fold_batch_norm` | makes batch normalisations part of the layers before them |
+    | `equalize` | evens out channel ranges between neighbouring layers |
+    | `adaround` | learns which weights to round up, layer by layer |
+    | `correct_bias` | takes back what quantization moved in the channels' means |
+    | `reestimate_batch_norm` | measures the statistics of the batch normalisations that are left again |
 
     Args:
         model: a built, trained Functional or Sequential model. It is left untouched.
-        recipe: what becomes what.
+        recipe: what becomes what, and by which steps.
         data: unlabelled inputs as the model takes them: an array, a list of arrays (one an input), or an iterable of
             batches (a tf.data.Dataset, a generator). A few hundred to a few thousand samples, kept in memory. May be
-            None for a model without batch normalisation, or with `batch_norm="keep"`.
-        batch_norm: what becomes of the moving statistics: `"replace"` takes the measured ones, `"shift"` adds only what
-            quantization changed (`reestimate_batch_norm`), `"keep"` leaves them, `"auto"` takes whichever of the three
-            brings the outputs on `data` nearest to the float model's, in the mean square.
+            None where nothing has to be measured; bias correction then goes by the batch normalisations' statistics.
+        batch_norm: what re-estimation makes of the moving statistics: `"replace"` takes the measured ones, `"shift"`
+            adds only what quantization changed (`reestimate_batch_norm`), `"keep"` leaves them, `"auto"` takes
+            whichever of the three brings the outputs on `data` nearest to the float model's, in the mean square.
+        input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
         batch_size: samples a batch where `data` is an array.
+        options: of the step `adaround`; None takes the defaults.
+        folder: where the step `adaround` keeps finished layers, so that a run that was cut off goes on.
+        progress: whether the step `adaround` shows a progress bar, if the output is a terminal.
 
     Returns:
-        `(model, record)`, as `r2keras.finalize`.
+        `(model, record)`, as `r2keras.finalize`. `record.notes` says how AdaRound fared with each kernel.
 
     Raises:
         TypeError: a subclassed model, or `recipe` is no Recipe.
-        ValueError: what `prepare` refuses; data that is empty, not finite or of another shape; no data for a model
-            with batch normalisation; an unknown `batch_norm`.
+        ValueError: what `prepare` and the steps refuse; data that are empty, not finite or of another shape; no data
+            where a step needs them; an unknown `batch_norm`.
 
     Example:
 
@@ -50,19 +82,59 @@ def calibrate(
     >>> small, record = calibrate(model, Recipe([("head", QuantSpec(num_bits=8))]), np.ones((8, 4), "float32"))
     >>> record.tensors["head/kernel"].codes.dtype
     dtype('int8')
+    >>> steps = Recipe([("head", QuantSpec(num_bits=4))], steps=["fold_batch_norm", "adaround", "correct_bias"])
+    >>> small, record = calibrate(model, steps, np.ones((8, 4), "float32"))
+    >>> list(record.notes)
+    ['head/kernel']
 
-    Source: Nagel et al., arXiv 2106.08295, sections 3.1 and 3.2.
+    Source: Nagel et al., arXiv 2106.08295, sections 3.1 to 3.6.
     """
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
-    small, record = compress.finalize(compress.prepare(model, recipe))
-    if batch_norm != "keep" and norms.batch_norms(small):
-        if data is None:
+    if not isinstance(recipe, Recipe):
+        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
+    steps = recipe.steps or ("reestimate_batch_norm",)
+    kept = None if data is None else list(batches(model, data, batch_size))
+    if kept is None and "adaround" in steps:
+        raise ValueError(invalid("data", "inputs for the step adaround", None, "Pass unlabelled inputs"))
+    model, means = _even(model, steps, wanted=kept is None and "correct_bias" in steps)
+    small, record = compress.finalize(compress.prepare_weights(model, recipe))
+    if "adaround" in steps:
+        more = {"options": options, "folder": folder, "progress": progress}
+        small, record = adaround(model, small, record, kept, **more)
+    if "correct_bias" in steps:
+        small = correct_bias(model, small, kept, means=means)
+    if "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):
+        if kept is None:
             raise ValueError(
                 invalid("data", "inputs to re-estimate batch norm with", None, "Pass inputs, or batch_norm='keep'")
             )
-        _repair(model, small, list(batches(model, data, batch_size)), batch_norm)
-    return small, record
+        _repair(model, small, kept, batch_norm)
+    record = dataclasses.replace(record, num_values=small.count_params())
+    return _with_activations(small, record, recipe, kept, input_bits)
+
+
+def _with_activations(small, record, recipe, data, input_bits):
+    """Adds the quantized activations that the recipe asks for, their ranges found on the quantized weights."""
+    plan = activation_plan(small, recipe, input_bits=input_bits)
+    if not plan:
+        return small, record
+    student = compress.prepare_activations(small, plan)
+    set_activation_ranges(student, data)
+    small, grids = compress.freeze_activations(student)
+    return small, dataclasses.replace(record, activations=grids)
+
+
+def _even(model: keras.Model, steps: tuple[str, ...], wanted: bool) -> tuple[keras.Model, dict | None]:
+    """Does the steps before quantization; returns the means of the layers' inputs too, if they are wanted."""
+    means = expected_inputs(model) if wanted else None
+    if "fold_batch_norm" in steps:
+        model = fold_batch_norm(model)
+    if "equalize" in steps:
+        model, factors = equalize_with_factors(model)
+        for path in (means or {}).keys() & factors.keys():
+            means[path] = means[path] / factors[path]
+    return model, means
 
 
 def _repair(model: keras.Model, small: keras.Model, data: list[list[np.ndarray]], how: str) -> None:
@@ -92,6 +164,6 @@ def _outputs(model: keras.Model, data: list[list[np.ndarray]]) -> list[np.ndarra
     """Returns the outputs of a model on all batches, flattened."""
     found = []
     for batch in data:
-        outputs = model.predict_on_batch(as_inputs(model, batch))
+        outputs = model.predict_on_batch(_model.packed(model, batch))
         found += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
     return found

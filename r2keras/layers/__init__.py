@@ -1,5 +1,6 @@
-"""Layers: wrappers that compress the weights of any layer."""
+"""Layers: wrappers that compress the weights of any layer, and layers that quantize activations."""
 
 from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 
-__all__ = ["FakeQuantize"]
+__all__ = ["FakeQuantize", "GridActivation", "QuantizeActivation"]

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from r2keras import _model
+from r2keras import _model, quantizers
 from r2keras._errors import invalid
 from r2keras.layers.substitute import SubstituteWeights
-from r2keras.quantizers.affine import AffineQuantizer
 from r2keras.quantizers.axes import scale_shape
+from r2keras.quantizers.base import WeightQuantizer
 from r2keras.record import QuantizedTensor, RangeFigures
 from r2keras.specs import QuantSpec
 
@@ -19,9 +19,9 @@ from r2keras.specs import QuantSpec
 class FakeQuantize(SubstituteWeights):
     """Runs a layer with fake-quantized kernels, so that training sees the values that the file will hold.
 
-    Forward: `layer(inputs)` with `w_q = scale * (clip(round(w / scale + zero_point), ..) - zero_point)` in place of
-    each kernel `w`. Gradient: `dL/dw = dL/dw_q` inside the clip range, 0 outside. Recurrent kernels are quantized once
-    a call, outside the time loop. The layer's regularizers see the latent float kernels.
+    Forward: `layer(inputs)` with `w_q = scale * (code - zero_point)` in place of each kernel `w`. Gradient: that of the
+    spec's method (`r2keras.quantizers`): with `"ste"`, `dL/dw = dL/dw_q` inside the clip range, 0 outside. Recurrent
+    kernels are quantized once a call, outside the time loop. The layer's regularizers see the latent float kernels.
 
     Args:
         layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
@@ -47,7 +47,7 @@ class FakeQuantize(SubstituteWeights):
     def __init__(self, layer: keras.Layer, specs: QuantSpec | dict[str, QuantSpec], *, name=None, **kwargs):
         super().__init__(layer, name=name, **kwargs)
         self.specs = _checked_specs(specs)
-        self.quantizers: dict[str, AffineQuantizer] = {}
+        self.quantizers: dict[str, WeightQuantizer] = {}
         self._finish_build()
 
     def build_substitutes(self, *, trained: bool) -> None:
@@ -55,7 +55,7 @@ class FakeQuantize(SubstituteWeights):
         kernels = dict(_model.kernels(self.layer))
         for name in self._names(kernels):
             spec, variable = self._spec(name), kernels[name]
-            quantizer = AffineQuantizer(
+            quantizer = quantizers.make(
                 spec, variable.shape, scale_shape(spec, self.layer, variable), name=name.replace("/", "_")
             )
             quantizer.initialize(variable, search=trained)

@@ -1,5 +1,29 @@
-"""Quantizers: layers that turn a weight into the value it will have in the file, one paper a file."""
+"""Quantizers: layers that turn a weight or an activation into the value it will have in the file, one paper a file."""
 
+from r2keras.quantizers.activation import RangeActivation
 from r2keras.quantizers.affine import AffineQuantizer
+from r2keras.quantizers.binary import BinaryQuantizer
+from r2keras.quantizers.dorefa import DoReFaActivation, DoReFaQuantizer
+from r2keras.quantizers.ewgs import EWGSActivation, EWGSQuantizer
+from r2keras.quantizers.lsq import LSQActivation, LSQQuantizer
+from r2keras.quantizers.methods import make, make_activation
+from r2keras.quantizers.pact import PACTActivation
+from r2keras.quantizers.ternary import TernaryQuantizer
+from r2keras.quantizers.wrpn import WRPNQuantizer
 
-__all__ = ["AffineQuantizer"]
+__all__ = [
+    "AffineQuantizer",
+    "BinaryQuantizer",
+    "DoReFaActivation",
+    "DoReFaQuantizer",
+    "EWGSActivation",
+    "EWGSQuantizer",
+    "LSQActivation",
+    "LSQQuantizer",
+    "PACTActivation",
+    "RangeActivation",
+    "TernaryQuantizer",
+    "WRPNQuantizer",
+    "make",
+    "make_activation",
+]

@@ -18,7 +18,7 @@ from r2keras.report.recommendation import Recommendation
 from r2keras.report.results import COLUMNS
 from r2keras.report.summary import Summary, summarize
 from r2keras.report.svg import MARKER_GLYPHS, MARKERS, VARIABLES
-from r2keras.report.tables import RESULT_COLUMNS, range_cells, result_cells, shape_text, stored_text
+from r2keras.report.tables import RESULT_COLUMNS, activation_rows, range_cells, result_cells, shape_text, stored_text
 
 # A plot that is only scaled down to a telephone has letters too small to read, so each is drawn for both widths.
 WIDE, NARROW = 10.4, 4.4
@@ -231,6 +231,8 @@ def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
             for place, t in enumerate(summary.tensors)
         ],
         "kept": [(_breakable(k.name), shape_text(k.shape), k.reason) for k in summary.kept_float],
+        "activations": [(_breakable(name), *rest) for name, *rest in activation_rows(summary.record)],
+        "notes": [(_breakable(name), words) for name, words in summary.record.notes.items()],
         "in_file": summary.file_bytes is not None,
     }
 

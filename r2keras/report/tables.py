@@ -87,6 +87,10 @@ def summary_tables(summary: Summary) -> Any:
     parts = [_bytes_table(summary), _range_table(summary)] if summary.tensors else []
     if summary.kept_float:
         parts.append(_kept_table(summary))
+    if summary.record.activations:
+        parts.append(_activation_table(summary))
+    if summary.record.notes:
+        parts.append(_note_table(summary))
     return Stack(*parts, _totals(summary))
 
 
@@ -128,6 +132,32 @@ def _kept_table(summary: Summary) -> Table:
     table = _table("Kept float", [("kernel", False), ("shape", False), ("bytes", True), ("why", False)])
     for kept in summary.kept_float:
         table.add_row(*map(_cell, [kept.name, shape_text(kept.shape), count(kept.float_bytes), kept.reason]))
+    return table
+
+
+def _activation_table(summary: Summary) -> Table:
+    """Returns the table of quantized activations and the range that each grid covers."""
+    table = _table("Quantized activations", [("after layer", False), ("bits", True), ("range", True), ("step", True)])
+    for cells in activation_rows(summary.record):
+        table.add_row(*map(_cell, cells))
+    return table
+
+
+def activation_rows(record: Any) -> list[list[str]]:
+    """Returns per quantized activation the layer, bits, the range of its grid and the step."""
+    rows = []
+    for name, grid in record.activations.items():
+        low, high = -(2 ** (grid.num_bits - 1)), 2 ** (grid.num_bits - 1) - 1
+        ends = (number(grid.scale * (code - grid.zero_point)) for code in (low, high))
+        rows.append([name, str(grid.num_bits), " to ".join(ends), number(grid.scale)])
+    return rows
+
+
+def _note_table(summary: Summary) -> Table:
+    """Returns the table of remarks on single kernels."""
+    table = _table("Calibration", [("kernel", False), ("remark", False)])
+    for name, words in summary.record.notes.items():
+        table.add_row(*map(_cell, [name, words]))
     return table
 
 

@@ -1,5 +1,5 @@
-"""What benchmarks and examples share: image data with fixed splits, and small nets with regular layer names."""
+"""What benchmarks and examples share: images with fixed splits, small nets with regular layer names, their training."""
 
-from r2keras.workloads import data, nets
+from r2keras.workloads import data, nets, training
 
-__all__ = ["data", "nets"]
+__all__ = ["data", "nets", "training"]

@@ -123,6 +123,36 @@ def _speech_commands_eval(data_dir: Path | None, scaled: bool) -> Dataset:
     return Dataset(None, None, None, None, x, y, 12, str(path))
 
 
+def read_test(name: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Reads other test images of a task, scaled like the task's own.
+
+    Args:
+        name: "fashion_mnist" or "cifar10".
+        path: an `.npz` with `x` (pixels 0 to 255, shaped as the task's files are) and `y` (classes).
+
+    Returns:
+        Images, float32 `(n, height, width, channels)`, and classes, int64 `(n,)`.
+
+    Raises:
+        ValueError: another task, or a file that is truncated, corrupt or holds something else.
+        FileNotFoundError: the file is missing.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "test.npz")
+    >>> np.savez(path, x=np.zeros((3, 28, 28), np.uint8), y=np.arange(3))
+    >>> read_test("fashion_mnist", path)[0].shape
+    (3, 28, 28, 1)
+    """
+    if name not in PIXELS:
+        raise ValueError(invalid_choice("name", PIXELS, name))
+    shape, scale = PIXELS[name]
+    file = read_npz(path, {"x": shape, "y": ()})
+    x = file["x"] if len(shape) == 3 else file["x"][..., None]
+    return scale(x, True), _classes(file["y"])
+
+
 LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
@@ -208,6 +238,9 @@ def _standard(x: np.ndarray, scaled: bool) -> np.ndarray:
     if not scaled:
         return x.astype(np.float32)
     return (_unit(x, True) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+
+
+PIXELS = {"fashion_mnist": ((28, 28), _unit), "cifar10": ((32, 32, 3), _standard)}
 
 
 def _assemble(train: Any, test: Any, num_classes: int, source: str) -> Dataset:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from r2keras.report import results_table, to_text
+from r2keras.record import QuantizedActivation
+from r2keras.report import results_table, summarize, to_text, write_html
 from tests.report.samples import file_summary, row, run_rows
+from tests.report.samples import record as make_record
 
 
 def lines_of(rows, width=120):
@@ -67,3 +70,17 @@ def test_names_are_no_markup(name):
 def test_no_rows():
     with pytest.raises(ValueError, match="at least one result row"):
         results_table([])
+
+
+def test_activations_and_remarks_of_the_calibration(tmp_path):
+    plain = make_record()
+    grid = QuantizedActivation("stem_relu", 0.5, -2, 2)
+    record = dataclasses.replace(plain, activations={"stem_relu": grid}, notes={"stem/kernel": "AdaRound: <half>"})
+    text = to_text(summarize(record), width=100)
+    (line,) = [line for line in text.splitlines() if "stem_relu" in line]
+    assert line.split() == ["stem_relu", "2", "0.00", "to", "1.50", "0.500"]
+    assert "AdaRound: <half>" in text
+    assert "Quantized activations" not in to_text(summarize(plain), width=100)
+    write_html(tmp_path / "a.html", run_rows(), records={"small": record})
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "0.00 to 1.50" in page and "AdaRound: &lt;half&gt;" in page

@@ -161,3 +161,16 @@ if "R2KERAS_DATA_DIR" in os.environ:
         found = data.load(name, Path(os.environ["R2KERAS_DATA_DIR"]))
         assert tuple(len(getattr(found, f"y_{part}")) for part in PARTS) == counts
         assert all(set(np.unique(getattr(found, f"y_{part}"))) == set(range(10)) for part in PARTS)
+
+
+def test_other_test_images(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(4, dtype=np.uint8))
+    found, classes = data.read_test("cifar10", tmp_path / "a.npz")
+    expected = (x / 255 - np.array(data.IMAGENET_MEAN)) / np.array(data.IMAGENET_STD)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert classes.tolist() == [0, 1, 2, 3] and classes.dtype == np.int64
+    with pytest.raises(ValueError, match="holds other arrays"):
+        data.read_test("fashion_mnist", tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="digits"):
+        data.read_test("digits", tmp_path / "a.npz")

@@ -1,0 +1,176 @@
+"""R2's claim, tested: what range regularizers in float training are worth after low-bit quantization.
+
+For every net, seed and regularizer a float model is trained in the same way (the baseline as long as the others), then
+quantized in every way of the table. One JSON row a cell is on disk as soon as it is finished; the same command resumes.
+Cells come in the order of what decides most, so a run that is cut off leaves a table that can be read.
+
+    python benchmarks/r2_accuracy.py --data_dir=DIR                        # everything: many hours on 2 cores
+    python benchmarks/r2_accuracy.py --data_dir=DIR --nets=fashion_cnn --bits=2 --seeds=0,1,2
+    python benchmarks/r2_accuracy.py --data_dir=DIR --split=validation --factors=0.001,0.01,0.1 --bits=2
+    python benchmarks/r2_accuracy.py --table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import r2_plan
+from absl import app, flags
+from common import Row, Rows
+from r2_plan import BITS, COLUMNS, METHODS, NETS, Job
+from r2_table import table
+
+KEYS = (
+    *("net", "regularizer", "form", "factor", "method", "weight_bits", "activation_bits", "batch_norm"),
+    *("granularity", "seed", "split", "epochs"),
+)
+FILE = "r2_accuracy.json"
+SMOKE = {"nets": ["digits"], "regularizers": ["none", "linf_scale_free"], "seeds": ["0"], "bits": ["2"]}
+
+flags.DEFINE_string("data_dir", None, "Folder of the data sets' .npz files; without it Keras downloads what it can.")
+flags.DEFINE_string("test_file", None, "Another .npz of test images (arrays x and y), as the data set's own file has.")
+flags.DEFINE_list("nets", ["resnet20", "fashion_cnn"], f"Any of {', '.join(NETS)}.")
+flags.DEFINE_list("regularizers", list(COLUMNS), f"Any of {', '.join(COLUMNS)}.")
+flags.DEFINE_list("factors", [], "Strengths in place of each regularizer's own: an ablation.")
+flags.DEFINE_list("methods", ["*"], f"Shell patterns over {', '.join(METHODS)}.")
+flags.DEFINE_list("bits", [str(bits) for bits in BITS], "Bits of the weights.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+flags.DEFINE_enum("split", "test", ["test", "validation"], "What is judged on; choices are made on validation.")
+flags.DEFINE_string("out", None, "Folder of the rows; benchmarks/results by default, out/benchmarks if --smoke.")
+flags.DEFINE_string("work", "out/r2_accuracy", "Folder for the trained float models.")
+flags.DEFINE_bool("smoke", False, "A minute on the embedded digits; the figures mean nothing.")
+flags.DEFINE_bool("table", False, "Print the table of the rows in --out and measure nothing.")
+
+
+def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ |= {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    options = _options()
+    try:
+        _check(argv, options)
+        store = Rows(Path(options["out"]) / FILE, KEYS)
+        if not options["table"]:
+            run(list(_open_jobs(options, store)), store, options)
+        print(table(store.rows))
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. What is finished is kept; the same command resumes there.\n")
+        return 130
+    except UsageError as error:
+        sys.stderr.write(f"{error}. See --helpshort.\n")
+        return 2
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        return 1
+    return 0
+
+
+class UsageError(ValueError):
+    """A command line that cannot be carried out."""
+
+
+def run(jobs: list[Job], store: Rows, options: dict) -> None:
+    """Trains and measures, a row on disk a cell."""
+    from r2_watch import Watch
+
+    from r2keras.workloads.training import release
+
+    store.add([])  # An --out that cannot be written ends the run here, not after the first training.
+    with Watch(sum(len(job.cells) for job in jobs)) as watch:
+        for job in jobs:
+            for row in measure(job, options, watch):
+                store.add([row])
+            release()
+
+
+def measure(job: Job, options: dict, watch) -> Iterator[Row]:
+    """Yields the rows of one float model."""
+    import r2_cells
+
+    net = NETS[job.net]
+    data = _data(net.dataset, options)
+    name = f"{job.net}_{job.column.name}_{job.column.factor:g}_seed{job.seed}.keras"
+    watch.say(f"{job.net}, {job.column.name}, seed {job.seed}: float training")
+    path = Path(options["work"]) / name
+    model = r2_cells.float_model(net, job.column, job.seed, data, options["data_dir"] or "", path, watch.callback())
+    figures = r2_cells.float_figures(model, data, options["split"])
+    for cell in job.cells:
+        watch.say(f"{job.net}, {job.column.name}, seed {job.seed}: {cell.method} W{cell.weight_bits}")
+        small = r2_cells.quantized(model, cell, net, data, job.seed, watch.callback())
+        found = r2_cells.judge(small, data, options["split"])
+        watch.done()
+        yield r2_cells.row_of(job, cell, net, figures, found, options["split"])
+
+
+def _data(name: str, options: dict):
+    """Returns a data set, with the test images of `--test_file` if there is one; the last one is kept."""
+    from r2keras.workloads import data
+
+    key = (name, options["data_dir"], options["test_file"])
+    if _data.__dict__.get("key") != key:
+        loaded = data.load(name, options["data_dir"])
+        if options["test_file"]:
+            x, y = data.read_test(name, options["test_file"])
+            loaded = dataclasses.replace(loaded, x_test=x, y_test=y)
+        _data.key, _data.value = key, loaded
+    return _data.value
+
+
+def _open_jobs(options: dict, store: Rows) -> Iterator[Job]:
+    """Yields the jobs, without the cells that have a row."""
+    columns = [COLUMNS[name] for name in options["regularizers"]]
+    if options["factors"]:
+        stronger = [c for c in columns if c.regularizer != "none"]
+        columns = [dataclasses.replace(c, factor=float(f)) for f in options["factors"] for c in stronger]
+    bits, seeds = ([int(word) for word in options[flag]] for flag in ("bits", "seeds"))
+    finished = {tuple(row[key] for key in KEYS) for row in store.rows}
+    for job in r2_plan.jobs_of(options["nets"], columns, options["methods"], bits, seeds):
+        cells = tuple(cell for cell in job.cells if _key(job, cell, options["split"]) not in finished)
+        if cells:
+            yield dataclasses.replace(job, cells=cells)
+
+
+def _key(job: Job, cell: r2_plan.Cell, split: str) -> tuple:
+    """Returns what tells a row apart."""
+    row = {"net": job.net, "seed": job.seed, "split": split, "epochs": NETS[job.net].epochs}
+    row |= dataclasses.asdict(job.column) | dataclasses.asdict(cell)
+    return tuple(row[key] for key in KEYS)
+
+
+def _options() -> dict:
+    """Returns the flags; `--smoke` stands in for those not given."""
+    own = flags.FLAGS.flags_by_module_dict()[sys.argv[0]]
+    values = {flag.name: flag.value for flag in own}
+    if values["smoke"]:
+        values |= {name: small for name, small in SMOKE.items() if not flags.FLAGS[name].present}
+    values["out"] = values["out"] or ("out/benchmarks" if values["smoke"] else str(Path(__file__).parent / "results"))
+    return values
+
+
+def _check(argv: list[str], options: dict) -> None:
+    """Raises for a word that no flag knows."""
+    if argv[1:]:
+        raise UsageError(f"Unexpected argument {argv[1]!r}: write --flag=value")
+    for flag, known in (("nets", NETS), ("regularizers", COLUMNS), ("bits", [str(b) for b in BITS])):
+        for word in options[flag]:
+            if word not in known:
+                raise UsageError(f"--{flag}={word} is unknown: expected any of {', '.join(known)}")
+    for flag, kind in (("seeds", int), ("factors", float)):
+        for word in options[flag]:
+            try:
+                wrong = kind(word) < 0
+            except ValueError:
+                wrong = True
+            if wrong:
+                raise UsageError(f"--{flag}={word}: expected numbers of at least 0 with commas between them")
+    for flag in ("nets", "regularizers", "methods", "bits", "seeds"):
+        if not options[flag]:
+            raise UsageError(f"--{flag} is empty")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,138 @@
+"""Training the float models of `r2_accuracy.py`, and quantizing them one cell at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+from common import Row
+from r2_plan import Cell, Column, Job, Net
+
+import r2keras
+from r2keras import workloads
+from r2keras._files import replacing
+from r2keras.record import RangeFigures
+from r2keras.workloads.data import Dataset
+from r2keras.workloads.training import accuracy, kernel_layers, regularized, scores, without_regularizers
+
+CALIBRATION_IMAGES = 1024
+FINE_TUNING_EPOCHS = 1
+FINE_TUNING_RATE = 1 / 3
+MAKE = {
+    "l2": keras.regularizers.L2,
+    "kurtosis": r2keras.Kurtosis,
+    "linf": r2keras.R2Linf,
+    "margin": r2keras.R2Margin,
+    "soft_min_max": r2keras.R2SoftMinMax,
+}
+
+
+def make_regularizer(column: Column) -> keras.regularizers.Regularizer | None:
+    """Returns the regularizer of a column; None for none."""
+    if column.regularizer == "none":
+        return None
+    options = {"scale_free": True} if column.form == "scale_free" else {}
+    return MAKE[column.regularizer](column.factor, **options)
+
+
+def float_model(net: Net, column: Column, seed: int, data: Dataset, data_dir: str, path: Path, watch) -> keras.Model:
+    """Returns the model that is kept at `path`, or trains one and keeps it there."""
+    if path.exists():
+        return keras.models.load_model(path, compile=False)
+    keras.utils.set_random_seed(seed)
+    if net.weights:
+        model = workloads.nets.load_resnet20(Path(data_dir) / net.weights)
+    else:
+        model = workloads.nets.build(net.build, data.input_shape, data.num_classes)
+    model = regularized(model, make_regularizer(column))
+    keras.utils.set_random_seed(seed)
+    fit(model, net, data, net.epochs, net.learning_rate, seed, watch)
+    model = without_regularizers(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        model.save(temporary)
+    return model
+
+
+def fit(model: keras.Model, net: Net, data: Dataset, epochs: int, rate: float, seed: int, watch) -> None:
+    """Trains: images in a fresh order an epoch, shifted by up to 4 pixels and (CIFAR-10) mirrored."""
+    steps = epochs * -(-min(net.images, len(data.x_train)) // net.batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    if net.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=5e-4)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "margin", "sharpness", "scale", "high"])
+    else:
+        optimizer = keras.optimizers.Adam(schedule)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, jit_compile=False)
+    generator = np.random.default_rng(seed)
+    x, y = data.x_train[: net.images], data.y_train[: net.images]
+    for _ in range(epochs):
+        model.fit(augmented(x, generator), y, net.batch_size, epochs=1, verbose=0, callbacks=[watch])
+
+
+def augmented(x: np.ndarray, generator: np.random.Generator, pad: int = 4) -> np.ndarray:
+    """Returns images of three channels shifted and mirrored at random; others as they are."""
+    if x.shape[-1] != 3:
+        return x
+    size = x.shape[1]
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, columns = generator.integers(0, 2 * pad + 1, (2, len(x)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    moved = np.moveaxis(windows[np.arange(len(x)), rows, columns], 1, -1)
+    mirrored = generator.random(len(x)) < 0.5
+    return np.where(mirrored[:, None, None, None], moved[:, :, ::-1], moved).astype(np.float32)
+
+
+def recipe_of(cell: Cell, model: keras.Model) -> r2keras.Recipe:
+    """Returns what a cell does to every kernel and activation; training keeps first and last kernel at 8 bits."""
+    options = {"num_bits": cell.weight_bits, "granularity": cell.granularity, "activation_bits": cell.activation_bits}
+    if cell.trains:
+        weights, activations = ("dorefa", "pact") if cell.method == "pact_dorefa" else (cell.method, cell.method)
+        spec = r2keras.QuantSpec(**options, method=weights, activation_method=activations)
+        first, last = kernel_layers(model)[0], kernel_layers(model)[-1]
+        edge = r2keras.QuantSpec(num_bits=8, activation_bits=cell.activation_bits, activation_method=activations)
+        return r2keras.Recipe([(f"^({first}|{last})$", edge), (".*", spec)])
+    spec = r2keras.QuantSpec(**options, range="min_max" if cell.method == "min_max" else "mse")
+    again = ["reestimate_batch_norm"] if cell.batch_norm == "replace" else []
+    steps = {"adaround": ["adaround", *again], "equalize": ["fold_batch_norm", "equalize", "correct_bias"]}
+    return r2keras.Recipe([(".*", spec)], steps=steps.get(cell.method, []))
+
+
+def quantized(model: keras.Model, cell: Cell, net: Net, data: Dataset, seed: int, watch) -> keras.Model:
+    """Returns the model of one cell."""
+    recipe = recipe_of(cell, model)
+    if not cell.trains:
+        images = data.x_train[:CALIBRATION_IMAGES]
+        return r2keras.calibrate(model, recipe, images, batch_norm=cell.batch_norm, input_bits=8, progress=False)[0]
+    keras.utils.set_random_seed(seed)
+    student = r2keras.prepare(model, recipe, input_bits=8)
+    fit(student, net, data, FINE_TUNING_EPOCHS, net.learning_rate * FINE_TUNING_RATE, seed, watch)
+    return r2keras.finalize(student)[0]
+
+
+def row_of(job: Job, cell: Cell, net: Net, figures: dict, found: float, split: str) -> Row:
+    """Returns the finished row."""
+    column = dataclasses.asdict(job.column)
+    place = {"net": job.net, "dataset": net.dataset, **column}
+    what = {**dataclasses.asdict(cell), "seed": job.seed, "split": split, "epochs": net.epochs}
+    return place | what | figures | {"accuracy": round(found, 5)}
+
+
+def judge(model: keras.Model, data: Dataset, split: str) -> float:
+    """Returns the accuracy on the test images, or on the tenth of the training images that is never trained on."""
+    if split == "test":
+        return accuracy(scores(model, data.x_test), data.y_test)
+    return accuracy(scores(model, data.x_validation), data.y_validation)
+
+
+def float_figures(model: keras.Model, data: Dataset, split: str) -> dict[str, float]:
+    """Returns the float accuracy, and the mean over the kernels of max|w| / std(w) and of the kurtosis."""
+    kernels = [RangeFigures.of(np.asarray(v)) for v in model.trainable_variables if len(v.shape) > 1]
+    return {
+        "float_accuracy": round(judge(model, data, split), 5),
+        "max_over_std": round(float(np.mean([k.max_over_std for k in kernels])), 4),
+        "kurtosis": round(float(np.mean([k.kurtosis for k in kernels])), 4),
+    }

@@ -1,0 +1,161 @@
+"""What `r2_accuracy.py` measures: nets, regularizers (columns), quantization cells (rows of the table), their order."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A net and how its float model is trained, the same for every regularizer.
+
+    Args:
+        title: what the table calls it.
+        dataset: a name of `r2keras.workloads.data`.
+        build: a name of `r2keras.workloads.nets`.
+        weights: file under `--data_dir` that training starts from; None starts from scratch.
+        images: training images used.
+        epochs: of the float training.
+        optimizer: "sgd" (momentum 0.9, weight decay 5e-4) or "adam"; the rate falls to 0 along a cosine.
+        learning_rate: where it starts.
+        batch_size: images a step.
+    """
+
+    title: str
+    dataset: str
+    build: str
+    weights: str | None
+    images: int
+    epochs: int
+    optimizer: str
+    learning_rate: float
+    batch_size: int = 128
+
+
+NETS = {
+    "resnet20": Net(
+        "ResNet-20, CIFAR-10, pretrained and fine-tuned for 2 epochs",
+        *("cifar10", "resnet20", "resnet20_cifar10_pytorch.npz", 18_000, 2, "sgd", 0.01),
+    ),
+    "fashion_cnn": Net(
+        "Convnet, Fashion-MNIST, from scratch", "fashion_mnist", "cnn", None, 20_000, 6, "adam", 3e-3, 64
+    ),
+    "resnet20_scratch": Net("ResNet-20, CIFAR-10, from scratch", "cifar10", "resnet20", None, 18_000, 20, "sgd", 0.1),
+    "mobilenet_v1": Net(
+        "MobileNetV1 0.25, CIFAR-10, from scratch", "cifar10", "mobilenet_v1", None, 18_000, 20, "adam", 3e-3
+    ),
+    "digits": Net("Convnet, digits (for --smoke)", "digits", "cnn", None, 512, 1, "adam", 3e-3, 64),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A regularizer in one form.
+
+    Args:
+        regularizer: "none", "l2", "kurtosis", "linf", "margin" or "soft_min_max".
+        form: "paper" or "scale_free".
+        factor: its strength.
+    """
+
+    regularizer: str
+    form: str
+    factor: float
+
+    @property
+    def name(self) -> str:
+        """The word of --regularizers."""
+        return self.regularizer + ("_scale_free" if self.form == "scale_free" else "")
+
+
+# In the order of what decides most. The paper's factor is 0.01; "heavy" L2 is ten times the usual weight decay.
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("none", "paper", 0.0),
+        Column("soft_min_max", "scale_free", 0.03),
+        Column("linf", "scale_free", 0.01),
+        Column("kurtosis", "paper", 1.0),
+        Column("linf", "paper", 0.01),
+        Column("margin", "scale_free", 0.01),
+        Column("l2", "paper", 1e-3),
+        Column("margin", "paper", 0.01),
+        Column("soft_min_max", "paper", 0.01),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One way to quantize a trained float model.
+
+    Args:
+        method: "min_max", "mse", "adaround", "equalize" (post-training), or a training method of `QuantSpec`.
+        weight_bits: bits of every kernel, first and last included.
+        activation_bits: bits of activations and of the input.
+        batch_norm: "replace" measures the statistics again, "keep" does not; training always keeps its own.
+        granularity: who shares a scale.
+    """
+
+    method: str
+    weight_bits: int
+    activation_bits: int
+    batch_norm: str
+    granularity: str = "per_tensor"
+
+    @property
+    def trains(self) -> bool:
+        """Whether the model is trained under quantization."""
+        return self.method in TRAINING
+
+
+TRAINING = ("lsq", "ewgs", "pact_dorefa")
+
+
+def _cells() -> Iterator[list[Cell]]:
+    """Yields phases; within one, every column and seed comes before the next phase begins."""
+    for bits in (2, 4, 3, 8):
+        for granularity in ("per_tensor", "per_channel"):
+            if granularity == "per_tensor" or bits in (2, 4):
+                yield [Cell(m, bits, 8, how, granularity) for m in ("min_max", "mse") for how in ("replace", "keep")]
+        if bits == 2:
+            yield [Cell(method, bits, bits, "replace", "per_channel") for method in TRAINING]
+    yield [Cell(method, 2, 8, "replace", "per_channel") for method in ("adaround", "equalize")]
+    for bits in ((4, 4), (1, 2)):
+        yield [Cell(method, *bits, "replace", "per_channel") for method in TRAINING if (method, *bits) != ("lsq", 1, 2)]
+
+
+PHASES = list(_cells())
+METHODS = tuple(dict.fromkeys(cell.method for phase in PHASES for cell in phase))
+BITS = tuple(sorted({cell.weight_bits for phase in PHASES for cell in phase}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One float model, and the cells that are to be measured on it."""
+
+    net: str
+    column: Column
+    seed: int
+    cells: tuple[Cell, ...]
+
+
+def jobs_of(nets, columns: list[Column], methods: list[str], bits: list[int], seeds: list[int]) -> Iterator[Job]:
+    """Yields what is to be done, in the order of what decides most.
+
+    Args:
+        nets: names of `NETS`.
+        columns: the regularizers.
+        methods: shell patterns over `METHODS`.
+        bits: bits of the weights.
+        seeds: the seeds.
+    """
+    for phase in PHASES:
+        chosen = [c for c in phase if c.weight_bits in bits and any(fnmatch.fnmatch(c.method, m) for m in methods)]
+        for net in nets:
+            for seed in seeds:
+                for column in columns:
+                    if chosen:
+                        yield Job(net, column, seed, tuple(chosen))

@@ -1,0 +1,97 @@
+"""The tables of `r2_accuracy.py`: mean accuracy of each cell by regularizer, with its spread over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from common import Row, markdown
+from r2_plan import COLUMNS, NETS, PHASES, Cell
+
+EMPTY = "-"
+TITLES = {
+    "none": "none",
+    "l2": "L2",
+    "kurtosis": "KURE",
+    "linf": "L-inf",
+    "linf_scale_free": "L-inf scale-free",
+    "margin": "margin",
+    "margin_scale_free": "margin scale-free",
+    "soft_min_max": "soft-min-max",
+    "soft_min_max_scale_free": "soft-min-max scale-free",
+}
+
+
+def table(rows: list[Row]) -> str:
+    """Returns the rows as markdown: test figures by net, then the ablations on validation images."""
+    parts = [_net_table(name, [row for row in rows if row["net"] == name and row["split"] == "test"]) for name in NETS]
+    parts += [_ablation(name, [r for r in rows if r["net"] == name and r["split"] == "validation"]) for name in NETS]
+    return "\n\n".join(part for part in parts if part) or "No rows yet."
+
+
+def _net_table(net: str, rows: list[Row]) -> str:
+    """Returns one net's table: cells down, regularizers across, empty where nothing is measured yet."""
+    rows = [row for row in rows if row["factor"] == COLUMNS[_name(row)].factor]
+    if not rows:
+        return ""
+    names = [name for name in TITLES if any(_name(row) == name for row in rows)]
+    header = ["", *(TITLES[name] for name in names)]
+    lines = [_figures("float %", rows, names, lambda row: 100 * row["float_accuracy"])]
+    for key in ("max_over_std", "kurtosis"):
+        lines.append(_figures(key.replace("max_over_std", "max/std"), rows, names, lambda row, key=key: row[key]))
+    for cell in (cell for phase in PHASES for cell in phase):
+        own = [row for row in rows if _cell(row) == cell]
+        if own:
+            lines.append(_figures(_words(cell), own, names, lambda row: 100 * row["accuracy"], best=True))
+    return f"### {NETS[net].title}\n\n{markdown(header, lines)}"
+
+
+def _figures(title: str, rows: list[Row], names: list[str], read: Callable[[Row], float], best: bool = False):
+    """Returns one line: mean and sample standard deviation over the seeds, and how many if not 3."""
+    values = {name: {row["seed"]: read(row) for row in rows if _name(row) == name} for name in names}
+    means = {name: statistics.mean(found.values()) for name, found in values.items() if found}
+    top = max(means.values()) if best else None
+    return [title, *(_spread(list(values[name].values()), means.get(name), top) for name in names)]
+
+
+def _spread(found: list[float], mean: float | None, top: float | None) -> str:
+    if mean is None:
+        return EMPTY
+    text = f"**{mean:.1f}**" if mean == top else f"{mean:.1f}"
+    spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    return text + spread + (f" (n={len(found)})" if len(found) != 3 else "")
+
+
+def _ablation(net: str, rows: list[Row]) -> str:
+    """Returns accuracy against the strength of each regularizer, on validation images."""
+    if not rows:
+        return ""
+    factors = sorted({row["factor"] for row in rows})
+    lines = []
+    for name in TITLES:
+        for cell in dict.fromkeys(_cell(row) for row in rows if _name(row) == name):
+            own = [row for row in rows if _name(row) == name and _cell(row) == cell]
+            by = {factor: [100 * row["accuracy"] for row in own if row["factor"] == factor] for factor in factors}
+            means = {factor: statistics.mean(found) for factor, found in by.items() if found}
+            spreads = [_spread(by[factor], means.get(factor), max(means.values())) for factor in factors]
+            lines.append([TITLES[name], _words(cell), *spreads])
+    header = ["", "", *(f"{factor:g}" for factor in factors)]
+    return f"### {NETS[net].title}: strengths, judged on validation images\n\n{markdown(header, lines)}"
+
+
+def _words(cell: Cell) -> str:
+    """Returns a cell in words."""
+    fit = (
+        ", trained" if cell.trains else ", batch norm " + ("measured again" if cell.batch_norm == "replace" else "kept")
+    )
+    who = cell.granularity.replace("_", " ")
+    return f"W{cell.weight_bits}A{cell.activation_bits} {cell.method.replace('_', '-')}, {who}{fit}"
+
+
+def _cell(row: Row) -> Cell:
+    names = ("method", "weight_bits", "activation_bits", "batch_norm", "granularity")
+    return Cell(*(row[name] for name in names))
+
+
+def _name(row: Row) -> str:
+    return row["regularizer"] + ("_scale_free" if row["form"] == "scale_free" else "")

@@ -1,0 +1,56 @@
+"""Ranges of activations from unlabelled data."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras import _model, compress
+from r2keras._errors import invalid
+from r2keras.calibration.data import batches
+
+
+def set_activation_ranges(student: keras.Model, data, *, batch_size: int = 128) -> int:
+    """Sets the range of every quantized activation of a prepared model from data, in place.
+
+    The data go through the model once, with quantized weights and float activations. Each activation then gets the
+    range of its method: by its spec's `range` with `"ste"` (minimum and maximum of all data, their averages over the
+    batches, percentiles, the least squared error), else the method's start value.
+
+    Args:
+        student: a model that `r2keras.prepare` made.
+        data: unlabelled inputs: an array, a list of arrays (one an input), or an iterable of batches.
+        batch_size: samples a batch where `data` is an array.
+
+    Returns:
+        How many ranges were set.
+
+    Raises:
+        ValueError: no data; data that are empty, not finite or of another shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import r2keras
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "relu", name="a"), keras.layers.Dense(2, name="b")]
+    >>> recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=4, activation_bits=4))])
+    >>> student = r2keras.prepare(keras.Sequential(layers), recipe)
+    >>> set_activation_ranges(student, np.ones((8, 4), "float32"))
+    1
+
+    Source: Nagel et al., arXiv 2106.08295, section 3.1.
+    """
+    layers = [layer for _, layer in compress.quantizers_of(student)]
+    if layers and data is None:
+        wanted = f"inputs to find the ranges of {len(layers)} activations with"
+        raise ValueError(invalid("data", wanted, None, "Pass a few hundred inputs"))
+    if not layers:
+        return 0
+    try:
+        for layer in layers:
+            layer.observe()
+        for batch in batches(student, data, batch_size):
+            student(_model.packed(student, batch), training=False)
+    finally:
+        for layer in layers:
+            layer.fit()
+    return len(layers)

@@ -1,0 +1,93 @@
+"""Batch normalisation folded into the layer before it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from r2keras import _model
+from r2keras.calibration import graph, linear
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model whose batch normalisations are part of the layers before them.
+
+    A Dense layer or a convolution (depthwise, separable and transposed too) without an activation, followed by nothing
+    but a batch normalisation over its output channels, computes `gamma (W x + b - mean) / sqrt(var + eps) + beta`. With
+    `f = gamma / sqrt(var + eps)` that is one layer with the kernel `f W` and the bias `f (b - mean) + beta`, which
+    takes the place of the two. The outputs in inference are the same up to float rounding.
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included. It is left untouched.
+
+    Returns:
+        A model of the same class without those batch normalisations, its other layers as they were. Batch
+        normalisations after anything else stay.
+
+    Raises:
+        TypeError: a subclassed model.
+        ValueError: the model is not built, or a weight of a folded layer is not finite.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((3,)), keras.layers.Dense(2, name="head"), keras.layers.BatchNormalization()])
+    >>> [layer.name for layer in fold_batch_norm(model).layers]
+    ['head']
+
+    Source: Jacob et al., arXiv 1712.05877, section 3.2.
+    """
+    pairs = _pairs(model)
+    layers = dict(_model.leaf_layers(model))
+
+    def with_bias(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return type(layer).from_config({**layer.get_config(), "use_bias": True}) if path in pairs else None
+
+    folded, copies = graph.rebuild_without(model, with_bias, set(pairs.values()))
+    graph.copy_weights(model, {path: copy for path, copy in copies.items() if path not in pairs.values()})
+    for path, norm in pairs.items():
+        _fold(path, copies[path], layers[norm])
+    return folded
+
+
+def affine_of(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and offset of a batch normalisation in inference: `y = factor x + offset`, float64."""
+    mean, variance = (_model.to_numpy(v).astype(np.float64) for v in (norm.moving_mean, norm.moving_variance))
+    factor = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        factor = factor * _model.to_numpy(norm.gamma)
+    offset = -mean * factor
+    return factor, offset + _model.to_numpy(norm.beta) if norm.center else offset
+
+
+def _pairs(model: keras.Model) -> dict[str, str]:
+    """Returns the paths of the layers to fold into, each with the path of its batch normalisation."""
+    nodes = graph.nodes(model)
+    found = {}
+    for path, node in nodes.items():
+        follower = nodes.get(node.consumer or "")
+        if follower is not None and follower.producer == path and _folds(node.layer, follower.layer):
+            found[path] = follower.path
+    return found
+
+
+def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:
+    """Whether a batch normalisation behind a layer is a factor and an offset of the layer's output channels."""
+    if not isinstance(norm, keras.layers.BatchNormalization) or not linear.is_linear(layer):
+        return False
+    if isinstance(layer, keras.layers.EinsumDense) or layer.activation is not keras.activations.linear:
+        return False
+    rank = len(layer.output.shape)
+    return norm.axis % rank == linear.output_axis(layer) % rank
+
+
+def _fold(path: str, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
+    """Multiplies a layer's kernel and bias, and adds to the bias."""
+    factor, offset = affine_of(norm)
+    kernel = linear.output_kernel(layer)
+    values = _model.to_numpy(kernel) * linear.per_output(layer, factor)
+    bias = _model.to_numpy(layer.bias) * factor + offset
+    for name, array in (("kernel", values), ("bias", bias)):
+        _model.check_finite(f"{path}/{name}", array)
+    kernel.assign(values.astype(np.float32))
+    layer.bias.assign(bias.astype(np.float32))

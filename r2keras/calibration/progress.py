@@ -1,0 +1,71 @@
+"""Long steps: finished layers kept in a folder, and a progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from r2keras._errors import missing
+from r2keras._files import atomic_write_bytes, read_npz
+
+
+class LayerStore:
+    """Finished layers in a folder, one `.npz` each.
+
+    Args:
+        folder: made if it does not exist.
+        fingerprint: hash of everything that the layers depend on.
+    """
+
+    def __init__(self, folder: str | os.PathLike, fingerprint: str):
+        self.folder, self.fingerprint = Path(folder), fingerprint
+
+    def save(self, full: str, codes: np.ndarray, note: str) -> None:
+        """Writes a finished layer, whole or not at all."""
+        buffer = io.BytesIO()
+        text = json.dumps({"name": full, "note": note, "fingerprint": self.fingerprint})
+        np.savez_compressed(buffer, codes=codes, text=np.frombuffer(text.encode(), np.uint8))
+        atomic_write_bytes(self._file(full), buffer.getvalue())
+
+    def load(self, full: str) -> tuple[np.ndarray, str] | None:
+        """Returns codes and note of a finished layer, or None."""
+        if not self._file(full).exists():
+            return None
+        arrays = read_npz(self._file(full))
+        try:
+            text = json.loads(arrays["text"].tobytes())
+            same = text["fingerprint"] == self.fingerprint and text["name"] == full
+            if same:
+                return arrays["codes"], text["note"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self._file(full)} is not a layer that AdaRound wrote. Delete it.") from error
+        raise ValueError(
+            f"{self.folder} has the layers of another run (other model, recipe, data or options). "
+            "Expected an empty folder, or the one of this run. Delete it or choose another."
+        )
+
+    def _file(self, full: str) -> Path:
+        return self.folder / f"{full.replace('/', '.')}.npz"
+
+
+@contextlib.contextmanager
+def progress_bar(shown: bool, total: int) -> Iterator[Callable[[str], None]]:
+    """Shows a progress bar; yields the function that moves it on by one kernel."""
+    if not shown:
+        yield lambda name: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError as error:
+        raise ImportError(missing("rich", "A progress bar")) from error
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("AdaRound", total=total)
+        yield lambda name: bar.update(task, advance=1, description=f"AdaRound {name}")

@@ -1,0 +1,152 @@
+"""AdaRound's optimization of one kernel: which weights to round up, in NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from r2keras._errors import invalid
+from r2keras.calibration.moments import Moments
+
+GAMMA, ZETA = -0.1, 1.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaRoundOptions:
+    """How long and how hard AdaRound optimizes a kernel.
+
+    Args:
+        iterations: Adam steps a kernel.
+        learning_rate: Adam's.
+        factor: weight of the term that drives `h` to 0 or 1; the output error is measured in units of the error of
+            nearest rounding, a weight, so that one factor serves layers of any scale (the paper's 0.01 is in the units
+            of the outputs).
+        warm_up: share of the iterations without that term.
+        beta: exponent of that term after the warm-up and at the end.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Example:
+
+    >>> AdaRoundOptions(iterations=100).beta_at(20)
+    20.0
+    """
+
+    iterations: int = 1000
+    learning_rate: float = 0.05
+    factor: float = 10.0
+    warm_up: float = 0.2
+    beta: tuple[float, float] = (20.0, 2.0)
+
+    def __post_init__(self):
+        if not isinstance(self.iterations, int) or isinstance(self.iterations, bool) or self.iterations < 1:
+            raise ValueError(invalid("iterations", "an integer of at least 1", self.iterations))
+        for name in ("learning_rate", "factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(invalid(name, "a positive number", getattr(self, name)))
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(invalid("warm_up", "a share from 0 to below 1", self.warm_up))
+
+    def beta_at(self, step: int) -> float | None:
+        """Returns the exponent at a step; None during the warm-up."""
+        progress = step / self.iterations
+        if progress < self.warm_up:
+            return None
+        start, end = self.beta
+        return start + (end - start) * (progress - self.warm_up) / (1 - self.warm_up)
+
+
+def optimize(
+    weights: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    start: np.ndarray,
+    moments: Moments,
+    options: AdaRoundOptions,
+) -> np.ndarray:
+    """Returns which weights of a matrix round up.
+
+    `h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1)` starts at `start`. Adam minimises, output by output, with
+    `E = low + (high - low) h - weights`: `fan_in * mse(E) / mse(nearest) + factor * sum(1 - |2h - 1|^beta)`.
+
+    Args:
+        weights: the float matrix, (groups, fan_in, outputs).
+        low: its values rounded down.
+        high: its values rounded up; equal to `low` where the grid ends.
+        start: where each weight lies between the two, 0 to 1; half and more is what nearest rounding rounds up.
+        moments: of the layer's inputs.
+        options: iterations and so on.
+
+    Returns:
+        Booleans of the matrix' shape. The output error on the calibration data is at most that of nearest rounding,
+        output by output.
+
+    Example:
+
+    >>> moments = Moments(np.ones((1, 2, 2)), np.zeros((1, 2, 1)), np.zeros((1, 1, 1)), 1)
+    >>> weights = np.array([[[0.4], [0.3]]], "float32")
+    >>> optimize(weights, 0 * weights, 0 * weights + 1, weights, moments, AdaRoundOptions()).ravel().tolist()
+    [True, False]
+
+    Source: Nagel et al., arXiv 2004.10568, section 3.3.
+    """
+    problem = _Problem.of(weights, low, high, start, moments)
+    nearest = start >= 0.5
+    found = _descend(problem, start, options) >= 0.5
+    worse = moments.error(_errors(weights, low, high, found)) > moments.error(_errors(weights, low, high, nearest))
+    return np.where(worse, nearest, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """The loss as a quadratic form of `h`, in units of nearest rounding's error."""
+
+    inner: np.ndarray
+    linear: np.ndarray
+    span: np.ndarray
+    base: np.ndarray
+
+    @classmethod
+    def of(cls, weights, low, high, start, moments: Moments) -> _Problem:
+        """Builds it; outputs that nearest rounding gets exactly right weigh nothing."""
+        inner = moments.inner / max(moments.rows, 1)
+        nearest = _errors(weights, low, high, start >= 0.5)
+        unit = (nearest * (inner @ nearest)).sum(axis=1, keepdims=True) / weights.shape[1]
+        scale = np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 1e-30)
+        cross = moments.cross / max(moments.rows, 1)
+        span = (high - low).astype(np.float32)
+        # The gradient to h is 2 span scale (inner E + cross); the constant part of E goes into `linear`.
+        linear = 2 * scale * (inner @ (low - weights).astype(np.float64) + cross)
+        return cls(inner.astype(np.float32), linear.astype(np.float32), span, (2 * scale).astype(np.float32))
+
+    def gradient(self, h: np.ndarray) -> np.ndarray:
+        """Returns the gradient of the output error to `h`."""
+        return self.span * (self.base * (self.inner @ (self.span * h)) + self.linear)
+
+
+def _errors(weights, low, high, up) -> np.ndarray:
+    """Returns `W_q - W`, float64."""
+    return np.where(up, high, low).astype(np.float64) - weights
+
+
+def _descend(problem: _Problem, start: np.ndarray, options: AdaRoundOptions) -> np.ndarray:
+    """Runs Adam and returns the last `h`."""
+    share = np.clip((start - GAMMA) / (ZETA - GAMMA), 1e-4, 1 - 1e-4).astype(np.float32)
+    v = np.log(share / (1 - share))
+    first, second = np.zeros_like(v), np.zeros_like(v)
+    for step in range(options.iterations):
+        sigmoid = 1 / (1 + np.exp(-v))
+        h = np.clip((ZETA - GAMMA) * sigmoid + GAMMA, 0, 1)
+        gradient = problem.gradient(h)
+        beta = options.beta_at(step)
+        if beta is not None:
+            centred = 2 * h - 1
+            gradient -= 2 * options.factor * beta * np.sign(centred) * np.abs(centred) ** (beta - 1)
+        gradient *= (ZETA - GAMMA) * sigmoid * (1 - sigmoid) * ((h > 0) & (h < 1))
+        first += 0.1 * (gradient - first)
+        second += 0.001 * (gradient**2 - second)
+        rate = options.learning_rate * np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
+        v -= np.float32(rate) * first / (np.sqrt(second) + 1e-8)
+    return np.clip((ZETA - GAMMA) / (1 + np.exp(-v)) + GAMMA, 0, 1)

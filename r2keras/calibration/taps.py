@@ -1,0 +1,123 @@
+"""Listening to the layers of a running model: what goes in, what comes out before the activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+
+from r2keras import _model
+from r2keras._model import packed
+from r2keras.calibration.graph import nodes
+from r2keras.calibration.linear import numpy
+
+
+class Tap(keras.layers.Layer):
+    """Runs a layer as it is, and shows its inputs and its outputs before the activation to a listener.
+
+    Args:
+        layer: a layer for which `linear.is_linear` holds.
+    """
+
+    def __init__(self, layer: keras.Layer):
+        super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        self.layer = type(layer).from_config({**layer.get_config(), "activation": "linear"})
+        self.activation = layer.activation
+        self.supports_masking = layer.supports_masking
+        self.listener: Callable | None = None
+
+    def build(self, input_shape):
+        """Builds the layer."""
+        self.layer.build(input_shape)
+        self.built = True
+
+    def call(self, inputs):
+        """Runs the layer, the listener, the activation."""
+        outputs = self.layer(inputs)
+        if self.listener is not None:
+            self.listener(inputs, outputs)
+        return self.activation(outputs)
+
+
+class Tapped:
+    """A copy of a model with taps on some of its layers.
+
+    Args:
+        model: a built Functional or Sequential model; left untouched.
+        paths: the layers to tap.
+    """
+
+    def __init__(self, model: keras.Model, paths: Iterable[str]):
+        paths = set(paths)
+        self.model = _model.rebuild(model, lambda path, layer: Tap(layer) if path in paths else None)
+        self.taps: dict[str, Tap] = {path: tap for path, tap in _model.leaf_layers(self.model) if isinstance(tap, Tap)}
+        self._uses = {path: node.uses for path, node in nodes(model).items()}
+
+    def layer(self, path: str) -> keras.Layer:
+        """Returns the copy of a tapped layer, without its activation."""
+        return self.taps[path].layer
+
+    def until(self, path: str) -> keras.Model:
+        """Returns the part of the copy that ends with a layer, as far as the graph lets it be cut."""
+        # Inside a nested model, and of a layer called twice, there is no one output to cut at.
+        if "/" in path or self._uses[path] != 1:
+            return self.model
+        inputs = self.model.inputs[0] if isinstance(self.model, keras.Sequential) else self.model.input
+        return keras.Model(inputs, self.model.get_layer(path).output)
+
+    def output_means(self, paths: Iterable[str], part: keras.Model, data: list) -> dict[str, np.ndarray]:
+        """Runs all batches through a part of the copy once.
+
+        Args:
+            paths: tapped layers.
+            part: the whole copy (`model`), or what `until` returned.
+            data: batches, one array an input each.
+
+        Returns:
+            For each layer the mean over samples and calls of its outputs before the activation, float64.
+        """
+        totals = {path: _Mean() for path in paths}
+        for path, total in totals.items():
+            self.taps[path].listener = total
+        try:
+            for batch in data:
+                part(packed(self.model, batch), training=False)
+        finally:
+            for path in totals:
+                self.taps[path].listener = None
+        return {path: total.value() for path, total in totals.items()}
+
+    def listen(self, part: keras.Model, path: str, batch: list[np.ndarray]) -> list[tuple]:
+        """Runs a batch through a part of the copy.
+
+        Args:
+            part: what `until(path)` returned.
+            path: a tapped layer.
+            batch: one array an input.
+
+        Returns:
+            For every call of the layer its `(inputs, outputs before the activation)`, as tensors.
+        """
+        heard: list[tuple] = []
+        self.taps[path].listener = lambda inputs, outputs: heard.append((inputs, outputs))
+        try:
+            part(packed(self.model, batch), training=False)
+        finally:
+            self.taps[path].listener = None
+        return heard
+
+
+class _Mean:
+    """A listener that averages outputs."""
+
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def __call__(self, inputs, outputs) -> None:
+        values = numpy(outputs)
+        self.total, self.count = self.total + values.sum(axis=0, dtype=np.float64), self.count + len(values)
+
+    def value(self) -> np.ndarray:
+        """Returns the mean over samples."""
+        return np.asarray(self.total / self.count)

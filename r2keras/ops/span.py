@@ -1,0 +1,113 @@
+"""Uniform quantization of a tensor to a range `[low, high]` that may learn: what activations need."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from r2keras.ops.affine import MIN_SCALE
+from r2keras.ops.ste import custom_gradient
+
+TIE = 1e-3
+
+
+def span_grid(low, high, quant_min, quant_max):
+    """Returns scale and zero point of the grid over `[low, high]`, moved by half a step at most so that it holds zero.
+
+    `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`, ties down.
+
+    Args:
+        low: float32 scalar, at most 0.
+        high: float32 scalar, at least `low`.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        Two float32 scalars; the zero point is a whole number in `[quant_min, quant_max]`.
+
+    Example:
+
+    >>> [float(part) for part in span_grid(0.0, 3.0, -2, 1)]
+    [1.0, -2.0]
+    """
+    low, high = (ops.cast(bound, "float32") for bound in (low, high))
+    scale = ops.maximum((high - low) * (1.0 / (quant_max - quant_min)), MIN_SCALE)
+    # Ranges with low = -high lie on a tie: without the push, compiled and eager code could break it differently.
+    return scale, ops.clip(ops.round(quant_min - low / scale - TIE), quant_min, quant_max)
+
+
+def on_grid(x, scale, zero_point, quant_min, quant_max):
+    """Returns `scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)` for scalar parameters.
+
+    Args:
+        x: float32 tensor.
+        scale: positive scalar.
+        zero_point: scalar.
+        quant_min: lowest code.
+        quant_max: highest code.
+
+    Returns:
+        float32 tensor of `x`'s shape. No gradient of its own.
+
+    Example:
+
+    >>> ops.convert_to_numpy(on_grid(ops.convert_to_tensor([-9.0, 0.4, 0.8]), 0.5, -2.0, -2, 1)).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    # Times the reciprocal, which is what compilers and the LiteRT converter make of a division by a constant.
+    return scale * (ops.clip(ops.round(x * (1.0 / scale) + zero_point), quant_min, quant_max) - zero_point)
+
+
+def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, share=1.0):
+    """Rounds a tensor to the grid over `[low, high]`.
+
+    Forward: `y = scale * (clip(round(v), quant_min, quant_max) - zero_point)`, `v = x / scale + zero_point`
+    (`span_grid`).
+    Gradient, with `n = quant_max - quant_min`, the place on the range `x_n = (v - quant_min) / n`, its rounding `x_q`
+    and `f = 1 + delta sign(dL/dy) (x_n - x_q)`: inside the range `dy/dx = f`, `dy/dlow = inner (1 - x_q - f (1 -
+    x_n))`, `dy/dhigh = inner (x_q - f x_n)`; below it 0, 1, 0; above it 0, 0, 1. Gradients to `low` and `high` are
+    summed over the tensor, times `share`.
+
+    Args:
+        x: float tensor; float16 and bfloat16 are computed in float32.
+        low: float32 scalar, at most 0.
+        high: float32 scalar, at least `low`.
+        quant_min: lowest code.
+        quant_max: highest code.
+        inner: 1 counts what a moved bound does to the rounding inside the range (LSQ), 0 does not (PACT).
+        delta: strength of the gradient scaling; 0 is the straight-through estimator.
+        share: factor of the gradients to `low` and `high`.
+
+    Returns:
+        Tensor of `x`'s shape and type; in float32 exactly on the grid.
+
+    Example:
+
+    >>> ops.convert_to_numpy(quantize_span(ops.convert_to_tensor([-9.0, 0.4, 0.8]), 0.0, 1.5, -2, 1)).tolist()
+    [0.0, 0.5, 1.0]
+
+    Source: Esser et al., arXiv 1902.08153, equation 3, for the bounds instead of the step; Lee et al., arXiv
+    2104.00903.
+    """
+    num_steps = quant_max - quant_min
+
+    @custom_gradient
+    def rounded(x, low, high):
+        scale, zero_point = span_grid(low, high, quant_min, quant_max)
+        value = ops.cast(on_grid(ops.cast(x, "float32"), scale, zero_point, quant_min, quant_max), x.dtype)
+
+        def backward(upstream):
+            upstream = ops.cast(upstream, "float32")
+            steps = ops.cast(x, "float32") * (1.0 / scale) + zero_point
+            below, above = (ops.cast(mask, "float32") for mask in (steps < quant_min, steps > quant_max))
+            inside = 1.0 - below - above
+            unit = (steps - quant_min) / num_steps
+            place = (ops.round(steps) - quant_min) / num_steps
+            factor = 1.0 + delta * ops.sign(upstream) * (unit - place)
+            to_low = inner * inside * (1.0 - place - factor * (1.0 - unit)) + below
+            to_high = inner * inside * (place - factor * unit) + above
+            to_bounds = [share * ops.sum(upstream * slope) for slope in (to_low, to_high)]
+            return ops.cast(upstream * inside * factor, x.dtype), *to_bounds
+
+        return value, backward
+
+    return rounded(ops.convert_to_tensor(x), *(ops.cast(bound, "float32") for bound in (low, high)))

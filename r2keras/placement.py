@@ -1,0 +1,164 @@
+"""Where activations are quantized: once a tensor, after the activation function or the residual sum."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras import _model
+from r2keras._errors import invalid
+from r2keras._graph import Call, Graph, Tensor, graph_of
+from r2keras.recipe import Recipe
+from r2keras.specs import ActivationSpec, QuantSpec
+
+# They move or pool values that lie on a grid already.
+PASSING = (
+    *("Flatten", "Reshape", "Permute", "RepeatVector", "Identity", "Masking", "ActivityRegularization", "Concatenate"),
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise"),
+    *("AlphaDropout", "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D", "ZeroPadding2D"),
+    *("ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D", "Pad", "Transpose", "Squeeze", "ExpandDims"),
+    *(f"{g}{k}Pooling{d}D" for g in ("", "Global") for k in ("Max", "Average") for d in (1, 2, 3)),
+)
+ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Relu", "Relu6", "Sigmoid", "Tanh", "Silu")
+NORMS = ("BatchNormalization",)
+FOLDING = ("Conv", "Dense", "Depthwise", "Separable")
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
+NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
+
+
+def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None) -> dict[str, ActivationSpec]:
+    """Returns which tensors of a model a recipe quantizes, and how: what `prepare` inserts.
+
+    A tensor is quantized once, where LiteRT's fused operators end: after convolution, batch normalisation and
+    activation function together, after a residual sum (and the activation function that follows it directly), after a
+    layer's own activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. What reaches
+    the model's outputs only through such layers or a last activation function (logits, probabilities) stays float.
+
+    The recipe's first rule that matches any layer of such a group decides; a group that no rule matches, as a sum may
+    be, takes the spec of the tensors it is made from.
+
+    Args:
+        model: a built Functional or Sequential model.
+        recipe: what becomes what; specs with `activation_bits` quantize the outputs of their layers.
+        input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
+
+    Returns:
+        Specs by the path of the layer whose output is quantized, in the order they run.
+
+    Raises:
+        ValueError: the recipe has `activation_bits` but there is no tensor to quantize; a bad `input_bits`.
+
+    Example:
+
+    >>> hidden = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="r"), keras.layers.Dense(2)]
+    >>> layers = [keras.Input((4,)), *hidden]
+    >>> recipe = Recipe([(".*", QuantSpec(num_bits=4, activation_bits=4))])
+    >>> {path: spec.unsigned for path, spec in activation_plan(keras.Sequential(layers), recipe).items()}
+    {'r': True}
+
+    Source: Jacob et al., arXiv 1712.05877, section 3.
+    """
+    plan = {} if input_bits is None else _input_plan(model, input_bits)
+    if not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
+        return plan
+    found = _Planner(graph_of(model), recipe).plan()
+    if not found:
+        raise ValueError(
+            f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
+            "matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
+        )
+    return plan | found
+
+
+class _Planner:
+    """Decides, call by call, what becomes of the output."""
+
+    def __init__(self, graph: Graph, recipe: Recipe):
+        self.graph, self.recipe = graph, recipe
+        self.consumers = graph.consumers()
+        self.makers = {call.number: call for call in graph.calls}
+
+    def plan(self) -> dict[str, ActivationSpec]:
+        """Returns the specs by path."""
+        found = {}
+        for call in self.graph.calls:
+            tensor = (call.number, 0)
+            if self._passes(call) or self._fuses_forward(call) or self._ends(tensor):
+                continue
+            spec = self._spec(call)
+            activation = spec and spec.activation(unsigned=_never_negative(call))
+            if activation:
+                found[call.path] = activation
+        return found
+
+    def _passes(self, call: Call) -> bool:
+        return call.kind in PASSING or call.kind == "InputLayer"
+
+    def _fuses_forward(self, call: Call) -> bool:
+        """Whether the only taker of the output belongs to the same operator."""
+        takers = self.consumers.get((call.number, 0), [])
+        if len(takers) != 1 or (call.number, 0) in self.graph.outputs or call.kind in ACTIVATIONS:
+            return False
+        folds = takers[0].kind in NORMS and call.kind.startswith(FOLDING) and _linear(call)
+        return folds or (takers[0].kind in ACTIVATIONS and _linear(call))
+
+    def _ends(self, tensor: Tensor) -> bool:
+        """Whether a tensor reaches nothing but the model's outputs."""
+        takers = self.consumers.get(tensor, [])
+        passing = all(c.kind in PASSING or c.kind in ACTIVATIONS for c in takers)
+        return passing and all(self._ends((call.number, 0)) for call in takers)
+
+    def _spec(self, call: Call) -> QuantSpec | None:
+        """Returns the spec of the first rule that matches the group, else that of the groups it is made from."""
+        group = self._group(call)
+        names = [name for member in group for name in _names(member)]
+        place = self.recipe.index(*names)
+        if place is not None:
+            return self.recipe.rules[place][1]
+        sources = [self._source(tensor) for tensor in group[-1].inputs]
+        specs = [self._spec(source) for source in sources if source.kind != "InputLayer"]
+        return next((spec for spec in specs if spec is not None), None)
+
+    def _group(self, call: Call) -> list[Call]:
+        """Returns a call and those before it that fuse into it, the last first."""
+        group = [call]
+        while group[-1].inputs:
+            before = self.makers[group[-1].inputs[0][0]]
+            if self._passes(before) or not self._fuses_forward(before):
+                break
+            group.append(before)
+        return group
+
+    def _source(self, tensor: Tensor) -> Call:
+        """Returns the call whose output a tensor is, through layers that pass it on."""
+        call = self.makers[tensor[0]]
+        return self._source(call.inputs[0]) if call.kind in PASSING and call.inputs else call
+
+
+def _names(call: Call) -> list[str]:
+    """Returns what a recipe's patterns are searched in: the layer's path and its kernels'."""
+    kernels = [] if call.layer is None else _model.kernels(call.layer)
+    return [call.path, *(f"{call.path}/{name}" for name, _ in kernels)]
+
+
+def _function(call: Call) -> str | None:
+    """Returns the name of a layer's own activation function."""
+    function = getattr(call.layer, "activation", None)
+    return getattr(function, "__name__", "custom") if callable(function) else None
+
+
+def _linear(call: Call) -> bool:
+    return _function(call) in (None, "linear")
+
+
+def _never_negative(call: Call) -> bool:
+    """Whether the values that a call returns are never negative."""
+    if isinstance(call.layer, keras.layers.ReLU):
+        return call.layer.negative_slope == 0
+    return call.kind in NEVER_NEGATIVE_KINDS or _function(call) in NEVER_NEGATIVE
+
+
+def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec]:
+    if isinstance(input_bits, bool) or not isinstance(input_bits, int) or not 2 <= input_bits <= 8:
+        raise ValueError(invalid("input_bits", "None or an integer from 2 to 8", input_bits))
+    floats = [tensor for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)]
+    return {tensor.name: ActivationSpec(num_bits=input_bits) for tensor in floats}

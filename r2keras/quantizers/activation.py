@@ -1,0 +1,185 @@
+"""What every quantizer of activations is: a layer that finds the range of a tensor, or learns it."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from r2keras.ops import affine
+from r2keras.ops.percentile import percentiles
+from r2keras.ops.span import quantize_span, span_grid
+from r2keras.specs import ActivationSpec
+
+MOMENTUM = 0.99
+SAMPLE = 4096
+PERCENT = 99.9
+
+
+class ActivationQuantizer(keras.layers.Layer):
+    """Rounds a tensor to a grid over a range; subclasses find the range (`find`) and learn from there (`learned`).
+
+    The range that data gave is stored; the first training batch sets it unless calibration did. What learns is
+    relative to it and starts at 1, so that a start value from data needs no assignment to a trained variable, which
+    JAX cannot make inside a step.
+
+    Args:
+        spec: grid and method.
+    """
+
+    inner = 1.0
+    follows = False
+
+    def __init__(self, spec: ActivationSpec | dict, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.spec = spec if isinstance(spec, ActivationSpec) else ActivationSpec.from_dict(dict(spec))
+        self.low, self.high, self.ready = (self._stored(name) for name in ("low", "high", "ready"))
+        self.make_variables()
+        self.built = True
+
+    def make_variables(self) -> None:
+        """Adds what the method learns, relative to the stored range."""
+
+    def find(self, x):
+        """Returns the range that a tensor asks for: two float32 scalars, `low <= 0 <= high`."""
+        return extremes(x, self.spec.unsigned)
+
+    def merge(self, old, new):
+        """Returns the stored range after another batch; only where `follows`."""
+        return old
+
+    def learned(self, low, high):
+        """Returns the range in use for the stored one."""
+        return low, high
+
+    def call(self, x, training=None):
+        """Returns the fake-quantized tensor; a training batch sets or moves the range."""
+        low, high = self.learned(*self._range(x, training and self.trainable))
+        strength = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
+        return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **strength)
+
+    def grid(self):
+        """Returns the scale and zero point in use, float32 scalars."""
+        low, high = self.learned(self.low + 0.0, self.high + 0.0)
+        return span_grid(low, high, self.spec.quant_min, self.spec.quant_max)
+
+    def fit(self, batches: list[np.ndarray]) -> None:
+        """Sets the range from values of the tensor.
+
+        Args:
+            batches: flat arrays, one a batch.
+        """
+        self._store(*self.find(ops.convert_to_tensor(np.concatenate(batches))))
+
+    def gradient_share(self, x) -> float:
+        """What gradients of learned scalars are multiplied by: `1 / sqrt(n Qp)`, `n` features a sample."""
+        return 1.0 / math.sqrt(math.prod(size or 1 for size in x.shape[1:]) * self.num_steps)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps from the lowest code to the highest."""
+        return self.spec.quant_max - self.spec.quant_min
+
+    def get_config(self):
+        """Returns the constructor's arguments as plain JSON."""
+        return {**super().get_config(), "spec": self.spec.to_dict()}
+
+    def gain(self, name: str, regularizer=None) -> keras.Variable:
+        """Adds a trainable scalar that starts at 1."""
+        return self.add_weight(shape=(), dtype="float32", initializer="ones", name=name, regularizer=regularizer)
+
+    def _range(self, x, training):
+        """Returns the stored range; before there is one, that of this batch. Training stores it."""
+        stored, seen, x = (self.low + 0.0, self.high + 0.0), self.ready > 0.5, ops.stop_gradient(x)
+        if training and self.follows:
+            fresh = self.find(x)
+            moved = self.merge(stored, fresh)
+            found = [ops.where(seen, new, first) for new, first in zip(moved, fresh, strict=True)]
+        else:
+            found = ops.cond(seen, lambda: stored, lambda: tuple(self.find(x)))
+        if training:
+            self._store(*found)
+        return found
+
+    def _store(self, low, high) -> None:
+        self.low.assign(low)
+        self.high.assign(high)
+        self.ready.assign(ops.ones(()))
+
+    def _stored(self, name: str) -> keras.Variable:
+        return self.add_weight(shape=(), dtype="float32", initializer="zeros", trainable=False, name=name)
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class RangeActivation(ActivationQuantizer):
+    """Rounds a tensor to a range that is observed, not learned.
+
+    Forward: `y = scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)`,
+    `scale = (high - low) / (2^b - 1)`. Gradient: `dy/dx = 1` inside `[low, high]`, 0 outside.
+
+    In training each batch moves the range: with `spec.range="min_max"` to the widest seen, else by
+    `0.01 (batch's range - range)`.
+
+    Args:
+        spec: a spec with `method="ste"`.
+
+    Example:
+
+    >>> from r2keras.specs import ActivationSpec
+    >>> quantizer = RangeActivation(ActivationSpec(num_bits=2, unsigned=True))
+    >>> ops.convert_to_numpy(quantizer(ops.convert_to_tensor([0.0, 0.4, 3.0]), training=True)).tolist()
+    [0.0, 0.0, 3.0]
+
+    Source: Jacob et al., arXiv 1712.05877, section 3.1; Nagel et al., arXiv 2106.08295, section 3.1.
+    """
+
+    follows = True
+
+    def find(self, x):
+        """Returns the range of a tensor by the rule of `spec.range`."""
+        if self.spec.range in ("moving_average", "min_max"):
+            return extremes(x, self.spec.unsigned)
+        part = sample(x)
+        return self._percentile(part) if self.spec.range == "percentile" else self._least_error(part)
+
+    def merge(self, old, new):
+        """Returns the wider range, or the moving average."""
+        if self.spec.range == "min_max":
+            return ops.minimum(old[0], new[0]), ops.maximum(old[1], new[1])
+        return tuple(a + (1.0 - MOMENTUM) * (b - a) for a, b in zip(old, new, strict=True))
+
+    def fit(self, batches: list[np.ndarray]) -> None:
+        """Sets the range from values of the tensor; a moving average becomes the plain average over the batches."""
+        if self.spec.range != "moving_average":
+            super().fit(batches)
+            return
+        found = [self.find(ops.convert_to_tensor(batch)) for batch in batches]
+        self._store(*(sum(bounds) / len(found) for bounds in zip(*found, strict=True)))
+
+    def _percentile(self, part):
+        high = percentiles(part, (1,), PERCENT)[0]
+        low = ops.zeros(()) if self.spec.unsigned else percentiles(part, (1,), 100 - PERCENT)[0]
+        return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+
+    def _least_error(self, part):
+        low, high = self.spec.quant_min, self.spec.quant_max
+        # A symmetric search with the lowest code at zero is the one over unsigned ranges.
+        scale, zero = affine.mse_range(part, (1,), low, high, float(low), symmetric=self.spec.unsigned)
+        return scale[0] * (low - zero[0]), scale[0] * (high - zero[0])
+
+
+def extremes(x, unsigned: bool):
+    """Returns minimum (0 if unsigned) and maximum of a tensor, widened to hold zero."""
+    x = ops.cast(x, "float32")
+    low = ops.zeros(()) if unsigned else ops.minimum(ops.min(x), 0.0)
+    return low, ops.maximum(ops.max(x), 0.0)
+
+
+def sample(x):
+    """Returns 4,096 values, evenly spaced in the tensor, with repetition where it has fewer."""
+    flat = ops.reshape(ops.cast(x, "float32"), (-1,))
+    size = ops.cast(ops.shape(flat)[0], "float32")
+    places = ops.cast(ops.arange(SAMPLE, dtype="float32") * (size / SAMPLE), "int32")
+    return ops.take(flat, ops.minimum(places, ops.cast(size, "int32") - 1))

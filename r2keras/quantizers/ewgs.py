@@ -1,0 +1,213 @@
+"""Element-wise gradient scaling, for weights and activations."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from r2keras.ops import affine
+from r2keras.ops.ste import custom_gradient
+from r2keras.quantizers.activation import ActivationQuantizer
+from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
+from r2keras.quantizers.lsq import positive
+
+
+def unit_steps(x, lower, upper, num_steps):
+    """Returns `x_n = clip((x - lower) / (upper - lower), 0, 1)`, `round(num_steps x_n)`, and where it is inside.
+
+    Args:
+        x: float tensor.
+        lower: tensor of the rank of `x` (see `ops.affine`).
+        upper: tensor of `lower`'s shape.
+        num_steps: steps between the two.
+
+    Returns:
+        Three tensors of `x`'s shape: two float32, one boolean.
+    """
+    x = ops.cast(x, "float32")
+    share = (x - affine.expand(lower, x.shape)) / affine.expand(width(lower, upper), x.shape)
+    inside = ops.logical_and(share >= 0, share <= 1)
+    share = ops.clip(share, 0, 1)
+    return share, ops.round(num_steps * share), inside
+
+
+def width(lower, upper):
+    """Returns `upper - lower`, at least 2^-64."""
+    return ops.maximum(upper - lower, affine.MIN_SCALE)
+
+
+def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *, delta, share=1.0):
+    """Rounds a tensor between two learned bounds to a grid with a learned scale; rounding errors scale gradients.
+
+    Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = quant_max - quant_min`, and
+    `y = scale * (n x_q + quant_min - zero_point)`.
+    Gradient: with `g = dL/dx_q = n scale dL/dy`, `dL/dx_n = g (1 + delta sign(g) (x_n - x_q))`. On from there where
+    `x` lies between the bounds: `dx_n/dx = 1 / (u - l)`, `dx_n/dl = (x_n - 1) / (u - l)`, `dx_n/du = -x_n / (u - l)`;
+    0 elsewhere. `dy/dscale = y / scale`. Gradients to `l`, `u` and `scale` are summed over the values that share
+    them, times `share`.
+
+    Args:
+        x: float tensor; float16 and bfloat16 are computed in float32.
+        lower: lower bound, the rank of `x` (see `ops.affine`).
+        upper: upper bound, `lower`'s shape.
+        scale: positive tensor of `lower`'s shape.
+        zero_point: tensor of `lower`'s shape; gets no gradient.
+        quant_min: lowest code.
+        quant_max: highest code.
+        delta: strength of the scaling; 0 is the straight-through estimator.
+        share: factor of the gradients to `lower`, `upper` and `scale`.
+
+    Returns:
+        Tensor of `x`'s shape and type; in float32 exactly on the grid.
+
+    Example:
+
+    >>> one = ops.ones((1,))
+    >>> x = ops.convert_to_tensor([-0.9, 0.1, 3.0])
+    >>> ops.convert_to_numpy(scaled_gradient(x, -one, one, 0.5 * one, -0.5 * one, -2, 1, delta=1e-3)).tolist()
+    [-0.75, 0.25, 0.75]
+
+    Source: Lee et al., arXiv 2104.00903, equations 1 to 6.
+    """
+    num_steps = quant_max - quant_min
+
+    @custom_gradient
+    def rounded(x, lower, upper, scale, zero_point):
+        unit, place, inside = unit_steps(x, lower, upper, num_steps)
+        levels = place + quant_min - affine.expand(zero_point, x.shape)
+        value = ops.cast(affine.expand(scale, x.shape) * levels, x.dtype)
+
+        def backward(upstream):
+            upstream = ops.cast(upstream, "float32")
+            span = affine.expand(width(lower, upper), x.shape)
+            to_rounded = num_steps * affine.expand(scale, x.shape) * upstream
+            to_unit = to_rounded * (1.0 + delta * ops.sign(to_rounded) * (unit - place / num_steps))
+            slope = ops.where(inside, to_unit / span, ops.zeros_like(to_unit))
+            sums = (slope * (unit - 1.0), -slope * unit, upstream * levels)
+            to_scalars = [share * affine.reduce(ops.sum, part, scale.shape) for part in sums]
+            return (ops.cast(slope, x.dtype), *to_scalars, ops.zeros_like(zero_point))
+
+        return value, backward
+
+    return rounded(*map(ops.convert_to_tensor, (x, lower, upper, scale, zero_point)))
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class EWGSQuantizer(WeightQuantizer):
+    """Rounds a weight between two trained bounds; each gradient is scaled by its weight's own rounding error.
+
+    Forward: `x_n = clip((w - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = 2^b - 1`, `w_q = a (2 x_q - 1)`: on
+    the mid-rise grid, `w_q = scale (code + 1/2)` with `code = n x_q - 2^(b-1)` and `scale = 2 a / n`.
+    Gradient: with `g = dL/dx_q`, `dL/dx_n = g (1 + delta sign(g) (x_n - x_q))`; then the ordinary one to `w`, `l`,
+    `u`, and `dw_q/dscale = code + 1/2` (`scaled_gradient`).
+
+    `l`, `u` and `scale` are trained. The bounds start at `-+3 std(w)`, the scale at the least-squares fit of the grid
+    to the weight. The paper multiplies the layer's output by `a`, and trains the scalars at a learning rate of their
+    own; here their gradients are multiplied by `1 / sqrt(n_w n / 2)` instead, as LSQ does (`n_w` weights share a
+    scalar).
+
+    Args:
+        spec: a spec with `method="ewgs"` (and its `delta`).
+        shape: shape of the weight.
+        scale_shape: shape of the scalars (`quantizers.axes.scale_shape`).
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> weight = ops.convert_to_tensor([[-1.0, -0.5, 0.5, 1.0]])
+    >>> quantizer = EWGSQuantizer(QuantSpec(num_bits=1, method="ewgs"), (1, 4), (1, 1))
+    >>> quantizer.initialize(weight)
+    >>> ops.convert_to_numpy(quantizer(weight)).tolist()
+    [[-0.75, -0.75, 0.75, 0.75]]
+
+    Source: Lee et al., arXiv 2104.00903, sections 3.1 and 3.2.
+    """
+
+    def make_variables(self) -> None:
+        """Adds the learned bounds and scale."""
+        self.lower, self.upper, self.scale = (self.scalar(name) for name in ("lower", "upper", "scale"))
+
+    def initialize(self, weight, *, search: bool = True) -> None:
+        """Sets the bounds to `-+3 std(w)`, and the scale to the least-squares fit.
+
+        Args:
+            weight: float tensor of `shape`.
+            search: has no effect: the start values cost nothing.
+        """
+        weight = ops.cast(ops.convert_to_tensor(weight), "float32")
+        bound = 3.0 * standard_deviation(weight, self.scale_shape)
+        self.lower.assign(-bound)
+        self.upper.assign(bound)
+        levels = self.codes(weight) - self.offset
+        fit = affine.reduce(ops.sum, weight * levels, self.scale_shape)
+        squares = affine.reduce(ops.sum, ops.square(levels), self.scale_shape)
+        self.scale.assign(ops.maximum(fit / squares, affine.MIN_SCALE))
+
+    def call(self, weight, training=None):
+        """Returns the fake-quantized weight."""
+        strength = {"delta": self.spec.delta, "share": self.gradient_share}
+        return scaled_gradient(weight, *self._bounds(), *self.grid(weight), *self.limits, **strength)
+
+    def grid(self, weight):
+        """Returns the learned scale, kept positive, and the zero point -1/2."""
+        return positive(self.scale), self.symmetric_zero()
+
+    def codes(self, weight):
+        """Returns the codes of a weight: its place between the bounds."""
+        return unit_steps(weight, *self._bounds(), self.num_steps)[1] + self.spec.quant_min
+
+    def _bounds(self):
+        # The sum is a tensor: a TensorFlow variable would be refused by the custom gradient.
+        return self.lower + 0.0, self.upper + 0.0
+
+
+def standard_deviation(weight, shape):
+    """Returns the standard deviation of the weights that share an entry, `mean|w|` where that is zero."""
+    mean = affine.expand(affine.reduce(ops.mean, weight, shape), weight.shape)
+    deviation = ops.sqrt(affine.reduce(ops.mean, ops.square(weight - mean), shape))
+    return ops.where(deviation > 0, deviation, mean_magnitude(weight, shape))
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class EWGSActivation(ActivationQuantizer):
+    """Rounds a tensor between trained bounds; each gradient is scaled by its value's own rounding error.
+
+    Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = 2^b - 1`, `y = l + (u - l) x_q`,
+    the bounds moved by half a step at most so that zero is on the grid; `l = 0` if unsigned. (The paper's output is
+    `x_q`: batch normalisation follows there. Keeping `x`'s own scale needs none.)
+    Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; those to the bounds follow
+    (`ops.span.quantize_span`), times `1 / sqrt(m n)`, `m` features a sample; outside, `dy/dx = 0` and that bound's is
+    1.
+
+    The first batch, or calibration, gives the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else `-+3 std(x)`.
+    What is trained is the ratio to it.
+
+    Args:
+        spec: a spec with `method="ewgs"` (and its `delta`).
+
+    Example:
+
+    >>> from r2keras.specs import ActivationSpec
+    >>> quantizer = EWGSActivation(ActivationSpec(num_bits=2, method="ewgs", unsigned=True))
+    >>> tuple(quantizer(ops.convert_to_tensor([0.0, 1.4, 3.0])).shape)
+    (3,)
+
+    Source: Lee et al., arXiv 2104.00903, sections 3.1 and 3.2.
+    """
+
+    def make_variables(self) -> None:
+        """Adds the bounds, relative to the stored ones."""
+        self.upper = self.gain("upper")
+        self.lower = None if self.spec.unsigned else self.gain("lower")
+
+    def find(self, x):
+        """Returns the bounds that a tensor's standard deviation gives."""
+        reach = 3.0 * ops.std(ops.cast(x, "float32"))
+        return (ops.zeros(()), reach / math.sqrt(1.0 - 2.0 / math.pi)) if self.spec.unsigned else (-reach, reach)
+
+    def learned(self, low, high):
+        """Returns the stored bounds times the learned ones."""
+        lower = low if self.lower is None else low * ops.abs(self.lower + 0.0)
+        return lower, high * ops.abs(self.upper + 0.0)

@@ -1,0 +1,203 @@
+"""Quantizers of activations against their papers' formulas, and their life in a layer and a model."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from r2keras import ActivationSpec, Recipe, quantizers
+from r2keras.layers import GridActivation, QuantizeActivation
+from r2keras.ops.span import quantize_span, span_grid
+from r2keras.quantizers.methods import ACTIVATIONS
+from r2keras.specs import ACTIVATION_METHODS, ACTIVATION_RANGES, QuantSpec
+from tests.gradients import gradients
+
+pytestmark = pytest.mark.backends
+
+RNG = np.random.default_rng(7)
+X = RNG.normal(0.2, 1.0, (16, 6)).astype("float32")
+UPSTREAM = RNG.normal(size=X.shape).astype("float32")
+EVERY = pytest.mark.parametrize("method", ACTIVATION_METHODS)
+SIGNS = pytest.mark.parametrize("unsigned", [True, False])
+
+
+def array(tensor):
+    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
+
+
+def data(unsigned):
+    return np.maximum(X, 0) if unsigned else X
+
+
+def oracle(x, low, high, bits, *, inner=1.0, delta=0.0):
+    """Value, and gradients to x, low and high for UPSTREAM: the papers' formulas on a range nudged to hold zero."""
+    n = 2**bits - 1
+    step = (high - low) / n
+    low = step * np.rint(low / step + 1e-3)
+    high = low + n * step
+    free = (x.astype("float64") - low) / (high - low)
+    unit = np.clip(free, 0, 1)
+    rounded = np.rint(n * unit) / n
+    inside = (free >= 0) & (free <= 1)
+    scaled = UPSTREAM * (1 + delta * np.sign(UPSTREAM) * (unit - rounded))
+    to_low = inner * inside * (UPSTREAM * (1 - rounded) - scaled * (1 - unit)) + UPSTREAM * (free < 0)
+    to_high = inner * inside * (UPSTREAM * rounded - scaled * unit) + UPSTREAM * (free > 1)
+    return low + (high - low) * rounded, scaled * inside, to_low.sum(), to_high.sum()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.3), (-0.9, 1.3), (-0.05, 1.0), (-3.0, 0.0)])
+@pytest.mark.parametrize(("inner", "delta"), [(1.0, 0.0), (0.0, 0.0), (1.0, 0.3)])
+def test_span_is_the_oracle(bits, low, high, inner, delta):
+    limits = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def weighted(x, low, high):
+        y = quantize_span(x, low, high, *limits, inner=inner, delta=delta, share=0.5)
+        return ops.sum(y * ops.convert_to_tensor(UPSTREAM))
+
+    value, to_x, to_low, to_high = oracle(X, low, high, bits, inner=inner, delta=delta)
+    np.testing.assert_allclose(array(quantize_span(X, low, high, *limits)), value, atol=1e-5)
+    found = gradients(weighted, X, np.float32(low), np.float32(high))
+    np.testing.assert_allclose(found[0], to_x, atol=1e-5)
+    np.testing.assert_allclose(found[1:], [0.5 * to_low, 0.5 * to_high], atol=1e-3)
+
+
+def test_zero_is_on_every_grid():
+    for low, high in [(0.0, 1.0), (-0.31, 1.0), (-1.0, 0.0), (0.0, 0.0)]:
+        scale, zero = (float(part) for part in span_grid(low, high, -8, 7))
+        assert zero == int(zero) and -8 <= zero <= 7 and scale > 0
+        assert float(array(quantize_span(np.zeros(1, "float32"), low, high, -8, 7))[0]) == 0
+
+
+def learned_range(method, x, unsigned):
+    """The start values of the papers."""
+    if method == "dorefa":
+        return (0.0 if unsigned else -1.0), 1.0
+    if method == "lsq" and unsigned:
+        return 0.0, 2 * np.abs(x).mean() * np.sqrt(7)
+    if method == "ewgs":
+        reach = 3 * x.std()
+        return (0.0, reach / np.sqrt(1 - 2 / np.pi)) if unsigned else (-reach, reach)
+    return min(x.min(), 0), x.max()
+
+
+@EVERY
+@SIGNS
+def test_first_batch_starts_as_the_paper_says(method, unsigned):
+    x = data(unsigned)
+    delta = 0.2 if method == "ewgs" else None
+    quantizer = quantizers.make_activation(ActivationSpec(num_bits=3, method=method, unsigned=unsigned, delta=delta))
+    assert type(quantizer) is ACTIVATIONS[method]
+    low, high = learned_range(method, x, unsigned)
+    value, to_x, *_ = oracle(x, low, high, 3, delta=delta or 0.0)
+    untouched = array(quantizer(ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(untouched, value, atol=1e-5)
+    np.testing.assert_array_equal(array(quantizer(ops.convert_to_tensor(x), training=True)), untouched)
+    weighted = lambda x: ops.sum(quantizer(x) * ops.convert_to_tensor(UPSTREAM))  # noqa: E731
+    np.testing.assert_allclose(gradients(weighted, x)[0], to_x, atol=1e-5)
+    scale, zero = map(array, quantizer.grid())
+    codes = untouched / scale + zero
+    np.testing.assert_allclose(codes, np.rint(codes), atol=1e-4)
+    assert codes.min() > -4.5 and codes.max() < 3.5
+    if unsigned:
+        assert zero == -4
+
+
+@pytest.mark.parametrize("name", ACTIVATION_RANGES)
+@SIGNS
+def test_observed_range_follows_its_rule(name, unsigned):
+    quantizer = quantizers.make_activation(ActivationSpec(num_bits=4, range=name, unsigned=unsigned))
+    first, second = data(unsigned), 3 * data(unsigned)
+    for batch in (first, second):
+        quantizer(ops.convert_to_tensor(batch), training=True)
+    high, low = array(quantizer.high), array(quantizer.low)
+    if name == "min_max":
+        assert high == second.max() and low == min(second.min(), 0)
+    elif name == "moving_average":
+        np.testing.assert_allclose(high, 1.02 * first.max(), rtol=1e-5)
+    else:
+        assert 0 < high < 1.1 * first.max()
+    assert low == 0 if unsigned else low < 0
+    before = array(quantizer.high)
+    quantizer(ops.convert_to_tensor(9 * second), training=False)
+    quantizer.trainable = False
+    quantizer(ops.convert_to_tensor(9 * second), training=True)
+    assert array(quantizer.high) == before
+
+
+@pytest.mark.parametrize("name", ACTIVATION_RANGES)
+def test_fit_takes_all_batches(name):
+    layer = QuantizeActivation(ActivationSpec(num_bits=4, range=name))
+    layer.observe()
+    for batch in (X, 2 * X):
+        np.testing.assert_array_equal(array(layer(ops.convert_to_tensor(batch))), batch)
+    layer.fit()
+    high = array(layer.quantizer.high)
+    expected = {"min_max": 2 * X.max(), "moving_average": 1.5 * X.max()}.get(name)
+    assert layer.ready and (expected is None or high == pytest.approx(expected, rel=1e-5))
+    assert X.max() * 0.5 < high < 2.6 * X.max()
+
+
+@EVERY
+def test_config_round_trip(method):
+    layer = QuantizeActivation(ActivationSpec(num_bits=3, method=method), name="q")
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(layer))))
+    assert again.get_config() == layer.get_config()
+    assert again.spec == layer.spec
+    grid = GridActivation(scale=0.25, zero_point=-4, num_bits=3, name="g")
+    assert GridActivation.from_config(json.loads(json.dumps(grid.get_config()))).get_config() == grid.get_config()
+
+
+@EVERY
+def test_trains_saves_and_freezes(method, tmp_path):
+    layer = QuantizeActivation(ActivationSpec(num_bits=2, method=method), name="q")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5), layer, keras.layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.05), loss="mse")
+    start = [array(v) for v in layer.trainable_variables]
+    model.fit(X, X[:, :2], epochs=2, batch_size=8, verbose=0)
+    assert layer.ready
+    moved = [array(v) != old for v, old in zip(layer.trainable_variables, start, strict=True)]
+    assert all(moved) and len(moved) == {"ste": 0, "dorefa": 0, "pact": 1, "lsq": 2, "ewgs": 2}[method]
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_allclose(array(layer.frozen()(X)), array(layer(X)), atol=1e-6)
+    model.trainable = False
+    assert layer.trainable_variables == []
+
+
+def test_no_range_yet_is_said():
+    with pytest.raises(ValueError, match="has no range yet"):
+        QuantizeActivation(name="q").grid()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"num_bits": 1}, "num_bits"),
+        ({"num_bits": 9}, "num_bits"),
+        ({"method": "pcat"}, "Did you mean 'pact'"),
+        ({"method": "binary"}, "activation_method"),
+        ({"range": "mes"}, "Did you mean 'mse'"),
+        ({"method": "lsq", "range": "mse"}, "sets its own range"),
+        ({"delta": 0.1}, "method='ewgs'"),
+    ],
+)
+def test_bad_specs_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        ActivationSpec(**arguments)
+
+
+def test_weight_specs_name_their_activation():
+    assert QuantSpec(num_bits=2, method="wrpn", activation_bits=4).activation().method == "dorefa"
+    assert QuantSpec(num_bits=1, method="binary", activation_bits=4).activation_range == "moving_average"
+    assert QuantSpec(activation_bits=4, activation_method="pact").activation(unsigned=True).unsigned
+    assert QuantSpec().activation() is None
+    spec = QuantSpec(num_bits=2, method="ewgs", delta=0.1, activation_bits=2)
+    assert spec.activation().delta == 0.1
+    assert Recipe.from_dict(Recipe([(".*", spec)]).to_dict()).rules[0][1] == spec
+    for bad in ({"activation_method": "pact"}, {"activation_range": "mse"}, {"activation_bits": 1}):
+        with pytest.raises(ValueError, match="activation_"):
+            QuantSpec(**bad)

@@ -1,0 +1,186 @@
+"""Every method of weight quantization against its oracle: values, gradients, grids, and their life in a layer."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from r2keras import QuantSpec, Recipe, finalize, prepare, quantizers
+from r2keras.layers import FakeQuantize
+from r2keras.quantizers.methods import QUANTIZERS
+from r2keras.specs import METHODS
+from tests import oracles_quantizers as oracles
+from tests.gradients import gradients
+
+pytestmark = pytest.mark.backends
+
+SHAPE = (6, 4)
+SCALE_SHAPES = {"per_tensor": (1, 1), "per_channel": (1, 4), "per_group": (3, 4)}
+CASES = {
+    "lsq8": ({"num_bits": 8, "method": "lsq"}, oracles.lsq(8, False)),
+    "lsq4": ({"num_bits": 4, "method": "lsq"}, oracles.lsq(4, False)),
+    "lsq2": ({"num_bits": 2, "method": "lsq"}, oracles.lsq(2, True)),
+    "lsq2tread": ({"num_bits": 2, "method": "lsq", "levels": "mid_tread"}, oracles.lsq(2, False)),
+    "lsq1": ({"num_bits": 1, "method": "lsq"}, oracles.lsq(1, True)),
+    "ewgs4": ({"num_bits": 4, "method": "ewgs"}, oracles.ewgs(4, 1e-3)),
+    "ewgs2": ({"num_bits": 2, "method": "ewgs", "delta": 0.5}, oracles.ewgs(2, 0.5)),
+    "ewgs1": ({"num_bits": 1, "method": "ewgs", "delta": 0}, oracles.ewgs(1, 0)),
+    "dorefa8": ({"num_bits": 8, "method": "dorefa"}, oracles.dorefa(8)),
+    "dorefa2": ({"num_bits": 2, "method": "dorefa"}, oracles.dorefa(2)),
+    "dorefa1": ({"num_bits": 1, "method": "dorefa"}, oracles.dorefa(1)),
+    "wrpn4": ({"num_bits": 4, "method": "wrpn"}, oracles.wrpn(4)),
+    "wrpn2": ({"num_bits": 2, "method": "wrpn"}, oracles.wrpn(2)),
+    "binary": ({"num_bits": 1, "method": "binary"}, oracles.binary),
+    "ternary": ({"num_bits": 2, "method": "ternary"}, oracles.ternary),
+}
+EVERY = pytest.mark.parametrize("case", CASES)
+LEARNED = [case for case in CASES if case.startswith(("lsq", "ewgs"))]
+
+
+def array(tensor):
+    return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
+
+
+def weights(seed=0):
+    """Wide enough that some leave [-1, 1], and no two channels alike."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(0.05, 0.6, SHAPE) * np.array([0.3, 0.7, 1.0, 2.0])).astype("float32")
+
+
+UPSTREAM = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
+
+
+def quantizer_of(case, granularity="per_channel", weight=None):
+    quantizer = quantizers.make(QuantSpec(**CASES[case][0]), SHAPE, SCALE_SHAPES[granularity])
+    quantizer.initialize(ops.convert_to_tensor(weights() if weight is None else weight))
+    return quantizer
+
+
+def scalars(quantizer):
+    return {variable.name: array(variable) for variable in quantizer.trainable_variables}
+
+
+def gradients_of(quantizer, weight, upstream=UPSTREAM):
+    """Returns the gradients to the weight and to each trainable scalar, by name."""
+    variables = quantizer.trainable_variables
+
+    def weighted(weight, *values):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return ops.sum(quantizer(weight, training=True) * ops.convert_to_tensor(upstream))
+
+    found = gradients(weighted, weight, *(array(variable) for variable in variables))
+    return found[0], dict(zip((variable.name for variable in variables), found[1:], strict=True))
+
+
+def test_every_method_has_its_quantizer_and_is_tested():
+    assert set(QUANTIZERS) == set(METHODS)
+    assert {CASES[case][0]["method"] for case in CASES} == set(METHODS) - {"ste"}
+
+
+@EVERY
+@pytest.mark.parametrize("granularity", SCALE_SHAPES)
+def test_value_and_gradients_are_the_oracle(case, granularity):
+    quantizer, w = quantizer_of(case, granularity), weights()
+    value, gradient, learned = oracles.by_block(
+        CASES[case][1], w, UPSTREAM, SCALE_SHAPES[granularity], **scalars(quantizer)
+    )
+    np.testing.assert_allclose(array(quantizer(ops.convert_to_tensor(w))), value, rtol=1e-5, atol=1e-6)
+    to_weight, to_scalars = gradients_of(quantizer, w)
+    np.testing.assert_allclose(to_weight, gradient, rtol=1e-4, atol=1e-5)
+    assert set(to_scalars) == set(learned)
+    for name, expected in learned.items():
+        np.testing.assert_allclose(to_scalars[name], expected, rtol=1e-3, atol=1e-4)
+
+
+@EVERY
+@pytest.mark.parametrize("granularity", SCALE_SHAPES)
+@pytest.mark.parametrize("weight", [weights(), np.zeros(SHAPE, "float32"), 1e-3 * weights(2), 50 * weights(3)])
+def test_values_are_scale_times_code_bit_for_bit(case, granularity, weight):
+    quantizer = quantizer_of(case, granularity, weight)
+    w = ops.convert_to_tensor(weight)
+    codes, (scale, zero) = array(quantizer.codes(w)), map(array, quantizer.grid(w))
+    repeated = [np.repeat(part, 6 // part.shape[0], 0) if part.shape[0] > 1 else part for part in (scale, zero)]
+    np.testing.assert_array_equal(array(quantizer(w)), repeated[0] * (codes - repeated[1]))
+    assert scale.shape == SCALE_SHAPES[granularity] and (scale > 0).all() and np.isfinite(scale).all()
+    assert (zero == (-0.5 if quantizer.spec.levels == "mid_rise" else 0)).all()
+    assert (codes == np.rint(codes)).all()
+    assert quantizer.spec.quant_min <= codes.min() and codes.max() <= quantizer.spec.quant_max
+
+
+@EVERY
+def test_config_round_trip(case):
+    quantizer = quantizer_of(case)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(quantizer)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is type(quantizer) and again.get_config() == quantizer.get_config()
+    assert [v.shape for v in again.variables] == [v.shape for v in quantizer.variables]
+
+
+def student_of(case):
+    spec = QuantSpec(**CASES[case][0])
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4, name="first"), keras.layers.Dense(2, name="head")]
+    )
+    model.get_layer("first").kernel.assign(weights())
+    return prepare(model, Recipe([("first", spec)]))
+
+
+@EVERY
+def test_trains_saves_and_finalizes(case, tmp_path):
+    student = student_of(case)
+    layer = student.get_layer("first")
+    assert isinstance(layer, FakeQuantize)
+    before = [array(v) for v in layer.trainable_variables]
+    student.compile(keras.optimizers.SGD(0.05), loss="mse")
+    x, y = np.random.default_rng(5).normal(size=(2, 32, 6)).astype("float32")
+    student.fit(x, y[:, :2], epochs=1, batch_size=16, verbose=0)
+    moved = [not np.array_equal(array(v), old) for v, old in zip(layer.trainable_variables, before, strict=True)]
+    assert all(moved) and len(moved) == 2 + len(layer.quantizers["kernel"].trainable_variables)
+    student.save(tmp_path / "student.keras")
+    again = keras.models.load_model(tmp_path / "student.keras")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), student.predict(x, verbose=0))
+    model, record = finalize(again)
+    np.testing.assert_array_equal(array(model.get_layer("first").kernel), record.tensors["first/kernel"].values())
+    np.testing.assert_allclose(model.predict(x, verbose=0), student.predict(x, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", LEARNED)
+def test_a_frozen_layer_freezes_its_scalars(case):
+    layer = student_of(case).get_layer("first")
+    count = len(layer.trainable_variables)
+    assert count > 2
+    layer.trainable = False
+    assert layer.trainable_variables == []
+    layer.trainable = True
+    assert len(layer.trainable_variables) == count
+
+
+@EVERY
+def test_half_precision_weights_are_taken(case):
+    quantizer = quantizer_of(case)
+    value = quantizer(ops.cast(ops.convert_to_tensor(weights()), "bfloat16"))
+    assert keras.backend.standardize_dtype(value.dtype) == "bfloat16"
+    np.testing.assert_allclose(array(value), array(quantizer(ops.convert_to_tensor(weights()))), rtol=0.5, atol=1.5)
+
+
+def test_ewgs_without_delta_is_straight_through():
+    plain = quantizer_of("ewgs1")
+    (gradient, _), w = gradients_of(plain, weights()), weights()
+    inside = (array(plain.lower) <= w) & (w <= array(plain.upper))
+    slope = array(plain.scale) / (array(plain.upper) - array(plain.lower))
+    np.testing.assert_allclose(gradient, UPSTREAM * inside * slope, rtol=1e-4)
+
+
+def test_lsq_starts_as_its_paper_says():
+    scale = array(quantizer_of("lsq4", "per_tensor").scale)
+    np.testing.assert_allclose(scale, 2 * np.abs(weights()).mean() / np.sqrt(7), rtol=1e-6)
+
+
+def test_a_learned_scale_beyond_zero_stays_a_scale():
+    quantizer = quantizer_of("lsq4", "per_tensor")
+    quantizer.scale.assign(-array(quantizer.scale))
+    assert array(quantizer.grid(None)[0]).item() > 0
+    before = array(quantizer(ops.convert_to_tensor(weights())))
+    np.testing.assert_array_equal(before, array(quantizer_of("lsq4", "per_tensor")(ops.convert_to_tensor(weights()))))

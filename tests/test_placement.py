@@ -1,0 +1,200 @@
+"""Which tensors are quantized, on every kind of graph; and what prepare, finalize and calibrate make of the plan."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from r2keras import CompressionRecord, QuantSpec, Recipe, activation_plan, calibrate, finalize, prepare
+from r2keras.layers import GridActivation, QuantizeActivation
+
+pytestmark = pytest.mark.backends
+
+ALL = Recipe([(".*", QuantSpec(num_bits=4, activation_bits=4))])
+SHAPE = (6, 6, 3)
+X = np.random.default_rng(0).normal(size=(16, *SHAPE)).astype("float32")
+
+
+def array(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def block(x, name, activation=True):
+    x = layers.Conv2D(4, 3, padding="same", name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if activation else x
+
+
+def residual():
+    x = inputs = keras.Input(SHAPE, name="image")
+    x = block(x, "stem")
+    y = block(block(x, "a"), "b", activation=False)
+    y = layers.ReLU(name="sum_relu")(layers.Add(name="sum")([x, y]))
+    y = layers.Flatten(name="flat")(layers.MaxPooling2D(name="pool")(y))
+    return keras.Model(inputs, layers.Softmax(name="soft")(layers.Dense(2, name="head")(y)), name="net")
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE, name="image"),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.Dropout(0.5, name="drop"),
+            layers.DepthwiseConv2D(3, name="dw"),
+            layers.LeakyReLU(name="leaky"),
+            layers.GlobalAveragePooling2D(name="gap"),
+            layers.Dense(3, activation="gelu", name="hidden"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+
+
+def nested():
+    inner_in = keras.Input(SHAPE, name="inner_in")
+    inner = keras.Model(inner_in, block(inner_in, "in", activation=False), name="body")
+    tail = keras.Sequential(
+        [layers.Flatten(name="flat"), layers.Dense(3, name="d1"), layers.ReLU(name="r1")], name="tail"
+    )
+    x = inputs = keras.Input(SHAPE, name="image")
+    x = layers.ReLU(name="outer_relu")(inner(x))
+    return keras.Model(inputs, layers.Dense(2, name="head")(tail(x)), name="net")
+
+
+def operators():
+    x = inputs = keras.Input((5,), name="image")
+    x = layers.Dense(4, name="one")(x)
+    y = layers.Dense(4, name="two")(x)
+    z = ops.relu(x + y)
+    return keras.Model(inputs, [layers.Dense(2, name="head")(z), layers.Dense(1, name="other")(x)], name="net")
+
+
+def shared():
+    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    tower = layers.Dense(4, activation="relu", name="tower")
+    x = layers.Concatenate(name="both")([tower(left), tower(right)])
+    return keras.Model([left, right], layers.Dense(2, name="head")(x), name="net")
+
+
+PLANS = {
+    residual: {"stem_relu": True, "a_relu": True, "b_bn": False, "sum_relu": True},
+    sequential: {"conv": True, "leaky": False, "hidden": False},
+    nested: {"outer_relu": True, "tail/r1": True},
+    shared: {"tower": True},
+}
+
+
+@pytest.mark.parametrize("make", PLANS)
+def test_plan(make):
+    plan = activation_plan(make(), ALL)
+    assert {path: spec.unsigned for path, spec in plan.items()} == PLANS[make]
+
+
+def test_operators_are_seen():
+    plan = activation_plan(operators(), ALL)
+    assert [spec.unsigned for spec in plan.values()] == [False, False, True]
+    assert list(plan)[:2] == ["one", "two"] and "relu" in list(plan)[2]
+
+
+@pytest.mark.parametrize("make", [*PLANS, operators])
+@pytest.mark.parametrize("input_bits", [None, 8])
+def test_prepare_inserts_the_plan(make, input_bits):
+    model = make()
+    plan = activation_plan(model, ALL, input_bits=input_bits)
+    assert (set(plan) >= {x.name for x in model.inputs}) == (input_bits is not None)
+    student = prepare(model, ALL, input_bits=input_bits)
+    found = {path: layer for path, layer in leaves(student) if isinstance(layer, QuantizeActivation)}
+    assert {path.removesuffix("_quantized"): layer.spec for path, layer in found.items()} == plan
+    text = []
+    student.summary(print_fn=lambda line, **_: text.append(line), line_length=200, expand_nested=True)
+    assert all(path.rpartition("/")[2] in "\n".join(text) for path in found)
+    assert type(student) is type(model) and student.name == model.name
+    assert student.input_shape == model.input_shape and student.output_shape == model.output_shape
+
+
+def leaves(model, prefix=""):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix + layer.name, layer
+
+
+@pytest.mark.parametrize("make", [residual, nested])
+def test_float_copy_computes_the_same(make):
+    """With ranges that are only observed, what is inserted changes nothing but weights."""
+    model = make()
+    plain = prepare(model, Recipe([(".*", QuantSpec(num_bits=4))]))
+    student = prepare(model, ALL, input_bits=8)
+    for _, layer in leaves(student):
+        if isinstance(layer, QuantizeActivation):
+            layer.observe()
+    np.testing.assert_array_equal(array(student(X, training=False)), array(plain(X, training=False)))
+
+
+@pytest.mark.parametrize("make", [residual, sequential, nested])
+def test_trains_saves_and_finalizes(make, tmp_path):
+    student = prepare(make(), ALL, input_bits=8)
+    student.compile(keras.optimizers.Adam(1e-3), loss="mse")
+    student.fit(X, X[:, 0, 0, :2], batch_size=8, epochs=1, verbose=0)
+    student.save(tmp_path / "student.keras")
+    again = keras.models.load_model(tmp_path / "student.keras")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), student.predict(X, verbose=0))
+    model, record = finalize(again)
+    kept = {p.removesuffix("_quantized"): x for p, x in leaves(model) if isinstance(x, GridActivation)}
+    assert set(record.activations) == set(kept) == set(activation_plan(make(), ALL, input_bits=8))
+    assert all(not layer.weights for layer in kept.values())
+    np.testing.assert_allclose(model.predict(X, verbose=0), student.predict(X, verbose=0), atol=0.05)
+    record.save(tmp_path / "r.npz")
+    assert CompressionRecord.load(tmp_path / "r.npz").activations == record.activations
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "model.keras").predict(X, verbose=0), model.predict(X, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("method", ["ste", "lsq", "ewgs", "pact", "dorefa"])
+def test_calibrate_sets_ranges(method):
+    model = residual()
+    recipe = Recipe([(".*", QuantSpec(num_bits=8, activation_bits=8, activation_method=method))])
+    small, record = calibrate(model, recipe, X, input_bits=8)
+    assert set(record.activations) == {"image", *PLANS[residual]}
+    assert record.activations["stem_relu"].zero_point == -128
+    if method == "ste":
+        np.testing.assert_allclose(small.predict(X, verbose=0), model.predict(X, verbose=0), atol=0.05)
+    values = array(small.get_layer("sum_relu_quantized")(np.linspace(-1, 9, 50, dtype="float32")))
+    grid = record.activations["sum_relu"]
+    codes = values / grid.scale + grid.zero_point
+    np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
+
+
+def test_the_first_rule_that_matches_the_group_decides():
+    low, high = QuantSpec(num_bits=4, activation_bits=2), QuantSpec(num_bits=4, activation_bits=8)
+    bits = lambda *rules: {p: s.num_bits for p, s in activation_plan(residual(), Recipe(rules)).items()}  # noqa: E731
+    assert bits(("stem", high), (".*", low)) == {"stem_relu": 8, "a_relu": 2, "b_bn": 2, "sum_relu": 2}
+    assert bits(("a_relu", None), (".*_conv", low)) == {"stem_relu": 2, "b_bn": 2, "sum_relu": 2}
+    assert bits(("sum$", high), (".*_conv", low)) == {"stem_relu": 2, "a_relu": 2, "b_bn": 2, "sum_relu": 8}
+    assert bits(("stem", QuantSpec(num_bits=4)), (".*", low))["sum_relu"] == 2
+    assert "stem_relu" not in bits(("stem", QuantSpec(num_bits=4)), (".*", low))
+    assert isinstance(prepare(residual(), Recipe([("a_relu", None), (".*_conv", low)])), keras.Model)
+
+
+def test_weights_alone_stay_as_before():
+    recipe = Recipe([(".*", QuantSpec(num_bits=4))])
+    assert activation_plan(residual(), recipe) == {}
+    assert not [x for _, x in leaves(prepare(residual(), recipe)) if isinstance(x, QuantizeActivation)]
+
+
+def test_bad_input():
+    spec = QuantSpec(num_bits=4, activation_bits=4)
+    with pytest.raises(ValueError, match="no activation of 'net' can be quantized"):
+        prepare(residual(), Recipe([("head", spec)]))
+    with pytest.raises(ValueError, match="matches nothing"):
+        prepare(residual(), Recipe([("nowhere", spec), (".*", spec)]))
+    with pytest.raises(ValueError, match="input_bits"):
+        prepare(residual(), ALL, input_bits=1)
+    with pytest.raises(ValueError, match="has no range yet"):
+        finalize(prepare(residual(), ALL))
+    with pytest.raises(ValueError, match="ranges of 3 activations"):
+        calibrate(sequential(), ALL)
+    with pytest.raises(ValueError, match="compressed already"):
+        prepare(calibrate(sequential(), ALL, X)[0], ALL)
