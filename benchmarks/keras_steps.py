@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from step_plan import CONTROL, NUM_CLASSES, QUANTIZERS, REGULARIZERS, Job
+from step_plan import CONTROL, NUM_CLASSES, REGULARIZERS, SPECS, Job
 
 import r2keras
 from r2keras.workloads import nets
@@ -17,8 +17,8 @@ def build(job: Job, variant: str) -> keras.Model:
     keras.utils.set_random_seed(0)
     name = job.baseline if variant == CONTROL else variant
     model = nets.build(job.net, job.image, NUM_CLASSES, _factory(name))
-    if name in QUANTIZERS:
-        recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(**QUANTIZERS[name]))])
+    if name in SPECS:
+        recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(**SPECS[name]))])
         model = r2keras.prepare(model, recipe)
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9),

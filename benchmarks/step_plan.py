@@ -20,12 +20,30 @@ REGULARIZERS = {
     "soft_min_max_scale_free": ("R2SoftMinMax", {"scale_free": True}),
     "kurtosis": ("Kurtosis", {}),
 }
+# A quantizer's cost does not depend on its number of bits.
 QUANTIZERS = {
-    f"{scale}_{bits}bit_{granularity}": {"num_bits": bits, "range": scale, "granularity": granularity}
-    for scale in ("min_max", "mse")
-    for bits in (8, 4, 2)
-    for granularity in ("per_channel", "per_tensor")
+    "mse_8bit_per_channel": {"num_bits": 8},
+    "mse_2bit_per_channel": {"num_bits": 2},
+    "mse_2bit_per_tensor": {"num_bits": 2, "granularity": "per_tensor"},
+    "min_max_2bit_per_channel": {"num_bits": 2, "range": "min_max"},
+    "min_max_2bit_per_tensor": {"num_bits": 2, "range": "min_max", "granularity": "per_tensor"},
 }
+METHODS = {
+    "lsq_2bit": {"num_bits": 2, "method": "lsq"},
+    "ewgs_2bit": {"num_bits": 2, "method": "ewgs"},
+    "dorefa_2bit": {"num_bits": 2, "method": "dorefa"},
+    "wrpn_2bit": {"num_bits": 2, "method": "wrpn"},
+    "ternary": {"num_bits": 2, "method": "ternary"},
+    "binary": {"num_bits": 1, "method": "binary"},
+}
+ACTIVATIONS = {
+    "mse_w8a8": {"num_bits": 8, "activation_bits": 8},
+    "lsq_w2a2": {"num_bits": 2, "method": "lsq", "activation_bits": 2},
+    "ewgs_w2a2": {"num_bits": 2, "method": "ewgs", "activation_bits": 2},
+    "dorefa_w2a2": {"num_bits": 2, "method": "dorefa", "activation_bits": 2},
+    "dorefa_pact_w2a2": {"num_bits": 2, "method": "dorefa", "activation_bits": 2, "activation_method": "pact"},
+}
+SPECS = QUANTIZERS | METHODS | ACTIVATIONS
 TFMOT = ("tfmot_8bit", "tfmot_8bit_weights_only")
 IMPORTS = (IMPORT,)
 
@@ -55,6 +73,12 @@ GROUPS = {
     ),
     "fake_quantize": Group(
         "Every kernel fake-quantized (`r2keras.prepare`), against float", "float", tuple(QUANTIZERS), "ratio", 1.05
+    ),
+    "methods": Group(
+        "Every kernel under one of the papers' methods, activations float", "float", tuple(METHODS), "ratio", 1.05
+    ),
+    "activations": Group(
+        "Every kernel and every activation quantized, against float", "float", tuple(ACTIVATIONS), "ratio", 1.2
     ),
     "tfmot": Group(
         "TFMOT's `quantize_apply` on the tf_keras twin, against the float twin", "tf_keras_float", TFMOT, "ratio", None

@@ -1,6 +1,6 @@
 """Low-bit Keras models that really reach a phone or a microcontroller."""
 
-from r2keras import export, layers, quantizers, regularizers, report
+from r2keras import callbacks, export, layers, quantizers, regularizers, report
 from r2keras.calibration import calibrate
 from r2keras.compress import finalize, prepare
 from r2keras.placement import activation_plan
@@ -24,6 +24,7 @@ __all__ = [
     "Recipe",
     "activation_plan",
     "calibrate",
+    "callbacks",
     "export",
     "finalize",
     "layers",

@@ -129,9 +129,9 @@ def test_a_row_replaces_its_predecessor(library, tmp_path):
 def test_patterns_choose_variants(library):
     from step_plan import jobs_of, unknown
 
-    jobs = jobs_of(["resnet20"], ["linf", "mse_*bit_per_tensor", "import"], 5, 2)
+    jobs = jobs_of(["resnet20"], ["linf", "mse_*bit_per_channel", "import"], 5, 2)
     chosen = {job.group: job.variants for job in jobs}
-    mse = ("mse_8bit_per_tensor", "mse_4bit_per_tensor", "mse_2bit_per_tensor")
+    mse = ("mse_8bit_per_channel", "mse_2bit_per_channel")
     assert chosen == {
         "regularizers": ("control", "linf"),
         "fake_quantize": ("control", *mse),
