@@ -3,10 +3,11 @@
     python examples/mlperf_tiny.py --data_dir=DIR
 
 DIR holds the CIFAR-10 `.npz` files and a folder `mlperf_tiny` (`ic_resnet8.h5`, `kws_dscnn.h5`, their `_int8.tflite`,
-`kws01_eval1000.npz`). Weights at each bit width, activations float. ResNet-8 (CIFAR-10) is calibrated on 2,048
-training images; the keyword set has no training part, so its first 500 inputs calibrate (without their labels) and the
-other 500 are evaluated. Beside them the int8 files that MLPerf ships, where DIR has them. `--smoke` runs untrained
-stand-ins on random inputs, to try the installation: its figures mean nothing.
+`kws01_eval1000.npz`). Weights at each bit width, activations float, or with `--activation_bits=8` integers too: then a
+file of integer operators is written beside the exact one, and both are timed. ResNet-8 (CIFAR-10) is calibrated on
+2,048 training images; the keyword set has no training part, so its first 500 inputs calibrate (without their labels)
+and the other 500 are evaluated. Beside them the int8 files that MLPerf ships, where DIR has them. `--smoke` runs
+untrained stand-ins on random inputs, to try the installation: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder mlperf_tiny.")
 flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], "Any of ic_resnet8, kws_dscnn.")
 flags.DEFINE_list("bits", ["8", "4"], "Bits a weight, 1 to 8.")
+flags.DEFINE_integer("activation_bits", None, "8 quantizes activations too and writes files of integer operators.")
 flags.DEFINE_list("ranges", ["min_max", "mse"], "Any of min_max, mse.")
+flags.DEFINE_list("steps", [], "Steps of calibration: fold_batch_norm, equalize, adaround, correct_bias, ...")
 flags.DEFINE_string("batch_norm", "auto", "Repair of batch norm statistics: auto, shift, replace or keep.")
 flags.DEFINE_string("out", "out/mlperf_tiny", "Folder for the files and results.json; finished rows are kept.")
 flags.DEFINE_bool("smoke", False, "Untrained stand-ins and random inputs.")
@@ -64,28 +67,51 @@ def run() -> int:
     results = Path(FLAGS.out) / "results.json"
     rows = json.loads(results.read_text()) if results.is_file() else []
     jobs = [(name, kind, int(bits)) for name in FLAGS.models for bits in FLAGS.bits for kind in FLAGS.ranges]
-    done = {(row["model"], row["range"], row["num_bits"], row["batch_norm"]) for row in rows}
-    jobs = [job for job in jobs if (*job, FLAGS.batch_norm) not in done]
-    tasks = {name: load(name) for name in dict.fromkeys(job[0] for job in jobs)}
-    for name, kind, bits in track(jobs, "Quantizing", disable=not sys.stdout.isatty()):
-        recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=bits, range=kind))])
-        keys = {"model": name, "range": kind, "num_bits": bits, "batch_norm": FLAGS.batch_norm}
-        rows.append({**keys, **measure(name, tasks[name], recipe)})
+    done = {key_of(row) for row in rows}
+    chosen = {"batch_norm": FLAGS.batch_norm, "activation_bits": FLAGS.activation_bits, "steps": FLAGS.steps}
+    jobs = [{"model": name, "range": kind, "num_bits": bits, **chosen} for name, kind, bits in jobs]
+    jobs = [job for job in jobs if key_of(job) not in done]
+    tasks = {name: load(name) for name in dict.fromkeys(job["model"] for job in jobs)}
+    for job in track(jobs, "Quantizing", disable=not sys.stdout.isatty()):
+        recipe = r2keras.Recipe([(".*", spec_of(job["num_bits"], job["range"]))], steps=FLAGS.steps)
+        rows.append({**job, **measure(job["model"], tasks[job["model"]], recipe)})
         atomic_write_text(results, json.dumps(rows, indent=1) + "\n")
     Console().print(table(rows))
+    with_integers = [row for row in rows if row.get("activation_bits")]
+    Console().print(*(integer_tables(with_integers) if with_integers else []))
     return 0
+
+
+def key_of(row: dict) -> tuple:
+    """Returns what tells one experiment from another; rows of older runs lack what they did not have."""
+    steps = tuple(row.get("steps") or ())
+    return (*(row[name] for name in ("model", "range", "num_bits", "batch_norm")), row.get("activation_bits"), steps)
+
+
+def spec_of(bits: int, kind: str):
+    """Returns what every layer becomes."""
+    import r2keras
+
+    if FLAGS.activation_bits is None:
+        return r2keras.QuantSpec(num_bits=bits, range=kind)
+    more = {"activation_bits": FLAGS.activation_bits, "activation_range": "min_max"}
+    return r2keras.QuantSpec(num_bits=bits, range=kind, **more)
 
 
 def measure(name: str, task: Task, recipe) -> dict[str, object]:
     """Calibrates, exports, and runs the file."""
     import r2keras
 
-    small, record = r2keras.calibrate(task.model, recipe, task.calibration, batch_norm=FLAGS.batch_norm)
+    bits = {"batch_norm": FLAGS.batch_norm, "input_bits": FLAGS.activation_bits}
+    small, record = r2keras.calibrate(task.model, recipe, task.calibration, **bits)
     spec = recipe.rules[0][1]
-    path = Path(FLAGS.out) / f"{name}_{spec.range}_w{spec.num_bits}.tflite"
+    width = f"w{spec.num_bits}" if spec.activation_bits is None else f"w{spec.num_bits}a{spec.activation_bits}"
+    path = Path(FLAGS.out) / ("_".join([name, spec.range, width, *FLAGS.steps]) + ".tflite")
     sizes = r2keras.export.to_litert(small, path, record)
     found = r2keras.export.verify(small, path, (task.inputs, task.labels))
+    integer = {} if spec.activation_bits is None else measure_integers(task, small, record, path)
     return {
+        **integer,
         "float_accuracy": accuracy(task.model.predict(task.inputs, verbose=0), task.labels),
         "accuracy": found.model_accuracy,
         "file_accuracy": found.file_accuracy,
@@ -95,6 +121,27 @@ def measure(name: str, task: Task, recipe) -> dict[str, object]:
         "shipped_int8_accuracy": None if task.shipped is None else accuracy(shipped_outputs(task), task.labels),
         "shipped_int8_bytes": None if task.shipped is None else task.shipped.stat().st_size,
         "path": str(path),
+    }
+
+
+def measure_integers(task: Task, small, record, exact: Path) -> dict[str, object]:
+    """Writes the file of integer operators, runs it, and times it beside the others."""
+    import r2keras
+
+    path = exact.with_name(f"{exact.stem}_integer.tflite")
+    r2keras.export.to_litert(small, path, record, activations="int8", data=task.calibration[:512])
+    found = r2keras.export.verify(small, path, (task.inputs, task.labels))
+    plain = exact.with_name(f"{exact.stem}_float.tflite")
+    r2keras.export.to_litert(task.model, plain)
+    shipped = {} if task.shipped is None else {"shipped": task.shipped}
+    files = {"float": plain, "exact": exact, "integer": path, **shipped}
+    routes = r2keras.report.compare_routes(files, num_runs=200)
+    return {
+        "integer_accuracy": found.file_accuracy,
+        "integer_agreement": found.agreement,
+        "integer_steps": found.steps,
+        "routes": routes.to_dict()["rows"],
+        "integer_path": str(path),
     }
 
 
@@ -149,7 +196,7 @@ def table(rows: list[dict]):
         shipped = row["shipped_int8_accuracy"]
         found.add_row(
             row["model"],
-            row["range"],
+            range_of(row),
             str(row["num_bits"]),
             row["batch_norm"],
             *(f"{100 * value:.1f}" for value in percents),
@@ -159,6 +206,28 @@ def table(rows: list[dict]):
             "-" if shipped is None else f"{row['shipped_int8_bytes']:,}",
         )
     return found
+
+
+def range_of(row: dict) -> str:
+    """Returns how a row's weights were rounded."""
+    return ", ".join([row["range"], *(row.get("steps") or ())])
+
+
+def integer_tables(rows: list[dict]) -> list:
+    """Returns the integer files beside the exact ones as rich tables; times are of one run on one thread."""
+    from rich.table import Table
+
+    right = Table("model", "range", "bits", "float %", "Keras %", "integer %", "agreement %", "MLPerf int8 %")
+    costs = Table("model", "range", "bits", "exact", "integer", "float ms", "exact ms", "integer ms", "MLPerf int8 ms")
+    for row in sorted(rows, key=lambda row: (row["model"], -row["num_bits"], row["range"])):
+        start = [row["model"], range_of(row), f"W{row['num_bits']}A{row['activation_bits']}"]
+        names = ("float_accuracy", "accuracy", "integer_accuracy", "integer_agreement", "shipped_int8_accuracy")
+        right.add_row(*start, *("-" if row[name] is None else f"{100 * row[name]:.1f}" for name in names))
+        routes = {route["name"]: route for route in row["routes"]}
+        times = [routes.get(name, {}).get("median_ms") for name in ("float", "exact", "integer", "shipped")]
+        sizes = [f"{routes[name]['file_bytes']:,}" for name in ("exact", "integer")]
+        costs.add_row(*start, *sizes, *("-" if value is None else f"{value:.3f}" for value in times))
+    return [right, costs]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,13 @@ The recipe w4.yaml; the first rule that matches a weight wins:
     - {match: "attention", keep_float: true}
     - {match: ".*", quantize: {num_bits: 4}}
 
+Operators on integers, for a recipe with `activation_bits: 8` in its rules, or a record that was made with one. The
+calibration data also give a range to the outputs, which the record has none for; inputs and outputs stay float unless
+--io=int8 is given.
+
+    python tools/convert.py --model=m.keras --recipe=w4a8.yaml --input_bits=8 --calibration_data=x.npz \
+        --activations=int8 --output=small.tflite
+
 A float model as it is, the file to compare the others with:
 
     python tools/convert.py --model=m.keras --output=float.tflite
@@ -45,7 +52,14 @@ flags.DEFINE_string("model", None, "The Keras model, .keras or .h5.", flag_value
 flags.DEFINE_string("output", None, "The .tflite file to write.", flag_values=FLAGS)
 flags.DEFINE_string("record", None, "The record of a compressed model, .npz.", flag_values=FLAGS)
 flags.DEFINE_string("recipe", None, "What becomes what in a float model, .yaml or .json.", flag_values=FLAGS)
-flags.DEFINE_string("calibration_data", None, "Inputs to calibrate on, .npz; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "calibration_data", None, "Inputs to calibrate on, .npz; with --recipe or --activations=int8.", flag_values=FLAGS
+)
+flags.DEFINE_integer("input_bits", None, "Bits of the model's inputs, 2 to 8; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_enum("activations", "float", ["float", "int8"], "What the operators compute on.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "io", "float", ["float", "int8"], "What the file takes and returns; with --activations=int8.", flag_values=FLAGS
+)
 flags.DEFINE_string("record_output", None, "Where to write the new record, .npz; with --recipe.", flag_values=FLAGS)
 flags.DEFINE_string(
     "model_output", None, "Where to write the quantized model, .keras; with --recipe.", flag_values=FLAGS
@@ -64,9 +78,11 @@ def convert() -> int:
     record = r2keras.CompressionRecord.load(FLAGS.record) if FLAGS.record else None
     recipe = r2keras.Recipe.load(FLAGS.recipe) if FLAGS.recipe else None
     model = _cli.load_model(FLAGS.model)
+    data = calibration_data(model)
     if recipe is not None:
-        model, record = r2keras.calibrate(model, recipe, calibration_data(model))
-    r2keras.export.to_litert(model, FLAGS.output, record)
+        model, record = r2keras.calibrate(model, recipe, data, input_bits=FLAGS.input_bits)
+    integers = {"activations": "int8", "io": FLAGS.io, "data": data} if FLAGS.activations == "int8" else {}
+    r2keras.export.to_litert(model, FLAGS.output, record, **integers)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
@@ -80,9 +96,14 @@ def check_flags() -> None:
     _cli.need(FLAGS, "model", "output")
     if FLAGS.record and FLAGS.recipe:
         raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
-    for name in ("calibration_data", "record_output", "model_output"):
-        if FLAGS[name].value and not FLAGS.recipe:
+    integers = FLAGS.activations == "int8"
+    for name in ("calibration_data", "input_bits", "record_output", "model_output"):
+        if FLAGS[name].value and not FLAGS.recipe and not (integers and name == "calibration_data"):
             raise ValueError(f"--{name} goes with --recipe, which is missing")
+    if FLAGS.io == "int8" and not integers:
+        raise ValueError("--io=int8 goes with --activations=int8, which is missing")
+    if integers and not (FLAGS.record or FLAGS.recipe):
+        raise ValueError("--activations=int8 goes with --record or --recipe, which have the grids of the activations")
     for name, suffix in SUFFIXES.items():
         if FLAGS[name].value and Path(FLAGS[name].value).suffix != suffix:
             raise ValueError(f"--{name}={FLAGS[name].value} should end in {suffix}")

@@ -105,16 +105,18 @@ def check_written(file: Any, written: list[Written]) -> None:
         stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.codes])
         codes = dataclasses.replace(item.stored, codes=stored).recorded_codes(item.match, shape, source_shape)
         if not np.array_equal(codes, item.tensor.codes):
-            raise _broken(item, f"{np.count_nonzero(codes != item.tensor.codes)} of {codes.size} codes differ")
+            raise broken(
+                item.tensor.name, f"{np.count_nonzero(codes != item.tensor.codes)} of {codes.size} codes differ"
+            )
         values = computed_values(file, item.subgraph, item.codes, item.values)
         off = np.abs(values - item.constant)
         if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
-            raise _broken(item, f"a value is off by {off.max():.3g}")
+            raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
 
 
-def _broken(item: Written, reason: str) -> RuntimeError:
+def broken(name: str, reason: str) -> RuntimeError:
     """Returns the error for a file that does not hold what it should."""
     return RuntimeError(
-        f"The weight {item.tensor.name!r} did not reach the file unchanged: {reason}. Nothing was written. "
+        f"The weight {name!r} did not reach the file unchanged: {reason}. Nothing was written. "
         "This is a defect of r2keras: please report the layer and the spec."
     )

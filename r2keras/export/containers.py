@@ -81,18 +81,18 @@ def store(tensor: QuantizedTensor, match: Match, constant: np.ndarray) -> Stored
     Returns:
         The stored form; its `values` equal `constant` within a few roundings.
     """
-    codes, scale, zero_point = _placed(tensor, match)
+    codes, scale, zero_point = placed(tensor, match)
     layout = grouping(scale, zero_point)
     codes, scale, zero_point = layout.apply(codes), layout.apply(scale), layout.apply(zero_point)
-    varying = _varying(scale, zero_point)
-    axis, count = (varying[0], None) if varying else (0, 1)
-    scale, zero_point = _vector(scale, axis)[:count], _vector(zero_point, axis)[:count]
+    axes = varying(scale, zero_point)
+    axis, count = (axes[0], None) if axes else (0, 1)
+    scale, zero_point = vector(scale, axis)[:count], vector(zero_point, axis)[:count]
     steps = codes - _along(zero_point, codes, axis)
     scale = _tuned(scale, steps, layout.apply(constant), axis, exact=match.is_exact)
     return _arithmetic(tensor, codes, scale, zero_point, axis, layout)
 
 
-def _placed(tensor: QuantizedTensor, match: Match) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def placed(tensor: QuantizedTensor, match: Match) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns codes, scale (float64, factor included) and zero point, each of the constant's shape."""
     shape = tensor.codes.shape
     codes = match.layout.apply(tensor.codes)
@@ -117,7 +117,7 @@ def grouping(scale: np.ndarray, zero_point: np.ndarray) -> Layout:
     (4, 3)
     """
     same = tuple(range(scale.ndim))
-    if len(_varying(scale, zero_point)) <= 1:
+    if len(varying(scale, zero_point)) <= 1:
         return Layout(same, scale.shape)
     orders = [same, *(o for o in itertools.permutations(same) if o != same)]
     best = (1, same)
@@ -135,7 +135,7 @@ def _run(scale: np.ndarray, zero_point: np.ndarray) -> int:
     return int(np.gcd.reduce(np.append(np.flatnonzero(changes) + 1, flat_scale.size)))
 
 
-def _varying(scale: np.ndarray, zero_point: np.ndarray) -> list[int]:
+def varying(scale: np.ndarray, zero_point: np.ndarray) -> list[int]:
     """Returns the axes along which the scale or the zero point is not constant."""
     return [a for a in range(scale.ndim) if not (_is_constant(scale, a) and _is_constant(zero_point, a))]
 
@@ -145,7 +145,7 @@ def _is_constant(values: np.ndarray, axis: int) -> bool:
     return bool(np.all(values == values.take([0], axis)))
 
 
-def _vector(values: np.ndarray, axis: int) -> np.ndarray:
+def vector(values: np.ndarray, axis: int) -> np.ndarray:
     """Returns the values along an axis, the other indices being zero."""
     return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)[:, 0]
 

@@ -31,14 +31,14 @@ def computed_values(file: Any, subgraph: int, codes: int, values: int) -> np.nda
     result, at = np.empty(0), codes
     while at != values:
         operator = next(op for op in graph.operators if int(op.inputs[0]) == at)
-        kind = _kind(file, operator)
+        kind = kind_of(file, operator)
         second = graph.tensors[int(operator.inputs[1])] if len(operator.inputs) > 1 else None
         at = int(operator.outputs[0])
         result = _STEPS[kind](file, graph.tensors[codes], result, second, graph.tensors[at])
     return result
 
 
-def _kind(file: Any, operator: Any) -> str:
+def kind_of(file: Any, operator: Any) -> str:
     """Returns the name of an operator."""
     code = file.operatorCodes[operator.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)

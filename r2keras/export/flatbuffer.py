@@ -12,7 +12,7 @@ import numpy as np
 from r2keras.export import packages
 from r2keras.export.quiet import quiet
 
-FLOAT32, INT32, INT8, INT4, INT2 = 0, 2, 9, 17, 19
+FLOAT32, INT32, UINT8, INT8, INT4, INT2 = 0, 2, 3, 9, 17, 19
 SEPARATOR = ";"
 TYPES = {2: INT2, 4: INT4, 8: INT8}
 WIDTHS = {kind: bits for bits, kind in TYPES.items()}
@@ -39,7 +39,9 @@ def parse(data: bytes, name: str = "the file") -> Any:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
 
 
-def open_interpreter(data: bytes, name: str, num_threads: int = 1, delegate: bool = False) -> Any:
+def open_interpreter(
+    data: bytes, name: str, num_threads: int = 1, delegate: bool = False, *, keep_all: bool = False
+) -> Any:
     """Returns LiteRT's interpreter on a file's bytes, not yet allocated.
 
     Args:
@@ -47,6 +49,7 @@ def open_interpreter(data: bytes, name: str, num_threads: int = 1, delegate: boo
         name: what an error calls them.
         num_threads: threads of the interpreter.
         delegate: whether XNNPACK may take operators over.
+        keep_all: whether the tensors between operators can be read after a run.
 
     Raises:
         ValueError: LiteRT's verifier refuses the bytes.
@@ -57,7 +60,10 @@ def open_interpreter(data: bytes, name: str, num_threads: int = 1, delegate: boo
     try:
         with quiet():
             return module.Interpreter(
-                model_content=data, num_threads=num_threads, experimental_op_resolver_type=resolver
+                model_content=data,
+                num_threads=num_threads,
+                experimental_op_resolver_type=resolver,
+                experimental_preserve_all_tensors=keep_all,
             )
     except (ValueError, RuntimeError) as error:
         raise unreadable(name, error) from error
@@ -106,7 +112,15 @@ def add_tensor(
     return len(graph.tensors) - 1
 
 
-def operator(model: Any, kind: str, version: int, inputs: list[int], outputs: list[int], **options: Any) -> Any:
+def operator(
+    model: Any,
+    kind: str,
+    version: int,
+    inputs: list[int],
+    outputs: list[int],
+    options_name: str | None = None,
+    **options: Any,
+) -> Any:
     """Returns a new operator.
 
     Args:
@@ -115,10 +129,11 @@ def operator(model: Any, kind: str, version: int, inputs: list[int], outputs: li
         version: the operator's version.
         inputs: tensor indices.
         outputs: tensor indices.
+        options_name: what the schema calls the operator's options, `"ReducerOptions"`; None follows `kind`.
         options: fields of the operator's options.
     """
     schema = packages.schema()
-    options_name = f"{kind.title()}Options"
+    options_name = options_name or f"{kind.title()}Options"
     made = getattr(schema, f"{options_name}T")()
     for key, value in options.items():
         setattr(made, key, value)
@@ -129,6 +144,11 @@ def operator(model: Any, kind: str, version: int, inputs: list[int], outputs: li
         builtinOptionsType=getattr(schema.BuiltinOptions, options_name),
         builtinOptions=made,
     )
+
+
+def set_kind(model: Any, made: Any, kind: str, version: int) -> None:
+    """Makes an operator one of another kind or version; its inputs, outputs and options stay."""
+    made.opcodeIndex = _code(model, getattr(packages.schema().BuiltinOperator, kind), version)
 
 
 def _code(model: Any, builtin: int, version: int) -> int:

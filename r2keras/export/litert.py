@@ -8,22 +8,31 @@ from typing import Any
 import keras
 import numpy as np
 
+from r2keras._errors import invalid, invalid_choice
 from r2keras._files import atomic_write_bytes
 from r2keras._model import leaf_layers
 from r2keras.export import packages
-from r2keras.export.assign import Place, assign
 from r2keras.export.builder import write
-from r2keras.export.check import Written, check_backend, check_model, check_record, check_written, kernel_shapes
-from r2keras.export.containers import store
+from r2keras.export.check import check_backend, check_model, check_record, kernel_shapes
 from r2keras.export.convert import convert
-from r2keras.export.flatbuffer import SEPARATOR, constants, parse
-from r2keras.export.rewrite import rewrite
+from r2keras.export.fill import exact_file, integer_file
+from r2keras.export.marks import marked
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
 from r2keras.record import CompressionRecord
 
+ACTIVATIONS = ("float", "int8")
 
-def to_litert(model: keras.Model, path: str | os.PathLike, record: CompressionRecord | None = None) -> FileSizes:
+
+def to_litert(
+    model: keras.Model,
+    path: str | os.PathLike,
+    record: CompressionRecord | None = None,
+    *,
+    activations: str = "float",
+    io: str = "float",
+    data: Any = None,
+) -> FileSizes:
     """Writes a model as a `.tflite` file, its recorded weights as 2-, 4- or 8-bit integers.
 
     The model is converted to float first. Then each recorded weight's constant, found by its values, is replaced by
@@ -32,10 +41,22 @@ def to_litert(model: keras.Model, path: str | os.PathLike, record: CompressionRe
     only. Codes of 1-2 bits are stored in 2, of 3-4 bits in 4, of 5-8 bits in 8 bits. Every stored code is read back
     and compared with the record before anything is written.
 
+    With `activations="int8"` the operators compute on integers, as accelerators and microcontrollers ask for. The grids
+    of the activations come from the record, which needs them (`activation_bits=8`, `input_bits=8`); weights keep their
+    codes, in 8 bits or, from 4 bits down, in 4; biases are 32-bit integers. Outputs differ from Keras' by the integer
+    operators' rounding. The record has no grid for a model's outputs, nor for averages over all of height and width,
+    which stay float in Keras: `data` gives them a range. What has no integer form (an output without `data`, a weight
+    that is float, asymmetric, or in groups) computes in float between DEQUANTIZE and QUANTIZE, exactly, and a warning
+    names it.
+
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`.
         path: the file to write, whole or not at all.
         record: what `finalize` or `calibrate` returned with the model; None writes a float file.
+        activations: `"float"` or `"int8"`: what the operators compute on.
+        io: with `activations="int8"`, what the file takes and returns: `"float"` or `"int8"`.
+        data: with `activations="int8"`, unlabelled inputs (an array, a list of arrays, or a dict by input name; a few
+            hundred samples) that give ranges to the tensors that the record has no grid for; None leaves these float.
 
     Returns:
         The sizes of the file and of each weight in it.
@@ -45,8 +66,13 @@ def to_litert(model: keras.Model, path: str | os.PathLike, record: CompressionRe
         RuntimeError: Keras runs on another backend, or TensorFlow's converter refuses the model.
         TypeError: a subclassed model.
         ValueError: the model is not built, still wrapped for training, computes in half precision, or has NaN or
-            infinite weights; the record does not belong to it; a recorded weight is not in the converted file.
+            infinite weights; the record does not belong to it; a recorded weight is not in the converted file; with
+            `activations="int8"`: the record has no activations, or some of fewer than 8 bits; no operator can compute
+            in integers; `io="int8"` and an input or output without a grid; `data` that do not fit.
         OSError: the file cannot be written.
+
+    Warns:
+        UserWarning: with `activations="int8"`, operators that compute in float, and why.
 
     Example:
 
@@ -55,48 +81,31 @@ def to_litert(model: keras.Model, path: str | os.PathLike, record: CompressionRe
     >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
     >>> [row.name for row in to_litert(model, file).tensors]
     ['head/kernel']
+
+    Source: Jacob et al., arXiv 1712.05877, section 2 (the arithmetic of integer operators).
     """
+    for name, choice in (("activations", activations), ("io", io)):
+        if choice not in ACTIVATIONS:
+            raise ValueError(invalid_choice(name, ACTIVATIONS, choice))
+    if activations == "float" and (io != "float" or data is not None):
+        raise ValueError(invalid("activations", "'int8' where `io` or `data` is given", activations))
     check_backend()
     check_model(model)
     packages.schema()
+    if activations == "int8" and record is None:
+        raise ValueError(invalid("record", "a record with activations where activations='int8'", None))
     if record is None:
         file = convert(model)
         slim(file, set())
-        data = write(file)
+        content = write(file)
         num_values = sum(int(np.prod(v.shape)) for _, layer in leaf_layers(model) for v in layer.weights)
-        found = measure_float(kernel_shapes(model), num_values, data)
+        found = measure_float(kernel_shapes(model), num_values, content)
     else:
         check_record(model, record)
-        data, file = _compressed(convert(model), record)
-        found = measure(record, file, data, str(path))
-    atomic_write_bytes(path, data)
+        if activations == "int8":
+            content, file = integer_file(convert(marked(model, record)), record, io, data)
+        else:
+            content, file = exact_file(convert(model), record)
+        found = measure(record, file, content, str(path))
+    atomic_write_bytes(path, content)
     return found
-
-
-def _compressed(file: Any, record: CompressionRecord) -> tuple[bytes, Any]:
-    """Puts the record's codes into the float `file`; returns its bytes and what was read back from them, checked."""
-    where = list(constants(file))
-    values = {name: tensor.values() for name, tensor in record.tensors.items()}
-    places, missing = assign(values, [constant for _, _, constant in where])
-    if missing:
-        raise ValueError(
-            f"The converted file holds no constant with the values of {', '.join(map(repr, missing))}, so the codes "
-            "cannot be stored. Leave the layer out of the recipe, so that it stays float. Nothing was written."
-        )
-    written = [_put(file, where[place.constant], place, record) for place in places]
-    slim(file, {(item.subgraph, tensor) for item in written for tensor in item.named})
-    data = write(file)
-    file = parse(data)
-    check_written(file, written)
-    return data, file
-
-
-def _put(file: Any, where: tuple[int, int, np.ndarray], place: Place, record: CompressionRecord) -> Written:
-    """Stores one weight in the place of its constant."""
-    subgraph, tensor, constant = where
-    owner = record.tensors[place.owner]
-    match = place.matches[place.owner]
-    constant = constant.copy()
-    stored = store(owner, match, constant)
-    named = rewrite(file, subgraph, tensor, stored, SEPARATOR.join(place.matches))
-    return Written(subgraph, tuple(named), tensor, owner, match, stored, constant)

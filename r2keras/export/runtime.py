@@ -105,6 +105,11 @@ class LiteRTModel:
         outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def dequantized(self, outputs: Any) -> list[np.ndarray]:
+        """Returns outputs of `predict` as a list of arrays, integers as the floats that they stand for."""
+        listed = outputs if isinstance(outputs, list) else [outputs]
+        return [_as_float(output, detail) for output, detail in zip(listed, self._outputs, strict=True)]
+
     def latency(self, num_runs: int = 50) -> Latency:
         """Times single runs at batch size 1 on random input, after five runs that do not count.
 
@@ -186,6 +191,14 @@ def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
         limits = np.iinfo(detail["dtype"])
         array = np.clip(np.round(array / scale + zero_point), limits.min, limits.max)
     return array.astype(detail["dtype"], copy=False)
+
+
+def _as_float(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Returns the values of an output: `scale * (code - zero_point)` of quantized integers, else the output itself."""
+    scale, zero_point = detail["quantization"]
+    if not scale or np.issubdtype(array.dtype, np.floating):
+        return array
+    return (np.float32(scale) * (array.astype(np.int32) - zero_point)).astype(np.float32)
 
 
 def _signature_names(interpreter: Any, inputs: list[dict[str, Any]]) -> list[str]:

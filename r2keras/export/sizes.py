@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from r2keras.export.containers import container_bits
-from r2keras.export.flatbuffer import SEPARATOR, buffer_of, read
+from r2keras.export.flatbuffer import SEPARATOR, WIDTHS, buffer_of, read
 from r2keras.record import CompressionRecord, QuantizedTensor
 
 FLOAT_BYTES = 4
@@ -119,7 +118,7 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
 
 def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> FileSizes:
     """Returns the sizes of a parsed file; `data` are its bytes, `name` is what an error calls it."""
-    packed, shared = _packed_bytes(file)
+    packed, widths, shared = _packed_bytes(file)
     rows = []
     for tensor in record.tensors.values():
         if tensor.name not in packed:
@@ -127,8 +126,9 @@ def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> Fil
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
                 "Expected the file that `to_litert` wrote with this record."
             )
-        note = f"the same tensor as {shared[tensor.name]}" if tensor.name in shared else _note(tensor)
-        rows.append(_row(tensor, packed[tensor.name], note))
+        width = widths[tensor.name]
+        note = f"the same tensor as {shared[tensor.name]}" if tensor.name in shared else _note(tensor, width)
+        rows.append(_row(tensor, packed[tensor.name], width, note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
 
 
@@ -143,13 +143,13 @@ def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, data: by
     return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(data), _gzip_bytes(data))
 
 
-def _row(tensor: QuantizedTensor, packed_bytes: int, note: str) -> TensorSize:
+def _row(tensor: QuantizedTensor, packed_bytes: int, width: int, note: str) -> TensorSize:
     """Returns the row of one weight."""
     return TensorSize(
         name=tensor.name,
         shape=tensor.codes.shape,
         num_bits=tensor.spec.num_bits,
-        container_bits=container_bits(tensor.spec.num_bits),
+        container_bits=width,
         float_bytes=FLOAT_BYTES * tensor.codes.size,
         packed_bytes=packed_bytes,
         ideal_bytes=tensor.ideal_bits / 8,
@@ -157,16 +157,17 @@ def _row(tensor: QuantizedTensor, packed_bytes: int, note: str) -> TensorSize:
     )
 
 
-def _note(tensor: QuantizedTensor) -> str:
+def _note(tensor: QuantizedTensor, got: int) -> str:
     """Says where a width went into a wider container."""
-    asked, got = tensor.spec.num_bits, container_bits(tensor.spec.num_bits)
+    asked = tensor.spec.num_bits
     article = "an" if got == 8 else "a"
     return "" if asked == got else f"{asked}-bit codes in {article} {got}-bit container"
 
 
-def _packed_bytes(file: Any) -> tuple[dict[str, int], dict[str, str]]:
-    """Returns, by weight name, the bytes of its codes, scales and constants; and who shares whose tensor."""
+def _packed_bytes(file: Any) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
+    """Returns, by weight name, the bytes of its codes, scales and constants, the codes' width, and who shares whose."""
     packed: dict[str, int] = {}
+    widths: dict[str, int] = {}
     shared: dict[str, str] = {}
     for graph in file.subgraphs:
         for tensor in graph.tensors:
@@ -175,10 +176,12 @@ def _packed_bytes(file: Any) -> tuple[dict[str, int], dict[str, str]]:
                 continue
             owner, *others = tensor.name.decode().split(SEPARATOR)
             packed[owner] = packed.get(owner, 0) + data.size + _scale_bytes(tensor)
+            for name in (owner, *others) if tensor.type in WIDTHS else ():
+                widths[name] = max(widths.get(name, 0), WIDTHS[tensor.type])
             for other in others:
                 packed.setdefault(other, 0)
                 shared[other] = owner
-    return packed, shared
+    return packed, widths, shared
 
 
 def _scale_bytes(tensor: Any) -> int:

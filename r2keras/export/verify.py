@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from r2keras._errors import invalid
+from r2keras.export.flatbuffer import read
+from r2keras.export.grid import output_steps
 from r2keras.export.runtime import LiteRTModel
 
 
@@ -25,6 +27,7 @@ class Verification:
         model_accuracy: share of right decisions of the Keras model; None without integer labels.
         file_accuracy: share of right decisions of the file; None without integer labels.
         num_samples: how many samples both ran on.
+        output_step: step of the grid that the worst output lies on in a file of integer operators; None if it is float.
 
     Example:
 
@@ -39,25 +42,40 @@ class Verification:
     model_accuracy: float | None
     file_accuracy: float | None
     num_samples: int
+    output_step: float | None = None
+
+    @property
+    def steps(self) -> float | None:
+        """`max_abs_difference` in steps of the output's grid; None if the output is float."""
+        return None if self.output_step is None else self.max_abs_difference / self.output_step
 
     @property
     def relative_difference(self) -> float:
         """`max_abs_difference / output_range`; a constant output is measured by itself."""
         return self.max_abs_difference / self.output_range
 
-    def passed(self, tolerance: float = 1e-5) -> bool:
-        """Whether the difference stays within `tolerance` times the output range."""
-        return bool(self.relative_difference <= tolerance)
+    def passed(self, tolerance: float = 1e-5, *, min_agreement: float | None = None) -> bool:
+        """Whether the difference stays within `tolerance` times the output range.
+
+        Args:
+            tolerance: share of the output range. Integer operators round: their files differ by whole steps.
+            min_agreement: for files of integer operators: the least share of same decisions, judged instead.
+        """
+        if min_agreement is None:
+            return bool(self.relative_difference <= tolerance)
+        return self.agreement is not None and self.agreement >= min_agreement
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all figures as plain JSON."""
-        return {**dataclasses.asdict(self), "relative_difference": self.relative_difference}
+        return {**dataclasses.asdict(self), "relative_difference": self.relative_difference, "steps": self.steps}
 
     def __str__(self) -> str:
         lines = [
             f"samples             {self.num_samples}",
             f"largest difference  {self.max_abs_difference:.3g} ({self.relative_difference:.2g} of the output range)",
         ]
+        if self.steps is not None:
+            lines[-1] += f", {self.steps:.1f} steps of the output's grid"
         if self.agreement is not None:
             lines.append(f"same decision       {self.agreement:.2%}")
         if self.model_accuracy is not None:
@@ -76,6 +94,10 @@ def verify(
     batch_size: int = 128,
 ) -> Verification:
     """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
+
+    Integer outputs are compared by the values that they stand for. A file of integer operators
+    (`to_litert(..., activations="int8")`) rounds where Keras does not: judge it by the agreement, or by the difference
+    in steps of the output's grid.
 
     Args:
         model: the model that was exported.
@@ -103,12 +125,15 @@ def verify(
     True
     """
     inputs, labels = _split(data, labels)
-    actual = _listed(LiteRTModel(path).predict(inputs, batch_size))
+    runner = LiteRTModel(path)
+    actual = runner.dequantized(runner.predict(inputs, batch_size))
     expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(inputs, batch_size=batch_size, verbose=0))]
     if len(expected) != len(actual):
         raise ValueError(f"{path} has {len(actual)} outputs, the model {len(expected)}. Export it again.")
-    difference, output_range = max(
-        (_distance(a, b) for a, b in zip(expected, actual, strict=True)), key=lambda pair: _rank(pair[0] / pair[1])
+    steps = output_steps(read(path))
+    difference, output_range, step = max(
+        ((*_distance(a, b), step) for a, b, step in zip(expected, actual, steps, strict=True)),
+        key=lambda found: _rank(found[0] / found[1]),
     )
     decisions = (
         [_decisions(y, like=expected[0]) for y in (expected[0], actual[0])] if len(actual) == 1 else [None, None]
@@ -120,6 +145,7 @@ def verify(
         model_accuracy=_accuracy(decisions[0], labels),
         file_accuracy=_accuracy(decisions[1], labels),
         num_samples=len(expected[0]),
+        output_step=step,
     )
 
 
@@ -140,11 +166,6 @@ def _split(data: Any, labels: np.ndarray | None) -> tuple[Any, np.ndarray | None
     if labels.size != count:
         raise ValueError(invalid("labels", f"one label for each of {count} samples", labels.shape))
     return data, labels.ravel()
-
-
-def _listed(outputs: Any) -> list[np.ndarray]:
-    """Returns the outputs as a list."""
-    return outputs if isinstance(outputs, list) else [outputs]
 
 
 def _distance(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:

@@ -8,13 +8,17 @@ from r2keras.report.groups import group
 from r2keras.report.page import write_html
 from r2keras.report.recommendation import Recommendation, recommend
 from r2keras.report.results import Results, load_results, save_results
+from r2keras.report.routes import Route, Routes, compare_routes
 from r2keras.report.summary import Summary, summarize
 from r2keras.report.tables import results_table
 
 __all__ = [
     "Recommendation",
     "Results",
+    "Route",
+    "Routes",
     "Summary",
+    "compare_routes",
     "group",
     "load_results",
     "recommend",

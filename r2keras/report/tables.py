@@ -12,6 +12,7 @@ from r2keras.report.groups import Group, float_baseline, group
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from r2keras.report.routes import Routes
     from r2keras.report.summary import Summary
 
 __all__ = ["results_table", "summary_tables", "to_text"]
@@ -92,6 +93,16 @@ def summary_tables(summary: Summary) -> Any:
     if summary.record.notes:
         parts.append(_note_table(summary))
     return Stack(*parts, _totals(summary))
+
+
+def routes_table(routes: Routes) -> Table:
+    """Returns the files of one model side by side as a rich table."""
+    columns = [("file", False), ("bytes", True), ("gzip", True), ("ms", True), ("p90 ms", True)]
+    table = _table("", columns)
+    for row in routes.rows:
+        cells = [row.name, count(row.file_bytes), count(row.gzip_bytes), number(row.median_ms), number(row.p90_ms)]
+        table.add_row(*map(_cell, cells))
+    return table
 
 
 def _bytes_table(summary: Summary) -> Table:

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import r2keras.export.check as check
-import r2keras.export.litert as litert
+import r2keras.export.fill as fill
 from r2keras.export import to_litert
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
@@ -104,8 +104,8 @@ def test_a_code_that_changed_on_the_way_is_found(model, record, tmp_path, monkey
         codes.flat[3] = -codes.flat[3] or 1
         return dataclasses.replace(stored, codes=codes)
 
-    original = litert.store
-    monkeypatch.setattr(litert, "store", wrong)
+    original = fill.store
+    monkeypatch.setattr(fill, "store", wrong)
     refused(model, tmp_path, RuntimeError, "'hidden/kernel' did not reach the file unchanged: 1 of 384 codes", record)
 
 
@@ -114,8 +114,8 @@ def test_a_scale_that_changed_on_the_way_is_found(model, record, tmp_path, monke
         stored = original(*arguments)
         return dataclasses.replace(stored, scale=stored.scale * np.float32(1.00001))
 
-    original = litert.store
-    monkeypatch.setattr(litert, "store", wrong)
+    original = fill.store
+    monkeypatch.setattr(fill, "store", wrong)
     refused(model, tmp_path, RuntimeError, "a value is off by", record)
 
 

@@ -69,6 +69,7 @@ def test_without_either_the_file_is_float(made, tmp_path, capsys, model):
 
 
 # Flags beside --model=float.keras --output=m.tflite (None takes one away), and a word of what is told.
+PLAIN = ("activations", "io", "input_bits")
 MISTAKES = [
     ({"model": None}, "--model is missing"),
     ({"output": None}, "--output is missing"),
@@ -88,6 +89,11 @@ MISTAKES = [
     ({"recipe": "recipe.yaml", "calibration_data": "small.record.npz"}, "lacks the array `x`"),
     ({"record": "x.npz"}, "not a readable record"),
     ({"record": "small.record.npz"}, "stem/kernel|head/kernel"),  # a record of other values
+    ({"activations": "int8"}, "--activations=int8 goes with --record or --recipe"),
+    ({"activations": "int4"}, "activations"),
+    ({"io": "int8"}, "--io=int8 goes with --activations=int8"),
+    ({"input_bits": 8}, "--input_bits goes with --recipe"),
+    ({"model": "small.keras", "record": "small.record.npz", "activations": "int8"}, "grids of the activations"),
 ]
 
 
@@ -98,13 +104,33 @@ def test_mistake_is_one_sentence_and_writes_nothing(made, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     given = {"model": "float.keras", "output": "m.tflite"} | flags
     paths = {
-        name: value if name.startswith("out") or "_output" in name else made / value
+        name: value if name.startswith("out") or "_output" in name or name in PLAIN else made / value
         for name, value in given.items()
         if value
     }
     told = refused(capsys, **paths)
     assert any(word in told for word in words.split("|"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("io", ["float", "int8"])
+def test_integer_operators_from_a_recipe_and_from_its_record(made, tmp_path, capsys, io):
+    import r2keras
+    from tools import verify
+
+    r2keras.Recipe([(".*", r2keras.QuantSpec(activation_bits=8))]).save(tmp_path / "a8.yaml")
+    kept = {"record_output": tmp_path / "r.npz", "model_output": tmp_path / "m.keras"}
+    given = {"activations": "int8", "io": io, "calibration_data": made / "x.npz"}
+    flags = {"recipe": tmp_path / "a8.yaml", "input_bits": 8, **kept, **given}
+    assert run(model=made / "float.keras", output=tmp_path / "m.tflite", **flags) == 0
+    given |= {"record": tmp_path / "r.npz", "output": tmp_path / "again.tflite"}
+    assert run(model=tmp_path / "m.keras", **given) == 0
+    assert (tmp_path / "again.tflite").read_bytes() == (tmp_path / "m.tflite").read_bytes()
+    paths = {"model": tmp_path / "m.keras", "file": tmp_path / "m.tflite", "data": made / "x.npz"}
+    command = ["verify.py", *(f"--{name}={value}" for name, value in paths.items())]
+    assert verify.main([*command, "--min_agreement=0.9"]) == 0
+    assert verify.main([*command, "--tolerance=1e-5"]) == 1
+    assert "agree in 90.00% of the decisions" in capsys.readouterr().out
 
 
 def test_positional_argument_is_refused(capsys):

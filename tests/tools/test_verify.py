@@ -51,6 +51,7 @@ def test_a_changed_code_disagrees(made, tmp_path):
         ({"tolerance": -1}, "--tolerance=-1.0 is out of range"),
         ({"tolerance": "nan"}, "--tolerance=nan is out of range"),
         ({"tolerance": "small"}, "tolerance"),
+        ({"min_agreement": 2}, "--min_agreement=2.0 is out of range"),
         ({"tolerence": 1}, "Did you mean: tolerance"),
     ],
 )

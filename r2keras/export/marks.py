@@ -1,0 +1,112 @@
+"""Carries the activation grids of a record through TensorFlow's converter, as QUANTIZE and DEQUANTIZE pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from r2keras import _model
+from r2keras.export import packages
+from r2keras.export.flatbuffer import INT8, UINT8
+from r2keras.export.grid import Grid, set_grid
+from r2keras.record import CompressionRecord, QuantizedActivation
+
+SUFFIX = "_quantized"
+CLOSE = 1e-4
+
+
+class Mark(keras.layers.Layer):
+    """Rounds to an 8-bit grid by TensorFlow's own fake quantization, which the converter knows.
+
+    Args:
+        grid: the grid.
+        name: the layer's name.
+    """
+
+    holds_constants = True
+
+    def __init__(self, grid: QuantizedActivation, *, name: str):
+        super().__init__(name=name, autocast=False)
+        self.grid = grid
+        self.built = True
+
+    def call(self, inputs):
+        """Returns the rounded tensor."""
+        low, high = (self.grid.scale * (end - self.grid.zero_point) for end in (-128, 127))
+        return packages.tensorflow().quantization.fake_quant_with_min_max_args(inputs, min=low, max=high, num_bits=8)
+
+
+def marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
+    """Returns a copy of a finalized model whose activations are rounded by operations that the converter knows.
+
+    Args:
+        model: what `finalize` or `calibrate` returned.
+        record: its record.
+
+    Raises:
+        ValueError: the record has no activations, has some of fewer than 8 bits, or belongs to another model.
+    """
+    _check_grids(record)
+    found = []
+
+    def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
+        if not (hasattr(layer, "zero_point") and getattr(layer, "holds_constants", False)):
+            return None
+        found.append(path.removesuffix(SUFFIX))
+        return Mark(_grid_of(found[-1], layer, record), name=layer.name)
+
+    copy = _model.rebuild(model, replace)
+    missing = [name for name in record.activations if name not in found]
+    if missing:
+        raise _foreign(missing[0])
+    return copy
+
+
+def restore_grids(file: Any, record: CompressionRecord) -> None:
+    """Makes the converter's unsigned codes signed, with the record's scales: its own went through single precision."""
+    grids = [Grid(a.scale, a.zero_point) for a in record.activations.values()]
+    for graph in file.subgraphs:
+        for tensor in graph.tensors:
+            if tensor.type == UINT8 and tensor.quantization is not None and tensor.quantization.scale is not None:
+                scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]) - 128
+                same = [grid for grid in grids if grid.zero_point == zero_point]
+                nearest = min(same, key=lambda grid: abs(grid.scale - scale), default=Grid(0.0, 0))
+                if abs(nearest.scale - scale) > CLOSE * scale:
+                    raise RuntimeError(
+                        f"The converter returned an activation grid that the record does not have: scale={scale!r}, "
+                        f"zero_point={zero_point}. Nothing was written. This is a defect of r2keras: please report it."
+                    )
+                tensor.type = INT8
+                set_grid(tensor, nearest)
+
+
+def _check_grids(record: CompressionRecord) -> None:
+    """Raises unless the record has activations, all of 8 bits."""
+    if not record.activations:
+        raise ValueError(
+            "Integer operators need the grids of the activations, and the record has none. Expected a record with "
+            "activations. Call r2keras.calibrate or prepare with QuantSpec(..., activation_bits=8) and input_bits=8."
+        )
+    for name, grid in record.activations.items():
+        if grid.num_bits != 8:
+            raise ValueError(
+                f"The activation {name!r} has {grid.num_bits} bits, and LiteRT's integer operators have 8. Expected "
+                "activation_bits=8 and input_bits=8. Or export with activations='float', which takes any width."
+            )
+
+
+def _grid_of(path: str, layer: keras.Layer, record: CompressionRecord) -> QuantizedActivation:
+    """Returns the record's grid of an activation, which the layer must have too."""
+    grid = record.activations.get(path)
+    if grid is None or (grid.scale, grid.zero_point) != (layer.scale, layer.zero_point):
+        raise _foreign(path)
+    return grid
+
+
+def _foreign(path: str) -> ValueError:
+    """Returns the error for a record and a model that differ."""
+    return ValueError(
+        f"The record does not belong to the model: the grid of the activation {path!r} is another. "
+        "Pass the record that came with this model."
+    )

@@ -1,0 +1,65 @@
+"""Which LiteRT operators compute on 8-bit integers, and what grid each one's output has."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from r2keras.export.grid import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How one kind of operator goes to integers.
+
+    Args:
+        version: the operator's lowest version on int8.
+        output: `"own"`: any grid; `"same"`: the input's; `"fixed"`: the one that LiteRT prescribes.
+        grid: the prescribed grid.
+        all_inputs: whether all inputs carry activations, not the first alone.
+        kernel_axis: the axis of the output channels of its weight; None if it has no weight.
+        narrow: its lowest version on int8 activations and 4-bit weights.
+        shares_scale: whether one scale may serve all channels of the weight.
+    """
+
+    version: int
+    output: str
+    grid: Grid | None = None
+    all_inputs: bool = False
+    kernel_axis: int | None = None
+    narrow: int = 0
+    shares_scale: bool = False
+
+
+_PROBABILITY, _SIGNED = Grid(1 / 256, -128), Grid(1 / 128, 0)
+
+RULES = {
+    "CONV_2D": Rule(3, "own", kernel_axis=0, narrow=7),
+    "DEPTHWISE_CONV_2D": Rule(3, "own", kernel_axis=3, narrow=7),
+    "FULLY_CONNECTED": Rule(5, "own", kernel_axis=0, narrow=10, shares_scale=True),
+    "ADD": Rule(2, "own", all_inputs=True),
+    "SUB": Rule(3, "own", all_inputs=True),
+    "MUL": Rule(2, "own", all_inputs=True),
+    "LEAKY_RELU": Rule(2, "own"),
+    "HARD_SWISH": Rule(1, "own"),
+    "RELU": Rule(2, "own"),
+    "RELU6": Rule(2, "own"),
+    "SOFTMAX": Rule(2, "fixed", grid=_PROBABILITY),
+    "LOGISTIC": Rule(2, "fixed", grid=_PROBABILITY),
+    "TANH": Rule(2, "fixed", grid=_SIGNED),
+    "MEAN": Rule(2, "own"),
+    "AVERAGE_POOL_2D": Rule(2, "same"),
+    "MAX_POOL_2D": Rule(2, "same"),
+    "CONCATENATION": Rule(2, "same", all_inputs=True),
+    "RESHAPE": Rule(1, "same"),
+    "SQUEEZE": Rule(2, "same"),
+    "EXPAND_DIMS": Rule(1, "same"),
+    "TRANSPOSE": Rule(2, "same"),
+    "PAD": Rule(2, "same"),
+    "MIRROR_PAD": Rule(2, "same"),
+    "STRIDED_SLICE": Rule(2, "same"),
+    "SLICE": Rule(2, "same"),
+    "SPACE_TO_BATCH_ND": Rule(2, "same"),
+    "BATCH_TO_SPACE_ND": Rule(2, "same"),
+    "RESIZE_NEAREST_NEIGHBOR": Rule(2, "same"),
+}
+FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
