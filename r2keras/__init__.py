@@ -3,6 +3,8 @@
 from r2keras import callbacks, export, layers, quantizers, regularizers, report
 from r2keras.calibration import calibrate
 from r2keras.compress import finalize, prepare
+from r2keras.palette_spec import PaletteSpec
+from r2keras.palettized import PalettizedTensor
 from r2keras.placement import activation_plan
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord, QuantizedActivation, QuantizedTensor
@@ -15,6 +17,8 @@ __all__ = [
     "ActivationSpec",
     "CompressionRecord",
     "Kurtosis",
+    "PaletteSpec",
+    "PalettizedTensor",
     "QuantSpec",
     "QuantizedActivation",
     "QuantizedTensor",

@@ -8,12 +8,14 @@ import numpy as np
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.palettize import Palettize
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.substitute import SubstituteWeights
+from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import activation_plan
-from r2keras.recipe import Recipe
-from r2keras.record import CompressionRecord, QuantizedActivation, QuantizedTensor
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.recipe import Recipe, Spec
+from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
+from r2keras.specs import ActivationSpec
 
 KEPT_FLOAT = "no rule of the recipe compresses it"
 QUANTIZED = "_quantized"
@@ -31,9 +33,9 @@ def prepare(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
 
     Returns:
-        A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize`, and a
-        `layers.QuantizeActivation` called `"<layer>_quantized"` follows each layer whose output is quantized
-        (`activation_plan` says which).
+        A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize` or
+        `layers.Palettize`, and a `layers.QuantizeActivation` called `"<layer>_quantized"` follows each layer whose
+        output is quantized (`activation_plan` says which).
 
     Raises:
         TypeError: a subclassed model, or `recipe` is no Recipe.
@@ -62,14 +64,14 @@ def prepare_activations(model: keras.Model, plan: dict[str, ActivationSpec]) -> 
 
 
 def _prepared(
-    model: keras.Model, plan: dict[str, dict[str, QuantSpec]], activations: dict[str, ActivationSpec]
+    model: keras.Model, plan: dict[str, dict[str, Spec]], activations: dict[str, ActivationSpec]
 ) -> keras.Model:
     """Returns a copy with the planned kernels wrapped and the planned activations followed by a quantizer."""
 
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path not in plan:
             return None
-        return FakeQuantize(layer.__class__.from_config(layer.get_config()), plan[path])
+        return _wrapper(path, plan[path])(layer.__class__.from_config(layer.get_config()), plan[path])
 
     def append(path: str) -> keras.Layer | None:
         name = path.rpartition("/")[2] + QUANTIZED
@@ -81,6 +83,17 @@ def _prepared(
     return student
 
 
+def _wrapper(path: str, specs: dict[str, Spec]) -> type[SubstituteWeights]:
+    """Returns the class that wraps a layer for the specs of its kernels."""
+    palettes = [isinstance(spec, PaletteSpec) for spec in specs.values()]
+    if any(palettes) and not all(palettes):
+        raise ValueError(
+            f"The recipe gives the layer {path!r} both palettes and uniform grids: {', '.join(map(repr, specs))}. "
+            "Expected one kind for all kernels of a layer. Let one rule match the whole layer."
+        )
+    return Palettize if palettes[0] else FakeQuantize
+
+
 def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     """Returns an ordinary Keras model whose weights lie exactly on their grids, and the record of codes and scales.
 
@@ -88,8 +101,9 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
         student: a model made by `prepare`, trained or not. It is left untouched.
 
     Returns:
-        `(model, record)`: the model has no r2keras wrapper left; for every recorded kernel
-        `w == scale * (code - zero_point)` bit for bit in float32. Quantized activations stay, each as a
+        `(model, record)`: the model has no r2keras wrapper left; every recorded kernel equals the record's
+        `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. `record.notes` says how far
+        the soft palettes of training and the hard ones of the file are apart. Quantized activations stay, each as a
         `layers.GridActivation` without weights.
 
     Raises:
@@ -104,11 +118,22 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     True
     """
     model, tensors = unwrapped(student)
-    kept = {name: KEPT_FLOAT for name in kernel_names(model) if name not in tensors}
-    return model, CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(model))
+    notes, reasons = _remarks(student, tensors)
+    kept = {name: reasons.get(name, KEPT_FLOAT) for name in kernel_names(model) if name not in tensors}
+    return model, CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(model), notes)
 
 
-def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, QuantizedTensor]]:
+def _remarks(student: keras.Model, tensors: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns what wrappers remark on compressed kernels, and why they left others float, by full names."""
+    notes, reasons = {}, {}
+    for path, wrapper in wrappers(student):
+        own = [(name.removeprefix(f"{path}/"), t) for name, t in tensors.items() if name.startswith(f"{path}/")]
+        notes |= {f"{path}/{name}": note for name, note in wrapper.notes(own).items()}
+        reasons |= {f"{path}/{name}": reason for name, reason in wrapper.kept_float().items()}
+    return notes, reasons
+
+
+def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, Tensor]]:
     """Returns a copy of a prepared model with plain layers and grid values in them, and the tensors these come from.
 
     Args:
@@ -141,7 +166,7 @@ def freeze_activations(student: keras.Model) -> tuple[keras.Model, dict[str, Qua
     return model, _activations(model)
 
 
-def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec]]:
+def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, Spec]]:
     """Returns what a recipe does to a model, having checked both.
 
     Args:
@@ -157,7 +182,7 @@ def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
-    plan: dict[str, dict[str, QuantSpec]] = {}
+    plan: dict[str, dict[str, Spec]] = {}
     names: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for path, layer in _model.leaf_layers(model):
@@ -178,6 +203,11 @@ def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, QuantSpec
 def wrappers(model: keras.Model) -> list[tuple[str, SubstituteWeights]]:
     """Returns the wrapped layers of a model with their paths."""
     return [(path, layer) for path, layer in _model.leaf_layers(model) if isinstance(layer, SubstituteWeights)]
+
+
+def palettes_of(model: keras.Model) -> list[tuple[str, Palettize]]:
+    """Returns the layers of a prepared model that have palettes, with their paths."""
+    return [(path, layer) for path, layer in wrappers(model) if isinstance(layer, Palettize)]
 
 
 def kernel_names(model: keras.Model) -> list[str]:

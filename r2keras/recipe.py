@@ -12,12 +12,13 @@ from typing import Any
 
 from r2keras._errors import invalid, invalid_choice, missing
 from r2keras._files import atomic_write_text, one_line
+from r2keras.palette_spec import PaletteSpec
 from r2keras.specs import SPEC_KINDS, QuantSpec
 
-Spec = QuantSpec
+Spec = QuantSpec | PaletteSpec
 
 # The steps of post-training quantization, in the only order that they go in.
-STEPS = ("fold_batch_norm", "equalize", "adaround", "correct_bias", "reestimate_batch_norm")
+STEPS = ("fold_batch_norm", "equalize", "sensitivity", "adaround", "correct_bias", "reestimate_batch_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,12 @@ class Recipe:
     weight's (`"block/conv1/kernel"`). A weight that no rule matches stays float, and so does one whose rule says None.
 
     Args:
-        rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec` or None (stay float).
+        rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec`, a `PaletteSpec` or None (stay
+            float).
         steps: what `calibrate` does beside the search of ranges, each the function of that name in
-            `r2keras.calibration`, in this order: `"fold_batch_norm"`, `"equalize"` (before quantization), `"adaround"`,
-            `"correct_bias"`, `"reestimate_batch_norm"`. None named: batch norm is re-estimated.
+            `r2keras.calibration`, in this order: `"fold_batch_norm"`, `"equalize"`, `"sensitivity"` (before
+            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`. None named: batch norm is
+            re-estimated.
 
     Raises:
         ValueError: no rules, a pattern that is not a regular expression, an unknown step, or steps in another order.
@@ -123,7 +126,8 @@ class Recipe:
     def load(cls, path: str | os.PathLike) -> Recipe:
         """Reads a recipe that `save` wrote, or that a person did.
 
-        A rule in YAML: `- {match: "stem|head", quantize: {num_bits: 8}}`, or `- {match: "norm", keep_float: true}`.
+        Rules in YAML: `- {match: "stem|head", quantize: {num_bits: 8}}`, `- {match: "conv", palettize: {num_bits: 4}}`,
+        `- {match: "norm", keep_float: true}`.
 
         Raises:
             ValueError: another suffix, a file that is neither YAML nor JSON, or one that is not a recipe (the file is

@@ -15,7 +15,7 @@ from r2keras._errors import invalid
 from r2keras._files import atomic_write_bytes, one_line, read_npz
 from r2keras.specs import SPEC_KINDS, QuantSpec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HISTOGRAM_BINS = 64
 _CONFIG_TYPES = {"model_name": str, "num_values": int, "kept_float": dict, "tensors": dict}
 
@@ -203,6 +203,11 @@ class QuantizedTensor:
         return cls(name, spec=SPEC_KINDS[config["kind"]].from_dict(config["spec"]), before=before, **arrays)
 
 
+# What tensors a record may hold, by the kind of their spec: `QuantizedTensor`, and `PalettizedTensor` from its module.
+TENSOR_KINDS: dict[str, type] = {QuantSpec.kind: QuantizedTensor}
+Tensor = Any
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizedActivation:
     """The grid of one activation tensor: `x = scale * (code - zero_point)`.
@@ -258,7 +263,7 @@ class CompressionRecord:
     {'head/kernel': 'no rule of the recipe matches'}
     """
 
-    tensors: dict[str, QuantizedTensor]
+    tensors: dict[str, Tensor]
     kept_float: dict[str, str]
     num_values: int
     model_name: str
@@ -318,10 +323,10 @@ class CompressionRecord:
             if not isinstance(config[key], kind):
                 raise ValueError(f"{key!r} of record.json is no {kind.__name__}")
         tensors = {
-            name: QuantizedTensor.from_parts(name, part, _arrays_of(name, arrays))
+            name: TENSOR_KINDS[part["kind"]].from_parts(name, part, _arrays_of(name, arrays))
             for name, part in config["tensors"].items()
         }
-        # Version 1 knew no activations, and records written before there were notes have none.
+        # Version 1 knew no activations, version 2 no palettes, and records from before there were notes have none.
         grids = {name: QuantizedActivation(**grid) for name, grid in config.get("activations", {}).items()}
         notes = config.get("notes", {})
         return cls(tensors, config["kept_float"], config["num_values"], config["model_name"], grids, notes)

@@ -20,7 +20,9 @@ EVERYWHERE = [
     path for folder in ("r2keras", "tools", "examples", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
 ]
 
-LEAVES = {"r2keras._errors", "r2keras._files", "r2keras.specs", "r2keras.recipe", "r2keras.record"}
+PALETTES = ("palette_spec", "palette_layout", "palettized")
+LEAF_NAMES = ("specs", "recipe", "record", "_errors", "_files", *PALETTES)
+LEAVES = {f"r2keras.{name}" for name in LEAF_NAMES}
 HEAVY = {
     *("tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert", "tflite_micro", "jax", "torch"),
     *("matplotlib", "rich", "jinja2", "sklearn", "scipy", "yaml", "optuna", "absl"),
@@ -87,7 +89,7 @@ def test_ops_imports_keras_alone(path):
     assert foreign(path, {"keras", "r2keras.ops", "r2keras._errors"}) == []
 
 
-@pytest.mark.parametrize("path", under("specs", "recipe", "record", "_errors", "_files"), ids=module_of)
+@pytest.mark.parametrize("path", under(*LEAF_NAMES), ids=module_of)
 def test_leaves_import_numpy_at_most(path):
     assert foreign(path, LEAVES | {"numpy", "yaml"}) == []
 

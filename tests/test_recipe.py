@@ -100,7 +100,7 @@ def test_equality_hash_and_any_iterable(recipe):
     ("steps", "error", "match"),
     [
         (["equalise"], ValueError, "Did you mean 'equalize'"),
-        (["adaround", "fold_batch_norm"], ValueError, "in the order fold_batch_norm, equalize, adaround"),
+        (["adaround", "fold_batch_norm"], ValueError, "in the order fold_batch_norm, equalize, sensitivity"),
         (["adaround", "adaround"], ValueError, "each step once"),
         ("adaround", TypeError, "a list of names"),
         (None, TypeError, "a list of names"),

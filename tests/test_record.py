@@ -265,7 +265,7 @@ def _grid(**changes):
 
 
 EDITS = {
-    "newer version": (lambda c, a: _set(c, version=3), "version 3"),
+    "newer version": (lambda c, a: _set(c, version=4), "version 4"),
     "no version": (lambda c, a: c.pop("version") and None, "version"),
     "bad activation": (lambda c, a: _set(c, activations={"x": _grid(num_bits=1)}), "num_bits=1"),
     "activation without a scale": (lambda c, a: _set(c, activations={"x": {"name": "x"}}), "scale"),

@@ -9,6 +9,7 @@ from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.post_training import calibrate
 from r2keras.calibration.rounding import AdaRoundOptions
+from r2keras.calibration.sensitivity import sensitivity
 
 __all__ = [
     "AdaRoundOptions",
@@ -19,5 +20,6 @@ __all__ = [
     "expected_inputs",
     "fold_batch_norm",
     "reestimate_batch_norm",
+    "sensitivity",
     "set_activation_ranges",
 ]

@@ -112,7 +112,7 @@ class _Run:
     def order(self) -> list[tuple[str, str]]:
         """Returns `(layer path, kernel name)` of every recorded kernel, in the order of the model's layers."""
         pairs = [(p, n) for p, layer in _model.leaf_layers(self.small) for n, _ in _model.kernels(layer)]
-        return [pair for pair in pairs if "/".join(pair) in self.record.tensors]
+        return [pair for pair in pairs if isinstance(self.record.tensors.get("/".join(pair)), QuantizedTensor)]
 
     def fingerprint(self) -> str:
         """Returns a hash of everything that the result depends on."""
@@ -200,8 +200,9 @@ def _check_pair(model: keras.Model, record: CompressionRecord) -> None:
         raise TypeError(invalid("record", "a CompressionRecord", record))
     kernels = _kernels(model)
     for name, tensor in record.tensors.items():
-        if name not in kernels or tuple(kernels[name].shape) != tensor.codes.shape:
+        shape = tensor.values().shape
+        if name not in kernels or tuple(kernels[name].shape) != shape:
             raise ValueError(
-                f"The float model has no kernel {name!r} of shape {tensor.codes.shape}. Expected the model that the "
+                f"The float model has no kernel {name!r} of shape {shape}. Expected the model that the "
                 "quantized one was made from. Fold batch norm in both or in neither."
             )

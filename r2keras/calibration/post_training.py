@@ -19,6 +19,7 @@ from r2keras.calibration.equalization import equalize_with_factors
 from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.rounding import AdaRoundOptions
+from r2keras.calibration.sensitivity import sensitivity
 from r2keras.placement import activation_plan
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
@@ -40,15 +41,17 @@ def calibrate(
 ) -> tuple[keras.Model, CompressionRecord]:
     """Quantizes a trained model without labels and without training.
 
-    Each kernel that the recipe names goes to the grid of its spec. A recipe without steps then measures the statistics
-    of the batch normalisations again on `data`, since the quantized layers before them give other means and variances:
-    worth up to 48 points of accuracy at 2-3 bits. A recipe with `steps` does those instead, in their order:
+    Each kernel that the recipe names goes to the grid, or the palette, of its spec. A recipe without steps then
+    measures the statistics of the batch normalisations again on `data`, since the quantized layers before them give
+    other means and variances: worth up to 48 points of accuracy at 2-3 bits. A recipe with `steps` does those instead,
+    in their order:
 
     | step | what it does |
     |---|---|
     | `fold_batch_norm` | makes batch normalisations part of the layers before them |
     | `equalize` | evens out channel ranges between neighbouring layers |
-    | `adaround` | learns which weights to round up, layer by layer |
+    | `sensitivity` | weighs, in the search of palettes, each weight's error by what it does to the outputs |
+    | `adaround` | learns which weights of uniform grids to round up, layer by layer |
     | `correct_bias` | takes back what quantization moved in the channels' means |
     | `reestimate_batch_norm` | measures the statistics of the batch normalisations that are left again |
 
@@ -95,10 +98,11 @@ def calibrate(
         raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
     steps = recipe.steps or ("reestimate_batch_norm",)
     kept = None if data is None else list(batches(model, data, batch_size))
-    if kept is None and "adaround" in steps:
-        raise ValueError(invalid("data", "inputs for the step adaround", None, "Pass unlabelled inputs"))
+    for step in ("adaround", "sensitivity"):
+        if kept is None and step in steps:
+            raise ValueError(invalid("data", f"inputs for the step {step}", None, "Pass unlabelled inputs"))
     model, means = _even(model, steps, wanted=kept is None and "correct_bias" in steps)
-    small, record = compress.finalize(compress.prepare_weights(model, recipe))
+    small, record = compress.finalize(_prepared(model, recipe, kept, steps))
     if "adaround" in steps:
         more = {"options": options, "folder": folder, "progress": progress}
         small, record = adaround(model, small, record, kept, **more)
@@ -112,6 +116,19 @@ def calibrate(
         _repair(model, small, kept, batch_norm)
     record = dataclasses.replace(record, num_values=small.count_params())
     return _with_activations(small, record, recipe, kept, input_bits)
+
+
+def _prepared(model: keras.Model, recipe: Recipe, data, steps: tuple[str, ...]) -> keras.Model:
+    """Returns the model with its kernels compressed; palettes by the weights' sensitivity, if that is a step."""
+    student = compress.prepare_weights(model, recipe)
+    palettes = compress.palettes_of(student)
+    if "sensitivity" in steps and palettes:
+        # Small batches, drawn anew: each gives one more sample of every squared gradient.
+        importance = sensitivity(model, [np.concatenate(parts) for parts in zip(*data, strict=True)])
+        for path, layer in palettes:
+            names = (name for name in importance if name.startswith(f"{path}/"))
+            layer.initialize({name.removeprefix(f"{path}/"): importance[name] for name in names})
+    return student
 
 
 def _with_activations(small, record, recipe, data, input_bits):

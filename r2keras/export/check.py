@@ -79,7 +79,14 @@ def kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def check_record(model: keras.Model, record: CompressionRecord) -> None:
-    """Raises ValueError unless the record's values are the model's, bit for bit."""
+    """Raises ValueError unless the record's values are the model's, bit for bit, and uniform grids throughout."""
+    palettes = [name for name, tensor in record.tensors.items() if not isinstance(tensor, QuantizedTensor)]
+    if palettes:
+        raise ValueError(
+            f"to_litert stores uniform grids, and {', '.join(map(repr, palettes))} of the record are palettes. "
+            "Expected a record of QuantSpecs. Leave the record out: the file then holds the palettes' values as "
+            "floats, and CompressionRecord.save keeps the indices."
+        )
     weights = {f"{path}/{name}": v for path, layer in leaf_layers(model) for name, v in relative_weights(layer)}
     for name, tensor in record.tensors.items():
         if name not in weights:

@@ -53,6 +53,14 @@ class SubstituteWeights(keras.layers.Layer):
         """Returns the pairs `(variable, value)`."""
         raise RuntimeError(f"{type(self).__name__} must implement substitutes.")
 
+    def notes(self, tensors: list) -> dict[str, str]:
+        """Returns remarks for the record on kernels, by their names; `tensors` is what `quantized_tensors` returned."""
+        return {}
+
+    def kept_float(self) -> dict[str, str]:
+        """Returns why kernels that a spec is for stay float nevertheless, by their names."""
+        return {}
+
     def __call__(self, *args, **kwargs):
         """Builds the inner layer for its own arguments, then runs it."""
         if self._shapes is None:

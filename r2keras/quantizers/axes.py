@@ -44,6 +44,23 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
     return tuple(sizes)
 
 
+def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
+    """Returns the axes of a kernel that the layer's outputs run over, ascending.
+
+    Args:
+        layer: the layer, which may be composite.
+        variable: one of its kernels.
+
+    Example:
+
+    >>> layer = keras.layers.DepthwiseConv2D(3)
+    >>> layer.build((None, 8, 8, 4))
+    >>> output_axes(layer, layer.kernel)
+    (2, 3)
+    """
+    return _output_axes(_owner(layer, variable), variable)
+
+
 def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
     """Returns the innermost part of a layer that holds the variable."""
     parts = [p for p in layer._flatten_layers() if any(v is variable for v in p.weights)]

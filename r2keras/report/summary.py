@@ -293,8 +293,8 @@ def _tables(tensor: Any) -> list[np.ndarray]:
 
 
 def _stored_bytes(array: np.ndarray) -> int:
-    """Returns the float32 bytes of a table; one that is zero everywhere needs none."""
-    return 0 if not array.any() else FLOAT_BYTES * array.size
+    """Returns the bytes of a table; one that is zero everywhere needs none."""
+    return 0 if not array.any() else array.nbytes
 
 
 def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndarray]:

@@ -1,0 +1,34 @@
+"""What palettes lose when they turn hard, watched during training."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras.layers.palettize import Palettize
+
+
+class PaletteMonitor(keras.callbacks.Callback):
+    """Logs after every epoch how far the soft palettes of training are from the hard ones of the file.
+
+    `palette_gap` is the largest `|soft - hard| / |weight|` of all palettized kernels, `palette_error` the largest
+    `|weight - hard| / |weight|`; `val_` figures are of hard palettes anyway. A gap that does not shrink asks for a
+    lower `final_temperature`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from r2keras import PaletteSpec, Recipe, prepare
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> student = prepare(model, Recipe([("head", PaletteSpec(num_bits=2, min_size=0))]))
+    >>> student.compile("sgd", "mse")
+    >>> run = student.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0, callbacks=[PaletteMonitor()])
+    >>> sorted(run.history)
+    ['loss', 'palette_error', 'palette_gap']
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the figures to the epoch's logs."""
+        layers = [layer for layer in self.model._flatten_layers() if isinstance(layer, Palettize)]
+        pairs = [pair for layer in layers for pair in layer.gaps().values()]
+        if pairs and logs is not None:
+            logs["palette_gap"], logs["palette_error"] = (max(part) for part in zip(*pairs, strict=True))

@@ -1,0 +1,191 @@
+"""Training of any layer under palettes."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from r2keras import _model
+from r2keras._errors import invalid
+from r2keras.layers.palette import Palette
+from r2keras.layers.substitute import SubstituteWeights
+from r2keras.palette_layout import PaletteLayout
+from r2keras.palette_spec import PaletteSpec
+from r2keras.palettized import PalettizedTensor
+from r2keras.quantizers.axes import output_axes
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class Palettize(SubstituteWeights):
+    """Runs a layer with palettized kernels: soft in training, hard in inference, learned with the model.
+
+    Forward in training: each vector `w_i` of `dim` weights becomes `sum_j A_ij c_j`,
+    `A_ij = softmax_j(-|w_i - c_j|^2 / tau)`, after a few updates `c_j <- sum_i A_ij w_i / sum_i A_ij`; in inference it
+    becomes the nearest `c_j`, as in the file. Gradient: through the weight and through the centroids
+    (`r2keras.ops.dkm`). Recurrent kernels are palettized once a call. The layer's regularizers see the latent kernels.
+
+    Args:
+        layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
+        specs: one `PaletteSpec` for every kernel of the layer, or a mapping from the kernel's name relative to the
+            layer (`"kernel"`, `"lstm_cell/recurrent_kernel"`) to its spec; kernels it does not name stay float, and so
+            do kernels smaller than their spec's `min_size`.
+        name: the wrapper's name; None takes the layer's.
+
+    Raises:
+        TypeError: `layer` is a model or is wrapped already; a spec is no `PaletteSpec`.
+        ValueError: a name in `specs` that is no kernel of the layer; a kernel that the palette's vectors or groups do
+            not fit; a layer that writes to its own kernel in `call`.
+
+    Example:
+
+    >>> layer = Palettize(keras.layers.Dense(2, kernel_initializer="ones"), PaletteSpec(num_bits=2, min_size=0))
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 3)))).tolist()
+    [[3.0, 3.0]]
+    >>> [tensor.indices.shape for _, tensor in layer.quantized_tensors("head")]
+    [(3, 2)]
+
+    Source: Cho et al., DKM, arXiv 2108.12659, section 3.
+    """
+
+    def __init__(self, layer: keras.Layer, specs: PaletteSpec | dict[str, PaletteSpec], *, name=None, **kwargs):
+        super().__init__(layer, name=name, **kwargs)
+        self.specs = _checked_specs(specs)
+        self.palettes: dict[str, Palette] = {}
+        self._finish_build()
+
+    def build_substitutes(self, *, trained: bool) -> None:
+        """Makes one palette a kernel that is large enough, and sets its codebook from the weight."""
+        kernels = dict(_model.kernels(self.layer))
+        for name in self._names(kernels):
+            spec, variable = self._spec(name), kernels[name]
+            if int(np.prod(variable.shape)) < spec.min_size:
+                continue
+            axes = output_axes(self.layer, variable)
+            palette = Palette(spec, _layout(spec, variable, axes), axes, name=name.replace("/", "_"))
+            palette.initialize(variable.value, search=trained)
+            self.palettes[name] = palette
+
+    def substitutes(self, training) -> list:
+        """Returns the palettized kernels; a frozen kernel is looked up hard and its codebook stays."""
+        kernels = dict(_model.kernels(self.layer))
+        learns = training and self.layer.trainable
+        return [(v, p(v.value, training=learns and v.trainable)) for v, p in self._pairs(kernels)]
+
+    def initialize(self, importance: dict[str, np.ndarray] | None = None) -> None:
+        """Sets every codebook anew from the layer's present weights.
+
+        Args:
+            importance: how much each weight's squared error counts, by the kernels' names; None: all alike.
+        """
+        kernels = dict(_model.kernels(self.layer))
+        for name, palette in self.palettes.items():
+            palette.initialize(kernels[name].value, importance=(importance or {}).get(name))
+
+    def quantized_tensors(self, path: str) -> list[tuple[str, PalettizedTensor]]:
+        """Returns, for each palettized kernel, its name and its indices and table as they are now.
+
+        Args:
+            path: the layer's path in its model, which begins the tensors' names.
+
+        Returns:
+            Pairs `(name relative to the layer, PalettizedTensor)`.
+
+        Raises:
+            ValueError: a kernel with NaN or infinite values.
+        """
+        kernels = dict(_model.kernels(self.layer))
+        return [(name, self._tensor(f"{path}/{name}", kernels[name], p)) for name, p in self.palettes.items()]
+
+    def gaps(self) -> dict[str, tuple[float, float]]:
+        """Returns, by kernel, how far apart soft and hard values are, and hard ones and weights.
+
+        Returns:
+            `(|soft - hard| / |weight|, |weight - hard| / |weight|)` by the kernel's name relative to the layer.
+
+        Example:
+
+        >>> layer = Palettize(keras.layers.Dense(2, kernel_initializer="ones"), PaletteSpec(num_bits=1, min_size=0))
+        >>> layer.build((None, 3))
+        >>> layer.gaps()
+        {'kernel': (0.0, 0.0)}
+        """
+        kernels = dict(_model.kernels(self.layer))
+        return {name: palette.gap(kernels[name].value) for name, palette in self.palettes.items()}
+
+    def notes(self, tensors: list[tuple[str, PalettizedTensor]]) -> dict[str, str]:
+        """Returns a remark on each kernel: how far soft and hard are apart, and whether entries are idle."""
+        gaps = self.gaps()
+        return {name: _note(gaps[name], tensor) for name, tensor in tensors}
+
+    def kept_float(self) -> dict[str, str]:
+        """Returns why kernels that a spec is for stay float, by their names."""
+        kernels = dict(_model.kernels(self.layer))
+        small = [name for name in self._names(kernels) if name not in self.palettes]
+        return {
+            name: f"its {int(np.prod(kernels[name].shape))} weights are fewer than the palette's "
+            f"min_size={self._spec(name).min_size}"
+            for name in small
+        }
+
+    def get_config(self):
+        """Returns the constructor's arguments as plain JSON."""
+        specs = self.specs
+        if isinstance(specs, dict):
+            return {**super().get_config(), "specs": {name: spec.to_dict() for name, spec in specs.items()}}
+        return {**super().get_config(), "specs": {"": specs.to_dict()}}
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the layer of a `get_config` result."""
+        specs = {name: PaletteSpec.from_dict(spec) for name, spec in config["specs"].items()}
+        return super().from_config({**config, "specs": specs.get("", specs)})
+
+    def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
+        values = _model.to_numpy(variable)
+        _model.check_finite(path, values)
+        return palette.tensor(path, variable.value, values)
+
+    def _pairs(self, kernels: dict) -> list:
+        return [(kernels[name], palette) for name, palette in self.palettes.items()]
+
+    def _names(self, kernels: dict) -> list[str]:
+        if not isinstance(self.specs, dict):
+            return list(kernels)
+        for name in self.specs:
+            if name not in kernels:
+                raise ValueError(
+                    invalid(
+                        "specs",
+                        f"names of kernels of {self.layer.name!r}: {list(kernels)}",
+                        name,
+                        "Biases, norms and statistics stay float: a palette is for kernels",
+                    )
+                )
+        return list(self.specs)
+
+    def _spec(self, name: str) -> PaletteSpec:
+        return self.specs[name] if isinstance(self.specs, dict) else self.specs
+
+
+def _layout(spec: PaletteSpec, variable: keras.Variable, axes: tuple[int, ...]) -> PaletteLayout:
+    """Returns the layout of a kernel's palette; an error names the kernel."""
+    try:
+        return PaletteLayout(variable.shape, spec.dim, axes, spec.group_size)
+    except ValueError as error:
+        raise ValueError(f"The palette does not fit the weight {variable.path}. {error}") from error
+
+
+def _note(gap: tuple[float, float], tensor: PalettizedTensor) -> str:
+    """Returns the remark on one kernel."""
+    text = f"soft and hard palette differ by {gap[0]:.1%} of the weight's norm, weight and hard palette by {gap[1]:.1%}"
+    if tensor.used < tensor.spec.entries:
+        text += f"; {tensor.used} of {tensor.spec.entries} centroids are used"
+    return text
+
+
+def _checked_specs(specs):
+    values = specs.values() if isinstance(specs, dict) else [specs]
+    for spec in values:
+        if not isinstance(spec, PaletteSpec):
+            raise TypeError(invalid("specs", "a PaletteSpec, or a mapping from kernel names to them", spec))
+    return dict(specs) if isinstance(specs, dict) else specs

@@ -1,0 +1,158 @@
+"""Which weights of a tensor make a palette vector, and which vectors share a table: the one place that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from r2keras._errors import invalid
+
+
+@dataclasses.dataclass(frozen=True)
+class PaletteLayout:
+    """The way from a weight to `(groups, n, dim)` vectors and back, for NumPy and for `keras.ops` alike.
+
+    A vector is `dim` consecutive weights along the last axis. Where `dim` does not divide that axis, it is filled up
+    with its own first weights. Groups are runs of `group_size` output channels.
+
+    Args:
+        shape: the weight's shape.
+        dim: weights a vector.
+        axes: the weight's axes that output channels run along, ascending.
+        group_size: output channels a group; None: one group.
+
+    Raises:
+        ValueError: vectors longer than the last axis; groups that do not divide the channels.
+
+    Example:
+
+    >>> layout = PaletteLayout((2, 5), 2, (1,), None)
+    >>> vectors = layout.split(np.arange(10.0).reshape(2, 5), np)
+    >>> vectors[0].tolist()
+    [[0.0, 1.0], [2.0, 3.0], [4.0, 0.0], [5.0, 6.0], [7.0, 8.0], [9.0, 5.0]]
+    >>> layout.join(vectors, np)[1].tolist()
+    [5.0, 6.0, 7.0, 8.0, 9.0]
+    """
+
+    shape: tuple[int, ...]
+    dim: int
+    axes: tuple[int, ...]
+    group_size: int | None
+
+    def __post_init__(self):
+        for name in ("shape", "axes"):
+            object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
+        last = self.shape[-1] if self.shape else 0
+        if not 1 <= self.dim <= last:
+            fix = f"The weight has the shape {self.shape}: use dim=1 for it, or leave it float"
+            raise ValueError(invalid("dim", f"at most the last axis of the weight ({last})", self.dim, fix))
+        if self.group_size is not None:
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        """Raises unless whole groups fill the output channels."""
+        channels = math.prod(self.shape[axis] for axis in self.axes)
+        filled = self._last_is_channel and self.shape[-1] % self.dim
+        whole = self.group_size % self.dim == 0 or not self._last_is_channel
+        if self.group_size < 1 or channels % self.group_size or filled or not whole:
+            expected = f"a divisor of the {channels} output channels of a weight of shape {self.shape}"
+            more = f", with dim={self.dim} dividing both" if self.dim > 1 else ""
+            raise ValueError(
+                invalid("group_size", expected + more, self.group_size, "Or choose granularity='per_tensor'")
+            )
+
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """The shape of the indices: the weight's, the last axis in vectors."""
+        return (*self.shape[:-1], -(-self.shape[-1] // self.dim))
+
+    @property
+    def groups(self) -> int:
+        """How many tables there are."""
+        if self.group_size is None:
+            return 1
+        return math.prod(self.shape[axis] for axis in self.axes) // self.group_size
+
+    def split(self, weight: Any, xp: Any) -> Any:
+        """Returns the vectors of a weight, `(groups, n, dim)`.
+
+        Args:
+            weight: array or tensor of `shape`.
+            xp: `numpy` or `keras.ops`.
+        """
+        missing = self.index_shape[-1] * self.dim - self.shape[-1]
+        if missing:
+            weight = xp.concatenate([weight, weight[..., :missing]], axis=-1)
+        return self._split(xp.reshape(weight, (*self.index_shape, self.dim)), xp)
+
+    def join(self, vectors: Any, xp: Any) -> Any:
+        """Returns the weight of vectors, without what filled the last ones up: undoes `split`.
+
+        Args:
+            vectors: array or tensor `(groups, n, dim)`.
+            xp: `numpy` or `keras.ops`.
+        """
+        placed = self._join(vectors, xp)
+        full = (*self.shape[:-1], self.index_shape[-1] * self.dim)
+        return xp.reshape(placed, full)[..., : self.shape[-1]]
+
+    def split_indices(self, indices: Any, xp: Any) -> Any:
+        """Returns the indices of `index_shape` by groups, `(groups, n)`.
+
+        Args:
+            indices: array or tensor of `index_shape`.
+            xp: `numpy` or `keras.ops`.
+        """
+        return self._split(xp.reshape(indices, (*self.index_shape, 1)), xp)[..., 0]
+
+    def join_indices(self, indices: Any, xp: Any) -> Any:
+        """Returns indices by groups in the shape `index_shape`: undoes `split_indices`.
+
+        Args:
+            indices: array or tensor `(groups, n)`.
+            xp: `numpy` or `keras.ops`.
+        """
+        return self._join(xp.reshape(indices, (*indices.shape, 1)), xp)[..., 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the arguments as plain JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @property
+    def _last_is_channel(self) -> bool:
+        """Whether output channels run along the axis of the vectors."""
+        return len(self.shape) - 1 in self.axes
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        """The axes of the indices, those of the channels last."""
+        rest = tuple(axis for axis in range(len(self.shape)) if axis not in self.axes)
+        return rest + self.axes
+
+    @property
+    def _grouped(self) -> tuple[int, int, int]:
+        """Positions without the channels, groups, and vectors of a position in a group."""
+        channels = math.prod(self.index_shape[axis] for axis in self.axes)
+        return math.prod(self.index_shape) // channels, self.groups, channels // self.groups
+
+    def _split(self, cells: Any, xp: Any) -> Any:
+        """Brings `(*index_shape, x)` to `(groups, n, x)`."""
+        if self.group_size is None:
+            return xp.reshape(cells, (1, -1, cells.shape[-1]))
+        cells = xp.transpose(cells, (*self._order, len(self.shape)))
+        cells = xp.transpose(xp.reshape(cells, (*self._grouped, -1)), (1, 0, 2, 3))
+        return xp.reshape(cells, (self.groups, -1, cells.shape[-1]))
+
+    def _join(self, cells: Any, xp: Any) -> Any:
+        """Undoes `_split`."""
+        size = cells.shape[-1]
+        if self.group_size is None:
+            return xp.reshape(cells, (*self.index_shape, size))
+        rows, groups, each = self._grouped
+        cells = xp.transpose(xp.reshape(cells, (groups, rows, each, size)), (1, 0, 2, 3))
+        moved = tuple(self.index_shape[axis] for axis in self._order)
+        back = tuple(int(axis) for axis in np.argsort(self._order))
+        return xp.transpose(xp.reshape(cells, (*moved, size)), (*back, len(self.shape)))

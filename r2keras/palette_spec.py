@@ -1,0 +1,141 @@
+"""The specification of a palette: how many table entries, of how many weights each, and how soft in training."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+from r2keras._errors import invalid, invalid_choice
+from r2keras.specs import SPEC_KINDS, _check_int, _Plain
+
+GRANULARITIES = ("per_tensor", "per_group")
+TABLE_DTYPES = ("float32", "float16", "int8")
+SMALL = 2048
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaletteSpec(_Plain):
+    """Palettization of a weight tensor: each run of `dim` weights becomes an index into a table of `2**num_bits` rows.
+
+    Runs are consecutive along the last axis (the output channels of Dense and convolutions), as in the regularizers'
+    `dim`; where `dim` does not divide it, the last run is filled up with the first channels of the same place, and the
+    filling is dropped again. A weight costs `num_bits / dim` bits, the table `2**num_bits * dim` numbers.
+
+    In training the look-up is soft, `sum_j softmax_j(-|w - c_j|^2 / tau) c_j` with `tau = temperature * variance(w)`;
+    in inference, and in the file, each run is its nearest row.
+
+    Args:
+        num_bits: bits of an index, 1 to 8.
+        dim: weights a table row, 1 to 8.
+        granularity: who shares a table: `"per_tensor"` or `"per_group"` of output channels.
+        group_size: output channels a group, a multiple of `dim`; needed by, and only by, `"per_group"`.
+        channel_scale: whether each output channel is divided by its largest magnitude before the look-up and
+            multiplied after it; costs a float a channel.
+        table_dtype: how the table is stored: `"float32"`, `"float16"`, or `"int8"` (times one scale a table). The
+            rounding is part of training.
+        temperature: softness relative to the variance of the weights at the start of training, above 0. None means
+            `2 dim 4^-b` at `b = num_bits / dim` bits a weight up to 4, and `2 dim 4^-4 0.4^(b-4)` above, which leaves
+            the centroids where hard k-means has them.
+        final_temperature: softness after `anneal_steps`; None means `temperature`.
+        anneal_steps: training steps in which the temperature goes, geometrically, from `temperature` to
+            `final_temperature`; needed by, and only by, `final_temperature`.
+        updates: updates of the centroids a training step, 1 to 20.
+        min_size: kernels of fewer weights stay float, and the record says so; 0 compresses all.
+
+    Raises:
+        ValueError: a value out of range, or two values that contradict each other.
+        TypeError: a number that is not an integer, or a switch that is neither True nor False.
+
+    Example:
+
+    >>> spec = PaletteSpec(num_bits=4, dim=4)
+    >>> spec.bits_per_weight, spec.entries
+    (1.0, 16)
+
+    Source: Cho et al., DKM, arXiv 2108.12659, section 3.
+    """
+
+    num_bits: int = 4
+    dim: int = 1
+    granularity: str = "per_tensor"
+    group_size: int | None = None
+    channel_scale: bool = False
+    table_dtype: str = "float32"
+    temperature: float | None = None
+    final_temperature: float | None = None
+    anneal_steps: int | None = None
+    updates: int = 3
+    min_size: int = SMALL
+
+    kind: ClassVar[str] = "palettize"
+    # A palette is for weights; layers whose outputs are quantized take a QuantSpec.
+    activation_bits: ClassVar[None] = None
+
+    def __post_init__(self):
+        for name, low, high in (("num_bits", 1, 8), ("dim", 1, 8), ("updates", 1, 20), ("min_size", 0, None)):
+            _check_int(name, getattr(self, name), low, high)
+        for name, choices in (("granularity", GRANULARITIES), ("table_dtype", TABLE_DTYPES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(invalid_choice(name, choices, getattr(self, name)))
+        if not isinstance(self.channel_scale, bool):
+            raise TypeError(invalid("channel_scale", "True or False", self.channel_scale))
+        self._check_group()
+        self._check_temperature()
+
+    def _check_group(self) -> None:
+        """Raises for a group size that is missing, superfluous or does not hold whole rows."""
+        if self.granularity == "per_tensor":
+            if self.group_size is not None:
+                fix = "Pass granularity='per_group' to give groups tables of their own"
+                raise ValueError(invalid("group_size", "None with granularity='per_tensor'", self.group_size, fix))
+            return
+        if self.group_size is None:
+            fix = "Pass group_size=16, say"
+            raise ValueError(
+                invalid("group_size", "a number of output channels with granularity='per_group'", None, fix)
+            )
+        _check_int("group_size", self.group_size, 1, None)
+        if self.group_size % self.dim:
+            raise ValueError(invalid("group_size", f"a multiple of dim={self.dim}", self.group_size))
+
+    def _check_temperature(self) -> None:
+        """Raises for a bad schedule, and writes out its defaults."""
+        if (self.final_temperature is None) != (self.anneal_steps is None):
+            name = "anneal_steps" if self.anneal_steps is None else "final_temperature"
+            raise ValueError(
+                invalid(name, "both or neither of final_temperature and anneal_steps", None, "Pass both to anneal")
+            )
+        bits = self.bits_per_weight
+        self._default("temperature", 2.0 * self.dim * 4.0 ** -min(bits, 4.0) * 0.4 ** max(bits - 4.0, 0.0))
+        for name in ("temperature", "final_temperature"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(invalid(name, "a number above 0", value))
+            if not 0 < value < math.inf:
+                raise ValueError(invalid(name, "a finite number above 0", value))
+        if self.anneal_steps is not None:
+            _check_int("anneal_steps", self.anneal_steps, 1, None)
+
+    def activation(self, *, unsigned: bool = False) -> None:
+        """Returns None: a palette leaves the layer's output float.
+
+        Args:
+            unsigned: has no effect.
+        """
+
+    @property
+    def entries(self) -> int:
+        """Rows of a table: `2**num_bits`."""
+        return 2**self.num_bits
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the indices a weight: `num_bits / dim`."""
+        return self.num_bits / self.dim
+
+
+SPEC_KINDS[PaletteSpec.kind] = PaletteSpec
+"""`SPEC_KINDS` gets its second kind here, so that recipes and records know palettes by name."""
