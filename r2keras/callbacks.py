@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import keras
+from collections.abc import Callable
 
-from r2keras import _model
+import keras
+import numpy as np
+
+from r2keras import _curvature, _model
 from r2keras._errors import invalid
 
 
@@ -37,9 +40,7 @@ class FreezeBatchNorm(keras.callbacks.Callback):
 
     def __init__(self, epoch: int):
         super().__init__()
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise ValueError(invalid("epoch", "an integer of at least 0", epoch))
-        self.epoch = epoch
+        self.epoch = _integer("epoch", epoch, 0)
 
     def on_train_begin(self, logs=None):
         """Raises for a model without batch normalisation."""
@@ -61,6 +62,130 @@ class FreezeBatchNorm(keras.callbacks.Callback):
             for variable, trainable in zip(learned, kept, strict=True):
                 variable.trainable = trainable
         self.model.make_train_function(force=True)
+
+
+class EWGSDelta(keras.callbacks.Callback):
+    """Sets how strongly EWGS scales gradients, for each kernel by how much the loss bends around it.
+
+    At the start of the first epoch and of every n-th after it, `delta = max(0, mean_batch (Tr(H) / N) / (3 std(g)))`
+    for each of the model's kernels with `method="ewgs"`; `g` and `H` are the gradient and the Hessian of the loss in
+    the `N` normalised, rounded weights `x_q` in `[0, 1]` (`dw_q / dx_q = (quant_max - quant_min) scale`). The trace is
+    Hutchinson's, over vectors of random signs, with `H v` as the central difference of two gradients: one estimate
+    takes `2 samples + 1` gradients a batch. The model runs as in training, and none of its states change. Kernels
+    without a gradient get 0; for activations `delta` stays the spec's.
+
+    Between estimates the gradient is `g (1 + delta sign(g) (x_n - x_q))`, as always (`quantizers.EWGSQuantizer`).
+
+    Args:
+        x: inputs, a few batches of training data: an array, or a list or dict of arrays as the model takes them.
+        y: targets, in the form that the loss takes.
+        loss: the training loss: a name, a `keras.losses.Loss`, or a function of `(y, prediction)`; what it returns is
+            averaged.
+        every: epochs from one estimate to the next, at least 1. Defaults to the paper's 10.
+        samples: random vectors a batch, at least 1.
+        batch_size: samples a batch, at least 1. `std(g)` depends on it: take that of the training.
+        seed: of the random vectors.
+
+    Attributes:
+        deltas: the last estimates by the names of the kernels, as in a record.
+
+    Raises:
+        ValueError: an argument out of its range; data that are empty, not finite or of different lengths; no loss; at
+            the start of training, a model without a trained EWGS kernel; at an estimate, a gradient that is not finite.
+
+    Example:
+
+    >>> import numpy as np, r2keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
+    >>> recipe = r2keras.Recipe([("head", r2keras.QuantSpec(num_bits=2, method="ewgs"))])
+    >>> student = r2keras.prepare(model, recipe)
+    >>> student.compile("sgd", "mse")
+    >>> x = np.eye(4, dtype="float32")
+    >>> estimate = EWGSDelta(x, x[:, :3], "mse", every=5, samples=2)
+    >>> _ = student.fit(x, x[:, :3], verbose=0, callbacks=[estimate])
+    >>> estimate.deltas["head/kernel"] > 0
+    True
+
+    Source: Lee et al., arXiv 2104.00903, section 3.3. The authors' code estimates one kernel at a time by automatic
+    differentiation, starts after the first n epochs, and has 3 batches.
+    """
+
+    def __init__(
+        self,
+        x,
+        y,
+        loss: str | keras.losses.Loss | Callable,
+        *,
+        every: int = 10,
+        samples: int = 16,
+        batch_size: int = 128,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.every, self.samples = _integer("every", every, 1), _integer("samples", samples, 1)
+        self.batch_size, self.seed = _integer("batch_size", batch_size, 1), _integer("seed", seed, 0)
+        self.data = _checked_data(x, y)
+        self.loss = _loss_of(loss)
+        self.deltas: dict[str, float] = {}
+
+    def on_train_begin(self, logs=None):
+        """Raises for a model without a trained EWGS kernel."""
+        self._rng = np.random.default_rng(self.seed)
+        if not _curvature.ewgs_kernels(self.model):
+            raise ValueError(
+                f"The model {self.model.name!r} has no trained kernel that EWGS quantizes. Expected a model of "
+                "r2keras.prepare with QuantSpec(method='ewgs') in its recipe. Leave out EWGSDelta."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Estimates where the time has come."""
+        if epoch % self.every:
+            return
+        batches = _curvature.split(*self.data, self.batch_size)
+        found = _curvature.ewgs_deltas(self.model, batches, self.loss, self.samples, self._rng)
+        self.deltas = {name: max(delta, 0.0) for name, delta in found.items()}
+        for full, layer, name in _curvature.ewgs_kernels(self.model):
+            layer.quantizers[name].delta.assign(self.deltas[full])
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    """Returns an integer of at least `least`, or raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(invalid(name, f"an integer of at least {least}", value))
+    return value
+
+
+def _loss_of(loss) -> Callable:
+    """Returns the function that a loss stands for, or raises ValueError."""
+    problem = invalid("loss", "a loss: a name, a keras.losses.Loss or a function", loss)
+    try:
+        found = keras.losses.get(loss)
+    except ValueError as error:
+        raise ValueError(problem) from error
+    if not callable(found):
+        raise ValueError(problem)
+    return found
+
+
+def _as_array(values) -> np.ndarray:
+    """Returns values as `fit` feeds them: floats in Keras' float type."""
+    array = np.asarray(values)
+    return array.astype(keras.config.floatx()) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def _checked_data(x, y) -> tuple:
+    """Returns inputs and targets as NumPy arrays in their structures, or raises ValueError."""
+    x, y = (keras.tree.map_structure(_as_array, part) for part in (x, y))
+    for name, part in (("x", x), ("y", y)):
+        arrays = keras.tree.flatten(part)
+        if not arrays or any(array.ndim == 0 or not len(array) or array.dtype == object for array in arrays):
+            raise ValueError(invalid(name, "arrays of at least one sample", [array.shape for array in arrays]))
+        if not all(np.isfinite(array).all() for array in arrays if np.issubdtype(array.dtype, np.floating)):
+            raise ValueError(invalid(name, "finite values", "NaN or infinite values", "Clean the data first"))
+    counts = [len(array) for array in keras.tree.flatten((x, y))]
+    if len(set(counts)) > 1:
+        raise ValueError(invalid("y", f"as many samples as in x ({counts[0]})", counts))
+    return x, y
 
 
 def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:

@@ -36,6 +36,28 @@ def soft_min_max(w: np.ndarray, sharpness: np.ndarray | float, dim: int = 1) -> 
     return total
 
 
+def channels(w: np.ndarray, axes: int | tuple[int, ...] = -1) -> list[np.ndarray]:
+    """Returns the weights of every channel, flat, in the order of the channels."""
+    w = np.asarray(w, np.float64)
+    axes = [axis % w.ndim for axis in np.atleast_1d(axes)]
+    places = np.ndindex(*(w.shape[axis] for axis in axes))
+    return [
+        w[tuple(place[axes.index(a)] if a in axes else slice(None) for a in range(w.ndim))].ravel() for place in places
+    ]
+
+
+def channel_units(w: np.ndarray, axes: int | tuple[int, ...] = -1) -> list[float]:
+    """Standard deviation of every channel, at least a hundredth of the whole tensor's."""
+    return [max(part.std(), 0.01 * np.std(w, dtype=np.float64)) for part in channels(w, axes)]
+
+
+def by_channel(loss, w: np.ndarray, axes: int | tuple[int, ...] = -1, units=None) -> float:
+    """Mean over the channels of a loss of `(the channel's weights / its unit, its place)`."""
+    parts = channels(w, axes)
+    units = [1.0] * len(parts) if units is None else units
+    return sum(loss(part / unit, c) for c, (part, unit) in enumerate(zip(parts, units, strict=True))) / len(parts)
+
+
 def kurtosis(w: np.ndarray) -> float:
     """Fourth central moment over the squared second."""
     centred = np.asarray(w, np.float64) - np.mean(w, dtype=np.float64)

@@ -48,6 +48,8 @@ class FakeQuantize(SubstituteWeights):
         super().__init__(layer, name=name, **kwargs)
         self.specs = _checked_specs(specs)
         self.quantizers: dict[str, WeightQuantizer] = {}
+        # Added to the quantized kernels: where the loss is looked at around them.
+        self.offsets: dict[str, object] = {}
         self._finish_build()
 
     def build_substitutes(self, *, trained: bool) -> None:
@@ -64,9 +66,14 @@ class FakeQuantize(SubstituteWeights):
     def substitutes(self, training) -> list:
         """Returns the fake-quantized kernels; the range of a frozen kernel stays as it is."""
         kernels = dict(_model.kernels(self.layer))
-        pairs = [(kernels[name], quantizer) for name, quantizer in self.quantizers.items()]
         learns = training and self.layer.trainable
-        return [(v, quantizer(v.value, training=learns and v.trainable)) for v, quantizer in pairs]
+        found = []
+        for name, quantizer in self.quantizers.items():
+            variable = kernels[name]
+            value = quantizer(variable.value, training=learns and variable.trainable)
+            moved = value + ops.cast(self.offsets[name], value.dtype) if name in self.offsets else value
+            found.append((variable, moved))
+        return found
 
     def initialize(self) -> None:
         """Sets every range anew from the layer's present weights."""

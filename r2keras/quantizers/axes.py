@@ -45,11 +45,14 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
 
 
 def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
-    """Returns the axes of a kernel that the layer's outputs run over, ascending.
+    """Returns the axes of a kernel that keep their own scale under per-channel quantization.
 
     Args:
-        layer: the layer, which may be composite.
-        variable: one of its kernels.
+        layer: the layer that holds the weight, itself or in a part of it.
+        variable: the weight.
+
+    Returns:
+        Axes as non-negative numbers: one, or two for a depthwise kernel.
 
     Example:
 

@@ -56,7 +56,8 @@ def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *,
         zero_point: tensor of `lower`'s shape; gets no gradient.
         quant_min: lowest code.
         quant_max: highest code.
-        delta: strength of the scaling; 0 is the straight-through estimator.
+        delta: strength of the scaling, a number or scalar tensor, which gets no gradient; 0 is the straight-through
+            estimator.
         share: factor of the gradients to `lower`, `upper` and `scale`.
 
     Returns:
@@ -74,7 +75,7 @@ def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *,
     num_steps = quant_max - quant_min
 
     @custom_gradient
-    def rounded(x, lower, upper, scale, zero_point):
+    def rounded(x, lower, upper, scale, zero_point, delta):
         unit, place, inside = unit_steps(x, lower, upper, num_steps)
         levels = place + quant_min - affine.expand(zero_point, x.shape)
         value = ops.cast(affine.expand(scale, x.shape) * levels, x.dtype)
@@ -87,11 +88,11 @@ def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *,
             slope = ops.where(inside, to_unit / span, ops.zeros_like(to_unit))
             sums = (slope * (unit - 1.0), -slope * unit, upstream * levels)
             to_scalars = [share * affine.reduce(ops.sum, part, scale.shape) for part in sums]
-            return (ops.cast(slope, x.dtype), *to_scalars, ops.zeros_like(zero_point))
+            return (ops.cast(slope, x.dtype), *to_scalars, ops.zeros_like(zero_point), ops.zeros_like(delta))
 
         return value, backward
 
-    return rounded(*map(ops.convert_to_tensor, (x, lower, upper, scale, zero_point)))
+    return rounded(*map(ops.convert_to_tensor, (x, lower, upper, scale, zero_point)), ops.cast(delta, "float32"))
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
@@ -107,6 +108,9 @@ class EWGSQuantizer(WeightQuantizer):
     to the weight. The paper multiplies the layer's output by `a`, and trains the scalars at a learning rate of their
     own; here their gradients are multiplied by `1 / sqrt(n_w n / 2)` instead, as LSQ does (`n_w` weights share a
     scalar).
+
+    `delta` is a variable that is saved but not trained. It starts at the spec's and stays there, unless
+    `callbacks.EWGSDelta` estimates it.
 
     Args:
         spec: a spec with `method="ewgs"` (and its `delta`).
@@ -126,8 +130,10 @@ class EWGSQuantizer(WeightQuantizer):
     """
 
     def make_variables(self) -> None:
-        """Adds the learned bounds and scale."""
+        """Adds the learned bounds and scale, and `delta`."""
         self.lower, self.upper, self.scale = (self.scalar(name) for name in ("lower", "upper", "scale"))
+        start = keras.initializers.Constant(self.spec.delta)
+        self.delta = self.add_weight(shape=(), dtype="float32", initializer=start, trainable=False, name="delta")
 
     def initialize(self, weight, *, search: bool = True) -> None:
         """Sets the bounds to `-+3 std(w)`, and the scale to the least-squares fit.
@@ -147,7 +153,7 @@ class EWGSQuantizer(WeightQuantizer):
 
     def call(self, weight, training=None):
         """Returns the fake-quantized weight."""
-        strength = {"delta": self.spec.delta, "share": self.gradient_share}
+        strength = {"delta": self.delta + 0.0, "share": self.gradient_share}
         return scaled_gradient(weight, *self._bounds(), *self.grid(weight), *self.limits, **strength)
 
     def grid(self, weight):
@@ -159,7 +165,7 @@ class EWGSQuantizer(WeightQuantizer):
         return unit_steps(weight, *self._bounds(), self.num_steps)[1] + self.spec.quant_min
 
     def _bounds(self):
-        # The sum is a tensor: a TensorFlow variable would be refused by the custom gradient.
+        # A sum is a tensor: a TensorFlow variable would be refused by the custom gradient.
         return self.lower + 0.0, self.upper + 0.0
 
 
@@ -180,6 +186,8 @@ class EWGSActivation(ActivationQuantizer):
     Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; those to the bounds follow
     (`ops.span.quantize_span`), times `1 / sqrt(m n)`, `m` features a sample; outside, `dy/dx = 0` and that bound's is
     1.
+
+    `delta` is the spec's throughout: `callbacks.EWGSDelta` estimates those of weights only.
 
     The first batch, or calibration, gives the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else `-+3 std(x)`.
     What is trained is the ratio to it.

@@ -11,6 +11,7 @@ import keras
 
 from r2keras._errors import invalid
 from r2keras._model import check_finite, kernels, leaf_layers, rebuild, to_numpy
+from r2keras.quantizers.axes import output_axes
 
 _ALL = ".*"
 
@@ -21,7 +22,8 @@ def regularize(model: keras.Model, regularizer, *, match: str = _ALL) -> keras.M
     Every kernel (convolution, dense, recurrent, embedding; never a bias or a normalisation weight) that `match`
     finds gets a fresh copy of `regularizer`, made from its config; a regularizer it had before is replaced.
     Start values of learned scalars are set from the weights. The weights themselves are carried over bit for bit,
-    names are kept, and a compiled model comes back compiled in the same way, with a fresh optimizer.
+    names are kept, and a compiled model comes back compiled in the same way, with a fresh optimizer. A regularizer
+    with `granularity="per_channel"` and no `channel_axis` gets the axes of the layer's outputs.
 
     Args:
         model: a built Functional or Sequential model, nested ones included; left untouched.
@@ -37,8 +39,8 @@ def regularize(model: keras.Model, regularizer, *, match: str = _ALL) -> keras.M
         TypeError: not a Functional or Sequential Keras model.
         ValueError: a model that is not built; a regularizer that is none; a pattern that is no regular expression
             or matches no kernel; a matching kernel that has no regularizer argument; one argument that serves
-            several kernels (`MultiHeadAttention`) of which only some match, or whose regularizer would learn a
-            scalar; NaN or infinite weights; `dim` above the last axis of a kernel.
+            several kernels (`MultiHeadAttention`) of which only some match, whose regularizer would learn a scalar, or
+            whose channels lie on different axes; NaN or infinite weights; `dim` above the last axis of a kernel.
 
     Example:
 
@@ -137,9 +139,28 @@ def _plan_layer(path: str, layer: keras.Layer, names: list[str], regularizer, le
             _no_argument(path, wanted, layer, lenient)
         elif wanted:
             _check_slot(path, slot, wanted, regularizer)
-            slot.config[slot.argument] = keras.regularizers.serialize(regularizer)
+            slot.config[slot.argument] = _serialized(regularizer, path, slot, layer)
             plan.names += wanted
     return plan
+
+
+def _serialized(regularizer, path: str, slot: _Slot, layer: keras.Layer) -> dict:
+    """Returns the config of a regularizer, with the channel axes of the kernels it is for."""
+    written = keras.regularizers.serialize(regularizer)
+    settings = written["config"] if isinstance(written.get("config"), dict) else {}
+    if settings.get("granularity") != "per_channel" or settings.get("channel_axis", 0) is not None:
+        return written
+    served = [variable for name, variable in kernels(layer) if name in slot.names]
+    found = {tuple(a - len(v.shape) for a in output_axes(layer, v)) for v in served}
+    if len(found) > 1:
+        raise ValueError(
+            f"The argument {slot.argument} of {path} serves several kernels at once, whose channels lie on different "
+            f"axes: {', '.join(slot.names)}. Expected one axis for all. Received: {sorted(found)}. Use "
+            "granularity='per_tensor', or leave the layer out of `match`."
+        )
+    axes = next(iter(found))
+    settings["channel_axis"] = axes[0] if len(axes) == 1 else list(axes)
+    return written
 
 
 def _slots(layer: keras.Layer, config: dict) -> list[_Slot]:

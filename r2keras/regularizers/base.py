@@ -9,7 +9,7 @@ import weakref
 import keras
 
 from r2keras._errors import invalid
-from r2keras.ops.range_loss import as_float, check_dim, safe_std
+from r2keras.ops.range_loss import as_float, channel_std, channels, check_dim, safe_std
 
 
 def register(cls: type) -> type:
@@ -37,24 +37,66 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-class RangeRegularizer(keras.regularizers.Regularizer):
-    """Holds `factor`, `dim` and `scale_free`, which every R2 regularizer takes."""
+def check_granularity(granularity: object, dim: int, channel_axis: object) -> int | tuple[int, ...] | None:
+    """Returns the channel axis, a list as a tuple, or raises ValueError if the three do not go together."""
+    if granularity not in ("per_tensor", "per_channel"):
+        raise ValueError(invalid("granularity", "'per_tensor' or 'per_channel'", granularity))
+    if granularity == "per_channel" and dim > 1:
+        fix = "Palette vectors run across the channels: use dim=1, or granularity='per_tensor'"
+        raise ValueError(invalid("dim", "1 together with granularity='per_channel'", dim, fix))
+    if granularity == "per_tensor" and channel_axis is not None:
+        fix = "Leave it out, or use granularity='per_channel'"
+        raise ValueError(invalid("channel_axis", "None together with granularity='per_tensor'", channel_axis, fix))
+    axes = channel_axis if isinstance(channel_axis, (list, tuple)) else (channel_axis,)
+    whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+    if channel_axis is not None and (not axes or not whole):
+        raise ValueError(invalid("channel_axis", "an integer, several integers, or None", channel_axis))
+    return tuple(channel_axis) if isinstance(channel_axis, list) else channel_axis
 
-    def _set_options(self, factor: float, dim: int, scale_free: bool) -> None:
+
+class RangeRegularizer(keras.regularizers.Regularizer):
+    """Holds what every R2 regularizer takes: `factor`, `dim`, `scale_free`, `granularity` and `channel_axis`."""
+
+    def _set_options(
+        self,
+        factor: float,
+        dim: int,
+        scale_free: bool,
+        granularity: str,
+        channel_axis: int | tuple[int, ...] | None,
+    ) -> None:
         """Checks and keeps the common arguments."""
         check_dim(dim)
         self.factor = check_number("factor", factor)
         self.dim = dim
         self.scale_free = check_flag("scale_free", scale_free)
+        self.channel_axis = check_granularity(granularity, dim, channel_axis)
+        self.granularity = granularity
+
+    @property
+    def _layout(self) -> dict:
+        """The arguments of the losses that say what is restricted: coordinates, or rows of channels."""
+        return {"dim": self.dim} if self.granularity == "per_tensor" else {"channel_axis": 0}
+
+    def _arranged(self, w):
+        """Returns the weight in float32, a channel a row where channels are restricted."""
+        axis = -1 if self.channel_axis is None else self.channel_axis
+        return as_float(w) if self.granularity == "per_tensor" else channels(as_float(w), axis)
+
+    def _unit(self, arranged):
+        """Returns the standard deviation of the weight, or of every channel."""
+        return safe_std(arranged) if self.granularity == "per_tensor" else channel_std(arranged)
 
     def _scaled(self, w):
-        """Returns the weight in float32, in units of its standard deviation if scale-free."""
-        w = as_float(w)
-        return w / safe_std(w) if self.scale_free else w
+        """Returns the weight arranged, in units of standard deviations if scale-free."""
+        w = self._arranged(w)
+        return w / self._unit(w) if self.scale_free else w
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        return {"factor": self.factor, "dim": self.dim, "scale_free": self.scale_free}
+        axis = list(self.channel_axis) if isinstance(self.channel_axis, tuple) else self.channel_axis
+        options = {"factor": self.factor, "dim": self.dim, "scale_free": self.scale_free}
+        return {**options, "granularity": self.granularity, "channel_axis": axis}
 
 
 class LearnedRegularizer(keras.layers.Layer, RangeRegularizer):
@@ -67,10 +109,17 @@ class LearnedRegularizer(keras.layers.Layer, RangeRegularizer):
     it among the trainable weights, as Keras does with all layers inside a layer; without a loss it gets no gradient.
     """
 
-    def __init__(self, factor: float, dim: int, scale_free: bool) -> None:
+    def __init__(
+        self,
+        factor: float,
+        dim: int,
+        scale_free: bool,
+        granularity: str,
+        channel_axis: int | tuple[int, ...] | None,
+    ) -> None:
         # A mixed policy would make the scalar half precision, too coarse for its small steps.
         super().__init__(dtype="float32")
-        self._set_options(factor, dim, scale_free)
+        self._set_options(factor, dim, scale_free, granularity, channel_axis)
         self._weight = None
         self.built = True
 

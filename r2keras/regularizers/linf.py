@@ -11,9 +11,14 @@ class R2Linf(RangeRegularizer):
     """Penalises the largest magnitude of a weight: `factor * max|w|`.
 
     Forward: `factor * sum_j max_i |w_ij|` over the coordinates `j` of the palette vectors; `factor * max|w|`
-    for `dim=1`. With `scale_free=True`, of `w / std(w)`, the standard deviation taken as a constant.
+    for `dim=1`. With `scale_free=True`, of `w / std(w)`, the standard deviation taken as a constant. With
+    `granularity="per_channel"`, `factor / C * sum_c max_i |w_ci|` over the `C` channels, each divided by its own
+    standard deviation if scale-free. It is the mean, so that alike channels cost what they cost as one tensor, and a
+    factor keeps its meaning whatever the number of channels.
     Gradient: `factor * sign(w_i)` at the largest `|w_i|` of each coordinate, shared evenly between equals, 0
-    elsewhere; divided by `std(w)` if scale-free. A constant tensor counts as having the standard deviation 1.
+    elsewhere; divided by `std(w)` if scale-free. Per channel, `factor / C * sign(w_ci)` at the largest of each channel,
+    divided by `std(w_c)` if scale-free. A constant tensor counts as having the standard deviation 1, a channel as
+    having at least a hundredth of the tensor's (`r2keras.ops.range_loss.channel_std`).
 
     Nothing is learned, so one instance may serve several weights.
 
@@ -21,6 +26,11 @@ class R2Linf(RangeRegularizer):
         factor: strength, at least 0. Defaults to the paper's 0.01.
         dim: length of the palette vectors the weight will be split into, at least 1; 1 for scalar quantization.
         scale_free: whether to judge the weight in units of its standard deviation.
+        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with a scale a channel; that
+            goes with `dim=1` only.
+        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; negative counts from
+            the end. None takes the last axis, where Dense, convolutions and recurrent layers have their outputs.
+            Depthwise kernels need `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sees to it.
 
     Raises:
         ValueError: an argument out of its range; on the first call, `dim` above the weight's last axis.
@@ -35,9 +45,17 @@ class R2Linf(RangeRegularizer):
     Source: R2 Loss: Range Restriction Loss, arXiv 2303.08253, section 3.
     """
 
-    def __init__(self, factor: float = 0.01, *, dim: int = 1, scale_free: bool = False) -> None:
-        self._set_options(factor, dim, scale_free)
+    def __init__(
+        self,
+        factor: float = 0.01,
+        *,
+        dim: int = 1,
+        scale_free: bool = False,
+        granularity: str = "per_tensor",
+        channel_axis: int | tuple[int, ...] | None = None,
+    ) -> None:
+        self._set_options(factor, dim, scale_free, granularity, channel_axis)
 
     def __call__(self, w):
         """Returns the loss of a weight as a scalar tensor."""
-        return self.factor * linf(self._scaled(w), dim=self.dim)
+        return self.factor * linf(self._scaled(w), **self._layout)

@@ -15,9 +15,14 @@ class R2Margin(LearnedRegularizer):
     Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))`, summed over the coordinates of the palette vectors,
     with the margin `M = m * std(w)`, the standard deviation taken as a constant. The learned `m` starts at 2, so
     that `M` starts at the paper's `2 std(W)` whatever the weights are. Minimised over `M` the loss is
-    `factor * max|w|`. With `scale_free=True`, the same of `w / std(w)` and the margin `m`.
+    `factor * max|w|`. With `scale_free=True`, the same of `w / std(w)` and the margin `m`. With
+    `granularity="per_channel"`, the mean of the same over the channels, each with its own standard deviation,
+    `M_c = m * std(w_c)`. The one `m` then settles where one weight a channel is outside, on average, and the loss pulls
+    as hard in all as one margin for the tensor does; channels that lie within theirs are restricted nevertheless, by
+    `factor / C * max|w_c|`.
     Gradient: `factor * sign(w_i) 1[|w_i| > |M|]` for the weights and
-    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`; if scale-free, divided by `std(w)`. Beyond
+    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`; if scale-free, divided by `std(w)`. Per channel,
+    `1 / C` of these for the weights of a channel, and the mean over the channels for `m`. Beyond
     `max|w|` the loss is `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
 
     Learning `m` instead of `M` tempers the steps: under plain gradient descent `M` moves `std(w)^2` times as far
@@ -30,6 +35,11 @@ class R2Margin(LearnedRegularizer):
         factor: strength, at least 0. Defaults to the paper's 0.01.
         dim: length of the palette vectors, at least 1; each coordinate learns its own margin.
         scale_free: whether to judge the weight in units of its standard deviation.
+        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with a scale a channel; that
+            goes with `dim=1` only.
+        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; negative counts from
+            the end. None takes the last axis, where Dense, convolutions and recurrent layers have their outputs.
+            Depthwise kernels need `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sees to it.
         margin: start of `m`, in standard deviations, above 0. Defaults to the paper's 2.
 
     Attributes:
@@ -49,20 +59,34 @@ class R2Margin(LearnedRegularizer):
     Source: R2 Loss: Range Restriction Loss, arXiv 2303.08253, section 3; `m` and the bound on `M` are ours.
     """
 
-    def __init__(self, factor: float = 0.01, *, dim: int = 1, scale_free: bool = False, margin: float = 2.0) -> None:
-        super().__init__(factor, dim, scale_free)
+    def __init__(
+        self,
+        factor: float = 0.01,
+        *,
+        dim: int = 1,
+        scale_free: bool = False,
+        granularity: str = "per_tensor",
+        channel_axis: int | tuple[int, ...] | None = None,
+        margin: float = 2.0,
+    ) -> None:
+        super().__init__(factor, dim, scale_free, granularity, channel_axis)
         self._start = check_number("margin", margin, positive=True)
         self.margin = self._add_scalar("margin", self._start)
 
     def initialize(self, weights) -> None:
         """Sets the margin to its start, or to the largest weight of each coordinate where that is smaller.
 
+        Per channel it is the mean of the channels' largest, in units of their standard deviations.
+
         Args:
             weights: the weight (array, tensor or variable) that will be regularized.
         """
-        w = range_loss.as_float(weights)
-        vectors = range_loss.subvectors(w / range_loss.safe_std(w), self.dim)
-        largest = ops.max(ops.abs(vectors), axis=0)
+        w = self._arranged(weights)
+        w = ops.abs(w / self._unit(w))
+        if self.granularity == "per_channel":
+            largest = ops.mean(ops.max(w, axis=1))
+        else:
+            largest = ops.max(range_loss.subvectors(w, self.dim), axis=0)
         self.margin.assign(ops.reshape(ops.minimum(largest, self._start), self.margin.shape))
 
     def get_config(self) -> dict:
@@ -71,6 +95,7 @@ class R2Margin(LearnedRegularizer):
 
     def _loss(self, w):
         """Returns the loss without the factor."""
-        unit = 1.0 if self.scale_free else range_loss.safe_std(w)
-        limit = unit * ops.convert_to_tensor(self.margin)
-        return range_loss.margin(self._scaled(w), limit, dim=self.dim)
+        w, limit = self._arranged(w), ops.convert_to_tensor(self.margin)
+        unit = self._unit(w)
+        w, limit = (w / unit, limit) if self.scale_free else (w, unit * limit)
+        return range_loss.margin(w, limit, **self._layout)

@@ -14,10 +14,12 @@ class R2SoftMinMax(LearnedRegularizer):
 
     Forward: `factor * (s_max - s_min + exp(-a))`, summed over the coordinates of the palette vectors, with the
     sharpness `a`, `s_max = sum_i p_i w_i`, `p = softmax(a w)`, `s_min = sum_i q_i w_i`, `q = softmax(-a w)`. With
-    `scale_free=True`, of `w / std(w)`, the standard deviation taken as a constant.
+    `scale_free=True`, of `w / std(w)`, the standard deviation taken as a constant. With `granularity="per_channel"`,
+    the mean of the same over the channels, each divided by its own standard deviation if scale-free, and one `a`.
     Gradient: `factor * (p_i (1 + a (w_i - s_max)) - q_i (1 - a (w_i - s_min)))` for the weights (divided by
     `std(w)` if scale-free), `factor * (Var_p(w) + Var_q(w) - exp(-a))` for the sharpness. A learned sharpness
-    enters as `|a|`.
+    enters as `|a|`. Per channel, `1 / C` of the former for the weights of a channel, the mean over channels of the
+    latter.
 
     A learned sharpness settles near `-ln(2 Var w)`, about 5 for weights of standard deviation 0.05, where the loss
     is nearer to a variance than to a range; a range is seen from about `5 / std(w)`. In the scale-free form it
@@ -29,6 +31,11 @@ class R2SoftMinMax(LearnedRegularizer):
         factor: strength, at least 0. Defaults to the paper's 0.01.
         dim: length of the palette vectors, at least 1; each coordinate learns its own sharpness.
         scale_free: whether to judge the weight in units of its standard deviation.
+        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with a scale a channel; that
+            goes with `dim=1` only.
+        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; negative counts from
+            the end. None takes the last axis, where Dense, convolutions and recurrent layers have their outputs.
+            Depthwise kernels need `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sees to it.
         sharpness: start of `a`, above 0, in units of 1 over those of the weights, that is `1 / std(w)` if
             scale-free; larger is harder. Defaults to the paper's 0.1, to 5 if scale-free.
         learn_sharpness: whether `a` is trained. Defaults to True, to False if scale-free.
@@ -55,10 +62,12 @@ class R2SoftMinMax(LearnedRegularizer):
         *,
         dim: int = 1,
         scale_free: bool = False,
+        granularity: str = "per_tensor",
+        channel_axis: int | tuple[int, ...] | None = None,
         sharpness: float | None = None,
         learn_sharpness: bool | None = None,
     ) -> None:
-        super().__init__(factor, dim, scale_free)
+        super().__init__(factor, dim, scale_free, granularity, channel_axis)
         self._given = {"sharpness": sharpness, "learn_sharpness": learn_sharpness}
         default = 5.0 if scale_free else 0.1
         self._start = check_number("sharpness", default if sharpness is None else sharpness, positive=True)
@@ -81,7 +90,7 @@ class R2SoftMinMax(LearnedRegularizer):
     def _loss(self, w):
         """Returns the loss without the factor."""
         sharpness = range_loss.magnitude(ops.convert_to_tensor(self.sharpness))
-        return range_loss.soft_min_max(self._scaled(w), sharpness, dim=self.dim)
+        return range_loss.soft_min_max(self._scaled(w), sharpness, **self._layout)
 
     def _claim(self, w) -> None:
         """Refuses a second weight if there is a scalar to share."""

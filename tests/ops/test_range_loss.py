@@ -60,6 +60,68 @@ def test_gradient_is_the_difference_quotient(name, dim):
     np.testing.assert_allclose(found, differences, atol=2e-5)
 
 
+LIMITS = np.array([0.2, 0.5, 9.0, 1.3], "float32")
+BY_CHANNEL = {
+    "linf": (range_loss.linf, lambda part, c: oracle.linf(part)),
+    "margin": (lambda w, **axis: range_loss.margin(w, 0.7, **axis), lambda part, c: oracle.margin(part, 0.7)),
+    "margins": (lambda w, **axis: range_loss.margin(w, LIMITS, **axis), lambda part, c: oracle.margin(part, LIMITS[c])),
+    "soft_min_max": (
+        lambda w, **axis: range_loss.soft_min_max(w, 3.0, **axis),
+        lambda part, c: oracle.soft_min_max(part, 3.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_CHANNEL)
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((9, 4), -1), ((3, 3, 2, 4), 3), ((4, 5), 0), ((3, 4, 2), -2), ((3, 3, 2, 2), (-2, -1)), ((2, 6, 2), (2, 0))],
+)
+def test_by_channel_is_the_mean_of_the_channels(name, shape, axes):
+    loss, expected = BY_CHANNEL[name]
+    w = weights(*shape)
+    assert number(loss(w, channel_axis=axes)) == pytest.approx(oracle.by_channel(expected, w, axes), rel=1e-5)
+    (found,) = gradients(lambda v: loss(v, channel_axis=axes), w)
+    (differences,) = finite_differences(lambda v: oracle.by_channel(expected, v, axes), w)
+    np.testing.assert_allclose(found, differences, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["linf", "margin", "soft_min_max"])
+def test_alike_channels_cost_what_one_of_them_costs(name):
+    loss, one = BY_CHANNEL[name][0], weights(30, 1)
+    assert number(loss(np.tile(one, (1, 7)), channel_axis=-1)) == pytest.approx(number(loss(one)), rel=1e-5)
+
+
+def test_channels_are_rows():
+    w = weights(2, 3, 4)
+    for axes in (-1, 0, (1,), (0, 2), [2, 0]):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(range_loss.channels(w, axes)), np.array(oracle.channels(w, axes), "float32")
+        )
+
+
+def test_channel_std_has_a_floor_and_no_gradient():
+    rows = weights(4, 50) * np.array([[1.0], [0.3], [1e-9], [0.0]], "float32")
+    expected = np.array(oracle.channel_units(rows, 0))
+    assert expected[2] == expected[3] > 100 * rows[2].std()
+    np.testing.assert_allclose(ops.convert_to_numpy(range_loss.channel_std(rows))[:, 0], expected, rtol=1e-5)
+    (found,) = gradients(lambda w: ops.sum(w) + ops.sum(range_loss.channel_std(w)), rows)
+    np.testing.assert_array_equal(found, 1.0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(range_loss.channel_std(np.full((3, 5), 0.3, "float32"))), 1.0)
+
+
+@pytest.mark.parametrize("axis", [2, -3, (0, 0), (1, -1), ()])
+def test_bad_channel_axis_is_named(axis):
+    with pytest.raises(ValueError, match=r"argument `channel_axis`.*\(3, 4\)"):
+        range_loss.linf(weights(3, 4), channel_axis=axis)
+
+
+@pytest.mark.parametrize("name", BY_CHANNEL)
+def test_palette_vectors_and_channels_are_refused_together(name):
+    with pytest.raises(ValueError, match=r"argument `dim`.*channel_axis.*dim=2"):
+        BY_CHANNEL[name][0](weights(3, 4), dim=2, channel_axis=-1)
+
+
 @pytest.mark.parametrize("limit", [0.3, -0.3, 1.2])
 @pytest.mark.parametrize("dim", [1, 2])
 def test_margin_gradient_counts_what_is_outside(limit, dim):

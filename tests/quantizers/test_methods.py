@@ -173,6 +173,22 @@ def test_ewgs_without_delta_is_straight_through():
     np.testing.assert_allclose(gradient, UPSTREAM * inside * slope, rtol=1e-4)
 
 
+def test_ewgs_takes_delta_from_its_variable():
+    quantizer, w = quantizer_of("ewgs4"), weights()
+    assert array(quantizer.delta) == np.float32(1e-3) and not quantizer.delta.trainable
+    quantizer.delta.assign(0.7)
+    expected = oracles.by_block(oracles.ewgs(4, 0.7), w, UPSTREAM, SCALE_SHAPES["per_channel"], **scalars(quantizer))[1]
+    np.testing.assert_allclose(gradients_of(quantizer, w)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ewgs_delta_is_saved_with_the_model(tmp_path):
+    student = student_of("ewgs2")
+    student.get_layer("first").quantizers["kernel"].delta.assign(0.25)
+    student.save(tmp_path / "student.keras")
+    quantizer = keras.models.load_model(tmp_path / "student.keras").get_layer("first").quantizers["kernel"]
+    assert array(quantizer.delta) == 0.25 and quantizer.spec.delta == 0.5
+
+
 def test_lsq_starts_as_its_paper_says():
     scale = array(quantizer_of("lsq4", "per_tensor").scale)
     np.testing.assert_allclose(scale, 2 * np.abs(weights()).mean() / np.sqrt(7), rtol=1e-6)

@@ -322,3 +322,31 @@ def test_unbuilt_and_subclassed_models_are_refused():
 
     with pytest.raises(TypeError, match="subclassed"):
         regularize(Own(), R2Linf())
+
+
+AXES = {"stem": -1, "block/conv1": -1, "block/conv2": (-2, -1), "head": -1, "words": -2, "lstm": -1}
+
+
+@pytest.mark.parametrize("make", [conv_net, text_net])
+@pytest.mark.parametrize("regularizer", [R2Linf, R2Margin, R2SoftMinMax])
+def test_channels_lie_where_the_layer_has_its_outputs(make, regularizer):
+    copy = regularize(make(), regularizer(0.1, scale_free=True, granularity="per_channel"))
+    found = {
+        path: kernels(layer)[0][1].regularizer.channel_axis
+        for path, layer in leaf_layers(copy)
+        if kernels(layer) and path in AXES
+    }
+    assert found and found == {path: AXES[path] for path in found}
+
+
+def test_a_transposed_convolution_has_its_channels_in_the_middle():
+    model = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2DTranspose(5, 2, name="up")])
+    copy = regularize(model, R2Linf(granularity="per_channel"))
+    assert copy.get_layer("up").kernel.regularizer.channel_axis == -2
+    kept = regularize(model, R2Linf(granularity="per_channel", channel_axis=0))
+    assert kept.get_layer("up").kernel.regularizer.channel_axis == 0
+
+
+def test_one_argument_for_kernels_with_channels_on_different_axes_is_refused():
+    with pytest.raises(ValueError, match=r"kernel_regularizer of mha.*different axes.*per_tensor"):
+        regularize(attention_net(), R2Linf(granularity="per_channel"))

@@ -9,12 +9,13 @@ from keras import ops
 
 from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax
 from tests import oracles_range_loss as oracle
-from tests.gradients import gradients
+from tests.gradients import finite_differences, gradients
 
 pytestmark = pytest.mark.backends
 
 R2 = (R2Linf, R2Margin, R2SoftMinMax)
 ALL = (*R2, Kurtosis)
+GRANULARITIES = ("per_tensor", "per_channel")
 
 
 def weights(*shape, std=0.3):
@@ -41,6 +42,73 @@ def test_values_are_the_formulas(dim, scale_free):
     }
     for regularizer, value in expected.items():
         assert number(regularizer(w)) == pytest.approx(0.5 * value, rel=1e-5)
+
+
+def by_channel(scale_free, axes):
+    """Returns the regularizers for channels, each with its loss of one channel `(weights, standard deviation)`."""
+    options = {"factor": 0.5, "scale_free": scale_free, "granularity": "per_channel", "channel_axis": axes}
+    sharpness = 5.0 if scale_free else 0.1
+    return {
+        R2Linf(**options): lambda part, std: oracle.linf(part),
+        R2Margin(**options): lambda part, std: oracle.margin(part, 2.0 * std),
+        R2Margin(**options, margin=1.0): lambda part, std: oracle.margin(part, std),
+        R2SoftMinMax(**options): lambda part, std: oracle.soft_min_max(part, sharpness),
+        R2SoftMinMax(**options, sharpness=7.0, learn_sharpness=True): lambda part, std: oracle.soft_min_max(part, 7.0),
+    }
+
+
+def channel_weights(*shape):
+    """Channels of very different spreads; the last one is all but dead."""
+    spreads = np.geomspace(1.0, 0.05, shape[-1])
+    spreads[-1] = 1e-4
+    return (weights(*shape) * spreads).astype("float32")
+
+
+@pytest.mark.parametrize("axes", [None, -1, 0, (0, -1)])
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_per_channel_values_and_gradients_are_the_formulas(axes, scale_free):
+    w = channel_weights(5, 9, 4)
+    axis = -1 if axes is None else axes
+    stds = oracle.channel_units(w, axis)
+    for regularizer, loss in by_channel(scale_free, axes).items():
+
+        def expected(v, loss=loss):
+            divisors, units = (stds, [1.0] * len(stds)) if scale_free else (None, stds)
+            return 0.5 * oracle.by_channel(lambda part, c: loss(part, units[c]), v, axis, divisors)
+
+        assert number(regularizer(w)) == pytest.approx(expected(w), rel=1e-5)
+        (found,) = gradients(regularizer, w)
+        (differences,) = finite_differences(expected, w, step=1e-8)
+        np.testing.assert_allclose(found, differences, rtol=1e-3, atol=1e-4 * np.abs(differences).max())
+
+
+@pytest.mark.parametrize("make", R2)
+def test_per_channel_scale_free_form_does_not_see_the_scales(make):
+    w = weights(40, 6)
+    options = {"scale_free": True, "granularity": "per_channel"}
+    values = [number(make(1.0, **options)(w * s)) for s in (1.0, 1e-3, np.array([1, 2, 3, 0.2, 9, 1], "float32"))]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", R2)
+def test_per_channel_is_about_as_strong_as_per_tensor(make):
+    w = weights(144, 32)
+    # A margin is compared where it comes to rest: with one or two weights outside, in all or a channel.
+    margins = ({"margin": 3.5}, {"margin": 2.5}) if make is R2Margin else ({}, {})
+    pairs = zip(GRANULARITIES, margins, strict=True)
+    whole, apart = (make(scale_free=True, granularity=name, **margin) for name, margin in pairs)
+    total = [np.abs(gradients(regularizer, w)[0]).sum() for regularizer in (whole, apart)]
+    assert 0.4 < total[1] / total[0] < 2.0
+    assert 0.5 < number(apart(w)) / number(whole(w)) < 1.1
+
+
+@pytest.mark.parametrize("make", R2)
+def test_a_dead_channel_gets_no_wild_gradient(make):
+    w = weights(30, 8)
+    (alive,) = gradients(make(1.0, scale_free=True, granularity="per_channel"), w)
+    w[:, 3] *= 1e-8
+    (found,) = gradients(make(1.0, scale_free=True, granularity="per_channel"), w)
+    assert np.abs(found[:, 3]).max() < 150 * np.abs(alive).max()
 
 
 def test_kurtosis_value_is_the_formula():
@@ -74,8 +142,12 @@ def test_half_precision_weights_give_a_float32_loss(make, dtype):
 @pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
 @pytest.mark.parametrize("scale_free", [False, True])
 def test_constant_weights_are_harmless(make, value, scale_free):
-    regularizer = make(**({} if make is Kurtosis else {"scale_free": scale_free}))
-    w = np.full((7, 3), value, "float32")
+    every = [{}] if make is Kurtosis else [{"scale_free": scale_free, "granularity": g} for g in GRANULARITIES]
+    for regularizer in (make(**options) for options in every):
+        harmless(regularizer, np.full((7, 3), value, "float32"))
+
+
+def harmless(regularizer, w):
     assert np.isfinite(number(regularizer(w)))
     assert np.isfinite(gradients(regularizer, w)[0]).all()
     assert np.abs(gradients(regularizer, w)[0]).max() <= 1.0
@@ -89,14 +161,39 @@ def test_paper_defaults_and_the_factor_in_both_places(make):
         make(0.2, 2)
 
 
+WHOLE = {"granularity": "per_tensor", "channel_axis": None}
 CONFIGS = [
-    (R2Linf, {"factor": 0.1, "dim": 2, "scale_free": True}),
-    (R2Margin, {"factor": 0.1, "dim": 2, "scale_free": True, "margin": 3.0}),
+    (R2Linf, {"factor": 0.1, "dim": 2, "scale_free": True, **WHOLE}),
+    (R2Linf, {"factor": 0.1, "dim": 1, "scale_free": True, "granularity": "per_channel", "channel_axis": None}),
+    (R2Margin, {"factor": 0.1, "dim": 2, "scale_free": True, **WHOLE, "margin": 3.0}),
+    (
+        R2Margin,
+        {
+            "factor": 0.1,
+            "dim": 1,
+            "scale_free": True,
+            "granularity": "per_channel",
+            "channel_axis": [-2, -1],
+            "margin": 3.0,
+        },
+    ),
     (
         R2SoftMinMax,
-        {"factor": 0.1, "dim": 2, "scale_free": False, "sharpness": 9.0, "learn_sharpness": False},
+        {"factor": 0.1, "dim": 2, "scale_free": False, **WHOLE, "sharpness": 9.0, "learn_sharpness": False},
     ),
-    (R2SoftMinMax, {"factor": 0.1, "dim": 1, "scale_free": True, "sharpness": None, "learn_sharpness": None}),
+    (R2SoftMinMax, {"factor": 0.1, "dim": 1, "scale_free": True, **WHOLE, "sharpness": None, "learn_sharpness": None}),
+    (
+        R2SoftMinMax,
+        {
+            "factor": 0.1,
+            "dim": 1,
+            "scale_free": True,
+            "granularity": "per_channel",
+            "channel_axis": 0,
+            "sharpness": None,
+            "learn_sharpness": None,
+        },
+    ),
     (Kurtosis, {"factor": 0.1, "target": 2.0}),
 ]
 
@@ -132,6 +229,14 @@ BAD = [
     ({"dim": 0}, "dim"),
     ({"dim": 1.5}, "dim"),
     ({"scale_free": 1}, "scale_free"),
+    ({"granularity": "per_group"}, "granularity"),
+    ({"granularity": None}, "granularity"),
+    ({"granularity": "per_channel", "dim": 2}, "dim"),
+    ({"channel_axis": -1}, "channel_axis"),
+    ({"granularity": "per_channel", "channel_axis": "last"}, "channel_axis"),
+    ({"granularity": "per_channel", "channel_axis": True}, "channel_axis"),
+    ({"granularity": "per_channel", "channel_axis": (0, 1.0)}, "channel_axis"),
+    ({"granularity": "per_channel", "channel_axis": []}, "channel_axis"),
 ]
 BAD = [(make, options, name) for make in R2 for options, name in BAD] + [
     (R2Margin, {"margin": 0.0}, "margin"),
