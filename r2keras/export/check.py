@@ -11,7 +11,10 @@ import numpy as np
 from r2keras._model import check_finite, kernels, leaf_layers, relative_weights, to_numpy
 from r2keras.export.containers import Stored
 from r2keras.export.decode import computed_values, stored_codes
+from r2keras.export.flatbuffer import buffer_of
 from r2keras.export.match import SMALLEST, Match
+from r2keras.export.palettes import StoredPalette
+from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
 TOLERANCE = 1e-6
@@ -23,7 +26,7 @@ class Written:
 
     Args:
         subgraph: where its codes are.
-        named: indices of the tensors that carry its name: the codes first.
+        named: indices of the tensors that carry its name: the codes first, then the table of a palette.
         values: index of the float tensor that the runtime computes from them.
         tensor: the record's entry.
         match: how the weight lay in the float file.
@@ -34,9 +37,9 @@ class Written:
     subgraph: int
     named: tuple[int, ...]
     values: int
-    tensor: QuantizedTensor
+    tensor: QuantizedTensor | PalettizedTensor
     match: Match
-    stored: Stored
+    stored: Stored | StoredPalette
     constant: np.ndarray
 
     @property
@@ -79,14 +82,7 @@ def kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def check_record(model: keras.Model, record: CompressionRecord) -> None:
-    """Raises ValueError unless the record's values are the model's, bit for bit, and uniform grids throughout."""
-    palettes = [name for name, tensor in record.tensors.items() if not isinstance(tensor, QuantizedTensor)]
-    if palettes:
-        raise ValueError(
-            f"to_litert stores uniform grids, and {', '.join(map(repr, palettes))} of the record are palettes. "
-            "Expected a record of QuantSpecs. Leave the record out: the file then holds the palettes' values as "
-            "floats, and CompressionRecord.save keeps the indices."
-        )
+    """Raises ValueError unless the record's values are the model's, bit for bit."""
     weights = {f"{path}/{name}": v for path, layer in leaf_layers(model) for name, v in relative_weights(layer)}
     for name, tensor in record.tensors.items():
         if name not in weights:
@@ -108,17 +104,26 @@ def check_written(file: Any, written: list[Written]) -> None:
         RuntimeError: a code differs, or the values that the runtime will compute differ from the float file's.
     """
     for item in written:
-        shape, source_shape = item.constant.shape, item.tensor.codes.shape
+        recorded = item.tensor.indices if isinstance(item.tensor, PalettizedTensor) else item.tensor.codes
         stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.codes])
-        codes = dataclasses.replace(item.stored, codes=stored).recorded_codes(item.match, shape, source_shape)
-        if not np.array_equal(codes, item.tensor.codes):
-            raise broken(
-                item.tensor.name, f"{np.count_nonzero(codes != item.tensor.codes)} of {codes.size} codes differ"
-            )
+        read = dataclasses.replace(item.stored, codes=stored)
+        codes = read.recorded_codes(item.match, item.constant.shape, recorded.shape)
+        if not np.array_equal(codes, recorded):
+            raise broken(item.tensor.name, f"{np.count_nonzero(codes != recorded)} of {codes.size} codes differ")
+        if isinstance(item.tensor, PalettizedTensor):
+            _check_table(file, item)
         values = computed_values(file, item.subgraph, item.codes, item.values)
         off = np.abs(values - item.constant)
         if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
+
+
+def _check_table(file: Any, item: Written) -> None:
+    """Raises unless the table in the file is the record's, byte for byte; a scale beside it shows in the values."""
+    read = buffer_of(file, file.subgraphs[item.subgraph].tensors[item.named[1]])
+    recorded = item.tensor.table() if item.stored.table_scale is None else item.tensor.codebook
+    if read.tobytes() != recorded.tobytes():
+        raise broken(item.tensor.name, "the table differs")
 
 
 def broken(name: str, reason: str) -> RuntimeError:

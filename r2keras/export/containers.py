@@ -87,8 +87,8 @@ def store(tensor: QuantizedTensor, match: Match, constant: np.ndarray) -> Stored
     axes = varying(scale, zero_point)
     axis, count = (axes[0], None) if axes else (0, 1)
     scale, zero_point = vector(scale, axis)[:count], vector(zero_point, axis)[:count]
-    steps = codes - _along(zero_point, codes, axis)
-    scale = _tuned(scale, steps, layout.apply(constant), axis, exact=match.is_exact)
+    steps = codes - along(zero_point, codes, axis)
+    scale = tuned(scale, steps, layout.apply(constant), axis, exact=match.is_exact)
     return _arithmetic(tensor, codes, scale, zero_point, axis, layout)
 
 
@@ -150,14 +150,14 @@ def vector(values: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)[:, 0]
 
 
-def _along(vector: np.ndarray, like: np.ndarray, axis: int) -> np.ndarray:
+def along(vector: np.ndarray, like: np.ndarray, axis: int) -> np.ndarray:
     """Returns a vector shaped to broadcast along an axis of `like`."""
     shape = [1] * like.ndim
     shape[axis] = vector.size
     return vector.reshape(shape)
 
 
-def _tuned(scale: np.ndarray, steps: np.ndarray, target: np.ndarray, axis: int, exact: bool) -> np.ndarray:
+def tuned(scale: np.ndarray, steps: np.ndarray, target: np.ndarray, axis: int, exact: bool) -> np.ndarray:
     """Returns the float32 scales, within 4 units in the last place, whose products with `steps` meet `target` best."""
     nominal = scale.astype(np.float32)
     if exact:
@@ -189,7 +189,7 @@ def _arithmetic(
     if doubled:
         codes, scale = 2 * codes + np.int8(1), scale / np.float32(2)
     whole = np.zeros(scale.size, np.int64) if half else zero_point.astype(np.int64)
-    one, column = np.ones(1, np.float32), _along(scale, codes, axis)
+    one, column = np.ones(1, np.float32), along(scale, codes, axis)
     adds = half and not doubled
     multiply = column if _multiplies(codes.size, bits, whole, adds) else None
     add = np.float32(0.5) * (column if multiply is None else one) if adds else None

@@ -16,9 +16,11 @@ from r2keras.export.grid import measured
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer_weights import check_weights
 from r2keras.export.marks import restore_grids
+from r2keras.export.palettes import store_palette
 from r2keras.export.prune import prune
 from r2keras.export.rewrite import rewrite
 from r2keras.export.slim import slim
+from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord
 
 Where = tuple[int, int, np.ndarray]
@@ -73,8 +75,8 @@ def _places(where: list[Where], record: CompressionRecord) -> list[Place]:
     places, missing = assign(values, [constant for _, _, constant in where])
     if missing:
         raise ValueError(
-            f"The converted file holds no constant with the values of {', '.join(map(repr, missing))}, so the codes "
-            "cannot be stored. Leave the layer out of the recipe, so that it stays float. Nothing was written."
+            f"The converted file holds no constant with the values of {', '.join(map(repr, missing))}, so its codes or "
+            "indices have no place. Leave the layer out of the recipe, so that it stays float. Nothing was written."
         )
     return places
 
@@ -104,6 +106,6 @@ def _put(file: Any, where: tuple[int, int, np.ndarray], place: Place, record: Co
     owner = record.tensors[place.owner]
     match = place.matches[place.owner]
     constant = constant.copy()
-    stored = store(owner, match, constant)
+    stored = (store_palette if isinstance(owner, PalettizedTensor) else store)(owner, match, constant)
     named = rewrite(file, subgraph, tensor, stored, SEPARATOR.join(place.matches))
     return Written(subgraph, tuple(named), tensor, owner, match, stored, constant)

@@ -16,6 +16,7 @@ from r2keras.export.grid import Grid
 from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.pack import pack
 from r2keras.export.rules import Rule
+from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord
 
 
@@ -54,6 +55,8 @@ def add_weight(
     """
     graph = file.subgraphs[0]
     owner, match = record.tensors[place.owner], place.matches[place.owner]
+    if isinstance(owner, PalettizedTensor):
+        raise NotIntegerError("its weight is a palette")
     bias = _bias(file, graph, inputs)
     kernel = integer_kernel(owner, match, rule.kernel_axis, bias, grids, rule.shares_scale)
     data = pack(kernel.codes, kernel.bits)

@@ -41,18 +41,23 @@ def to_litert(
     only. Codes of 1-2 bits are stored in 2, of 3-4 bits in 4, of 5-8 bits in 8 bits. Every stored code is read back
     and compared with the record before anything is written.
 
+    Of a palette the file holds the indices, in the same containers, and the table; operators compute
+    `scale * table[index]` from them at every call, a folded batch normalization being a factor a channel, beside the
+    table. Tables of int8 and float16 keep their type where that saves bytes. Indices and table are compared too.
+
     With `activations="int8"` the operators compute on integers, as accelerators and microcontrollers ask for. The grids
     of the activations come from the record, which needs them (`activation_bits=8`, `input_bits=8`); weights keep their
     codes, in 8 bits or, from 4 bits down, in 4; biases are 32-bit integers. Outputs differ from Keras' by the integer
     operators' rounding. The record has no grid for a model's outputs, nor for averages over all of height and width,
     which stay float in Keras: `data` gives them a range. What has no integer form (an output without `data`, a weight
-    that is float, asymmetric, or in groups) computes in float between DEQUANTIZE and QUANTIZE, exactly, and a warning
-    names it.
+    that is float, asymmetric, in groups, or a palette) computes in float between DEQUANTIZE and QUANTIZE, exactly, and
+    a warning names it.
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`.
         path: the file to write, whole or not at all.
-        record: what `finalize` or `calibrate` returned with the model; None writes a float file.
+        record: what `finalize` or `calibrate` returned with the model, of grids, palettes or both; None writes a float
+            file.
         activations: `"float"` or `"int8"`: what the operators compute on.
         io: with `activations="int8"`, what the file takes and returns: `"float"` or `"int8"`.
         data: with `activations="int8"`, unlabelled inputs (an array, a list of arrays, or a dict by input name; a few
@@ -82,7 +87,8 @@ def to_litert(
     >>> [row.name for row in to_litert(model, file).tensors]
     ['head/kernel']
 
-    Source: Jacob et al., arXiv 1712.05877, section 2 (the arithmetic of integer operators).
+    Source: Jacob et al., arXiv 1712.05877, section 2 (the arithmetic of integer operators); Cho et al., DKM,
+    arXiv 2108.12659, section 3 (palettes).
     """
     for name, choice in (("activations", activations), ("io", io)):
         if choice not in ACTIVATIONS:

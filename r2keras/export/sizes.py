@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import math
 import os
 from pathlib import Path
 from typing import Any
 
+from r2keras.export.containers import container_bits
 from r2keras.export.flatbuffer import SEPARATOR, WIDTHS, buffer_of, read
+from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
 FLOAT_BYTES = 4
@@ -21,11 +24,12 @@ class TensorSize:
     Args:
         name: `"<layer path>/<variable>"`.
         shape: the weight's shape in Keras.
-        num_bits: bits a weight that the spec asked for; 32 where it stays float.
-        container_bits: bits a weight in the file: 2, 4, 8 or 32.
+        num_bits: bits a weight, or a palette's index, that the spec asked for; 32 where it stays float.
+        container_bits: bits a weight in the file, or a palette's index: 2, 4, 8 or 32.
         float_bytes: 4 times the number of weights.
-        packed_bytes: what codes, scales, zero points and half steps take in the file.
-        ideal_bytes: `num_bits` times the number of weights, in bytes.
+        packed_bytes: what codes, scales, zero points and half steps take in the file; indices, table, first rows of
+            groups and factors of channels for a palette.
+        ideal_bytes: `num_bits` times the number of weights, or of indices, in bytes.
         note: what the user should know, or empty.
 
     Example:
@@ -126,7 +130,9 @@ def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> Fil
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
                 "Expected the file that `to_litert` wrote with this record."
             )
-        width = widths[tensor.name]
+        is_palette = isinstance(tensor, PalettizedTensor)
+        # A palette's table may be one of integers too; the width of the indices follows from the spec.
+        width = container_bits(tensor.spec.num_bits) if is_palette else widths[tensor.name]
         note = f"the same tensor as {shared[tensor.name]}" if tensor.name in shared else _note(tensor, width)
         rows.append(_row(tensor, packed[tensor.name], width, note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
@@ -136,32 +142,42 @@ def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, data: by
     """Returns the sizes of a float file; `kernels` are shapes by name."""
     rows = []
     for name, shape in kernels.items():
-        size = FLOAT_BYTES
-        for length in shape:
-            size *= length
+        size = FLOAT_BYTES * math.prod(shape)
         rows.append(TensorSize(name, shape, 32, 32, size, size, float(size)))
     return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(data), _gzip_bytes(data))
 
 
-def _row(tensor: QuantizedTensor, packed_bytes: int, width: int, note: str) -> TensorSize:
+def _row(tensor: QuantizedTensor | PalettizedTensor, packed_bytes: int, width: int, note: str) -> TensorSize:
     """Returns the row of one weight."""
+    shape = tensor.layout.shape if isinstance(tensor, PalettizedTensor) else tensor.codes.shape
     return TensorSize(
         name=tensor.name,
-        shape=tensor.codes.shape,
+        shape=shape,
         num_bits=tensor.spec.num_bits,
         container_bits=width,
-        float_bytes=FLOAT_BYTES * tensor.codes.size,
+        float_bytes=FLOAT_BYTES * math.prod(shape),
         packed_bytes=packed_bytes,
         ideal_bytes=tensor.ideal_bits / 8,
         note=note,
     )
 
 
-def _note(tensor: QuantizedTensor, got: int) -> str:
-    """Says where a width went into a wider container."""
+def _note(tensor: QuantizedTensor | PalettizedTensor, got: int) -> str:
+    """Says where a width went into a wider container, and what a palette is made of."""
     asked = tensor.spec.num_bits
+    if isinstance(tensor, PalettizedTensor):
+        return _palette_note(tensor, got)
     article = "an" if got == 8 else "a"
     return "" if asked == got else f"{asked}-bit codes in {article} {got}-bit container"
+
+
+def _palette_note(tensor: PalettizedTensor, got: int) -> str:
+    """Describes a palette: `"4-bit indices into a table of 16 x 2"`."""
+    asked, groups = tensor.spec.num_bits, tensor.layout.groups
+    contained = "" if asked == got else f" in {'an' if got == 8 else 'a'} {got}-bit container"
+    tables = "a table" if groups == 1 else f"{groups} tables"
+    vectors = "" if tensor.layout.dim == 1 else f" x {tensor.layout.dim}"
+    return f"{asked}-bit indices{contained} into {tables} of {tensor.spec.entries}{vectors}"
 
 
 def _packed_bytes(file: Any) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:

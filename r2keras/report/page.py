@@ -26,7 +26,7 @@ WIDE_COLUMNS = ("n", "float %", "Keras %", "ms", "max/std")
 PART_NAMES = {
     "codes": "codes, at their ideal size",
     "wider container": "padding to the container's bits",
-    "scales": "scales and zero points",
+    "scales": "scales, zero points, tables",
     "rest": "values kept float, graph, metadata",
 }
 

@@ -28,13 +28,14 @@ class TensorSummary:
         shape: the weight's shape.
         num_bits: bits a code.
         float_bytes: bytes as float32.
-        ideal_bytes: `num_bits * weights / 8`.
-        scale_bytes: bytes of the scales and of the zero points that are not all equal, as float32.
+        ideal_bytes: `num_bits * weights / 8`; with a palette, `num_bits * indices / 8`.
+        scale_bytes: bytes of the scales and of the zero points that are not all zero, as float32; of a palette's
+            table and scales.
         before: range of the float weight.
         after: range of the compressed weight.
         container_bits: bits a code takes in the file; None without a file.
-        packed_bytes: bytes of codes, scales and zero points in the file; None without a file, 0 for a tensor that
-            another one stores.
+        packed_bytes: bytes of codes, scales, zero points and tables in the file; None without a file, 0 for a tensor
+            that another one stores.
         note: what the file does otherwise than asked.
     """
 
@@ -135,7 +136,7 @@ class Summary:
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of all scales and zero points of the record."""
+        """Bytes of all scales, zero points and palettes' tables of the record."""
         return sum(tensor.scale_bytes for tensor in self.tensors)
 
     @property
@@ -145,7 +146,7 @@ class Summary:
 
     @property
     def packed_bytes(self) -> int | None:
-        """Bytes of all codes, scales and zero points in the file; None without a file."""
+        """Bytes of all codes, scales, zero points and palettes' tables in the file; None without a file."""
         return None if self.file_bytes is None else sum(tensor.packed_bytes for tensor in self.tensors)
 
     @property
@@ -171,15 +172,21 @@ class Summary:
             return f"No tensor is compressed: all values take {count(self.float_bytes)} bytes as float."
         if self.file_bytes is None:
             return (
-                f"The codes take {count(self.ideal_bytes)} bytes, their scales {count(self.scale_bytes)}; all other "
-                f"values take {count(self.uncompressed_bytes)} as float. The file adds the graph and metadata."
+                f"The codes take {count(self.ideal_bytes)} bytes, their {self._beside} {count(self.scale_bytes)}; all "
+                f"other values take {count(self.uncompressed_bytes)} as float. The file adds the graph and metadata."
             )
         parts = self.parts
         return (
             f"Of the file's {count(self.file_bytes)} bytes, codes need {count(parts['codes'])}; wider containers add "
-            f"{count(parts['wider container'])}, scales {count(parts['scales'])}; {count(parts['rest'])} are values "
-            f"kept float, graph and metadata."
+            f"{count(parts['wider container'])}, {self._beside} {count(parts['scales'])}; {count(parts['rest'])} are "
+            f"values kept float, graph and metadata."
         )
+
+    @property
+    def _beside(self) -> str:
+        """What is stored beside codes."""
+        palettes = any(hasattr(tensor, "codebook") for tensor in self.record.tensors.values())
+        return "scales and tables" if palettes else "scales"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all figures as plain JSON."""
