@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from r2keras import _model, quantizers
-from r2keras._errors import invalid
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.specified import SpecifiedWeights
 from r2keras.quantizers.axes import scale_shape
 from r2keras.quantizers.base import WeightQuantizer
 from r2keras.record import QuantizedTensor, RangeFigures
@@ -16,7 +15,7 @@ from r2keras.specs import QuantSpec
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
-class FakeQuantize(SubstituteWeights):
+class FakeQuantize(SpecifiedWeights):
     """Runs a layer with fake-quantized kernels, so that training sees the values that the file will hold.
 
     Forward: `layer(inputs)` with `w_q = scale * (code - zero_point)` in place of each kernel `w`. Gradient: that of the
@@ -44,9 +43,10 @@ class FakeQuantize(SubstituteWeights):
     Source: Jacob et al., arXiv 1712.05877, section 3.
     """
 
+    spec_type = QuantSpec
+
     def __init__(self, layer: keras.Layer, specs: QuantSpec | dict[str, QuantSpec], *, name=None, **kwargs):
-        super().__init__(layer, name=name, **kwargs)
-        self.specs = _checked_specs(specs)
+        super().__init__(layer, specs, name=name, **kwargs)
         self.quantizers: dict[str, WeightQuantizer] = {}
         # Added to the quantized kernels: where the loss is looked at around them.
         self.offsets: dict[str, object] = {}
@@ -95,19 +95,6 @@ class FakeQuantize(SubstituteWeights):
         """
         return [(name, self._tensor(f"{path}/{name}", name)) for name in self.quantizers]
 
-    def get_config(self):
-        """Returns the constructor's arguments as plain JSON."""
-        specs = self.specs
-        if isinstance(specs, dict):
-            return {**super().get_config(), "specs": {name: spec.to_dict() for name, spec in specs.items()}}
-        return {**super().get_config(), "specs": {"": specs.to_dict()}}
-
-    @classmethod
-    def from_config(cls, config):
-        """Returns the layer of a `get_config` result."""
-        specs = {name: QuantSpec.from_dict(spec) for name, spec in config["specs"].items()}
-        return super().from_config({**config, "specs": specs.get("", specs)})
-
     def _tensor(self, path: str, name: str) -> QuantizedTensor:
         weight = dict(_model.kernels(self.layer))[name]
         values, quantizer = _model.to_numpy(weight), self.quantizers[name]
@@ -116,22 +103,3 @@ class FakeQuantize(SubstituteWeights):
         codes, scale, zero_point = (ops.convert_to_numpy(part) for part in parts)
         codes = codes.astype(np.int8)
         return QuantizedTensor(path, codes, scale, zero_point, quantizer.spec, RangeFigures.of(values))
-
-    def _names(self, kernels: dict) -> list[str]:
-        if not isinstance(self.specs, dict):
-            return list(kernels)
-        for name in self.specs:
-            if name not in kernels:
-                raise ValueError(invalid("specs", f"names of kernels of {self.layer.name!r}: {list(kernels)}", name))
-        return list(self.specs)
-
-    def _spec(self, name: str) -> QuantSpec:
-        return self.specs[name] if isinstance(self.specs, dict) else self.specs
-
-
-def _checked_specs(specs):
-    values = specs.values() if isinstance(specs, dict) else [specs]
-    for spec in values:
-        if not isinstance(spec, QuantSpec):
-            raise TypeError(invalid("specs", "a QuantSpec, or a mapping from kernel names to them", spec))
-    return dict(specs) if isinstance(specs, dict) else specs

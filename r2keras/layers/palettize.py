@@ -6,9 +6,8 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._errors import invalid
 from r2keras.layers.palette import Palette
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.specified import SpecifiedWeights
 from r2keras.palette_layout import PaletteLayout
 from r2keras.palette_spec import PaletteSpec
 from r2keras.palettized import PalettizedTensor
@@ -16,7 +15,7 @@ from r2keras.quantizers.axes import output_axes
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
-class Palettize(SubstituteWeights):
+class Palettize(SpecifiedWeights):
     """Runs a layer with palettized kernels: soft in training, hard in inference, learned with the model.
 
     Forward in training: each vector `w_i` of `dim` weights becomes `sum_j A_ij c_j`,
@@ -47,9 +46,11 @@ class Palettize(SubstituteWeights):
     Source: Cho et al., DKM, arXiv 2108.12659, section 3.
     """
 
+    spec_type = PaletteSpec
+    unknown_fix = "Biases, norms and statistics stay float: a palette is for kernels"
+
     def __init__(self, layer: keras.Layer, specs: PaletteSpec | dict[str, PaletteSpec], *, name=None, **kwargs):
-        super().__init__(layer, name=name, **kwargs)
-        self.specs = _checked_specs(specs)
+        super().__init__(layer, specs, name=name, **kwargs)
         self.palettes: dict[str, Palette] = {}
         self._finish_build()
 
@@ -127,19 +128,6 @@ class Palettize(SubstituteWeights):
             for name in small
         }
 
-    def get_config(self):
-        """Returns the constructor's arguments as plain JSON."""
-        specs = self.specs
-        if isinstance(specs, dict):
-            return {**super().get_config(), "specs": {name: spec.to_dict() for name, spec in specs.items()}}
-        return {**super().get_config(), "specs": {"": specs.to_dict()}}
-
-    @classmethod
-    def from_config(cls, config):
-        """Returns the layer of a `get_config` result."""
-        specs = {name: PaletteSpec.from_dict(spec) for name, spec in config["specs"].items()}
-        return super().from_config({**config, "specs": specs.get("", specs)})
-
     def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
         values = _model.to_numpy(variable)
         _model.check_finite(path, values)
@@ -147,24 +135,6 @@ class Palettize(SubstituteWeights):
 
     def _pairs(self, kernels: dict) -> list:
         return [(kernels[name], palette) for name, palette in self.palettes.items()]
-
-    def _names(self, kernels: dict) -> list[str]:
-        if not isinstance(self.specs, dict):
-            return list(kernels)
-        for name in self.specs:
-            if name not in kernels:
-                raise ValueError(
-                    invalid(
-                        "specs",
-                        f"names of kernels of {self.layer.name!r}: {list(kernels)}",
-                        name,
-                        "Biases, norms and statistics stay float: a palette is for kernels",
-                    )
-                )
-        return list(self.specs)
-
-    def _spec(self, name: str) -> PaletteSpec:
-        return self.specs[name] if isinstance(self.specs, dict) else self.specs
 
 
 def _layout(spec: PaletteSpec, variable: keras.Variable, axes: tuple[int, ...]) -> PaletteLayout:
@@ -181,11 +151,3 @@ def _note(gap: tuple[float, float], tensor: PalettizedTensor) -> str:
     if tensor.used < tensor.spec.entries:
         text += f"; {tensor.used} of {tensor.spec.entries} centroids are used"
     return text
-
-
-def _checked_specs(specs):
-    values = specs.values() if isinstance(specs, dict) else [specs]
-    for spec in values:
-        if not isinstance(spec, PaletteSpec):
-            raise TypeError(invalid("specs", "a PaletteSpec, or a mapping from kernel names to them", spec))
-    return dict(specs) if isinstance(specs, dict) else specs

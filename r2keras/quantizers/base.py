@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from r2keras.ops import affine
+from r2keras.ops.ste import custom_gradient
 from r2keras.specs import QuantSpec
 
 
@@ -88,6 +89,20 @@ class WeightQuantizer(keras.layers.Layer):
     def symmetric_zero(self):
         """Returns the zero points of a symmetric grid."""
         return ops.full(self.scale_shape, self.offset, "float32")
+
+    def straight_through_unit(self, weight):
+        """Returns the grid values of a weight; gradient 1 for weights in [-1, 1], 0 outside."""
+
+        @custom_gradient
+        def rounded(weight):
+            value = affine.dequantize(self.codes(weight), *self.grid(weight))
+
+            def backward(upstream):
+                return ops.where(ops.abs(weight) <= 1.0, upstream, ops.zeros_like(upstream))
+
+            return ops.cast(value, weight.dtype), backward
+
+        return rounded(ops.convert_to_tensor(weight))
 
     def scalar(self, name: str, start: str = "ones", *, trainable: bool = True) -> keras.Variable:
         """Adds a float32 variable of `scale_shape`."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from r2keras.ops import affine
-from r2keras.ops.ste import custom_gradient
 from r2keras.quantizers.base import WeightQuantizer
 
 
@@ -38,17 +36,7 @@ class WRPNQuantizer(WeightQuantizer):
 
     def call(self, weight, training=None):
         """Returns the fake-quantized weight."""
-
-        @custom_gradient
-        def rounded(weight):
-            value = affine.dequantize(self.codes(weight), *self.grid(weight))
-
-            def backward(upstream):
-                return ops.where(ops.abs(weight) <= 1.0, upstream, ops.zeros_like(upstream))
-
-            return ops.cast(value, weight.dtype), backward
-
-        return rounded(ops.convert_to_tensor(weight))
+        return self.straight_through_unit(weight)
 
     def grid(self, weight):
         """Returns the scale `1 / n` and the zero point 0."""

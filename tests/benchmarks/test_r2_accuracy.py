@@ -82,6 +82,13 @@ def test_table_of_strengths(library):
     assert "| 50.0 (n=1) | **60.0** (n=1) |" in table(rows)
 
 
+def test_readme_has_the_table_of_the_results(library):
+    from r2_table import table
+
+    rows = json.loads((FOLDER / "results" / "r2_accuracy.json").read_text())
+    assert rows and table(rows) in (FOLDER / "README.md").read_text()
+
+
 def test_images_are_shifted_and_mirrored(library):
     from r2_cells import augmented
 

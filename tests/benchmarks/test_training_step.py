@@ -144,7 +144,5 @@ def test_readme_has_the_table_of_the_results(library):
     from common import Rows
     from step_rows import KEYS, table
 
-    path = FOLDER / "results" / "training_step.json"
-    if not path.exists():
-        pytest.skip("the benchmark has not been run yet")
-    assert table(Rows(path, KEYS).rows) in (FOLDER / "README.md").read_text()
+    rows = Rows(FOLDER / "results" / "training_step.json", KEYS).rows
+    assert rows and table(rows) in (FOLDER / "README.md").read_text()

@@ -1,0 +1,59 @@
+"""Wrappers whose kernels follow specs: one for all kernels, or one by kernel name."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import keras
+
+from r2keras._errors import invalid
+from r2keras.layers.substitute import SubstituteWeights
+
+
+class SpecifiedWeights(SubstituteWeights):
+    """Keeps, checks and saves the specs of a wrapper's kernels.
+
+    Args:
+        layer: the layer to wrap.
+        specs: one spec of `spec_type` for every kernel, or a mapping from kernel names to specs.
+        name: the wrapper's name; None takes the layer's.
+
+    Raises:
+        TypeError: a spec of another type.
+    """
+
+    spec_type: ClassVar[type]
+    unknown_fix: ClassVar[str] = "Biases, norms and statistics stay float: only kernels are compressed"
+
+    def __init__(self, layer: keras.Layer, specs, *, name=None, **kwargs):
+        super().__init__(layer, name=name, **kwargs)
+        for spec in specs.values() if isinstance(specs, dict) else [specs]:
+            if not isinstance(spec, self.spec_type):
+                expected = f"a {self.spec_type.__name__}, or a mapping from kernel names to them"
+                raise TypeError(invalid("specs", expected, spec))
+        self.specs = dict(specs) if isinstance(specs, dict) else specs
+
+    def get_config(self):
+        """Returns the constructor's arguments as plain JSON."""
+        specs = self.specs if isinstance(self.specs, dict) else {"": self.specs}
+        return {**super().get_config(), "specs": {name: spec.to_dict() for name, spec in specs.items()}}
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the layer of a `get_config` result."""
+        specs = {name: cls.spec_type.from_dict(spec) for name, spec in config["specs"].items()}
+        return super().from_config({**config, "specs": specs.get("", specs)})
+
+    def _names(self, kernels: dict) -> list[str]:
+        """Returns the names of the kernels that a spec is for."""
+        if not isinstance(self.specs, dict):
+            return list(kernels)
+        for name in self.specs:
+            if name not in kernels:
+                expected = f"names of kernels of {self.layer.name!r}: {list(kernels)}"
+                raise ValueError(invalid("specs", expected, name, self.unknown_fix))
+        return list(self.specs)
+
+    def _spec(self, name: str):
+        """Returns the spec of a kernel."""
+        return self.specs[name] if isinstance(self.specs, dict) else self.specs
