@@ -29,8 +29,16 @@ KEYS = {
 SMALL = ("--smoke", "--regularizers=none", "--bits=4", "--methods=ptq_mse")
 
 
-def start(*flags, **options):
-    """Starts the pilot."""
+def start(*flags, file_limit=resource.RLIM_INFINITY):
+    """Starts the pilot; `file_limit` bytes are the most a file of its may have."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    def prepare_process():
+        # Under nohup the interrupt would be ignored, here and in every child.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if file_limit != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, hard))
+
     path = os.pathsep.join(filter(None, [str(PILOT.parents[1]), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, str(PILOT), *map(str, flags)],
@@ -38,9 +46,7 @@ def start(*flags, **options):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-        # Under nohup the interrupt would be ignored, here and in every child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
+        preexec_fn=prepare_process,
     )
 
 
@@ -199,11 +205,8 @@ def test_out_is_not_writable(tmp_path):
 
 
 def test_disk_that_fills_up(tmp_path):
-    limit = 60_000
     folder = tmp_path / "out"
-    code, _, error = run(
-        *SMALL, f"--out={folder}", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    code, _, error = run(*SMALL, f"--out={folder}", file_limit=60_000)
     assert code == 1 and "Could not write" in error and error.count("\n") == 1
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"settings.json"}
 
