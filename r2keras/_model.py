@@ -147,6 +147,16 @@ def to_numpy(variable: keras.Variable) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))
 
 
+def affine_of(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and offset of a batch normalisation in inference: `y = factor x + offset`, float64."""
+    mean, variance = (to_numpy(v).astype(np.float64) for v in (norm.moving_mean, norm.moving_variance))
+    factor = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        factor = factor * to_numpy(norm.gamma)
+    offset = -mean * factor
+    return factor, offset + to_numpy(norm.beta) if norm.center else offset
+
+
 def _is_graph(model: object) -> bool:
     """Whether a model is Sequential or Functional."""
     return isinstance(model, keras.Sequential) or (isinstance(model, keras.Model) and isinstance(model, keras.Function))

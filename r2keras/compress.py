@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from r2keras import _model
+from r2keras._accumulators import round_biases
 from r2keras._errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.layers.palettize import Palettize
@@ -120,7 +121,9 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     model, tensors = unwrapped(student)
     notes, reasons = _remarks(student, tensors)
     kept = {name: reasons.get(name, KEPT_FLOAT) for name in kernel_names(model) if name not in tensors}
-    return model, CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(model), notes)
+    record = CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(model), notes)
+    round_biases(model, record)
+    return model, record
 
 
 def _remarks(student: keras.Model, tensors: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:

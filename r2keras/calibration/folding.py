@@ -50,16 +50,6 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     return folded
 
 
-def affine_of(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    """Returns factor and offset of a batch normalisation in inference: `y = factor x + offset`, float64."""
-    mean, variance = (_model.to_numpy(v).astype(np.float64) for v in (norm.moving_mean, norm.moving_variance))
-    factor = 1 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        factor = factor * _model.to_numpy(norm.gamma)
-    offset = -mean * factor
-    return factor, offset + _model.to_numpy(norm.beta) if norm.center else offset
-
-
 def _pairs(model: keras.Model) -> dict[str, str]:
     """Returns the paths of the layers to fold into, each with the path of its batch normalisation."""
     nodes = graph.nodes(model)
@@ -83,7 +73,7 @@ def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:
 
 def _fold(path: str, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
     """Multiplies a layer's kernel and bias, and adds to the bias."""
-    factor, offset = affine_of(norm)
+    factor, offset = _model.affine_of(norm)
     kernel = linear.output_kernel(layer)
     values = _model.to_numpy(kernel) * linear.per_output(layer, factor)
     bias = _model.to_numpy(layer.bias) * factor + offset

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from r2keras import _model, compress
+from r2keras._accumulators import round_biases
 from r2keras._errors import invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_activation_ranges
@@ -139,7 +140,9 @@ def _with_activations(small, record, recipe, data, input_bits):
     student = compress.prepare_activations(small, plan)
     set_activation_ranges(student, data)
     small, grids = compress.freeze_activations(student)
-    return small, dataclasses.replace(record, activations=grids)
+    record = dataclasses.replace(record, activations=grids)
+    round_biases(small, record)
+    return small, record
 
 
 def _even(model: keras.Model, steps: tuple[str, ...], wanted: bool) -> tuple[keras.Model, dict | None]:

@@ -18,6 +18,7 @@ from r2keras.export.rules import FUSED, RULES, Rule
 from r2keras.record import CompressionRecord
 
 NO_GRID = "its output has no grid in the record"
+FLOAT_INPUT = "its input is float"
 
 
 def needs_range(file: Any) -> list[int]:
@@ -54,7 +55,7 @@ class Integerizer:
         self.written: set[int] = set()
         self.operators: list[Any] = []
         self.weights: list[IntegerWeight] = []
-        self.reasons: list[str] = []
+        self._kept: list[tuple[int, str, str]] = []
         self.count = 0
 
     def run(self, io: str) -> None:
@@ -66,7 +67,7 @@ class Integerizer:
         for op in list(self.graph.operators):
             self._visit(op)
         if not self.weights:
-            why = self.reasons[0] if self.reasons else "it has none"
+            why = self._kept[0][1] if self._kept else "it has none"
             raise ValueError(
                 f"No operator of the model can compute in integers: {why}. Expected 8-bit inputs of the layers with "
                 "quantized weights. Give calibrate or prepare input_bits=8 and specs with activation_bits=8."
@@ -76,6 +77,13 @@ class Integerizer:
         if io == "int8":
             ends |= {int(i): self._input(int(i)) for i in self.graph.inputs}
         self._reconnect(ends)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Which operators stayed float, and why; without those that end the model because its output has no grid."""
+        tail = {why for count, _, why in self._kept if count == self.count}
+        expected = tail <= {NO_GRID, FLOAT_INPUT}
+        return [text for count, text, _ in self._kept if not (expected and count == self.count)]
 
     def _visit(self, op: Any) -> None:
         """Handles one operator."""
@@ -141,7 +149,7 @@ class Integerizer:
         """Returns the integer form of an activation."""
         if tensor not in self.twins:
             constant = tensor >= 0 and buffer_of(self.file, self.graph.tensors[tensor]).size
-            raise NotIntegerError("it computes with a float constant" if constant else "its input is float")
+            raise NotIntegerError("it computes with a float constant" if constant else FLOAT_INPUT)
         return self.twins[tensor]
 
     def _grid(self, kind: str, rule: Rule, op: Any, inputs: list[int], wanted: Grid | None) -> Grid:
@@ -197,7 +205,8 @@ class Integerizer:
         self.floats.update(outputs)
         if any(self.graph.tensors[i].type == FLOAT32 for i in outputs):
             owners = [self.places[i].owner for i in inputs if i in self.places]
-            self.reasons.append(f"{kind} of {owners[0]!r}, {why}" if owners else f"{kind}, {why}")
+            text = f"{kind} of {owners[0]!r}, {why}" if owners else f"{kind}, {why}"
+            self._kept.append((self.count, text, why))
 
     def _dequantize(self, tensor: int) -> None:
         """Appends a DEQUANTIZE unless the tensor is there in float."""

@@ -1,0 +1,115 @@
+"""Biases on the steps of integer accumulators, so that Keras computes what integer operators compute."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from r2keras import _model
+from r2keras._graph import Call, Graph, graph_of
+from r2keras.placement import NORMS, PASSING
+from r2keras.record import CompressionRecord, QuantizedTensor
+
+SUFFIX = "_quantized"
+LIMIT = 2**30
+
+
+def round_biases(model: keras.Model, record: CompressionRecord) -> list[str]:
+    """Moves the biases of a quantized model to whole steps of its integer accumulators, in place.
+
+    An integer operator sums products of codes, each worth `s_in * s_w`, and its bias is an int32 in the same unit. The
+    bias that a layer adds, `b`, or with a batch normalisation behind it `gamma (b - mean) / sqrt(var + eps) + beta`,
+    goes to the nearest multiple; the last of its terms takes the difference, at most half a step.
+
+    Args:
+        model: a model whose kernels and activations lie on the record's grids.
+        record: its record.
+
+    Returns:
+        The paths of the layers done: dense layers and convolutions with one scale a channel that are called once, on
+        one 8-bit grid. Others are left as they are.
+    """
+    if not record.activations or any(grid.num_bits != 8 for grid in record.activations.values()):
+        return []
+    graph = graph_of(model)
+    consumers, done = graph.consumers(), []
+    for call in graph.calls:
+        steps = _steps(graph, call, record)
+        if steps is not None and _move(call.layer, _norm_behind(graph, consumers, call), steps):
+            done.append(call.path)
+    return done
+
+
+def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | None:
+    """Returns what one step of a layer's accumulators is worth before batch normalisation, an entry a channel."""
+    tensor = record.tensors.get(f"{call.path}/kernel")
+    single = sum(other.layer is call.layer for other in graph.calls) == 1
+    if not isinstance(tensor, QuantizedTensor) or not single or not hasattr(call.layer, "use_bias"):
+        return None
+    grid = record.activations.get(_source(graph, call))
+    scale = _scale_a_channel(tensor, call.layer)
+    return None if grid is None or scale is None else np.float64(np.float32(grid.scale)) * scale
+
+
+def _source(graph: Graph, call: Call) -> str | None:
+    """Returns the name of the grid that a layer's input lies on, reached through layers that pass values on."""
+    calls = {other.number: other for other in graph.calls}
+    while len(call.inputs) == 1:
+        call = calls[call.inputs[0][0]]
+        if getattr(call.layer, "holds_constants", False):
+            return call.path.removesuffix(SUFFIX)
+        if call.kind not in PASSING or "Average" in call.kind:
+            return None
+    return None
+
+
+def _scale_a_channel(tensor: QuantizedTensor, layer: keras.Layer) -> np.ndarray | None:
+    """Returns the scales of a kernel by output channel; None if they vary within one or the grid is asymmetric."""
+    count = int(np.prod(tensor.codes.shape[-2:])) if "Depthwise" in type(layer).__name__ else layer.kernel.shape[-1]
+    if not isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS)) or tensor.scale.size not in (1, count):
+        return None
+    half_steps = bool(np.all(tensor.zero_point == -0.5))
+    if not half_steps and np.any(tensor.zero_point):
+        return None
+    scale = tensor.scale.astype(np.float64).ravel() / (2 if half_steps else 1)
+    return np.broadcast_to(scale, (count,))
+
+
+_CONVOLUTIONS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+)
+
+
+def _norm_behind(graph: Graph, consumers: dict, call: Call) -> keras.Layer | None:
+    """Returns the batch normalisation that becomes part of a layer's operator."""
+    takers = consumers.get((call.number, 0), [])
+    alone = len(takers) == 1 and (call.number, 0) not in graph.outputs and takers[0].kind in NORMS
+    if not alone or call.layer.activation is not keras.activations.linear:
+        return None
+    rank = len(call.layer.output.shape)
+    axis = 1 if getattr(call.layer, "data_format", None) == "channels_first" else -1
+    return takers[0].layer if takers[0].layer.axis % rank == axis % rank else None
+
+
+def _move(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray) -> bool:
+    """Moves the bias of a layer and the normalisation behind it; returns whether there was one to move."""
+    bias = _model.to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(steps.size)
+    if norm is None:
+        if layer.use_bias:
+            layer.bias.assign((bias + _missing(bias, steps)).astype(np.float32))
+        return layer.use_bias
+    factor, offset = _model.affine_of(norm)
+    moved = _missing(factor * bias + offset, steps * np.abs(factor))
+    if norm.center:
+        norm.beta.assign((_model.to_numpy(norm.beta) + moved).astype(np.float32))
+    else:
+        share = np.divide(moved, factor, out=np.zeros_like(moved), where=factor != 0)
+        norm.moving_mean.assign((_model.to_numpy(norm.moving_mean) - share).astype(np.float32))
+    return True
+
+
+def _missing(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Returns what is missing to the nearest multiple of a step; 0 where int32 could not hold the multiple."""
+    count = np.divide(values, steps, out=np.zeros_like(values), where=steps > 0)
+    return np.where((steps > 0) & (np.abs(count) < LIMIT), np.rint(count) * steps - values, 0.0)
