@@ -1,13 +1,16 @@
-"""MLPerf Tiny's pretrained models, quantized without labels: accuracy of the files on the benchmark's evaluation sets.
+"""Pretrained models of MLPerf Tiny (and a MobileNet), quantized without labels: accuracy of the files.
 
     python examples/mlperf_tiny.py --data_dir=DIR
 
 DIR holds the CIFAR-10 `.npz` files and a folder `mlperf_tiny` (`ic_resnet8.h5`, `kws_dscnn.h5`, their `_int8.tflite`,
-`kws01_eval1000.npz`). Weights at each bit width, activations float, or with `--activation_bits=8` integers too: then a
-file of integer operators is written beside the exact one, and both are timed. ResNet-8 (CIFAR-10) is calibrated on
-2,048 training images; the keyword set has no training part, so its first 500 inputs calibrate (without their labels)
-and the other 500 are evaluated. Beside them the int8 files that MLPerf ships, where DIR has them. `--smoke` runs
-untrained stand-ins on random inputs, to try the installation: its figures mean nothing.
+`kws01_eval1000.npz`); `--models=mobilenet_v1_025` takes `mobilenet_v1_025_224.h5` and 1,000 ImageNet images from its
+folder `imagenet` (256 calibrate, the others are evaluated). Weights at each bit width, activations float, or with
+`--activation_bits=8` integers too: then a file of integer operators is written beside the exact one, and both are
+timed. ResNet-8 (CIFAR-10) is calibrated on 2,048 training images; the keyword set has no training part, so its first
+500 inputs calibrate (without their labels) and the other 500 are evaluated. The file of integer operators is written
+twice: as a whole, and with the end of the model (average, last dense layer, softmax) in float, which decides as Keras
+does. Beside them the int8 files that MLPerf ships, where DIR has them. `--smoke` runs untrained stand-ins on random
+inputs, to try the installation: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder mlperf_tiny.")
-flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], "Any of ic_resnet8, kws_dscnn.")
+MODELS = ("ic_resnet8", "kws_dscnn", "mobilenet_v1_025")
+flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], f"Any of {', '.join(MODELS)}.")
 flags.DEFINE_list("bits", ["8", "4"], "Bits a weight, 1 to 8.")
 flags.DEFINE_integer("activation_bits", None, "8 quantizes activations too and writes files of integer operators.")
 flags.DEFINE_list("ranges", ["min_max", "mse"], "Any of min_max, mse.")
@@ -131,15 +135,20 @@ def measure_integers(task: Task, small, record, exact: Path) -> dict[str, object
     path = exact.with_name(f"{exact.stem}_integer.tflite")
     r2keras.export.to_litert(small, path, record, activations="int8", data=task.calibration[:512])
     found = r2keras.export.verify(small, path, (task.inputs, task.labels))
+    end = exact.with_name(f"{exact.stem}_integer_float_end.tflite")
+    r2keras.export.to_litert(small, end, record, activations="int8")
+    found_end = r2keras.export.verify(small, end, (task.inputs, task.labels))
     plain = exact.with_name(f"{exact.stem}_float.tflite")
     r2keras.export.to_litert(task.model, plain)
     shipped = {} if task.shipped is None else {"shipped": task.shipped}
-    files = {"float": plain, "exact": exact, "integer": path, **shipped}
+    files = {"float": plain, "exact": exact, "integer": path, "integer, float end": end, **shipped}
     routes = r2keras.report.compare_routes(files, num_runs=200)
     return {
         "integer_accuracy": found.file_accuracy,
         "integer_agreement": found.agreement,
         "integer_steps": found.steps,
+        "float_end_accuracy": found_end.file_accuracy,
+        "float_end_agreement": found_end.agreement,
         "routes": routes.to_dict()["rows"],
         "integer_path": str(path),
     }
@@ -149,11 +158,15 @@ def load(name: str) -> Task:
     """Loads a task, or its stand-in."""
     from r2keras.workloads import data, nets
 
-    if name not in ("ic_resnet8", "kws_dscnn"):
-        raise ValueError(f"--models={name} is unknown: expected any of ic_resnet8, kws_dscnn.")
+    if name not in MODELS:
+        raise ValueError(f"--models={name} is unknown: expected any of {', '.join(MODELS)}.")
     if FLAGS.smoke:
         return stand_in()
     folder = Path(FLAGS.data_dir)
+    if name == "mobilenet_v1_025":
+        images = data.load("imagenet_samples", folder / "imagenet")
+        model = nets.load_mlperf(folder / "imagenet" / "mobilenet_v1_025_224.h5")
+        return Task(model, images.x_test[:256], images.x_test[256:], images.y_test[256:], None)
     model = nets.load_mlperf(folder / "mlperf_tiny" / f"{name}.h5")
     shipped = folder / "mlperf_tiny" / f"{name}_int8.tflite"
     shipped = shipped if shipped.is_file() else None
@@ -217,11 +230,15 @@ def integer_tables(rows: list[dict]) -> list:
     """Returns the integer files beside the exact ones as rich tables; times are of one run on one thread."""
     from rich.table import Table
 
-    right = Table("model", "range", "bits", "float %", "Keras %", "integer %", "agreement %", "MLPerf int8 %")
+    right = Table(
+        *("model", "range", "bits", "float %", "Keras %", "integer %", "agreement %"),
+        *("float end %", "agreement %", "MLPerf int8 %"),
+    )
     costs = Table("model", "range", "bits", "exact", "integer", "float ms", "exact ms", "integer ms", "MLPerf int8 ms")
     for row in sorted(rows, key=lambda row: (row["model"], -row["num_bits"], row["range"])):
         start = [row["model"], range_of(row), f"W{row['num_bits']}A{row['activation_bits']}"]
-        names = ("float_accuracy", "accuracy", "integer_accuracy", "integer_agreement", "shipped_int8_accuracy")
+        names = ("float_accuracy", "accuracy", "integer_accuracy", "integer_agreement")
+        names += ("float_end_accuracy", "float_end_agreement", "shipped_int8_accuracy")
         right.add_row(*start, *("-" if row[name] is None else f"{100 * row[name]:.1f}" for name in names))
         routes = {route["name"]: route for route in row["routes"]}
         times = [routes.get(name, {}).get("median_ms") for name in ("float", "exact", "integer", "shipped")]

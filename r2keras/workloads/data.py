@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +61,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None, *, scaled: bool =
     | `fashion_mnist` | 28x28x1 | `x / 255` | `fashion_mnist_train`, `fashion_mnist_test_first5k` |
     | `cifar10` | 32x32x3 | `(x / 255 - mean) / std`, ImageNet's figures | `cifar10_train20k`, `cifar10_test_first5k` |
     | `speech_commands_eval` | 49x10x1 MFCC, evaluation only | `scale * (x - zero_point)` | `kws01_eval1000` |
+    | `imagenet_samples` | 224x224x3, evaluation only | `x / 127.5 - 1` | `imagenet_samples_224_jpeg` |
 
     Args:
         name: one of the names above.
@@ -123,6 +126,27 @@ def _speech_commands_eval(data_dir: Path | None, scaled: bool) -> Dataset:
     return Dataset(None, None, None, None, x, y, 12, str(path))
 
 
+def _imagenet_samples(data_dir: Path | None, scaled: bool) -> Dataset:
+    """Reads 1,000 JPEG images, one a class; Pillow decodes them."""
+    if data_dir is None:
+        wanted = "the folder of imagenet_samples_224_jpeg.npz"
+        raise ValueError(invalid("data_dir", wanted, None, "It cannot be downloaded: pass data_dir"))
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(missing("pillow", "The data set 'imagenet_samples'")) from error
+    path = data_dir / "imagenet_samples_224_jpeg.npz"
+    file = read_npz(path, {"jpeg": None, "offsets": None, "y": ()})
+    ends = file["offsets"]
+    try:
+        images = [Image.open(io.BytesIO(file["jpeg"][a:b].tobytes())) for a, b in itertools.pairwise(ends)]
+        x = np.stack([np.asarray(image.convert("RGB"), np.float32) for image in images])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} holds a JPEG image that cannot be read ({error}). Copy the file again.") from error
+    x = x / np.float32(127.5) - 1 if scaled else x
+    return Dataset(None, None, None, None, x, file["y"].astype(np.int64), 1000, str(path))
+
+
 def read_test(name: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Reads other test images of a task, scaled like the task's own.
 
@@ -158,6 +182,7 @@ LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,
     "speech_commands_eval": _speech_commands_eval,
+    "imagenet_samples": _imagenet_samples,
 }
 
 

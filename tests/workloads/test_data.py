@@ -1,5 +1,6 @@
 """Data sets: parts that share nothing, equal on every load, and damaged files named in one sentence."""
 
+import io
 import os
 from pathlib import Path
 
@@ -94,6 +95,36 @@ def test_speech_commands_are_dequantized(folder):
     assert found.x_train is None and found.y_validation is None and found.num_classes == 12
 
 
+def imagenet_file(folder, damage=b""):
+    """Writes three images in one colour each as the samples' file has them."""
+    from PIL import Image
+
+    parts = []
+    for value in (0, 128, 255):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((224, 224, 3), value, np.uint8)).save(buffer, "JPEG")
+        parts.append(buffer.getvalue())
+    parts[1] = damage or parts[1]
+    offsets = np.cumsum([0, *map(len, parts)])
+    jpeg = np.frombuffer(b"".join(parts), np.uint8)
+    np.savez(folder / "imagenet_samples_224_jpeg.npz", jpeg=jpeg, offsets=offsets, y=np.arange(3))
+
+
+def test_imagenet_samples_are_decoded(tmp_path):
+    imagenet_file(tmp_path)
+    found = data.load("imagenet_samples", tmp_path)
+    assert found.x_test.shape == (3, 224, 224, 3) and found.x_train is None and found.num_classes == 1000
+    np.testing.assert_allclose(found.x_test[:, 0, 0, 0], [-1, 128 / 127.5 - 1, 1], atol=1e-6)
+    raw = data.load("imagenet_samples", tmp_path, scaled=False)
+    np.testing.assert_array_equal(raw.x_test[:, 5, 5, 1], [0, 128, 255])
+
+
+def test_an_imagenet_sample_that_is_no_image(tmp_path):
+    imagenet_file(tmp_path, b"no image")
+    with pytest.raises(ValueError, match="holds a JPEG image that cannot be read"):
+        data.load("imagenet_samples", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
@@ -130,9 +161,10 @@ def test_unknown_name():
         data.load("cifar")
 
 
-def test_speech_commands_need_a_folder():
+@pytest.mark.parametrize("name", ["speech_commands_eval", "imagenet_samples"])
+def test_evaluation_data_need_a_folder(name):
     with pytest.raises(ValueError, match="pass data_dir"):
-        data.load("speech_commands_eval")
+        data.load(name)
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
