@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from common import Row
-from r2_plan import Cell, Column, Job, Net
+from r2_plan import FLOAT, Cell, Column, Job, Net
 
 import r2keras
 from r2keras import workloads
@@ -88,6 +88,9 @@ def augmented(x: np.ndarray, generator: np.random.Generator, pad: int = 4) -> np
 
 def recipe_of(cell: Cell, model: keras.Model) -> r2keras.Recipe:
     """Returns what a cell does to every kernel and activation; training keeps first and last kernel at 8 bits."""
+    if cell.method == "dkm":
+        palette = r2keras.PaletteSpec(num_bits=cell.weight_bits * cell.dim, dim=cell.dim, min_size=0)
+        return r2keras.Recipe([(".*", palette)])
     options = {"num_bits": cell.weight_bits, "granularity": cell.granularity, "activation_bits": cell.activation_bits}
     if cell.trains:
         weights, activations = ("dorefa", "pact") if cell.method == "pact_dorefa" else (cell.method, cell.method)
@@ -101,16 +104,19 @@ def recipe_of(cell: Cell, model: keras.Model) -> r2keras.Recipe:
     return r2keras.Recipe([(".*", spec)], steps=steps.get(cell.method, []))
 
 
-def quantized(model: keras.Model, cell: Cell, net: Net, data: Dataset, seed: int, watch) -> keras.Model:
-    """Returns the model of one cell."""
+def quantized(
+    model: keras.Model, cell: Cell, net: Net, data: Dataset, seed: int, watch
+) -> tuple[keras.Model, keras.Model | None]:
+    """Returns the model of one cell, and where it was trained the model that was."""
     recipe = recipe_of(cell, model)
     if not cell.trains:
         images = data.x_train[:CALIBRATION_IMAGES]
-        return r2keras.calibrate(model, recipe, images, batch_norm=cell.batch_norm, input_bits=8, progress=False)[0]
+        more = {"batch_norm": cell.batch_norm, "input_bits": 8, "progress": False}
+        return r2keras.calibrate(model, recipe, images, **more)[0], None
     keras.utils.set_random_seed(seed)
-    student = r2keras.prepare(model, recipe, input_bits=8)
+    student = r2keras.prepare(model, recipe, input_bits=8 if cell.activation_bits < FLOAT else None)
     fit(student, net, data, FINE_TUNING_EPOCHS, net.learning_rate * FINE_TUNING_RATE, seed, watch)
-    return r2keras.finalize(student)[0]
+    return r2keras.finalize(student)[0], student
 
 
 def row_of(job: Job, cell: Cell, net: Net, figures: dict, found: float, split: str) -> Row:

@@ -92,11 +92,13 @@ class Cell:
     """One way to quantize a trained float model.
 
     Args:
-        method: "min_max", "mse", "adaround", "equalize" (post-training), or a training method of `QuantSpec`.
-        weight_bits: bits of every kernel, first and last included.
-        activation_bits: bits of activations and of the input.
+        method: "min_max", "mse", "adaround", "equalize" (post-training), a training method of `QuantSpec`, or "dkm", a
+            palette trained with the model.
+        weight_bits: bits a weight of every kernel, first and last included.
+        activation_bits: bits of activations and of the input; 32 leaves them float.
         batch_norm: "replace" measures the statistics again, "keep" does not; training always keeps its own.
-        granularity: who shares a scale.
+        granularity: who shares a scale, or a palette.
+        dim: weights a palette's table row; 1 for all else.
     """
 
     method: str
@@ -104,6 +106,7 @@ class Cell:
     activation_bits: int
     batch_norm: str
     granularity: str = "per_tensor"
+    dim: int = 1
 
     @property
     def trains(self) -> bool:
@@ -111,7 +114,9 @@ class Cell:
         return self.method in TRAINING
 
 
-TRAINING = ("lsq", "ewgs", "pact_dorefa")
+UNIFORM_TRAINING = ("lsq", "ewgs", "pact_dorefa")
+TRAINING = (*UNIFORM_TRAINING, "dkm")
+FLOAT = 32
 
 
 def _cells() -> Iterator[list[Cell]]:
@@ -121,10 +126,13 @@ def _cells() -> Iterator[list[Cell]]:
             if granularity == "per_tensor" or bits in (2, 4):
                 yield [Cell(m, bits, 8, how, granularity) for m in ("min_max", "mse") for how in ("replace", "keep")]
         if bits == 2:
-            yield [Cell(method, bits, bits, "replace", "per_channel") for method in TRAINING]
+            yield [Cell(method, bits, bits, "replace", "per_channel") for method in UNIFORM_TRAINING]
+            for palette_bits, dim in ((1, 4), (2, 1), (2, 2), (4, 1)):
+                yield [Cell("dkm", palette_bits, FLOAT, "replace", dim=dim)]
     yield [Cell(method, 2, 8, "replace", "per_channel") for method in ("adaround", "equalize")]
     for bits in ((4, 4), (1, 2)):
-        yield [Cell(method, *bits, "replace", "per_channel") for method in TRAINING if (method, *bits) != ("lsq", 1, 2)]
+        methods = [method for method in UNIFORM_TRAINING if (method, *bits) != ("lsq", 1, 2)]
+        yield [Cell(method, *bits, "replace", "per_channel") for method in methods]
 
 
 PHASES = list(_cells())

@@ -85,11 +85,14 @@ def _words(cell: Cell) -> str:
         ", trained" if cell.trains else ", batch norm " + ("measured again" if cell.batch_norm == "replace" else "kept")
     )
     who = cell.granularity.replace("_", " ")
+    if cell.method == "dkm":
+        rows = f"{2 ** (cell.weight_bits * cell.dim)} rows of {cell.dim}"
+        return f"{cell.weight_bits} bit a weight: DKM, {rows}, {who}{fit}"
     return f"W{cell.weight_bits}A{cell.activation_bits} {cell.method.replace('_', '-')}, {who}{fit}"
 
 
 def _cell(row: Row) -> Cell:
-    names = ("method", "weight_bits", "activation_bits", "batch_norm", "granularity")
+    names = ("method", "weight_bits", "activation_bits", "batch_norm", "granularity", "dim")
     return Cell(*(row[name] for name in names))
 
 

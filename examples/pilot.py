@@ -75,7 +75,7 @@ def work(settings: Settings, store, data, console) -> None:
                 model = trained_model(settings, store, data, regularizer, seed, board)
                 trained = FloatModel.of(model, regularizer, seed, data)
             for method, num_bits in jobs:
-                with board.piece(method, f"{name}: {method}, {num_bits} bits"):
+                with board.piece(method, f"{name}: {method}, {num_bits} bit{'s' * (num_bits > 1)}"):
                     store.results.add(measure(trained, method, num_bits, settings, data, store, board))
             del model, trained
             release()

@@ -24,6 +24,9 @@ EDGE_BELOW = 4
 # What each word of --methods makes of a QuantSpec.
 POST_TRAINING = {"ptq_min_max": {"range": "min_max"}, "ptq_mse": {"range": "mse"}, "ptq_adaround": {"range": "mse"}}
 TRAINED = {"qat": {"range": "min_max"}, **{method: {"method": method} for method in ("lsq", "ewgs", "dorefa")}}
+# Weights a table row where a palette is of vectors, by bits a weight: indices of 4 bits, of 8 bits from 3 bits up.
+VECTORS = {1: 4, 2: 2, 3: 2, 4: 2}
+PALETTES = ("ptq_palette", "dkm", "dkm_vector")
 STEPS = {"ptq_adaround": ["adaround", "reestimate_batch_norm"]}
 
 
@@ -81,17 +84,25 @@ def _compress(trained, method, num_bits, settings, data, board):
     if method == "float":
         return trained.model, None
     recipe = make_recipe(trained.model, num_bits, method, settings)
-    if method in TRAINED:
+    if method in TRAINED or method.startswith("dkm"):
         return fine_tune(trained.model, recipe, settings, data, trained.seed, board.epochs(settings.qat_epochs))
     return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES], progress=False)
 
 
 def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settings) -> r2keras.Recipe:
-    """Every kernel at `num_bits`; under 4 bits the first and the last kernel at `--edge_bits`."""
-    options = (POST_TRAINING | TRAINED)[method]
-    rules = [(".*", r2keras.QuantSpec(num_bits=num_bits, granularity=settings.granularity, **options))]
+    """Every kernel at `num_bits` a weight; under 4 bits the first and the last kernel at `--edge_bits`."""
+    rules = [(".*", make_spec(num_bits, method, settings))]
     if settings.edge_bits and num_bits < EDGE_BELOW:
-        edge = r2keras.QuantSpec(num_bits=settings.edge_bits, granularity=settings.granularity, **options)
+        edge = make_spec(settings.edge_bits, "ptq_mse" if method in PALETTES else method, settings)
         names = kernel_layers(model)
         rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
     return r2keras.Recipe(rules, steps=STEPS.get(method, []))
+
+
+def make_spec(num_bits: int, method: str, settings: Settings) -> r2keras.QuantSpec | r2keras.PaletteSpec:
+    """Returns what a word of --methods makes of a kernel; a palette is one table a kernel, of small kernels too."""
+    if method not in PALETTES:
+        options = (POST_TRAINING | TRAINED)[method]
+        return r2keras.QuantSpec(num_bits=num_bits, granularity=settings.granularity, **options)
+    dim = VECTORS.get(num_bits, 1) if method == "dkm_vector" else 1
+    return r2keras.PaletteSpec(num_bits=num_bits * dim, dim=dim, min_size=0)

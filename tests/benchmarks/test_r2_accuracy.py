@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-LSQ = {"method": "lsq", "activation_bits": 2, "batch_norm": "replace", "granularity": "per_channel"}
+LSQ = {"method": "lsq", "activation_bits": 2, "batch_norm": "replace", "granularity": "per_channel", "dim": 1}
 SMALL = ("--smoke", "--methods=min_max,ewgs", "--regularizers=none,linf_scale_free")
 
 
@@ -59,7 +59,14 @@ def test_what_decides_most_comes_first(library):
 def row(name, seed, accuracy, **other):
     regularizer, free, _ = name.partition("_scale_free")
     figures = {"float_accuracy": 0.9, "max_over_std": 4.0, "kurtosis": 3.0, "accuracy": accuracy}
-    cell = {"method": "mse", "weight_bits": 2, "activation_bits": 8, "batch_norm": "keep", "granularity": "per_tensor"}
+    cell = {
+        "method": "mse",
+        "weight_bits": 2,
+        "activation_bits": 8,
+        "batch_norm": "keep",
+        "granularity": "per_tensor",
+        "dim": 1,
+    }
     where = {"net": "digits", "regularizer": regularizer, "form": "scale_free" if free else "paper", "split": "test"}
     return where | cell | figures | {"factor": 0.01 if free else 0.0, "seed": seed} | other
 
