@@ -99,11 +99,66 @@ class RangeRegularizer(keras.regularizers.Regularizer):
         return {**options, "granularity": self.granularity, "channel_axis": axis}
 
 
-class LearnedRegularizer(keras.layers.Layer, RangeRegularizer):
+class OneWeight(RangeRegularizer):
+    """What a regularizer with a trained scalar does, whichever Keras holds the scalar.
+
+    One instance serves one weight, because a shared scalar could not be restored from a file.
+    """
+
+    _weight = None
+    _attach = "r2keras.regularize"
+
+    def __call__(self, w):
+        """Returns the loss of a weight as a scalar tensor."""
+        self._claim(w)
+        return self.factor * self._loss(w)
+
+    @property
+    def weight(self):
+        """The weight this instance belongs to; None before the first call on one."""
+        return self._weight() if self._weight is not None else None
+
+    def initialize(self, weights) -> None:
+        """Sets the learned scalar to its start value for these weights.
+
+        Args:
+            weights: the weight (array, tensor or variable) that will be regularized.
+        """
+        raise NotImplementedError
+
+    def _loss(self, w):
+        """Returns the loss without the factor."""
+        raise NotImplementedError
+
+    def _name_of(self, w) -> str | None:
+        """Returns the name of a weight of a layer, None for arrays and tensors."""
+        raise NotImplementedError
+
+    def _scalar_shape(self) -> tuple[int, ...]:
+        """Returns the shape of the learned variable: one value, or one a coordinate of the palette vectors."""
+        return () if self.dim == 1 else (self.dim,)
+
+    def _claim(self, w) -> None:
+        """Remembers the weight this instance belongs to, and refuses another."""
+        path = self._name_of(w)
+        if path is None:
+            return
+        owner = self.weight
+        if owner is None:
+            self._weight = weakref.ref(w)
+        elif owner is not w:
+            name = type(self).__name__
+            fix = f"Give every weight its own {name}(...), or use {self._attach}, which makes one for each"
+            held = (
+                f"the one weight this {name} belongs to ({self._name_of(owner)}), because its learned scalar is saved"
+            )
+            raise ValueError(invalid("w", f"{held} once", path, fix))
+
+
+class LearnedRegularizer(OneWeight, keras.layers.Layer):
     """A regularizer with a trained scalar, which Keras tracks because the regularizer is a layer too.
 
-    The layer that owns the weight owns the scalar: it is trained, saved, cloned and frozen with it. One
-    instance serves one weight, because a shared scalar could not be restored from a file.
+    The layer that owns the weight owns the scalar: it is trained, saved, cloned and frozen with it.
 
     A layer frozen by `layer.trainable = False` freezes the scalar. One constructed with `trainable=False` leaves
     it among the trainable weights, as Keras does with all layers inside a layer; without a loss it gets no gradient.
@@ -120,45 +175,19 @@ class LearnedRegularizer(keras.layers.Layer, RangeRegularizer):
         # A mixed policy would make the scalar half precision, too coarse for its small steps.
         super().__init__(dtype="float32")
         self._set_options(factor, dim, scale_free, granularity, channel_axis)
-        self._weight = None
         self.built = True
 
-    def __call__(self, w):
-        """Returns the loss of a weight as a scalar tensor."""
-        self._claim(w)
-        return self.factor * self._loss(w)
-
-    def initialize(self, weights) -> None:
-        """Sets the learned scalar to its start value for these weights.
-
-        Args:
-            weights: the weight (array, tensor or variable) that will be regularized.
-        """
-        raise NotImplementedError
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return RangeRegularizer.get_config(self)
-
-    def _loss(self, w):
-        """Returns the loss without the factor."""
-        raise NotImplementedError
-
     def _add_scalar(self, name: str, start: float) -> keras.Variable:
-        """Makes the learned variable: a scalar, or one value a coordinate of the palette vectors."""
-        shape = () if self.dim == 1 else (self.dim,)
+        """Makes the learned variable."""
         fill = keras.initializers.Constant(start)
-        return self.add_weight(name=name, shape=shape, initializer=fill, dtype="float32", autocast=False)
+        return self.add_weight(name=name, shape=self._scalar_shape(), initializer=fill, dtype="float32", autocast=False)
 
-    def _claim(self, w) -> None:
-        """Remembers the weight this instance belongs to, and refuses another."""
-        if not isinstance(w, keras.Variable):
-            return
-        owner = self._weight() if self._weight is not None else None
-        if owner is None:
-            self._weight = weakref.ref(w)
-        elif owner is not w:
-            name = type(self).__name__
-            fix = f"Give every weight its own {name}(...), or use r2keras.regularize, which makes one for each"
-            expected = f"the one weight this {name} belongs to ({owner.path}), because its learned scalar is saved once"
-            raise ValueError(invalid("w", expected, w.path, fix))
+    def _name_of(self, w) -> str | None:
+        """Returns the path of a Keras 3 weight, None for arrays and tensors; refuses a weight of tf_keras."""
+        if isinstance(w, keras.Variable):
+            return w.path
+        if hasattr(w, "assign"):
+            # tf_keras would call this object, but never train, track or save what it learns.
+            fix = f"Layers of tf_keras take r2keras.tfmot.{type(self).__name__}"
+            raise ValueError(invalid("w", "a weight of a Keras 3 layer, or a tensor", getattr(w, "name", w), fix))
+        return None

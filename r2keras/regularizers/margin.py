@@ -8,8 +8,45 @@ from r2keras.ops import range_loss
 from r2keras.regularizers.base import LearnedRegularizer, check_number, register
 
 
+class MarginForm:
+    """What `R2Margin` computes; the class it is mixed into holds the options and the learned variable."""
+
+    def _start_at(self, margin: float) -> None:
+        """Checks the start of the margin and makes the variable."""
+        self._start = check_number("margin", margin, positive=True)
+        self.margin = self._add_scalar("margin", self._start)
+
+    def initialize(self, weights) -> None:
+        """Sets the margin to its start, or to the largest weight of each coordinate where that is smaller.
+
+        Per channel it is the mean of the channels' largest, in units of their standard deviations.
+
+        Args:
+            weights: the weight (array, tensor or variable) that will be regularized.
+        """
+        w = self._arranged(weights)
+        w = ops.abs(w / self._unit(w))
+        if self.granularity == "per_channel":
+            largest = ops.mean(ops.max(w, axis=1))
+        else:
+            largest = ops.max(range_loss.subvectors(w, self.dim), axis=0)
+        self.margin.assign(ops.reshape(ops.minimum(largest, self._start), self._scalar_shape()))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "margin": self._start}
+
+    def _loss(self, w):
+        """Returns the loss without the factor."""
+        w = self._arranged(w)
+        unit = self._unit(w)
+        limit = ops.cast(ops.convert_to_tensor(self.margin), unit.dtype)
+        w, limit = (w / unit, limit) if self.scale_free else (w, unit * limit)
+        return range_loss.margin(w, limit, **self._layout)
+
+
 @register
-class R2Margin(LearnedRegularizer):
+class R2Margin(MarginForm, LearnedRegularizer):
     """Learns a margin for the weights and penalises what sticks out of it.
 
     Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))`, summed over the coordinates of the palette vectors,
@@ -70,32 +107,4 @@ class R2Margin(LearnedRegularizer):
         margin: float = 2.0,
     ) -> None:
         super().__init__(factor, dim, scale_free, granularity, channel_axis)
-        self._start = check_number("margin", margin, positive=True)
-        self.margin = self._add_scalar("margin", self._start)
-
-    def initialize(self, weights) -> None:
-        """Sets the margin to its start, or to the largest weight of each coordinate where that is smaller.
-
-        Per channel it is the mean of the channels' largest, in units of their standard deviations.
-
-        Args:
-            weights: the weight (array, tensor or variable) that will be regularized.
-        """
-        w = self._arranged(weights)
-        w = ops.abs(w / self._unit(w))
-        if self.granularity == "per_channel":
-            largest = ops.mean(ops.max(w, axis=1))
-        else:
-            largest = ops.max(range_loss.subvectors(w, self.dim), axis=0)
-        self.margin.assign(ops.reshape(ops.minimum(largest, self._start), self.margin.shape))
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "margin": self._start}
-
-    def _loss(self, w):
-        """Returns the loss without the factor."""
-        w, limit = self._arranged(w), ops.convert_to_tensor(self.margin)
-        unit = self._unit(w)
-        w, limit = (w / unit, limit) if self.scale_free else (w, unit * limit)
-        return range_loss.margin(w, limit, **self._layout)
+        self._start_at(margin)

@@ -8,8 +8,43 @@ from r2keras.ops import range_loss
 from r2keras.regularizers.base import LearnedRegularizer, check_flag, check_number, register
 
 
+class SoftMinMaxForm:
+    """What `R2SoftMinMax` computes; the class it is mixed into holds the options and the learned variable."""
+
+    def _start_at(self, sharpness: float | None, learn_sharpness: bool | None) -> None:
+        """Checks the start of the sharpness and makes the variable, if there is to be one."""
+        self._given = {"sharpness": sharpness, "learn_sharpness": learn_sharpness}
+        default = 5.0 if self.scale_free else 0.1
+        self._start = check_number("sharpness", default if sharpness is None else sharpness, positive=True)
+        learns = not self.scale_free if learn_sharpness is None else check_flag("learn_sharpness", learn_sharpness)
+        self.sharpness = self._add_scalar("sharpness", self._start) if learns else self._start
+
+    def initialize(self, weights) -> None:
+        """Sets the sharpness back to its start; the weights do not matter to it.
+
+        Args:
+            weights: the weight (array, tensor or variable) that will be regularized.
+        """
+        if self.weights:
+            self.sharpness.assign(ops.full(self._scalar_shape(), self._start))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), **self._given}
+
+    def _loss(self, w):
+        """Returns the loss without the factor."""
+        sharpness = range_loss.magnitude(ops.convert_to_tensor(self.sharpness))
+        return range_loss.soft_min_max(self._scaled(w), sharpness, **self._layout)
+
+    def _claim(self, w) -> None:
+        """Refuses a second weight if there is a scalar to share."""
+        if self.weights:
+            super()._claim(w)
+
+
 @register
-class R2SoftMinMax(LearnedRegularizer):
+class R2SoftMinMax(SoftMinMaxForm, LearnedRegularizer):
     """Penalises a smooth range of the weights, soft maximum minus soft minimum.
 
     Forward: `factor * (s_max - s_min + exp(-a))`, summed over the coordinates of the palette vectors, with the
@@ -68,31 +103,4 @@ class R2SoftMinMax(LearnedRegularizer):
         learn_sharpness: bool | None = None,
     ) -> None:
         super().__init__(factor, dim, scale_free, granularity, channel_axis)
-        self._given = {"sharpness": sharpness, "learn_sharpness": learn_sharpness}
-        default = 5.0 if scale_free else 0.1
-        self._start = check_number("sharpness", default if sharpness is None else sharpness, positive=True)
-        learns = not scale_free if learn_sharpness is None else check_flag("learn_sharpness", learn_sharpness)
-        self.sharpness = self._add_scalar("sharpness", self._start) if learns else self._start
-
-    def initialize(self, weights) -> None:
-        """Sets the sharpness back to its start; the weights do not matter to it.
-
-        Args:
-            weights: the weight (array, tensor or variable) that will be regularized.
-        """
-        if self.weights:
-            self.sharpness.assign(ops.full(self.sharpness.shape, self._start))
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), **self._given}
-
-    def _loss(self, w):
-        """Returns the loss without the factor."""
-        sharpness = range_loss.magnitude(ops.convert_to_tensor(self.sharpness))
-        return range_loss.soft_min_max(self._scaled(w), sharpness, **self._layout)
-
-    def _claim(self, w) -> None:
-        """Refuses a second weight if there is a scalar to share."""
-        if self.weights:
-            super()._claim(w)
+        self._start_at(sharpness, learn_sharpness)
