@@ -65,6 +65,7 @@ def rebuild(
     objects: dict[str, object] | None = None,
     *,
     append: Callable[[str], keras.Layer | None] | None = None,
+    carry: Callable[[str, keras.Layer, keras.Layer], None] | None = None,
 ) -> keras.Model:
     """Returns a copy of a model with some layers replaced and every weight carried over.
 
@@ -75,6 +76,7 @@ def rebuild(
             layer's class counts as a wrapper around it; one that has `holds_constants` set takes no weights over.
         append: called with the path of every layer, operation and input. Returns a new layer that takes its output and
             stands in its place for all that follows, or None. The output of a layer called twice goes through it twice.
+        carry: called with `(path, old, new)` for every layer with weights; None takes `transfer`.
         objects: classes and functions by name that nobody registered and that the new layers' configs mention.
 
     Returns:
@@ -100,7 +102,7 @@ def rebuild(
             copy = _insert.copy_with(model, clone, append)
     for path, layer in leaf_layers(model):
         if layer.weights and not getattr(new_layers[id(layer)], "holds_constants", False):
-            transfer(path, layer, new_layers[id(layer)])
+            (carry or transfer)(path, layer, new_layers[id(layer)])
     return copy
 
 

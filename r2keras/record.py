@@ -208,6 +208,12 @@ TENSOR_KINDS: dict[str, type] = {QuantSpec.kind: QuantizedTensor}
 Tensor = Any
 
 
+def table_bytes(tensor: Tensor) -> int:
+    """Returns the bytes of what is stored beside codes or indices; zero points that are all zero need none."""
+    tables = [array for name, array in tensor.arrays().items() if name not in ("codes", "indices")]
+    return sum(table.nbytes for table in tables if table.any())
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizedActivation:
     """The grid of one activation tensor: `x = scale * (code - zero_point)`.

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import keras
 
+from r2keras import _model
 from r2keras._errors import invalid
 from r2keras.layers.substitute import SubstituteWeights
 
@@ -43,6 +44,10 @@ class SpecifiedWeights(SubstituteWeights):
         """Returns the layer of a `get_config` result."""
         specs = {name: cls.spec_type.from_dict(spec) for name, spec in config["specs"].items()}
         return super().from_config({**config, "specs": specs.get("", specs)})
+
+    def kernel_specs(self) -> dict:
+        """Returns the specs by the kernels' names relative to the layer."""
+        return {name: self._spec(name) for name in self._names(dict(_model.kernels(self.layer)))}
 
     def _names(self, kernels: dict) -> list[str]:
         """Returns the names of the kernels that a spec is for."""

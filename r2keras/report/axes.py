@@ -66,13 +66,17 @@ def bytes_axis(axes: Axes, groups: list[Group], recommendation: Recommendation |
     limit = recommendation.max_bytes if recommendation else None
     if limit and min(sizes) / 4 <= limit <= max(sizes) * 4:
         sizes.append(limit)
-    low, high = min(sizes) / 1.25, max(sizes) * 1.25
+    byte_ticks(axes, min(sizes) / 1.25, max(sizes) * 1.25, most=most)
+    axes.set_xlabel("bytes of the file (log scale)")
+
+
+def byte_ticks(axes: Axes, low: float, high: float, *, most: int) -> None:
+    """Makes the axis of bytes a log axis between two bounds, with at most `most` ticks."""
     ticks = _log_ticks(low, high, most)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(ticks, [_bytes_text(t) for t in ticks])
     axes.set_xlim(low, high)
-    axes.set_xlabel("bytes of the file (log scale)")
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:

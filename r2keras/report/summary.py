@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2keras._errors import invalid
-from r2keras.record import CompressionRecord, RangeFigures
+from r2keras.record import CompressionRecord, RangeFigures, table_bytes
 from r2keras.report._format import count, to_text
 
 if TYPE_CHECKING:
@@ -287,21 +287,11 @@ def _tensor_summary(tensor: Any, row: Any) -> TensorSummary:
         num_bits=tensor.spec.num_bits,
         float_bytes=FLOAT_BYTES * values.size,
         ideal_bytes=tensor.ideal_bits / 8,
-        scale_bytes=sum(map(_stored_bytes, _tables(tensor))),
+        scale_bytes=table_bytes(tensor),
         before=tensor.before,
         after=RangeFigures.of(values),
         **in_file,
     )
-
-
-def _tables(tensor: Any) -> list[np.ndarray]:
-    """Returns what is stored beside the codes."""
-    return [array for name, array in tensor.arrays().items() if name not in ("codes", "indices")]
-
-
-def _stored_bytes(array: np.ndarray) -> int:
-    """Returns the bytes of a table; one that is zero everywhere needs none."""
-    return 0 if not array.any() else array.nbytes
 
 
 def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndarray]:

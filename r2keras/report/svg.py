@@ -22,6 +22,10 @@ VARIABLES = {
     GOOD: "var(--good)",
     **{color: f"var(--s{index})" for index, color in enumerate(SERIES)},
 }
+# The light page's colours, for figures that stand alone.
+PLAIN = {INK: "#1b1f24", FAINT: "#5b6470", GRID: "#dfe3e8", LIMIT: "#b3261e", GOOD: "#1a7f4b"}
+PLAIN_SERIES = ("#1f5fbf", "#c2570c", "#18794e", "#8436b5", "#c02158", "#0d7487", "#7a6300", "#5b6470")
+PLAIN |= dict(zip(SERIES, PLAIN_SERIES, strict=True))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MARKER_GLYPHS = "\u25cf\u25a0\u25b2\u25c6\u25bc\u271a\u2716\u2605"
 
@@ -53,16 +57,30 @@ STYLE = {
 
 
 def style() -> Any:
-    """Returns the context in which figures are drawn and written.
+    """Returns the context in which figures of a page are drawn and written.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
+    return _context(STYLE)
+
+
+def plain_style() -> Any:
+    """Returns the context in which figures that stand alone are drawn and written, in the light page's colours.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return _context({name: PLAIN.get(value, value) for name, value in STYLE.items()} | {"figure.facecolor": "white"})
+
+
+def _context(settings: dict[str, Any]) -> Any:
+    """Returns matplotlib's context with these settings."""
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError(missing("matplotlib", "a plot")) from error
-    return matplotlib.rc_context({**STYLE})
+    return matplotlib.rc_context({**settings})
 
 
 def new_figure(width: float, height: float) -> Figure:

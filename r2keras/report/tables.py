@@ -12,8 +12,10 @@ from r2keras.report.groups import Group, float_baseline, group
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from r2keras.budget import Footprint
     from r2keras.report.routes import Routes
     from r2keras.report.summary import Summary
+    from r2keras.search.outcome import Outcome
 
 __all__ = ["results_table", "summary_tables", "to_text"]
 
@@ -102,6 +104,37 @@ def routes_table(routes: Routes) -> Table:
     for row in routes.rows:
         cells = [row.name, count(row.file_bytes), count(row.gzip_bytes), number(row.median_ms), number(row.p90_ms)]
         table.add_row(*map(_cell, cells))
+    return table
+
+
+def footprint_table(footprint: Footprint) -> Any:
+    """Returns the bytes of a model by tensor as a rich table: kernels one by one, all other weights in one line."""
+    columns = [("tensor", False), ("shape", False), ("bits", True), ("codes", True), ("scales", True)]
+    table = _table(f"Bytes of {footprint.model_name}", [*columns, ("bytes", True), ("float", True)])
+    for t in footprint.kernels:
+        sizes = (t.code_bytes, t.scale_bytes, t.bytes, t.float_bytes)
+        cells = [t.name, shape_text(t.shape), bits(t.num_bits).split(" ")[0], *map(count, sizes)]
+        table.add_row(*map(_cell, cells))
+    rest = [t for t in footprint.tensors if t not in footprint.kernels]
+    if rest:
+        total = count(sum(t.bytes for t in rest))
+        table.add_row(*map(_cell, [f"{len(rest)} biases and statistics", "", "float", total, "0", total, total]))
+    table.caption = _cell(footprint.text)
+    return table
+
+
+def search_table(outcome: Outcome) -> Table:
+    """Returns the candidates of a search as a rich table, controls first, and the recommendation under it."""
+    metric = outcome.search.metric
+    columns = [("candidate", False), ("epochs", True), (metric, True), ("lost", True), ("bytes", True)]
+    table = _table("", [*columns, ("", False)])
+    for row in outcome.rows:
+        lost = None if row["drop"] is None else f"{100 * row['drop']:.2f}{'%' if metric == 'perplexity' else ''}"
+        remark = "front" if row["on_front"] else "" if row["state"] == "complete" else row["state"]
+        remark = ": ".join(filter(None, [remark, row["reason"]]))
+        cells = [row["label"], str(row["epochs"]), outcome.value_text(row[metric]), lost or DASH, count(row["bytes"])]
+        table.add_row(*map(_cell, [*cells, remark]))
+    table.caption = _cell(outcome.text)
     return table
 
 

@@ -1,0 +1,191 @@
+"""`run`: starts the processes of a search, shows how far they are, and gathers what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import r2keras
+from r2keras._errors import invalid, missing
+from r2keras.search import study as studies
+from r2keras.search.data import load_data
+from r2keras.search.outcome import Outcome, outcome_of
+from r2keras.search.settings import FLOAT, Search
+from r2keras.search.space import Space, space_of
+from r2keras.search.worker import work
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 20
+
+
+def run(search: Search, study: str | os.PathLike, *, jobs: int = 1, progress: bool = False) -> Outcome:
+    """Trains the candidates of a search, or those that are left of it.
+
+    Candidates over the budget are never trained. The others are drawn by Optuna's TPE for the front of quality against
+    bytes, each once. The study is on disk after every epoch: a run that was stopped goes on where it was, with the
+    candidates in training at that time started anew. Other processes and machines may call `run` on the same folder.
+
+    Args:
+        search: what to search.
+        study: the folder of the study; made if it does not exist.
+        jobs: processes; 1 trains in this one.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        What is known of all candidates.
+
+    Raises:
+        ValueError: data that do not fit the model; a model that cannot be widened so; a budget below the smallest
+            candidate; a folder with the study of another search; `jobs` below 1.
+        OSError: a file cannot be read or written.
+        ImportError: Optuna is not installed.
+
+    Example:
+
+    >>> run(Search(model="m.keras", data="x.npz"), "study", jobs=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: Invalid value for argument `jobs`. Expected an integer of at least 1. Received: jobs=0.
+    """
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise ValueError(invalid("jobs", "an integer of at least 1", jobs))
+    space = _begin(search, study)
+    opened = studies.open_study(study, search, space)
+    studies.release_dead(opened)
+    with _shown(opened, search, space, progress) as refresh:
+        if jobs == 1:
+            work(study, 0, refresh)
+        else:
+            _run_processes(study, jobs, refresh)
+    _tidy(outcome_of(opened, search, space, study))
+    return outcome_of(opened, search, space, study)
+
+
+def load(study: str | os.PathLike) -> Outcome:
+    """Returns what a study knows so far; it may be running.
+
+    Args:
+        study: the folder of the study.
+
+    Raises:
+        OSError: there is no study in the folder.
+        ImportError: Optuna is not installed.
+
+    Example:
+
+    >>> load("no such folder")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: [Errno 2] No such file or directory: 'no such folder/search.json'
+    """
+    search, space = studies.load_settings(study)
+    return outcome_of(studies.open_study(study, search, space), search, space, study)
+
+
+def _begin(search: Search, folder: str | os.PathLike) -> Space:
+    """Checks model, data and budget before anything is trained, and writes the settings."""
+    model = keras.models.load_model(search.model, compile=False)
+    load_data(search, model)
+    space = space_of(search, model)
+    studies.save_settings(folder, search, space)
+    return space
+
+
+def _tidy(outcome: Outcome) -> None:
+    """Deletes the saved models that are no longer on the front, and their records."""
+    for row in outcome.rows:
+        if row["path"] and not row["on_front"]:
+            Path(row["path"]).unlink(missing_ok=True)
+            Path(row["path"]).with_suffix(".record.npz").unlink(missing_ok=True)
+
+
+def _run_processes(folder: str | os.PathLike, jobs: int, refresh: Callable[[], None]) -> None:
+    """Runs workers side by side; Ctrl-C stops all of them."""
+    for worker in range(jobs):
+        Path(folder, f"worker{worker}.error").unlink(missing_ok=True)
+    processes = [_start(folder, worker, jobs) for worker in range(jobs)]
+    try:
+        while any(process.poll() is None for process in processes):
+            refresh()
+            time.sleep(POLL_SECONDS)
+    finally:
+        _stop(processes)
+    refresh()
+    codes = [process.returncode for process in processes]
+    for worker, code in enumerate(codes):
+        if code:
+            raise RuntimeError(f"Process {worker} of the search ended early: {_complaint(folder, worker, code)}.")
+
+
+def _start(folder: str | os.PathLike, worker: int, jobs: int) -> subprocess.Popen:
+    """Starts a worker with its share of the cores, in a group of its own: Ctrl-C reaches it through `_stop`."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    env = {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    root = str(Path(r2keras.__file__).parents[1])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "r2keras.search.worker", str(folder), str(worker)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=env, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def _stop(processes: list[subprocess.Popen]) -> None:
+    """Interrupts the workers that still run, and waits for them to give their candidates back."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.send_signal(signal.SIGINT)
+    end = time.monotonic() + STOP_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _complaint(folder: str | os.PathLike, worker: int, code: int) -> str:
+    """Returns what a worker said before it ended."""
+    path = Path(folder, f"worker{worker}.error")
+    return path.read_text(encoding="utf-8") if path.exists() else f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _shown(study: Any, search: Search, space: Space, progress: bool) -> Iterator[Callable[[], None]]:
+    """Shows a progress bar; yields the function that brings it up to date."""
+    if not progress:
+        yield lambda: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError as error:
+        raise ImportError(missing("rich", "A progress bar")) from error
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    controls = sum(c.is_control for c in space.candidates)
+    quantized = len(space.candidates) - controls
+    total = controls + min(quantized, search.trials or quantized)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("search", total=total)
+        yield lambda: bar.update(task, **_state(study, search))
+
+
+def _state(study: Any, search: Search) -> dict[str, Any]:
+    """Returns how many trials are done, and in words which are running and what the best one reached."""
+    trials = study.get_trials(deepcopy=False)
+    ended = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED") or "failed" in t.user_attrs]
+    running = [t for t in trials if t.state.name == "RUNNING" and "label" in t.user_attrs]
+    texts = [f"{t.user_attrs['label']} {len(t.user_attrs.get('values', []))}/{search.epochs}" for t in running]
+    done = [t for t in ended if t.state.name == "COMPLETE" and t.params["method"] != FLOAT]
+    best = max(done, key=lambda t: t.values[0], default=None)
+    if best is not None:
+        texts.append(f"best {best.user_attrs['value']:.4g} ({best.user_attrs['label']})")
+    return {"completed": len(ended), "description": "; ".join(texts) or "search"}
