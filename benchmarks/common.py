@@ -19,7 +19,11 @@ PACKAGES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", 
 
 
 def interleave(
-    steps: dict[str, Callable[[], object]], rounds: int, repeats: int, tick: Callable[[], object] = lambda: None
+    steps: dict[str, Callable[[], object]],
+    rounds: int,
+    repeats: int,
+    tick: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Times several callables side by side, so that a machine that slows down slows all of them.
 
@@ -30,6 +34,7 @@ def interleave(
         rounds: number of rounds.
         repeats: calls of each in a round.
         tick: called after each round.
+        clock: seconds, of the wall or of the processor (`time.process_time`).
 
     Returns:
         Per name one figure a round: the median seconds of its calls in that round.
@@ -41,9 +46,9 @@ def interleave(
         for _ in range(repeats):
             shuffle(order)
             for name in order:
-                start = time.perf_counter()
+                start = clock()
                 steps[name]()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         for name in steps:
             figures[name].append(statistics.median(seconds[name]))
         tick()

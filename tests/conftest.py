@@ -48,3 +48,9 @@ def _seed() -> None:
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def microcontrollers():
+    """Skips tests that run files for microcontrollers where tflite-micro has no wheel; the only place that does."""
+    return pytest.importorskip("tflite_micro")

@@ -15,10 +15,13 @@ from tests.public_names import FILE, public_modules, public_names
 
 MODULES = sorted({"r2keras", *(module.name for module in pkgutil.walk_packages(r2keras.__path__, "r2keras."))})
 NAMES = public_names()
+FOR_MICROCONTROLLERS = ("r2keras.export.tflm", "r2keras.export.tflm_runtime")
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_of_a_module_run(name, tmp_path, monkeypatch):
+def test_examples_of_a_module_run(name, tmp_path, monkeypatch, request):
+    if name in FOR_MICROCONTROLLERS:
+        request.getfixturevalue("microcontrollers")
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     keras.utils.set_random_seed(0)

@@ -25,6 +25,10 @@ calibration data also give a range to the outputs, which the record has none for
     python tools/convert.py --model=m.keras --recipe=w4a8.yaml --input_bits=8 --calibration_data=x.npz \
         --activations=int8 --output=small.tflite
 
+A file for microcontrollers, with look-up tables of 1 to 7 bits (needs `pip install 'r2keras[tflm]'`, on Linux):
+
+    python tools/convert.py --model=small.keras --record=small.record.npz --format=tflm --output=mcu.tflite
+
 A float model as it is, the file to compare the others with:
 
     python tools/convert.py --model=m.keras --output=float.tflite
@@ -56,6 +60,7 @@ flags.DEFINE_string(
     "calibration_data", None, "Inputs to calibrate on, .npz; with --recipe or --activations=int8.", flag_values=FLAGS
 )
 flags.DEFINE_integer("input_bits", None, "Bits of the model's inputs, 2 to 8; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_enum("format", "litert", ["litert", "tflm"], "The runtime that the file is for.", flag_values=FLAGS)
 flags.DEFINE_enum("activations", "float", ["float", "int8"], "What the operators compute on.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "io", "float", ["float", "int8"], "What the file takes and returns; with --activations=int8.", flag_values=FLAGS
@@ -82,12 +87,15 @@ def convert() -> int:
     if recipe is not None:
         model, record = r2keras.calibrate(model, recipe, data, input_bits=FLAGS.input_bits)
     integers = {"activations": "int8", "io": FLAGS.io, "data": data} if FLAGS.activations == "int8" else {}
-    r2keras.export.to_litert(model, FLAGS.output, record, **integers)
+    write = r2keras.export.to_tflm if FLAGS.format == "tflm" else r2keras.export.to_litert
+    found = write(model, FLAGS.output, record, **integers)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
+    if FLAGS.format == "tflm":
+        print(f"memory (arena) that the microcontroller needs: {found.arena_bytes:,} bytes")
     return 0
 
 
@@ -102,6 +110,8 @@ def check_flags() -> None:
             raise ValueError(f"--{name} goes with --recipe, which is missing")
     if FLAGS.io == "int8" and not integers:
         raise ValueError("--io=int8 goes with --activations=int8, which is missing")
+    if integers and FLAGS.format == "tflm":
+        raise ValueError("--activations=int8 goes with --format=litert: files for microcontrollers compute in float")
     if integers and not (FLAGS.record or FLAGS.recipe):
         raise ValueError("--activations=int8 goes with --record or --recipe, which have the grids of the activations")
     for name, suffix in SUFFIXES.items():

@@ -3,6 +3,21 @@
 from r2keras.export.litert import to_litert
 from r2keras.export.runtime import Latency, LiteRTModel
 from r2keras.export.sizes import FileSizes, TensorSize, sizes
+from r2keras.export.tflm import TFLMSizes, to_tflm
+from r2keras.export.tflm_runtime import TFLMModel, tflm_arena
 from r2keras.export.verify import Verification, verify
 
-__all__ = ["FileSizes", "Latency", "LiteRTModel", "TensorSize", "Verification", "sizes", "to_litert", "verify"]
+__all__ = [
+    "FileSizes",
+    "Latency",
+    "LiteRTModel",
+    "TFLMModel",
+    "TFLMSizes",
+    "TensorSize",
+    "Verification",
+    "sizes",
+    "tflm_arena",
+    "to_litert",
+    "to_tflm",
+    "verify",
+]

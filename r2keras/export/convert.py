@@ -13,7 +13,7 @@ from r2keras.export.quiet import quiet
 SIGNATURE = "serving_default"
 
 
-def convert(model: keras.Model) -> Any:
+def convert(model: keras.Model, batch_size: int | None = None) -> Any:
     """Returns the float file of a model, as the schema's `ModelT`.
 
     Batch normalizations are folded by the converter. Inputs keep their Keras names and order; outputs are called
@@ -21,25 +21,26 @@ def convert(model: keras.Model) -> Any:
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend.
+        batch_size: samples that the file takes at once where the model's inputs leave it open; None: any number.
 
     Raises:
         ImportError: TensorFlow or ai-edge-litert is not installed.
         RuntimeError: the converter does not know an operation of the model.
     """
-    data = _converted(model, packages.tensorflow())
+    data = _converted(model, packages.tensorflow(), batch_size)
     file = parse(data, f"the converted model {model.name!r}")
     _restore_names(file, [tensor.name for tensor in model.inputs])
     return file
 
 
-def _converted(model: keras.Model, tf: Any) -> bytes:
+def _converted(model: keras.Model, tf: Any, batch_size: int | None) -> bytes:
     """Runs the converter, its log off the screen."""
     try:
         with quiet():
             holder = tf.Module()
             # The converter finds only variables that this object tracks; Keras 3 variables are not, by themselves.
             holder.tracked = [variable.value for variable in model.variables]
-            function = _inference(model, tf)
+            function = _inference(model, tf, batch_size)
             return tf.lite.TFLiteConverter.from_concrete_functions([function], holder).convert()
     except Exception as error:
         raise RuntimeError(
@@ -55,7 +56,7 @@ def _reason(error: Exception) -> str:
     return f"it does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
 
 
-def _inference(model: keras.Model, tf: Any) -> Any:
+def _inference(model: keras.Model, tf: Any, batch_size: int | None) -> Any:
     """Returns the model's call in inference mode as a concrete function with plain argument names."""
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
@@ -67,7 +68,10 @@ def _inference(model: keras.Model, tf: Any) -> Any:
         return {_key("out", k): tensor for k, tensor in enumerate(keras.tree.flatten(outputs))}
 
     # Keras names are no safe argument names ("in" is a Python keyword), so they are put back afterwards.
-    specs = [tf.TensorSpec(t.shape, t.dtype, name=_key("in", k)) for k, t in enumerate(model.inputs)]
+    specs = [
+        tf.TensorSpec((t.shape[0] or batch_size, *t.shape[1:]), t.dtype, name=_key("in", k))
+        for k, t in enumerate(model.inputs)
+    ]
     return tf.function(call, autograph=False).get_concrete_function(*specs)
 
 

@@ -29,7 +29,7 @@ Where = tuple[int, int, np.ndarray]
 def exact_file(file: Any, record: CompressionRecord) -> tuple[bytes, Any]:
     """Puts the record's codes into the float `file`; returns its bytes and what was read back from them, checked."""
     where = list(constants(file))
-    written = [_put(file, where[place.constant], place, record) for place in _places(where, record)]
+    written = [_put(file, where[place.constant], place, record) for place in places_of(where, record)]
     return _finished(file, written, set())
 
 
@@ -50,7 +50,7 @@ def integer_file(file: Any, record: CompressionRecord, io: str, data: Any) -> tu
     """
     restore_grids(file, record)
     where = list(constants(file))
-    places = _places(where, record)
+    places = places_of(where, record)
     ranges = {} if data is None else measured(file, needs_range(file), data)
     mine = {where[place.constant][1]: place for place in places if where[place.constant][0] == 0}
     work = Integerizer(file, record, mine, ranges)
@@ -69,7 +69,7 @@ def integer_file(file: Any, record: CompressionRecord, io: str, data: Any) -> tu
     return found
 
 
-def _places(where: list[Where], record: CompressionRecord) -> list[Place]:
+def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
     """Returns which constant holds which weight."""
     values = {name: tensor.values() for name, tensor in record.tensors.items()}
     places, missing = assign(values, [constant for _, _, constant in where])

@@ -23,9 +23,15 @@ def interpreter() -> ModuleType:
     return _load("ai_edge_litert.interpreter", "ai-edge-litert", "Running a .tflite file")
 
 
-def _load(module: str, package: str, purpose: str) -> ModuleType:
+def microcontrollers() -> ModuleType:
+    """Returns the module of the interpreter of LiteRT for Microcontrollers."""
+    purpose = "Running a file for microcontrollers, on Linux (x86-64) only,"
+    return _load("tflite_micro", "tflite-micro", purpose, "tflm").runtime
+
+
+def _load(module: str, package: str, purpose: str, extra: str = "") -> ModuleType:
     """Imports a module, or says which package to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(missing(package, purpose)) from error
+        raise ImportError(missing(package, purpose, extra)) from error

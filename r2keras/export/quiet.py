@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 
@@ -38,8 +39,29 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _redirected(descriptor: int) -> Iterator[None]:
-    """Points a file descriptor at nothing while the block runs; a closed descriptor stays closed."""
+def overheard() -> Iterator[list[str]]:
+    """Collects the lines that native code writes to standard error while the block runs; they are there after it.
+
+    Example:
+
+    >>> with overheard() as lines:
+    ...     _ = os.write(2, b"no such operator")
+    >>> lines
+    ['no such operator']
+    """
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        try:
+            with _redirected(2, file.fileno()):
+                yield lines
+        finally:
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+
+
+@contextlib.contextmanager
+def _redirected(descriptor: int, target: int | None = None) -> Iterator[None]:
+    """Points a file descriptor at another, or at nothing, while the block runs; a closed descriptor stays closed."""
     _flush()
     try:
         saved = os.dup(descriptor)
@@ -47,7 +69,7 @@ def _redirected(descriptor: int) -> Iterator[None]:
         yield
         return
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, descriptor)
+    os.dup2(nothing if target is None else target, descriptor)
     os.close(nothing)
     try:
         yield

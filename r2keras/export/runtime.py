@@ -97,7 +97,7 @@ class LiteRTModel:
         arrays = self._arrays(x)
         count, step = len(arrays[0]), self._batch(batch_size)
         parts: list[list[np.ndarray]] = []
-        with _bar(progress, count, self.path.name) as advance:
+        with advancing(progress, count, self.path.name) as advance:
             for start in range(0, count, step):
                 batch = [array[start : start + step] for array in arrays]
                 parts.append(self._run(batch, step))
@@ -139,16 +139,8 @@ class LiteRTModel:
 
     def _arrays(self, x: Any) -> list[np.ndarray]:
         """Returns the inputs as arrays of the file's types, in its order."""
-        if isinstance(x, dict):
-            if set(x) != set(self.input_names):
-                raise ValueError(invalid("x", f"a dict with the keys {sorted(self.input_names)}", sorted(x)))
-            x = [x[name] for name in self.input_names]
-        arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
         expected = [tuple(int(size) for size in d["shape_signature"]) or d["shape"] for d in self._inputs]
-        lengths = {array.shape[:1] for array in arrays}
-        if len(lengths) > 1 or (0,) in lengths or [*map(len, expected)] != [array.ndim for array in arrays]:
-            shapes = [array.shape for array in arrays]
-            raise ValueError(invalid("x", f"arrays of one length with the shapes {expected} (-1 is any)", shapes))
+        arrays = matched(x, self.input_names, expected)
         return [_as_input(a, d) for a, d in zip(arrays, self._inputs, strict=True)]
 
     def _batch(self, batch_size: int) -> int:
@@ -184,6 +176,33 @@ class LiteRTModel:
         self._shapes = shapes
 
 
+def matched(x: Any, names: list[str], expected: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """Returns data as a list of arrays in the order of a file's inputs.
+
+    Args:
+        x: array; list of arrays; or dict by input name.
+        names: the inputs' names.
+        expected: their shapes, samples first; -1 is any size.
+
+    Raises:
+        ValueError: other names, another number of arrays, other shapes, no samples, or different numbers of them.
+    """
+    if isinstance(x, dict):
+        if set(x) != set(names):
+            raise ValueError(invalid("x", f"a dict with the keys {sorted(names)}", sorted(x)))
+        x = [x[name] for name in names]
+    arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
+    shapes = [array.shape for array in arrays]
+    fits = [*map(len, shapes)] == [*map(len, expected)] and all(
+        wanted in (-1, size)
+        for shape, sizes in zip(shapes, expected, strict=True)
+        for size, wanted in zip(shape[1:], sizes[1:], strict=True)
+    )
+    if not fits or len({shape[:1] for shape in shapes}) > 1 or 0 in (shape[0] for shape in shapes):
+        raise ValueError(invalid("x", f"arrays of one length with the shapes {expected} (-1 is any)", shapes))
+    return arrays
+
+
 def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     """Returns an array in the type of an input, quantized if that is an integer one and the array is not."""
     scale, zero_point = detail["quantization"]
@@ -212,7 +231,7 @@ def _signature_names(interpreter: Any, inputs: list[dict[str, Any]]) -> list[str
 
 
 @contextlib.contextmanager
-def _bar(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
+def advancing(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
     """Yields a function that advances a progress bar, or does nothing."""
     if not show:
         yield lambda count: None

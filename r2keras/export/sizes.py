@@ -11,6 +11,7 @@ from typing import Any
 
 from r2keras.export.containers import container_bits
 from r2keras.export.flatbuffer import SEPARATOR, WIDTHS, buffer_of, read
+from r2keras.export.tflm_read import is_for_microcontrollers, stored_as
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
@@ -90,7 +91,7 @@ class FileSizes:
 
 
 def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
-    """Measures a file that `to_litert` wrote from a record.
+    """Measures a file that `to_litert` or `to_tflm` wrote from a record.
 
     Args:
         record: what was compressed.
@@ -123,17 +124,19 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
 def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> FileSizes:
     """Returns the sizes of a parsed file; `data` are its bytes, `name` is what an error calls it."""
     packed, widths, shared = _packed_bytes(file)
+    stored = stored_as(file) if is_for_microcontrollers(file) else {}
     rows = []
     for tensor in record.tensors.values():
         if tensor.name not in packed:
             raise ValueError(
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
-                "Expected the file that `to_litert` wrote with this record."
+                "Expected the file that was written with this record."
             )
         is_palette = isinstance(tensor, PalettizedTensor)
         # A palette's table may be one of integers too; the width of the indices follows from the spec.
-        width = container_bits(tensor.spec.num_bits) if is_palette else widths[tensor.name]
-        note = f"the same tensor as {shared[tensor.name]}" if tensor.name in shared else _note(tensor, width)
+        width = container_bits(tensor.spec.num_bits) if is_palette else widths.get(tensor.name, 32)
+        width, note = stored.get(tensor.name, (width, _note(tensor, width)))
+        note = f"the same tensor as {shared[tensor.name]}" if tensor.name in shared else note
         rows.append(_row(tensor, packed[tensor.name], width, note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
 

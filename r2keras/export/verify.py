@@ -13,6 +13,8 @@ from r2keras._errors import invalid
 from r2keras.export.flatbuffer import read
 from r2keras.export.grid import output_steps
 from r2keras.export.runtime import LiteRTModel
+from r2keras.export.tflm_read import is_for_microcontrollers
+from r2keras.export.tflm_runtime import TFLMModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,22 +97,23 @@ def verify(
 ) -> Verification:
     """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
 
-    Integer outputs are compared by the values that they stand for. A file of integer operators
-    (`to_litert(..., activations="int8")`) rounds where Keras does not: judge it by the agreement, or by the difference
-    in steps of the output's grid.
+    A file of `to_tflm` runs on LiteRT for Microcontrollers, any other on LiteRT. Integer outputs are compared by the
+    values that they stand for. A file of integer operators (`to_litert(..., activations="int8")`) rounds where Keras
+    does not: judge it by the agreement, or by the difference in steps of the output's grid.
 
     Args:
         model: the model that was exported.
         path: the file.
         data: array; list of arrays or dict by name for several inputs; or a tuple `(inputs, labels)`.
         labels: integer class labels, one a sample; not together with a tuple in `data`.
-        batch_size: samples a run.
+        batch_size: samples a run; one on microcontrollers.
 
     Returns:
         The comparison.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: the package that runs the file is not installed.
         ValueError: the file is no `.tflite`, the data does not fit its inputs, labels are given twice, no integers, or
             not one a sample.
 
@@ -125,12 +128,12 @@ def verify(
     True
     """
     inputs, labels = _split(data, labels)
-    runner = LiteRTModel(path)
-    actual = runner.dequantized(runner.predict(inputs, batch_size))
+    file = read(path)
+    actual = _outputs(file, path, inputs, batch_size)
     expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(inputs, batch_size=batch_size, verbose=0))]
     if len(expected) != len(actual):
         raise ValueError(f"{path} has {len(actual)} outputs, the model {len(expected)}. Export it again.")
-    steps = output_steps(read(path))
+    steps = output_steps(file)
     difference, output_range, step = max(
         ((*_distance(a, b), step) for a, b, step in zip(expected, actual, steps, strict=True)),
         key=lambda found: _rank(found[0] / found[1]),
@@ -147,6 +150,14 @@ def verify(
         num_samples=len(expected[0]),
         output_step=step,
     )
+
+
+def _outputs(file: Any, path: str | os.PathLike, inputs: Any, batch_size: int) -> list[np.ndarray]:
+    """Returns what a file computes, as floats, on the runtime that it was written for."""
+    if is_for_microcontrollers(file):
+        return keras.tree.flatten(TFLMModel(path).predict(inputs))
+    runner = LiteRTModel(path)
+    return runner.dequantized(runner.predict(inputs, batch_size))
 
 
 def _split(data: Any, labels: np.ndarray | None) -> tuple[Any, np.ndarray | None]:

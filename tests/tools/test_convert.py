@@ -68,8 +68,16 @@ def test_without_either_the_file_is_float(made, tmp_path, capsys, model):
     assert size > os.path.getsize(made / "small.tflite") / 2
 
 
+def test_a_file_for_microcontrollers(made, tmp_path, capsys, microcontrollers):
+    out = tmp_path / "mcu.tflite"
+    assert run(model=made / "small.keras", record=made / "small.record.npz", format="tflm", output=out) == 0
+    shown = capsys.readouterr().out
+    assert f"{os.path.getsize(out):,}" in shown
+    assert "microcontroller needs: " in shown
+
+
 # Flags beside --model=float.keras --output=m.tflite (None takes one away), and a word of what is told.
-PLAIN = ("activations", "io", "input_bits")
+PLAIN = ("format", "activations", "io", "input_bits")
 MISTAKES = [
     ({"model": None}, "--model is missing"),
     ({"output": None}, "--output is missing"),
@@ -77,6 +85,7 @@ MISTAKES = [
     ({"calibration_data": "x.npz"}, "--calibration_data goes with --recipe"),
     ({"record_output": "r.npz"}, "--record_output goes with --recipe"),
     ({"model_output": "m.keras", "record": "small.record.npz"}, "--model_output goes with --recipe"),
+    ({"format": "tflm", "activations": "int8", "record": "small.record.npz"}, "--format=litert"),
     ({"output": "m.bin"}, "should end in .tflite"),
     ({"recipe": "recipe.yaml", "record_output": "r.json"}, "should end in .npz"),
     ({"outptu": "m.tflite"}, "Did you mean: output"),
