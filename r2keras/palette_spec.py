@@ -32,8 +32,8 @@ class PaletteSpec(_Plain):
         group_size: output channels a group, a multiple of `dim`; needed by, and only by, `"per_group"`.
         channel_scale: whether each output channel is divided by its largest magnitude before the look-up and
             multiplied after it; costs a float a channel.
-        table_dtype: how the table is stored: `"float32"`, `"float16"`, or `"int8"` (times one scale a table). The
-            rounding is part of training.
+        table_dtype: how the table is stored: `"float32"`, `"float16"`, or `"int8"` (times one scale a table), which
+            `to_litert(..., optimize="latency")` asks for. The rounding is part of training.
         temperature: softness relative to the variance of the weights at the start of training, above 0. None means
             `2 dim 4^-b` at `b = num_bits / dim` bits a weight up to 4, and `2 dim 4^-4 0.4^(b-4)` above, which leaves
             the centroids where hard k-means has them.

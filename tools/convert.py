@@ -29,6 +29,11 @@ A file for microcontrollers, with look-up tables of 1 to 7 bits (needs `pip inst
 
     python tools/convert.py --model=small.keras --record=small.record.npz --format=tflm --output=mcu.tflite
 
+Palettes are decoded at the first call; with --optimize=memory at every call, with --optimize=latency never (the file
+then holds 8 bits a weight; palettes take table_dtype: int8 in the recipe):
+
+    python tools/convert.py --model=small.keras --record=small.record.npz --optimize=latency --output=fast.tflite
+
 A float model as it is, the file to compare the others with:
 
     python tools/convert.py --model=m.keras --output=float.tflite
@@ -65,6 +70,13 @@ flags.DEFINE_enum("activations", "float", ["float", "int8"], "What the operators
 flags.DEFINE_enum(
     "io", "float", ["float", "int8"], "What the file takes and returns; with --activations=int8.", flag_values=FLAGS
 )
+flags.DEFINE_enum(
+    "optimize",
+    "size",
+    ["size", "memory", "latency"],
+    "What the form of compressed weights is chosen for; with --record or --recipe.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("record_output", None, "Where to write the new record, .npz; with --recipe.", flag_values=FLAGS)
 flags.DEFINE_string(
     "model_output", None, "Where to write the quantized model, .keras; with --recipe.", flag_values=FLAGS
@@ -87,8 +99,10 @@ def convert() -> int:
     if recipe is not None:
         model, record = r2keras.calibrate(model, recipe, data, input_bits=FLAGS.input_bits)
     integers = {"activations": "int8", "io": FLAGS.io, "data": data} if FLAGS.activations == "int8" else {}
-    write = r2keras.export.to_tflm if FLAGS.format == "tflm" else r2keras.export.to_litert
-    found = write(model, FLAGS.output, record, **integers)
+    if FLAGS.format == "tflm":
+        found = r2keras.export.to_tflm(model, FLAGS.output, record)
+    else:
+        found = r2keras.export.to_litert(model, FLAGS.output, record, optimize=FLAGS.optimize, **integers)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
@@ -108,6 +122,8 @@ def check_flags() -> None:
     for name in ("calibration_data", "input_bits", "record_output", "model_output"):
         if FLAGS[name].value and not FLAGS.recipe and not (integers and name == "calibration_data"):
             raise ValueError(f"--{name} goes with --recipe, which is missing")
+    if FLAGS.optimize != "size" and not (FLAGS.record or FLAGS.recipe):
+        raise ValueError(f"--optimize={FLAGS.optimize} goes with --record or --recipe: a float file has one form")
     if FLAGS.io == "int8" and not integers:
         raise ValueError("--io=int8 goes with --activations=int8, which is missing")
     if integers and FLAGS.format == "tflm":

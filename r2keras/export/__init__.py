@@ -1,5 +1,7 @@
 """Files for devices: writing them, running them, comparing them with Keras, measuring them."""
 
+from r2keras.export.bundle import bundle
+from r2keras.export.expand import expand
 from r2keras.export.litert import to_litert
 from r2keras.export.runtime import Latency, LiteRTModel
 from r2keras.export.sizes import FileSizes, TensorSize, sizes
@@ -15,6 +17,8 @@ __all__ = [
     "TFLMSizes",
     "TensorSize",
     "Verification",
+    "bundle",
+    "expand",
     "sizes",
     "tflm_arena",
     "to_litert",

@@ -10,7 +10,7 @@ import numpy as np
 
 from r2keras._model import check_finite, kernels, leaf_layers, relative_weights, to_numpy
 from r2keras.export.containers import Stored
-from r2keras.export.decode import computed_values, stored_codes
+from r2keras.export.decode import Constants, stored_codes
 from r2keras.export.flatbuffer import buffer_of
 from r2keras.export.match import SMALLEST, Match
 from r2keras.export.palettes import StoredPalette
@@ -27,7 +27,7 @@ class Written:
     Args:
         subgraph: where its codes are.
         named: indices of the tensors that carry its name: the codes first, then the table of a palette.
-        values: index of the float tensor that the runtime computes from them.
+        values: subgraph and index of the float tensor that the runtime computes from them.
         tensor: the record's entry.
         match: how the weight lay in the float file.
         stored: what was stored.
@@ -36,7 +36,7 @@ class Written:
 
     subgraph: int
     named: tuple[int, ...]
-    values: int
+    values: tuple[int, int]
     tensor: QuantizedTensor | PalettizedTensor
     match: Match
     stored: Stored | StoredPalette
@@ -103,6 +103,7 @@ def check_written(file: Any, written: list[Written]) -> None:
     Raises:
         RuntimeError: a code differs, or the values that the runtime will compute differ from the float file's.
     """
+    constants = Constants(file)
     for item in written:
         recorded = item.tensor.indices if isinstance(item.tensor, PalettizedTensor) else item.tensor.codes
         stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.codes])
@@ -112,7 +113,7 @@ def check_written(file: Any, written: list[Written]) -> None:
             raise broken(item.tensor.name, f"{np.count_nonzero(codes != recorded)} of {codes.size} codes differ")
         if isinstance(item.tensor, PalettizedTensor):
             _check_table(file, item)
-        values = computed_values(file, item.subgraph, item.codes, item.values)
+        values = constants.value(*item.values)
         off = np.abs(values - item.constant)
         if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")

@@ -16,6 +16,7 @@ from r2keras.export.grid import measured
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer_weights import check_weights
 from r2keras.export.marks import restore_grids
+from r2keras.export.once import Once
 from r2keras.export.palettes import store_palette
 from r2keras.export.prune import prune
 from r2keras.export.rewrite import rewrite
@@ -26,19 +27,20 @@ from r2keras.record import CompressionRecord
 Where = tuple[int, int, np.ndarray]
 
 
-def exact_file(file: Any, record: CompressionRecord) -> tuple[bytes, Any]:
+def exact_file(file: Any, record: CompressionRecord, once: Once | None) -> tuple[bytes, Any]:
     """Puts the record's codes into the float `file`; returns its bytes and what was read back from them, checked."""
     where = list(constants(file))
-    written = [_put(file, where[place.constant], place, record) for place in places_of(where, record)]
+    written = [_put(file, where[place.constant], place, record, once) for place in places_of(where, record)]
     return _finished(file, written, set())
 
 
-def integer_file(file: Any, record: CompressionRecord, io: str, data: Any) -> tuple[bytes, Any]:
+def integer_file(file: Any, record: CompressionRecord, once: Once | None, io: str, data: Any) -> tuple[bytes, Any]:
     """Makes integer operators of a float file.
 
     Args:
         file: the schema's `ModelT` of a model that `marks.marked` returned; edited in place.
         record: codes, scales and grids.
+        once: where palettes are decoded; None: where they are used.
         io: `"float"` or `"int8"`.
         data: inputs, or None.
 
@@ -62,7 +64,7 @@ def integer_file(file: Any, record: CompressionRecord, io: str, data: Any) -> tu
     for place in places:
         graph, tensor, constant = where[place.constant]
         if graph or tensor in moved:
-            written.append(_put(file, (graph, tensor if graph else moved[tensor], constant), place, record))
+            written.append(_put(file, (graph, tensor if graph else moved[tensor], constant), place, record, once))
     found = _finished(file, written, {(0, weight.tensors[0]) for weight in work.weights})
     check_weights(found[1], work.weights, record)
     _warn(work.reasons, work.count)
@@ -100,12 +102,12 @@ def _warn(reasons: list[str], count: int) -> None:
         )
 
 
-def _put(file: Any, where: tuple[int, int, np.ndarray], place: Place, record: CompressionRecord) -> Written:
+def _put(file: Any, where: Where, place: Place, record: CompressionRecord, once: Once | None) -> Written:
     """Stores one weight in the place of its constant."""
     subgraph, tensor, constant = where
     owner = record.tensors[place.owner]
     match = place.matches[place.owner]
     constant = constant.copy()
     stored = (store_palette if isinstance(owner, PalettizedTensor) else store)(owner, match, constant)
-    named = rewrite(file, subgraph, tensor, stored, SEPARATOR.join(place.matches))
-    return Written(subgraph, tuple(named), tensor, owner, match, stored, constant)
+    holder, named = rewrite(file, subgraph, tensor, stored, SEPARATOR.join(place.matches), once)
+    return Written(holder, tuple(named), (subgraph, tensor), owner, match, stored, constant)

@@ -12,7 +12,7 @@ import numpy as np
 from r2keras.export import packages
 from r2keras.export.quiet import quiet
 
-FLOAT32, FLOAT16, INT32, UINT8, INT8, INT4, INT2 = 0, 1, 2, 3, 9, 17, 19
+FLOAT32, FLOAT16, INT32, UINT8, INT8, RESOURCE, INT4, INT2 = 0, 1, 2, 3, 9, 13, 17, 19
 SEPARATOR = ";"
 TYPES = {2: INT2, 4: INT4, 8: INT8}
 WIDTHS = {kind: bits for bits, kind in TYPES.items()}

@@ -16,12 +16,15 @@ from r2keras.export.builder import write
 from r2keras.export.check import check_backend, check_model, check_record, kernel_shapes
 from r2keras.export.convert import convert
 from r2keras.export.fill import exact_file, integer_file
+from r2keras.export.int8 import int8_record
 from r2keras.export.marks import marked
+from r2keras.export.once import Once
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
 from r2keras.record import CompressionRecord
 
 ACTIVATIONS = ("float", "int8")
+FORMS = ("size", "memory", "latency")
 
 
 def to_litert(
@@ -32,6 +35,7 @@ def to_litert(
     activations: str = "float",
     io: str = "float",
     data: Any = None,
+    optimize: str = "size",
 ) -> FileSizes:
     """Writes a model as a `.tflite` file, its recorded weights as 2-, 4- or 8-bit integers.
 
@@ -42,8 +46,19 @@ def to_litert(
     and compared with the record before anything is written.
 
     Of a palette the file holds the indices, in the same containers, and the table; operators compute
-    `scale * table[index]` from them at every call, a folded batch normalization being a factor a channel, beside the
-    table. Tables of int8 and float16 keep their type where that saves bytes. Indices and table are compared too.
+    `scale * table[index]` from them, a folded batch normalization being a factor a channel, beside the table. Tables of
+    int8 and float16 keep their type where that saves bytes. Indices and table are compared too. `optimize` says when
+    palettes are decoded; all forms compute the same:
+
+    - `"size"`: once, at the first call, in a subgraph that CALL_ONCE runs. Dense layers come near float's speed;
+      convolutions leave XNNPACK, which takes constant filters only. The float weights stay in memory, twice while read.
+    - `"memory"`: at every call, where they are used. Less memory, and a few hundred bytes a weight less in the file;
+      decoding comes on top of every call.
+    - `"latency"`: never: the file holds each weight's own centroid in 8 bits, and uniform grids in 8 bits too, which is
+      what XNNPACK runs at float's speed; 8 bits a weight, less after gzip. With `activations="int8"` such palettes
+      compute on integers too.
+
+    `r2keras.export.expand` makes the float file of any of them where a model is installed or loaded.
 
     With `activations="int8"` the operators compute on integers, as accelerators and microcontrollers ask for. The grids
     of the activations come from the record, which needs them (`activation_bits=8`, `input_bits=8`); weights keep their
@@ -63,6 +78,8 @@ def to_litert(
         io: with `activations="int8"`, what the file takes and returns: `"float"` or `"int8"`.
         data: with `activations="int8"`, unlabelled inputs (an array, a list of arrays, or a dict by input name; a few
             hundred samples) that give ranges to the tensors that the record has no grid for; None leaves these float.
+        optimize: `"size"`, `"memory"` or `"latency"`, see above. `"latency"` asks for palettes that were trained with
+            `PaletteSpec(table_dtype="int8")`; `"memory"` also suits delegates that know no CALL_ONCE.
 
     Returns:
         The sizes of the file and of each weight in it.
@@ -74,7 +91,8 @@ def to_litert(
         ValueError: the model is not built, still wrapped for training, computes in half precision, or has NaN or
             infinite weights; the record does not belong to it; a recorded weight is not in the converted file; with
             `activations="int8"`: the record has no activations, or some of fewer than 8 bits; no operator can compute
-            in integers; `io="int8"` and an input or output without a grid; `data` that do not fit.
+            in integers; `io="int8"` and an input or output without a grid; `data` that do not fit;
+            `optimize="latency"` and a palette whose table is not int8.
         OSError: the file cannot be written.
 
     Warns:
@@ -91,9 +109,13 @@ def to_litert(
     Source: Jacob et al., arXiv 1712.05877, section 2 (the arithmetic of integer operators); Cho et al., DKM,
     arXiv 2108.12659, section 3 (palettes).
     """
-    for name, choice in (("activations", activations), ("io", io)):
-        if choice not in ACTIVATIONS:
-            raise ValueError(invalid_choice(name, ACTIVATIONS, choice))
+    for name, choices, choice in (
+        ("activations", ACTIVATIONS, activations),
+        ("io", ACTIVATIONS, io),
+        ("optimize", FORMS, optimize),
+    ):
+        if choice not in choices:
+            raise ValueError(invalid_choice(name, choices, choice))
     if activations == "float" and (io != "float" or data is not None):
         raise ValueError(invalid("activations", "'int8' where `io` or `data` is given", activations))
     check_backend()
@@ -109,10 +131,13 @@ def to_litert(
         found = measure_float(kernel_shapes(model), num_values, content)
     else:
         check_record(model, record)
+        held = int8_record(record) if optimize == "latency" else record
+        file = convert(marked(model, record) if activations == "int8" else model)
+        once = Once(file) if optimize == "size" else None
         if activations == "int8":
-            content, file = integer_file(convert(marked(model, record)), record, io, data)
+            content, file = integer_file(file, held, once, io, data)
         else:
-            content, file = exact_file(convert(model), record)
+            content, file = exact_file(file, held, once)
         found = measure(record, file, content, str(path))
     atomic_write_bytes(path, content)
     return found

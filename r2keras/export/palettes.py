@@ -105,7 +105,7 @@ def _offset(tensor: PalettizedTensor, layout: Layout) -> np.ndarray | None:
         return None
     first = np.float32(tensor.spec.entries) * np.arange(groups, dtype=np.float32)
     each = tensor.indices.size // groups
-    return _shrunk(layout.apply(tensor.layout.join_indices(np.repeat(first[:, None], each, axis=1), np)))
+    return shrunk(layout.apply(tensor.layout.join_indices(np.repeat(first[:, None], each, axis=1), np)))
 
 
 def _multiply(tensor: PalettizedTensor, match: Match, constant: np.ndarray) -> np.ndarray | None:
@@ -116,14 +116,14 @@ def _multiply(tensor: PalettizedTensor, match: Match, constant: np.ndarray) -> n
         return None
     axes = varying(scale, scale)
     if match.is_exact or len(axes) > 1:
-        return _shrunk(scale).astype(np.float32)
+        return shrunk(scale).astype(np.float32)
     axis = axes[0] if axes else 0
     plain = dataclasses.replace(tensor, scale=np.ones_like(tensor.scale)).values()
     found = tuned(vector(scale, axis), match.layout.apply(plain), constant, axis, exact=False)
     return along(found, constant, axis)
 
 
-def _shrunk(values: np.ndarray) -> np.ndarray:
+def shrunk(values: np.ndarray) -> np.ndarray:
     """Returns values of the length 1 along every axis along which they do not change."""
     kept = varying(values, values)
     return np.ascontiguousarray(values[tuple(slice(None if axis in kept else 1) for axis in range(values.ndim))])

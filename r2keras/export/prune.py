@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 
 
-def prune(file: Any) -> dict[int, int]:
-    """Drops unused tensors of the first subgraph and unused operator codes.
+def prune(file: Any, subgraph: int = 0) -> dict[int, int]:
+    """Drops unused tensors of a subgraph and unused operator codes of the file.
 
     Args:
         file: the schema's `ModelT`, edited in place.
+        subgraph: index of the subgraph.
 
     Returns:
         The new index of each tensor that is left, by its old one.
     """
-    graph = file.subgraphs[0]
+    graph = file.subgraphs[subgraph]
     used = {int(i) for i in (*graph.inputs, *graph.outputs)}
     for op in graph.operators:
         used.update(int(i) for i in (*op.inputs, *op.outputs) if i >= 0)
@@ -28,7 +29,7 @@ def prune(file: Any) -> dict[int, int]:
         op.inputs, op.outputs = _moved(op.inputs, places), _moved(op.outputs, places)
     for signature in file.signatureDefs or []:
         for end in (*signature.inputs, *signature.outputs):
-            if signature.subgraphIndex == 0:
+            if signature.subgraphIndex == subgraph:
                 end.tensorIndex = places[int(end.tensorIndex)]
     _prune_codes(file)
     return places

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from r2keras.export.containers import container_bits
 from r2keras.export.flatbuffer import SEPARATOR, WIDTHS, buffer_of, read
 from r2keras.export.tflm_read import is_for_microcontrollers, stored_as
@@ -26,12 +28,15 @@ class TensorSize:
         name: `"<layer path>/<variable>"`.
         shape: the weight's shape in Keras.
         num_bits: bits a weight, or a palette's index, that the spec asked for; 32 where it stays float.
-        container_bits: bits a weight in the file, or a palette's index: 2, 4, 8 or 32.
+        container_bits: bits a weight in the file, or a palette's index: 2, 4, 8 or 32; `8 dim` where centroids stand in
+            the place of indices (`optimize="latency"`).
         float_bytes: 4 times the number of weights.
         packed_bytes: what codes, scales, zero points and half steps take in the file; indices, table, first rows of
             groups and factors of channels for a palette.
         ideal_bytes: `num_bits` times the number of weights, or of indices, in bytes.
         note: what the user should know, or empty.
+        gzip_bytes: what its codes and constants take after gzip on their own; None for a float weight, and where
+            another weight stores them.
 
     Example:
 
@@ -48,6 +53,7 @@ class TensorSize:
     packed_bytes: int
     ideal_bytes: float
     note: str = ""
+    gzip_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,21 +129,19 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
 
 def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> FileSizes:
     """Returns the sizes of a parsed file; `data` are its bytes, `name` is what an error calls it."""
-    packed, widths, shared = _packed_bytes(file)
+    found = _Found(file)
     stored = stored_as(file) if is_for_microcontrollers(file) else {}
     rows = []
     for tensor in record.tensors.values():
-        if tensor.name not in packed:
+        if tensor.name not in found.packed:
             raise ValueError(
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
                 "Expected the file that was written with this record."
             )
-        is_palette = isinstance(tensor, PalettizedTensor)
-        # A palette's table may be one of integers too; the width of the indices follows from the spec.
-        width = container_bits(tensor.spec.num_bits) if is_palette else widths.get(tensor.name, 32)
-        width, note = stored.get(tensor.name, (width, _note(tensor, width)))
-        note = f"the same tensor as {shared[tensor.name]}" if tensor.name in shared else note
-        rows.append(_row(tensor, packed[tensor.name], width, note))
+        row = _row(tensor, found)
+        width, note = stored.get(tensor.name, (row.container_bits, row.note))
+        note = row.note if tensor.name in found.shared else note
+        rows.append(dataclasses.replace(row, container_bits=width, note=note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
 
 
@@ -150,57 +154,91 @@ def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, data: by
     return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(data), _gzip_bytes(data))
 
 
-def _row(tensor: QuantizedTensor | PalettizedTensor, packed_bytes: int, width: int, note: str) -> TensorSize:
+def _row(tensor: QuantizedTensor | PalettizedTensor, found: _Found) -> TensorSize:
     """Returns the row of one weight."""
-    shape = tensor.layout.shape if isinstance(tensor, PalettizedTensor) else tensor.codes.shape
+    is_palette = isinstance(tensor, PalettizedTensor)
+    name, width = tensor.name, found.widths[tensor.name]
+    if is_palette and name in found.indices:
+        # A palette's table may be one of integers too; the width of the indices follows from the spec.
+        width = container_bits(tensor.spec.num_bits)
+    elif is_palette:
+        width *= tensor.layout.dim
+    shape = tensor.layout.shape if is_palette else tensor.codes.shape
+    own = _palette_note(tensor, width, name in found.indices) if is_palette else _note(tensor, width)
     return TensorSize(
-        name=tensor.name,
+        name=name,
         shape=shape,
         num_bits=tensor.spec.num_bits,
         container_bits=width,
         float_bytes=FLOAT_BYTES * math.prod(shape),
-        packed_bytes=packed_bytes,
+        packed_bytes=found.packed[name],
         ideal_bytes=tensor.ideal_bits / 8,
-        note=note,
+        note=f"the same tensor as {found.shared[name]}" if name in found.shared else own,
+        gzip_bytes=None if name in found.shared else _gzip_bytes(found.data[name]),
     )
 
 
-def _note(tensor: QuantizedTensor | PalettizedTensor, got: int) -> str:
-    """Says where a width went into a wider container, and what a palette is made of."""
+def _note(tensor: QuantizedTensor, got: int) -> str:
+    """Says where a width went into a wider container."""
     asked = tensor.spec.num_bits
-    if isinstance(tensor, PalettizedTensor):
-        return _palette_note(tensor, got)
-    article = "an" if got == 8 else "a"
-    return "" if asked == got else f"{asked}-bit codes in {article} {got}-bit container"
+    return "" if asked == got else f"{asked}-bit codes in {_article(got)} {got}-bit container"
 
 
-def _palette_note(tensor: PalettizedTensor, got: int) -> str:
+def _palette_note(tensor: PalettizedTensor, got: int, has_indices: bool) -> str:
     """Describes a palette: `"4-bit indices into a table of 16 x 2"`."""
     asked, groups = tensor.spec.num_bits, tensor.layout.groups
-    contained = "" if asked == got else f" in {'an' if got == 8 else 'a'} {got}-bit container"
     tables = "a table" if groups == 1 else f"{groups} tables"
     vectors = "" if tensor.layout.dim == 1 else f" x {tensor.layout.dim}"
-    return f"{asked}-bit indices{contained} into {tables} of {tensor.spec.entries}{vectors}"
+    table = f"{tables} of {tensor.spec.entries}{vectors}"
+    if not has_indices:
+        return f"8-bit centroids in place, from {table}"
+    contained = "" if asked == got else f" in {_article(got)} {got}-bit container"
+    return f"{asked}-bit indices{contained} into {table}"
 
 
-def _packed_bytes(file: Any) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
-    """Returns, by weight name, the bytes of its codes, scales and constants, the codes' width, and who shares whose."""
-    packed: dict[str, int] = {}
-    widths: dict[str, int] = {}
-    shared: dict[str, str] = {}
-    for graph in file.subgraphs:
-        for tensor in graph.tensors:
-            data = buffer_of(file, tensor)
-            if tensor.name is None or not data.size:
-                continue
-            owner, *others = tensor.name.decode().split(SEPARATOR)
-            packed[owner] = packed.get(owner, 0) + data.size + _scale_bytes(tensor)
-            for name in (owner, *others) if tensor.type in WIDTHS else ():
-                widths[name] = max(widths.get(name, 0), WIDTHS[tensor.type])
-            for other in others:
-                packed.setdefault(other, 0)
-                shared[other] = owner
-    return packed, widths, shared
+def _article(width: int) -> str:
+    """Returns the article of a number of bits."""
+    return "an" if width == 8 else "a"
+
+
+class _Found:
+    """What a file holds of each weight, by the weight's name.
+
+    Args:
+        file: the schema's `ModelT`.
+    """
+
+    def __init__(self, file: Any):
+        self.packed: dict[str, int] = {}
+        self.widths: dict[str, int] = {}
+        self.shared: dict[str, str] = {}
+        self.data: dict[str, bytes] = {}
+        self.indices: set[str] = set()
+        for graph in file.subgraphs:
+            for tensor in graph.tensors:
+                data = buffer_of(file, tensor)
+                if tensor.name is not None and data.size:
+                    self._add(tensor, data, *tensor.name.decode().split(SEPARATOR))
+
+    def _add(self, tensor: Any, data: np.ndarray, owner: str, *others: str) -> None:
+        """Counts one constant, of a weight and of those that share it."""
+        self.packed[owner] = self.packed.get(owner, 0) + data.size + _scale_bytes(tensor)
+        self.data[owner] = self.data.get(owner, b"") + data.tobytes()
+        for name in (owner, *others) if tensor.type in WIDTHS else ():
+            self.widths[name] = max(self.widths.get(name, 0), WIDTHS[tensor.type])
+            if _is_index(tensor):
+                self.indices.add(name)
+        for other in others:
+            self.packed.setdefault(other, 0)
+            self.data.setdefault(other, b"")
+            self.shared[other] = owner
+
+
+def _is_index(tensor: Any) -> bool:
+    """Whether a tensor of codes holds a palette's indices: they are counted from the lowest code, in steps of one."""
+    quantization = tensor.quantization
+    lowest = -(2 ** (WIDTHS[tensor.type] - 1))
+    return list(quantization.scale) == [1.0] and lowest <= quantization.zeroPoint[0] < 0
 
 
 def _scale_bytes(tensor: Any) -> int:

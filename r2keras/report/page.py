@@ -11,14 +11,27 @@ from r2keras._errors import invalid, missing
 from r2keras._files import atomic_write_text
 from r2keras.record import CompressionRecord
 from r2keras.report._format import FLOAT_BITS, bits, count, number, percent, points
+from r2keras.report.clusters import occupancy
 from r2keras.report.groups import Group, float_baseline, group, pareto
 from r2keras.report.histograms import histogram
 from r2keras.report.plots import accuracy_against_bits, accuracy_against_bytes, method_colors, regularizer_markers
 from r2keras.report.recommendation import Recommendation
 from r2keras.report.results import COLUMNS
-from r2keras.report.summary import Summary, summarize
+from r2keras.report.routes import Routes
+from r2keras.report.summary import Summary, TensorSummary, summarize
 from r2keras.report.svg import MARKER_GLYPHS, MARKERS, VARIABLES
-from r2keras.report.tables import RESULT_COLUMNS, activation_rows, range_cells, result_cells, shape_text, stored_text
+from r2keras.report.tables import (
+    PALETTE_COLUMNS,
+    RESULT_COLUMNS,
+    ROUTE_COLUMNS,
+    activation_rows,
+    palette_cells,
+    range_cells,
+    result_cells,
+    route_cells,
+    shape_text,
+    stored_text,
+)
 
 # A plot that is only scaled down to a telephone has letters too small to read, so each is drawn for both widths.
 WIDE, NARROW = 10.4, 4.4
@@ -39,6 +52,7 @@ def write_html(
     records: Mapping[str, CompressionRecord | Summary] | None = None,
     title: str = "Compression report",
     settings: Mapping[str, Any] | None = None,
+    routes: Mapping[str, Routes] | None = None,
 ) -> None:
     """Writes one HTML file that needs nothing else: no network, no scripts; light and dark, desk and telephone.
 
@@ -52,6 +66,7 @@ def write_html(
             sizes in the file are known (`summarize(record, file)`).
         title: heading of the page.
         settings: what is needed to get the numbers again: `command`, seeds, hardware, versions; any JSON values.
+        routes: files side by side, by the heading they get: what `compare_routes` returned.
 
     Raises:
         ValueError: no rows, a bad row, or a record without tensors.
@@ -83,6 +98,7 @@ def write_html(
         runs=_runs(groups),
         records=_records(records or {}),
         settings=_settings(settings or {}),
+        routes={"columns": ROUTE_COLUMNS, "tables": _routes(routes or {})},
     )
     atomic_write_text(path, page)
 
@@ -205,6 +221,11 @@ def _run_cell(name: str, value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def _routes(routes: Mapping[str, Routes]) -> list[tuple[str, list[list[str]]]]:
+    """Returns heading and lines of each table of files."""
+    return [(str(name), [route_cells(row) for row in part.rows]) for name, part in routes.items()]
+
+
 def _records(records: Mapping[str, CompressionRecord | Summary]) -> list[dict[str, Any]]:
     """Returns what the page shows of each compressed model."""
     return [_record_context(index, name, _summary(name, part)) for index, (name, part) in enumerate(records.items())]
@@ -227,6 +248,7 @@ def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
                 "bytes": [count(t.float_bytes), count(t.ideal_bytes), count(t.packed_bytes)],
                 "ranges": range_cells(t),
                 "plot": histogram(summary.record.tensors[t.name], name=f"h{index}-{place}"),
+                "clusters": _cluster_context(t, summary.record.tensors[t.name], f"c{index}-{place}"),
             }
             for place, t in enumerate(summary.tensors)
         ],
@@ -234,7 +256,15 @@ def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
         "activations": [(_breakable(name), *rest) for name, *rest in activation_rows(summary.record)],
         "notes": [(_breakable(name), words) for name, words in summary.record.notes.items()],
         "in_file": summary.file_bytes is not None,
+        "palette_columns": PALETTE_COLUMNS,
     }
+
+
+def _cluster_context(tensor: TensorSummary, recorded: Any, name: str) -> dict[str, Any] | None:
+    """Returns figures and plot of a palette; None for a uniform grid."""
+    if tensor.clusters is None:
+        return None
+    return {"cells": palette_cells(tensor), "plot": occupancy(recorded, name=name)}
 
 
 def _breakable(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Files of one model side by side: bytes and time of the float, the exact and the integer route."""
+"""Files of one model side by side: bytes, time and memory of routes (float, integer) and forms (size, latency)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Route:
         gzip_bytes: the file after gzip.
         median_ms: median time of one run at batch size 1, in milliseconds.
         p90_ms: nine in ten runs were faster.
+        peak_bytes: the most memory that a process took to load and run it, LiteRT's own (about a megabyte) in it; None
+            where it was not measured.
 
     Example:
 
@@ -38,6 +40,7 @@ class Route:
     gzip_bytes: int
     median_ms: float
     p90_ms: float
+    peak_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +52,12 @@ class Routes:
 
     Example:
 
-    >>> print(Routes((Route("exact", 47344, 39452, 0.5, 0.6), Route("integer", 52000, 41000, 0.25, 0.3))))
+    >>> print(Routes((Route("exact", 47344, 39452, 0.5, 0.6), Route("integer", 52000, 41000, 0.25, 0.3, 2**20))))
     <BLANKLINE>
-     file        bytes    gzip     ms  p90 ms
-     ────────────────────────────────────────
-     exact      47,344  39,452  0.500   0.600
-     integer    52,000  41,000  0.250   0.300
+     file        bytes    gzip     ms  p90 ms  peak KiB
+     ──────────────────────────────────────────────────
+     exact      47,344  39,452  0.500   0.600         –
+     integer    52,000  41,000  0.250   0.300     1,024
     """
 
     rows: tuple[Route, ...]
@@ -73,15 +76,21 @@ class Routes:
 
 
 def compare_routes(
-    files: Mapping[str, str | os.PathLike], *, num_runs: int = 50, num_threads: int = 1, xnnpack: bool = True
+    files: Mapping[str, str | os.PathLike],
+    *,
+    num_runs: int = 50,
+    num_threads: int = 1,
+    xnnpack: bool = True,
+    memory: bool = True,
 ) -> Routes:
-    """Measures files of one model: the exact route beside the integer route, or any others.
+    """Measures files of one model: the exact route beside the integer route, or the forms of one record.
 
     Args:
         files: paths of `.tflite` files by the names that the table gives them.
         num_runs: runs that each time is the median of.
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
+        memory: whether to measure the memory of each file, in a process of its own (half a second each; on Linux).
 
     Returns:
         The figures; `print` shows them as a table.
@@ -103,6 +112,7 @@ def compare_routes(
     """
     if not files:
         raise ValueError(invalid("files", "at least one .tflite file by its name in the table", files))
+    from r2keras.export.memory import peak_memory
     from r2keras.export.runtime import LiteRTModel
 
     rows = []
@@ -110,5 +120,6 @@ def compare_routes(
         latency = LiteRTModel(path, num_threads, xnnpack=xnnpack).latency(num_runs)
         data = Path(path).read_bytes()
         packed = len(gzip.compress(data, 6, mtime=0))
-        rows.append(Route(name, len(data), packed, latency.median_ms, latency.p90_ms))
+        peak = peak_memory(path, num_threads, xnnpack=xnnpack) if memory else None
+        rows.append(Route(name, len(data), packed, latency.median_ms, latency.p90_ms, peak))
     return Routes(tuple(rows))

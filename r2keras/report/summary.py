@@ -12,6 +12,7 @@ import numpy as np
 from r2keras._errors import invalid
 from r2keras.record import CompressionRecord, RangeFigures, table_bytes
 from r2keras.report._format import count, to_text
+from r2keras.report.clusters import Clusters
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,8 @@ class TensorSummary:
         packed_bytes: bytes of codes, scales, zero points and tables in the file; None without a file, 0 for a tensor
             that another one stores.
         note: what the file does otherwise than asked.
+        gzip_bytes: what codes, indices and tables take after gzip on their own; None without a file.
+        clusters: how a palette's indices are spread; None for a uniform grid.
     """
 
     name: str
@@ -50,10 +53,13 @@ class TensorSummary:
     container_bits: int | None = None
     packed_bytes: int | None = None
     note: str = ""
+    gzip_bytes: int | None = None
+    clusters: Clusters | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain JSON."""
         plain = dataclasses.asdict(self) | {"shape": list(self.shape)}
+        plain["clusters"] = None if self.clusters is None else self.clusters.to_dict()
         return plain | {"before": _range_dict(self.before), "after": _range_dict(self.after)}
 
 
@@ -161,7 +167,8 @@ class Summary:
             return {}
         stored = [tensor for tensor in self.tensors if tensor.packed_bytes]
         codes = sum(math.ceil(t.ideal_bytes) for t in stored)
-        contained = sum(math.ceil(t.ideal_bytes * t.container_bits / t.num_bits) for t in stored)
+        # Centroids in the place of indices leave out what filled up the last vectors.
+        contained = sum(min(math.ceil(t.ideal_bytes * t.container_bits / t.num_bits), t.packed_bytes) for t in stored)
         parts = {"codes": codes, "wider container": contained - codes, "scales": self.packed_bytes - contained}
         return parts | {"rest": self.file_bytes - self.packed_bytes}
 
@@ -185,7 +192,7 @@ class Summary:
     @property
     def _beside(self) -> str:
         """What is stored beside codes."""
-        palettes = any(hasattr(tensor, "codebook") for tensor in self.record.tensors.values())
+        palettes = any(map(_is_palette, self.record.tensors.values()))
         return "scales and tables" if palettes else "scales"
 
     def to_dict(self) -> dict[str, Any]:
@@ -279,7 +286,7 @@ def _sizes(record: CompressionRecord, path: str | os.PathLike) -> Any:
 def _tensor_summary(tensor: Any, row: Any) -> TensorSummary:
     """Returns the figures of one tensor, with those of its row in the file if there is one."""
     values = tensor.values()
-    columns = ("container_bits", "packed_bytes", "note")
+    columns = ("container_bits", "packed_bytes", "note", "gzip_bytes")
     in_file = {} if row is None else {name: getattr(row, name) for name in columns}
     return TensorSummary(
         name=tensor.name,
@@ -290,8 +297,14 @@ def _tensor_summary(tensor: Any, row: Any) -> TensorSummary:
         scale_bytes=table_bytes(tensor),
         before=tensor.before,
         after=RangeFigures.of(values),
+        clusters=Clusters.of(tensor) if _is_palette(tensor) else None,
         **in_file,
     )
+
+
+def _is_palette(tensor: Any) -> bool:
+    """Whether a tensor of a record is a palette."""
+    return hasattr(tensor, "codebook")
 
 
 def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndarray]:

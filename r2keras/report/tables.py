@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from r2keras.budget import Footprint
-    from r2keras.report.routes import Routes
+    from r2keras.report.routes import Route, Routes
     from r2keras.report.summary import Summary
     from r2keras.search.outcome import Outcome
 
 __all__ = ["results_table", "summary_tables", "to_text"]
 
 RESULT_COLUMNS = ("regularizer", "method", "bits", "n", "float %", "Keras %", "file %", "bytes", "ms", "max/std")
+ROUTE_COLUMNS = ("file", "bytes", "gzip", "ms", "p90 ms", "peak KiB")
 
 
 def results_table(rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -88,6 +89,8 @@ def summary_tables(summary: Summary) -> Any:
     except ImportError as error:
         raise ImportError(missing("rich", "a text table")) from error
     parts = [_bytes_table(summary), _range_table(summary)] if summary.tensors else []
+    if any(t.clusters for t in summary.tensors):
+        parts.append(_palette_table(summary))
     if summary.kept_float:
         parts.append(_kept_table(summary))
     if summary.record.activations:
@@ -99,11 +102,9 @@ def summary_tables(summary: Summary) -> Any:
 
 def routes_table(routes: Routes) -> Table:
     """Returns the files of one model side by side as a rich table."""
-    columns = [("file", False), ("bytes", True), ("gzip", True), ("ms", True), ("p90 ms", True)]
-    table = _table("", columns)
+    table = _table("", [(name, name != "file") for name in ROUTE_COLUMNS])
     for row in routes.rows:
-        cells = [row.name, count(row.file_bytes), count(row.gzip_bytes), number(row.median_ms), number(row.p90_ms)]
-        table.add_row(*map(_cell, cells))
+        table.add_row(*map(_cell, route_cells(row)))
     return table
 
 
@@ -138,6 +139,13 @@ def search_table(outcome: Outcome) -> Table:
     return table
 
 
+def route_cells(row: Route) -> list[str]:
+    """Returns the texts of one file, in the order of `ROUTE_COLUMNS`."""
+    kilobytes = None if row.peak_bytes is None else row.peak_bytes / 1024
+    sizes, times = (row.file_bytes, row.gzip_bytes), (row.median_ms, row.p90_ms)
+    return [row.name, *map(count, sizes), *map(number, times), count(kilobytes)]
+
+
 def _bytes_table(summary: Summary) -> Table:
     """Returns the table of bytes per tensor; the file's columns only where there is a file."""
     file = summary.file_bytes is not None
@@ -154,6 +162,32 @@ def _bytes_table(summary: Summary) -> Table:
 def stored_text(tensor: Any) -> str:
     """Returns how the file stores a tensor: its note, or the bits of its container; nothing without a file."""
     return tensor.note or ("" if tensor.container_bits is None else f"{tensor.container_bits}-bit codes")
+
+
+PALETTE_COLUMNS = ("tensor", "table", "used", "fullest", "entropy", "ideal", "by entropy", "in file", "gzip")
+
+
+def _palette_table(summary: Summary) -> Table:
+    """Returns the table of palettes: how full their tables are, and how small their indices could be."""
+    shown = PALETTE_COLUMNS if summary.file_bytes is not None else PALETTE_COLUMNS[:-2]
+    table = _table("Palettes", [(name, name not in ("tensor", "table")) for name in shown])
+    for t in summary.tensors:
+        if t.clusters:
+            table.add_row(*map(_cell, [t.name, *palette_cells(t)][: len(shown)]))
+    return table
+
+
+def palette_cells(tensor: Any) -> list[str]:
+    """Returns the texts of a palette, in the order of `PALETTE_COLUMNS` without the name."""
+    found = tensor.clusters
+    sizes = (tensor.ideal_bytes, found.entropy_bytes, tensor.packed_bytes, tensor.gzip_bytes)
+    return [
+        found.table,
+        f"{found.used} of {len(found.counts)}",
+        percent(found.largest),
+        f"{found.entropy:.2f} of {tensor.num_bits} bits",
+        *map(count, sizes),
+    ]
 
 
 def _range_table(summary: Summary) -> Table:

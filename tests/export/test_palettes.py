@@ -34,9 +34,9 @@ def small_net():
     return keras.Model(inputs, layers.Dense(8, name="head")(x), name="small_net")
 
 
-def check(model, record, path, tolerance=TOLERANCE):
+def check(model, record, path, tolerance=TOLERANCE, **options):
     """Exports, and asserts that the file is exact with and without XNNPACK."""
-    found = to_litert(model, path, record)
+    found = to_litert(model, path, record, **options)
     for xnnpack in (True, False):
         assert difference(model, path, random_inputs(model), xnnpack) <= tolerance
     return found
@@ -128,7 +128,7 @@ def nibbles(data):
 def test_the_file_holds_the_record_s_indices_and_one_table(tmp_path):
     model = keras.Sequential([keras.Input((6, 6, 4)), layers.Conv2D(8, 3, use_bias=False, name="conv"), norm()])
     record = compress(model, fitting(spec(4)))
-    (row,) = check(model, record, tmp_path / "model.tflite").tensors
+    (row,) = check(model, record, tmp_path / "model.tflite", optimize="memory").tensors
     file, tensor = read(tmp_path / "model.tflite"), record.tensors["conv/kernel"]
     indices, table, factor = (t for t in file.subgraphs[0].tensors if t.name == b"conv/kernel")
     assert indices.type == INT4
@@ -148,7 +148,7 @@ def test_the_file_holds_the_record_s_indices_and_one_table(tmp_path):
 def test_vectors_store_one_index_each(tmp_path):
     model = dense_net()
     record = compress(model, fitting(spec(3, dim=4)))
-    hidden, _ = check(model, record, tmp_path / "model.tflite").tensors
+    hidden, _ = check(model, record, tmp_path / "model.tflite", optimize="memory").tensors
     file, tensor = read(tmp_path / "model.tflite"), record.tensors["hidden/kernel"]
     stored = next(t for t in file.subgraphs[0].tensors if t.name == b"hidden/kernel" and t.type == INT4)
     np.testing.assert_array_equal(nibbles(buffer_of(file, stored)), tensor.indices.T.ravel().astype(np.int64) - 4)
@@ -161,7 +161,7 @@ def test_vectors_store_one_index_each(tmp_path):
 def test_large_tables_keep_their_type(dtype, kind, tmp_path):
     model = dense_net()
     record = compress(model, fitting(spec(4, dim=8, table_dtype=dtype)))
-    to_litert(model, tmp_path / "model.tflite", record)
+    to_litert(model, tmp_path / "model.tflite", record, optimize="memory")
     file = read(tmp_path / "model.tflite")
     tables = [t for t in file.subgraphs[0].tensors if t.name == b"hidden/kernel" and t.type == kind]
     codebook = record.tensors["hidden/kernel"].codebook

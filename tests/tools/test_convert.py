@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from r2keras.export import sizes
 from r2keras.record import CompressionRecord
 from tools import convert
 
@@ -196,3 +197,16 @@ def test_script_runs_from_anywhere_and_its_errors_are_quiet(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "none.keras: No such file or directory.\n"
+
+
+def test_latency_holds_8_bits_a_weight(made, tmp_path):
+    out = tmp_path / "m.tflite"
+    assert run(model=made / "small.keras", record=made / "small.record.npz", output=out, optimize="latency") == 0
+    record = CompressionRecord.load(made / "small.record.npz")
+    assert [row.container_bits for row in sizes(record, out).tensors] == [8, 8]
+    assert [row.container_bits for row in sizes(record, made / "small.tflite").tensors] == [8, 4]
+
+
+def test_a_float_file_has_one_form(made, tmp_path, capsys):
+    err = refused(capsys, model=made / "float.keras", output=tmp_path / "m.tflite", optimize="latency")
+    assert "--optimize=latency goes with --record or --recipe" in err
