@@ -48,7 +48,14 @@ def kernels(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
     Returns:
         Pairs `(name, variable)`; the name is relative to the layer: `"kernel"`, `"lstm_cell/recurrent_kernel"`.
     """
-    return [(name, v) for name, v in relative_weights(layer) if _is_kernel(v)]
+    others = quantizer_weights(layer)
+    return [(name, v) for name, v in relative_weights(layer) if _is_kernel(v) and id(v) not in others]
+
+
+def quantizer_weights(layer: keras.Layer) -> set[int]:
+    """Returns the identities of the variables that belong to r2keras' quantizers inside a layer."""
+    parts = (part for part in layer._flatten_layers() if getattr(part, "is_r2keras_quantizer", False))
+    return {id(variable) for part in parts for variable in part.weights}
 
 
 def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
@@ -108,8 +115,13 @@ def rebuild(
 
 def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
     """Copies the weights of `old` to those of `new` in order; a regularizer's scalars only to the like."""
-    sources, targets = _own_weights(_unwrap(old, new)), _own_weights(_unwrap(new, old))
-    if [(v.name, v.shape) for v in sources] != [(v.name, v.shape) for v in targets]:
+    layers = _unwrap(old, new), _unwrap(new, old)
+    sources, targets = map(_own_weights, layers)
+    if not _alike(sources, targets):
+        # One of them quantizes by itself, as recurrent layers do, and the other does not.
+        others = set().union(*map(quantizer_weights, layers))
+        sources, targets = ([v for v in found if id(v) not in others] for found in (sources, targets))
+    if not _alike(sources, targets):
         raise ValueError(
             f"The weights of {path} ({', '.join(v.name for v in sources)}) have no place in the rebuilt layer. "
             "Expected a layer that `from_config(get_config())` makes again. "
@@ -118,7 +130,7 @@ def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
     for source, target in zip(sources, targets, strict=True):
         pairs = [(source, target)]
         scalars, places = _scalars(source), _scalars(target)
-        if [(v.name, v.shape) for v in scalars] == [(v.name, v.shape) for v in places]:
+        if _alike(scalars, places):
             pairs += zip(scalars, places, strict=True)
         for value, variable in pairs:
             # Through NumPy: a shared JAX buffer would be donated, and so deleted, by the first step of either model.
@@ -142,6 +154,13 @@ def check_finite(path: str, values: np.ndarray) -> None:
             f"The weight {path} has {bad} NaN or infinite values of {values.size}. Expected finite weights. "
             "Train again with a smaller learning rate or gradient clipping, or restore an earlier checkpoint."
         )
+
+
+def finite(path: str, variable: keras.Variable) -> np.ndarray:
+    """Returns a weight as float32; raises ValueError if it has NaN or infinite entries, naming it."""
+    values = to_numpy(variable)
+    check_finite(path, values)
+    return values
 
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:
@@ -232,6 +251,11 @@ def _own_weights(layer: keras.Layer) -> list[keras.Variable]:
     """Returns the weights of a layer without the learned scalars of its regularizers."""
     scalars = {id(scalar) for variable in layer.weights for scalar in _scalars(variable)}
     return [variable for variable in layer.weights if id(variable) not in scalars]
+
+
+def _alike(first: list[keras.Variable], second: list[keras.Variable]) -> bool:
+    """Whether two lists hold weights of the same names and shapes."""
+    return [(v.name, v.shape) for v in first] == [(v.name, v.shape) for v in second]
 
 
 def _scalars(variable: keras.Variable) -> list[keras.Variable]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from r2keras import _model
+from r2keras import _model, _recurrent
 from r2keras._accumulators import round_biases
 from r2keras._errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
@@ -72,7 +72,7 @@ def _prepared(
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path not in plan:
             return None
-        return _wrapper(path, plan[path])(layer.__class__.from_config(layer.get_config()), plan[path])
+        return _wrapper(path, plan[path])(_inner(layer, plan[path]), plan[path])
 
     def append(path: str) -> keras.Layer | None:
         name = path.rpartition("/")[2] + QUANTIZED
@@ -82,6 +82,11 @@ def _prepared(
     for _, layer in wrappers(student):
         layer.initialize()
     return student
+
+
+def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
+    """Returns the layer to wrap: a copy, which quantizes its state if it is a recurrent one and the specs say so."""
+    return _recurrent.with_state(layer, next(iter(specs.values()))) or _recurrent.copy_of(layer)
 
 
 def _wrapper(path: str, specs: dict[str, Spec]) -> type[SubstituteWeights]:
@@ -129,6 +134,8 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 def _remarks(student: keras.Model, tensors: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
     """Returns what wrappers remark on compressed kernels, and why they left others float, by full names."""
     notes, reasons = {}, {}
+    for path, layer in _model.leaf_layers(student):
+        reasons |= _recurrent.kept_float(path, layer)
     for path, wrapper in wrappers(student):
         own = [(name.removeprefix(f"{path}/"), t) for name, t in tensors.items() if name.startswith(f"{path}/")]
         notes |= {f"{path}/{name}": note for name, note in wrapper.notes(own).items()}
@@ -148,13 +155,15 @@ def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, Tensor]]:
     Raises:
         ValueError: see `finalize`.
     """
-    wrapped = wrappers(student)
-    if not wrapped:
+    wrapped, layers = wrappers(student), _model.leaf_layers(student)
+    if not wrapped and not any(_recurrent.quantized_parts(path, layer) for path, layer in layers):
         raise ValueError(
             f"The model {student.name!r} has no compressed layer. Expected a model that r2keras.prepare made. "
             "Call student = r2keras.prepare(model, recipe) first."
         )
     tensors = {f"{path}/{name}": t for path, w in wrapped for name, t in w.quantized_tensors(path)}
+    for path, layer in layers:
+        tensors |= _recurrent.tensors(path, layer)
     model = _model.rebuild(student, _unwrapped)
     for path, layer in _model.leaf_layers(model):
         for name, variable in _model.kernels(layer):
@@ -189,11 +198,15 @@ def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, Spec]]:
     names: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for path, layer in _model.leaf_layers(model):
-        _check_bare(path, layer)
+        if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation)):
+            raise _compressed(path)
+        own = _recurrent.compressors(path, layer)
         for name, variable in _model.kernels(layer):
             full = f"{path}/{name}"
             names.append((path, full))
             spec = recipe.match(path, full)
+            if spec is not None and full in own:
+                raise _compressed(full)
             if spec is not None:
                 _model.check_finite(full, _model.to_numpy(variable))
                 plan.setdefault(path, {})[name] = spec
@@ -227,16 +240,23 @@ def _activations(model: keras.Model) -> dict[str, QuantizedActivation]:
     """Returns the grids of a finalized model's activations by the path of the layer that makes them."""
     layers = [(p, layer) for p, layer in _model.leaf_layers(model) if isinstance(layer, GridActivation)]
     named = ((path.removesuffix(QUANTIZED), layer) for path, layer in layers)
-    return {path: QuantizedActivation(path, a.scale, a.zero_point, a.num_bits) for path, a in named}
+    grids = {path: QuantizedActivation(path, a.scale, a.zero_point, a.num_bits) for path, a in named}
+    for path, layer in _model.leaf_layers(model):
+        grids |= _recurrent.grids(path, layer)
+    return grids
 
 
 def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
     """Returns a bare copy of a wrapped layer under the wrapper's name, or a quantizer of activations frozen."""
     if isinstance(layer, QuantizeActivation):
         return layer.frozen()
-    if not isinstance(layer, SubstituteWeights):
-        return None
-    return layer.layer.__class__.from_config({**layer.layer.get_config(), "name": layer.name})
+    wrapped = isinstance(layer, SubstituteWeights)
+    inner = layer.layer if wrapped else layer
+    new = _recurrent.frozen(path, inner)
+    if wrapped:
+        new = new or _recurrent.copy_of(inner)
+        new.name = layer.name
+    return new
 
 
 def _put(variable: keras.Variable, values: np.ndarray) -> None:
@@ -246,13 +266,12 @@ def _put(variable: keras.Variable, values: np.ndarray) -> None:
         raise RuntimeError(f"The weight {variable.path} did not take the values of the record exactly.")
 
 
-def _check_bare(path: str, layer: keras.Layer) -> None:
-    """Raises for a layer that compression made."""
-    if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation)):
-        raise ValueError(
-            f"The layer {path!r} is compressed already. Expected a plain model. "
-            "Start from the model that you gave to r2keras.prepare."
-        )
+def _compressed(path: str) -> ValueError:
+    """Returns the error for a layer or a kernel that compression made."""
+    return ValueError(
+        f"{path!r} is compressed already. Expected a plain model, or rules that leave it alone. "
+        "Start from the model that you gave to r2keras.prepare."
+    )
 
 
 def _check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:

@@ -21,6 +21,8 @@ PASSING = (
 ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Relu", "Relu6", "Sigmoid", "Tanh", "Silu")
 NORMS = ("BatchNormalization",)
 FOLDING = ("Conv", "Dense", "Depthwise", "Separable")
+# They quantize their states, which are their outputs, inside their time loops.
+RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
 NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
 
@@ -32,6 +34,8 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     activation function together, after a residual sum (and the activation function that follows it directly), after a
     layer's own activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. What reaches
     the model's outputs only through such layers or a last activation function (logits, probabilities) stays float.
+    The state of a recurrent layer is quantized inside its time loop instead: `prepare` makes it a
+    `layers.QuantizedLSTM` (or GRU, or SimpleRNN).
 
     The recipe's first rule that matches any layer of such a group decides; a group that no rule matches, as a sum may
     be, takes the spec of the tensors it is made from.
@@ -60,8 +64,9 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     plan = {} if input_bits is None else _input_plan(model, input_bits)
     if not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
         return plan
-    found = _Planner(graph_of(model), recipe).plan()
-    if not found:
+    planner = _Planner(graph_of(model), recipe)
+    found = planner.plan()
+    if not found and not planner.has_states:
         raise ValueError(
             f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
             "matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
@@ -86,9 +91,15 @@ class _Planner:
                 continue
             spec = self._spec(call)
             activation = spec and spec.activation(unsigned=_never_negative(call))
-            if activation:
+            if activation and not _has_state(call):
                 found[call.path] = activation
         return found
+
+    @property
+    def has_states(self) -> bool:
+        """Whether the recipe quantizes the state of any recurrent layer."""
+        specs = [self.recipe.match(*_names(call)) for call in self.graph.calls if _has_state(call)]
+        return any(spec is not None and spec.activation_bits for spec in specs)
 
     def _passes(self, call: Call) -> bool:
         return call.kind in PASSING or call.kind == "InputLayer"
@@ -132,6 +143,14 @@ class _Planner:
         """Returns the call whose output a tensor is, through layers that pass it on."""
         call = self.makers[tensor[0]]
         return self._source(call.inputs[0]) if call.kind in PASSING and call.inputs else call
+
+
+def _has_state(call: Call) -> bool:
+    """Whether a layer's output is nothing but its state."""
+    layer = call.layer
+    if isinstance(layer, keras.layers.Bidirectional):
+        return layer.merge_mode in ("concat", None) and isinstance(layer.forward_layer, RECURRENT)
+    return isinstance(layer, RECURRENT)
 
 
 def _names(call: Call) -> list[str]:

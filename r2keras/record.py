@@ -221,7 +221,7 @@ class QuantizedActivation:
     Args:
         name: path of the layer whose output it is, or the name of the model's input.
         scale: positive, float32.
-        zero_point: the code of zero, in `[-2^(b-1), 2^(b-1) - 1]`.
+        zero_point: the code of zero, in `[-2^(b-1), 2^(b-1) - 1]`; -1/2 for the mid-rise grid of a recurrent state.
         num_bits: bits of a code, 2 to 8.
 
     Raises:
@@ -235,7 +235,7 @@ class QuantizedActivation:
 
     name: str
     scale: float
-    zero_point: int
+    zero_point: float
     num_bits: int
 
     def __post_init__(self):

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from r2keras._errors import invalid, invalid_choice
 
-METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary")
+METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary", "balanced", "alternating")
 RANGES = ("min_max", "percentile", "mse")
-GRANULARITIES = ("per_tensor", "per_channel", "per_group")
+GRANULARITIES = ("per_tensor", "per_channel", "per_group", "per_gate")
 LEVELS = ("mid_tread", "mid_rise")
 # What a method's paper fixes: its levels (None: either) and its numbers of bits.
 METHOD_LEVELS = {
@@ -18,8 +18,10 @@ METHOD_LEVELS = {
     "wrpn": "mid_tread",
     "binary": "mid_rise",
     "ternary": "mid_tread",
+    "balanced": "mid_rise",
+    "alternating": "mid_rise",
 }
-METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2)}
+METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2), "alternating": (1, 4)}
 PERCENTILE, DELTA = 99.9, 1e-3
 ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")
 ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
@@ -77,13 +79,14 @@ class QuantSpec(_Plain):
     Args:
         num_bits: bits a weight, 1 to 8.
         method: how training sees the rounding, one paper each: `"ste"` (straight-through), `"lsq"` (learned step size),
-            `"ewgs"` (element-wise gradient scaling), `"dorefa"`, `"wrpn"`, `"binary"`, `"ternary"`. See
-            `r2keras.quantizers`.
+            `"ewgs"` (element-wise gradient scaling), `"dorefa"`, `"wrpn"`, `"binary"`, `"ternary"`,
+            `"balanced"`, `"alternating"` (signs times coefficients a row). See `r2keras.quantizers`.
         range: how the scale of `method="ste"` is chosen: `"min_max"` covers every weight, `"percentile"` all but the
             largest, `"mse"` (None there) minimises the squared error. Other methods set or learn their own: None.
         percentile: with `range="percentile"`, the share of magnitudes that the range covers, in percent, above 50 and
             at most 100; None means 99.9 there.
-        granularity: who shares a scale: `"per_tensor"`, `"per_channel"` or `"per_group"`.
+        granularity: who shares a scale: `"per_tensor"`, `"per_channel"`, `"per_group"` or (in recurrent layers)
+            `"per_gate"`.
         group_size: weights a group along the input axis; needed by, and only by, `"per_group"`.
         channel_axis: the axis that KEEPS its own scale under `"per_channel"` (negative counts from the end);
             None takes the output axis of the layer.
@@ -93,8 +96,8 @@ class QuantSpec(_Plain):
         levels: `"mid_tread"` or `"mid_rise"`; None means what the method's paper has (mid-rise: EWGS, DoReFa, binary;
             mid-tread: WRPN, ternary), else mid-rise at 1 and 2 bits if symmetric, else mid-tread.
         delta: with `method="ewgs"`, how strongly the rounding error scales the gradient, at least 0; None means 1e-3.
-        activation_bits: bits of the layer's output (after batch normalisation and activation function), 2 to 8; None
-            leaves it float.
+        activation_bits: bits of the layer's output (after batch normalisation and activation function), 2 to 8; of a
+            recurrent layer's state, inside its time loop; None leaves it float.
         activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None takes the partner of `method` (the
             same, DoReFa for WRPN, else straight-through). Only with `activation_bits`.
         activation_range: how a range of `activation_method="ste"` is found (`ActivationSpec.range`); None means
@@ -169,6 +172,8 @@ class QuantSpec(_Plain):
             raise ValueError(invalid("range", "None" + where, self.range, "The method sets its own range"))
         if wanted and self.levels not in (wanted, None):
             raise ValueError(invalid("levels", repr(wanted) + where, self.levels, "Leave levels out"))
+        if self.method == "alternating" and self.granularity == "per_group":
+            raise ValueError(invalid("granularity", "another" + where, self.granularity, "Use 'per_channel'"))
         if wanted == "mid_tread" and self.narrow_range is False:
             raise ValueError(invalid("narrow_range", "True" + where, False, "Leave narrow_range out"))
 

@@ -94,3 +94,17 @@ def ternary(w, upstream):
     """Li et al., section 2.2."""
     kept = np.abs(w) > 0.7 * np.abs(w).mean()
     return np.sign(w) * kept * (np.abs(w[kept]).mean() if kept.any() else 0), upstream, {}
+
+
+def balanced(num_bits: int):
+    """He et al., section 2.2."""
+    steps = 2**num_bits - 1
+
+    def formula(w, upstream):
+        squashed = np.tanh(w)
+        reach = 2.5 * np.abs(squashed).mean()
+        place = np.clip(squashed / reach, -0.5, 0.5) + 0.5
+        inside = np.abs(squashed) <= reach / 2
+        return reach * (np.rint(steps * place) / steps - 0.5), upstream * inside * (1 - squashed**2), {}
+
+    return formula

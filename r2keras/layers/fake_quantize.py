@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
-from r2keras import _model, quantizers
+from r2keras import _model
+from r2keras.layers.compressor import compressor
 from r2keras.layers.specified import SpecifiedWeights
-from r2keras.quantizers.axes import scale_shape
 from r2keras.quantizers.base import WeightQuantizer
-from r2keras.record import QuantizedTensor, RangeFigures
+from r2keras.record import Tensor
 from r2keras.specs import QuantSpec
 
 
@@ -56,11 +55,8 @@ class FakeQuantize(SpecifiedWeights):
         """Makes one quantizer a kernel and sets its range from the weight."""
         kernels = dict(_model.kernels(self.layer))
         for name in self._names(kernels):
-            spec, variable = self._spec(name), kernels[name]
-            quantizer = quantizers.make(
-                spec, variable.shape, scale_shape(spec, self.layer, variable), name=name.replace("/", "_")
-            )
-            quantizer.initialize(variable, search=trained)
+            quantizer = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
+            quantizer.initialize(kernels[name], search=trained)
             self.quantizers[name] = quantizer
 
     def substitutes(self, training) -> list:
@@ -81,25 +77,20 @@ class FakeQuantize(SpecifiedWeights):
         for name, quantizer in self.quantizers.items():
             quantizer.initialize(kernels[name])
 
-    def quantized_tensors(self, path: str) -> list[tuple[str, QuantizedTensor]]:
+    def quantized_tensors(self, path: str) -> list[tuple[str, Tensor]]:
         """Returns, for each quantized kernel, its name and its codes and scales as they are now.
 
         Args:
             path: the layer's path in its model, which begins the tensors' names.
 
         Returns:
-            Pairs `(name relative to the layer, QuantizedTensor)`.
+            Pairs `(name relative to the layer, QuantizedTensor or PalettizedTensor)`.
 
         Raises:
             ValueError: a kernel with NaN or infinite values.
         """
         return [(name, self._tensor(f"{path}/{name}", name)) for name in self.quantizers]
 
-    def _tensor(self, path: str, name: str) -> QuantizedTensor:
-        weight = dict(_model.kernels(self.layer))[name]
-        values, quantizer = _model.to_numpy(weight), self.quantizers[name]
-        _model.check_finite(path, values)
-        parts = (quantizer.codes(weight.value), *quantizer.grid(weight.value))
-        codes, scale, zero_point = (ops.convert_to_numpy(part) for part in parts)
-        codes = codes.astype(np.int8)
-        return QuantizedTensor(path, codes, scale, zero_point, quantizer.spec, RangeFigures.of(values))
+    def _tensor(self, path: str, name: str) -> Tensor:
+        variable = dict(_model.kernels(self.layer))[name]
+        return self.quantizers[name].tensor(path, variable.value, _model.finite(path, variable))

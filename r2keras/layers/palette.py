@@ -26,6 +26,8 @@ class Palette(keras.layers.Layer):
         channel_axes: the weight's axes that its output channels run along.
     """
 
+    is_r2keras_quantizer = True
+
     def __init__(self, spec: PaletteSpec, layout: PaletteLayout, channel_axes: tuple[int, ...], **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.spec, self.layout, self.channel_axes = spec, layout, tuple(channel_axes)

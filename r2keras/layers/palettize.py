@@ -6,12 +6,11 @@ import keras
 import numpy as np
 
 from r2keras import _model
+from r2keras.layers.compressor import compressor, too_small
 from r2keras.layers.palette import Palette
 from r2keras.layers.specified import SpecifiedWeights
-from r2keras.palette_layout import PaletteLayout
 from r2keras.palette_spec import PaletteSpec
 from r2keras.palettized import PalettizedTensor
-from r2keras.quantizers.axes import output_axes
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
@@ -58,13 +57,10 @@ class Palettize(SpecifiedWeights):
         """Makes one palette a kernel that is large enough, and sets its codebook from the weight."""
         kernels = dict(_model.kernels(self.layer))
         for name in self._names(kernels):
-            spec, variable = self._spec(name), kernels[name]
-            if int(np.prod(variable.shape)) < spec.min_size:
-                continue
-            axes = output_axes(self.layer, variable)
-            palette = Palette(spec, _layout(spec, variable, axes), axes, name=name.replace("/", "_"))
-            palette.initialize(variable.value, search=trained)
-            self.palettes[name] = palette
+            palette = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
+            if palette is not None:
+                palette.initialize(kernels[name].value, search=trained)
+                self.palettes[name] = palette
 
     def substitutes(self, training) -> list:
         """Returns the palettized kernels; a frozen kernel is looked up hard and its codebook stays."""
@@ -122,27 +118,13 @@ class Palettize(SpecifiedWeights):
         """Returns why kernels that a spec is for stay float, by their names."""
         kernels = dict(_model.kernels(self.layer))
         small = [name for name in self._names(kernels) if name not in self.palettes]
-        return {
-            name: f"its {int(np.prod(kernels[name].shape))} weights are fewer than the palette's "
-            f"min_size={self._spec(name).min_size}"
-            for name in small
-        }
+        return {name: too_small(self._spec(name), kernels[name]) for name in small}
 
     def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
-        values = _model.to_numpy(variable)
-        _model.check_finite(path, values)
-        return palette.tensor(path, variable.value, values)
+        return palette.tensor(path, variable.value, _model.finite(path, variable))
 
     def _pairs(self, kernels: dict) -> list:
         return [(kernels[name], palette) for name, palette in self.palettes.items()]
-
-
-def _layout(spec: PaletteSpec, variable: keras.Variable, axes: tuple[int, ...]) -> PaletteLayout:
-    """Returns the layout of a kernel's palette; an error names the kernel."""
-    try:
-        return PaletteLayout(variable.shape, spec.dim, axes, spec.group_size)
-    except ValueError as error:
-        raise ValueError(f"The palette does not fit the weight {variable.path}. {error}") from error
 
 
 def _note(gap: tuple[float, float], tensor: PalettizedTensor) -> str:

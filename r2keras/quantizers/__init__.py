@@ -2,6 +2,8 @@
 
 from r2keras.quantizers.activation import RangeActivation
 from r2keras.quantizers.affine import AffineQuantizer
+from r2keras.quantizers.alternating import AlternatingQuantizer
+from r2keras.quantizers.balanced import BalancedQuantizer
 from r2keras.quantizers.binary import BinaryQuantizer
 from r2keras.quantizers.dorefa import DoReFaActivation, DoReFaQuantizer
 from r2keras.quantizers.ewgs import EWGSActivation, EWGSQuantizer
@@ -13,6 +15,8 @@ from r2keras.quantizers.wrpn import WRPNQuantizer
 
 __all__ = [
     "AffineQuantizer",
+    "AlternatingQuantizer",
+    "BalancedQuantizer",
     "BinaryQuantizer",
     "DoReFaActivation",
     "DoReFaQuantizer",

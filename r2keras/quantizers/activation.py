@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -29,11 +30,13 @@ class ActivationQuantizer(keras.layers.Layer):
         spec: grid and method.
     """
 
+    is_r2keras_quantizer = True
     inner = 1.0
     follows = False
 
     def __init__(self, spec: ActivationSpec | dict, **kwargs):
         super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
         self.spec = spec if isinstance(spec, ActivationSpec) else ActivationSpec.from_dict(dict(spec))
         self.low, self.high, self.ready = (self._stored(name) for name in ("low", "high", "ready"))
         self.make_variables()
@@ -56,9 +59,12 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def call(self, x, training=None):
         """Returns the fake-quantized tensor; a training batch sets or moves the range."""
-        low, high = self.learned(*self._range(x, training and self.trainable))
-        strength = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
-        return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **strength)
+        return self._rounded(x, *self.learned(*self._range(x, training and self.trainable)))
+
+    def rounding(self) -> Callable:
+        """Returns a function that rounds tensors to the range in use, which is read once: here, outside of a loop."""
+        low, high = self.learned(self.low + 0.0, self.high + 0.0)
+        return lambda x: self._rounded(x, low, high)
 
     def grid(self):
         """Returns the scale and zero point in use, float32 scalars."""
@@ -72,6 +78,10 @@ class ActivationQuantizer(keras.layers.Layer):
             batches: flat arrays, one a batch.
         """
         self._store(*self.find(ops.convert_to_tensor(np.concatenate(batches))))
+
+    def start(self, low: float, high: float) -> None:
+        """Sets the range to one that is known without data."""
+        self._store(ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32"))
 
     def gradient_share(self, x) -> float:
         """What gradients of learned scalars are multiplied by: `1 / sqrt(n Qp)`, `n` features a sample."""
@@ -89,6 +99,10 @@ class ActivationQuantizer(keras.layers.Layer):
     def gain(self, name: str, regularizer=None) -> keras.Variable:
         """Adds a trainable scalar that starts at 1."""
         return self.add_weight(shape=(), dtype="float32", initializer="ones", name=name, regularizer=regularizer)
+
+    def _rounded(self, x, low, high):
+        strength = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
+        return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **strength)
 
     def _range(self, x, training):
         """Returns the stored range; before there is one, that of this batch. Training stores it."""

@@ -19,11 +19,12 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
         variable: the weight.
 
     Returns:
-        For a Dense kernel (8, 4): per tensor (1, 1), per channel (1, 4), per group of 2 (4, 4).
+        For a Dense kernel (8, 4): per tensor (1, 1), per channel (1, 4), per group of 2 (4, 4). For an LSTM's (8, 16):
+        per gate (1, 4).
 
     Raises:
         ValueError: `channel_axis` outside the weight's rank; a weight without an input axis, or one whose input axis
-            does not divide by `group_size`.
+            does not divide by `group_size`; gates asked of a layer that has none.
 
     Example:
 
@@ -36,6 +37,8 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
     if spec.granularity == "per_tensor":
         return (1,) * len(shape)
     owner = _owner(layer, variable)
+    if spec.granularity == "per_gate":
+        return (1, _num_gates(owner, variable))
     kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec, variable),)
     sizes = [size if axis in kept else 1 for axis, size in enumerate(shape)]
     if spec.granularity == "per_group":
@@ -110,6 +113,15 @@ def _checked_axis(spec: QuantSpec, variable: keras.Variable) -> int:
         expected = f"an axis of {variable.path}, whose shape is {tuple(variable.shape)}"
         raise ValueError(invalid("channel_axis", expected, spec.channel_axis))
     return spec.channel_axis % rank
+
+
+def _num_gates(owner: keras.Layer, variable: keras.Variable) -> int:
+    """Returns how many gates stand side by side in a recurrent layer's kernel."""
+    cells = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
+    if not isinstance(owner, cells):
+        expected = f"another for {variable.path}, which is no kernel of an LSTM, GRU or SimpleRNN"
+        raise ValueError(invalid("granularity", expected, "per_gate", "Use granularity='per_channel'"))
+    return variable.shape[-1] // owner.units
 
 
 def _num_groups(group_size: int, size: int, variable: keras.Variable) -> int:

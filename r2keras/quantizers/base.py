@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from r2keras.ops import affine
 from r2keras.ops.ste import custom_gradient
+from r2keras.record import QuantizedTensor, RangeFigures, Tensor
 from r2keras.specs import QuantSpec
 
 
@@ -24,6 +26,8 @@ class WeightQuantizer(keras.layers.Layer):
         scale_shape: shape of the scale (`quantizers.axes.scale_shape`): one entry for each group of weights that
             shares its statistics.
     """
+
+    is_r2keras_quantizer = True
 
     def __init__(self, spec: QuantSpec | dict, shape: tuple[int, ...], scale_shape: tuple[int, ...], **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -54,6 +58,17 @@ class WeightQuantizer(keras.layers.Layer):
     def codes(self, weight):
         """Returns the codes of a weight, float32 whole numbers of `shape`."""
         return affine.quantize(weight, *self.grid(weight), *self.limits)
+
+    def tensor(self, name: str, weight, values: np.ndarray) -> Tensor:
+        """Returns the weight's codes and scales, for the record.
+
+        Args:
+            name: full name of the weight.
+            weight: the weight.
+            values: the same as a float32 array.
+        """
+        codes, scale, zero_point = map(ops.convert_to_numpy, (self.codes(weight), *self.grid(weight)))
+        return QuantizedTensor(name, codes.astype(np.int8), scale, zero_point, self.spec, RangeFigures.of(values))
 
     @property
     def limits(self) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from r2keras.quantizers.activation import ActivationQuantizer, RangeActivation
 from r2keras.quantizers.affine import AffineQuantizer
+from r2keras.quantizers.alternating import AlternatingQuantizer
+from r2keras.quantizers.balanced import BalancedQuantizer
 from r2keras.quantizers.base import WeightQuantizer
 from r2keras.quantizers.binary import BinaryQuantizer
 from r2keras.quantizers.dorefa import DoReFaActivation, DoReFaQuantizer
@@ -22,6 +24,8 @@ QUANTIZERS: dict[str, type[WeightQuantizer]] = {
     "wrpn": WRPNQuantizer,
     "binary": BinaryQuantizer,
     "ternary": TernaryQuantizer,
+    "balanced": BalancedQuantizer,
+    "alternating": AlternatingQuantizer,
 }
 ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {
     "ste": RangeActivation,

@@ -34,6 +34,8 @@ CASES = {
     "wrpn2": ({"num_bits": 2, "method": "wrpn"}, oracles.wrpn(2)),
     "binary": ({"num_bits": 1, "method": "binary"}, oracles.binary),
     "ternary": ({"num_bits": 2, "method": "ternary"}, oracles.ternary),
+    "balanced2": ({"num_bits": 2, "method": "balanced"}, oracles.balanced(2)),
+    "balanced4": ({"num_bits": 4, "method": "balanced"}, oracles.balanced(4)),
 }
 EVERY = pytest.mark.parametrize("case", CASES)
 LEARNED = [case for case in CASES if case.startswith(("lsq", "ewgs"))]
@@ -76,7 +78,8 @@ def gradients_of(quantizer, weight, upstream=UPSTREAM):
 
 def test_every_method_has_its_quantizer_and_is_tested():
     assert set(QUANTIZERS) == set(METHODS)
-    assert {CASES[case][0]["method"] for case in CASES} == set(METHODS) - {"ste"}
+    # Alternating codes have no grid: tests/quantizers/test_alternating.py.
+    assert {CASES[case][0]["method"] for case in CASES} == set(METHODS) - {"ste", "alternating"}
 
 
 @EVERY

@@ -1,0 +1,132 @@
+"""Quantized recurrent layers in a model: finding them, what the record takes from them, and what is left of them."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras import _model
+from r2keras.layers.compressor import too_small
+from r2keras.layers.recurrent import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
+from r2keras.palette_spec import PaletteSpec
+from r2keras.record import QuantizedActivation, Tensor
+from r2keras.specs import ActivationSpec, QuantSpec
+
+QUANTIZED = {
+    keras.layers.SimpleRNN: QuantizedSimpleRNN,
+    keras.layers.LSTM: QuantizedLSTM,
+    keras.layers.GRU: QuantizedGRU,
+}
+PLAIN = {quantized: plain for plain, quantized in QUANTIZED.items()}
+
+
+def quantized_parts(path: str, layer: keras.Layer) -> list[tuple[str, QuantizedRNN]]:
+    """Returns the quantized recurrent layers in a layer, itself or inside a `Bidirectional`, with their paths."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        inner = (layer.forward_layer, layer.backward_layer)
+        return [found for part in inner for found in quantized_parts(f"{path}/{part.name}", part)]
+    return [(path, layer)] if isinstance(layer, QuantizedRNN) and layer.specs.any else []
+
+
+def compressors(path: str, layer: keras.Layer) -> dict[str, tuple[keras.Variable, keras.Layer]]:
+    """Returns the kernels that a layer compresses by itself and what does it, by the kernels' full names."""
+    found = {}
+    for part_path, part in quantized_parts(path, layer):
+        for name, made in part.parts.compressors.items():
+            found[f"{part_path}/{part.cell.name}/{name}"] = (getattr(part.cell, name), made)
+    return found
+
+
+def tensors(path: str, layer: keras.Layer) -> dict[str, Tensor]:
+    """Returns the kernels that a layer compresses by itself as they are now, by full name.
+
+    Raises:
+        ValueError: a kernel with NaN or infinite values.
+    """
+    found = compressors(path, layer).items()
+    return {name: made.tensor(name, v.value, _model.finite(name, v)) for name, (v, made) in found}
+
+
+def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
+    """Returns why kernels that a spec is for stay float nevertheless, by their full names."""
+    made, reasons = compressors(path, layer), {}
+    for part_path, part in quantized_parts(path, layer):
+        for kernel, spec in zip(("kernel", "recurrent_kernel"), (part.specs.kernel, part.specs.recurrent), strict=True):
+            name = f"{part_path}/{part.cell.name}/{kernel}"
+            if spec is not None and name not in made:
+                reasons[name] = too_small(spec, getattr(part.cell, kernel))
+    return reasons
+
+
+def grids(path: str, layer: keras.Layer) -> dict[str, QuantizedActivation]:
+    """Returns the grids of states, by their layers' paths, and of inputs; codes found on line have none."""
+    found = {}
+    for part_path, part in quantized_parts(path, layer):
+        for rounder, name in ((part.parts.state, part_path), (part.parts.inputs, f"{part_path}/input")):
+            grid = rounder and rounder.grid(name)
+            found |= {name: grid} if grid else {}
+    return found
+
+
+def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
+    """Returns an unbuilt copy of a layer that quantizes nothing but its state and input, on fixed grids.
+
+    Args:
+        path: the layer's path, for errors.
+        layer: any layer.
+
+    Returns:
+        A Keras layer where neither is quantized; None for a layer without a quantized recurrent one.
+
+    Raises:
+        ValueError: the range of an input was never observed.
+    """
+    if not quantized_parts(path, layer):
+        return None
+    if isinstance(layer, keras.layers.Bidirectional):
+        halves = (layer.forward_layer, layer.backward_layer)
+        forward, backward = (frozen(f"{path}/{half.name}", half) or copy_of(half) for half in halves)
+        config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
+        return keras.layers.Bidirectional(forward, backward_layer=backward, **config)
+    config, parts = layer.get_config(), layer.parts
+    fixed = {"kernel_spec": None, "recurrent_spec": None}
+    for name, rounder in (("state_spec", parts.state), ("input_spec", parts.inputs)):
+        fixed[name] = rounder and (rounder.grid("") or rounder.spec)
+    if not any(fixed.values()) and layer.normalization is None:
+        own = (*fixed, "normalization")
+        return PLAIN[type(layer)].from_config({name: value for name, value in config.items() if name not in own})
+    return type(layer).from_config(config | fixed)
+
+
+def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer | None:
+    """Returns an unbuilt copy of a recurrent layer whose state is quantized as a spec's activations are to be.
+
+    Args:
+        layer: any layer.
+        spec: the spec of its kernels.
+
+    Returns:
+        None if the layer is no plain LSTM, GRU or SimpleRNN, nor a `Bidirectional` of these, or the spec has no
+        `activation_bits`.
+    """
+    if spec.activation_bits is None:
+        return None
+    if type(layer) is keras.layers.Bidirectional:
+        config = layer.get_config()
+        halves = [with_state(half, spec) for half in (layer.forward_layer, layer.backward_layer)]
+        rest = {name: value for name, value in config.items() if name not in ("layer", "backward_layer")}
+        return keras.layers.Bidirectional(halves[0], backward_layer=halves[1], **rest) if all(halves) else None
+    if type(layer) not in QUANTIZED:
+        return None
+    return QUANTIZED[type(layer)](**layer.get_config(), state_spec=state_spec(spec))
+
+
+def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec:
+    """Returns the spec of a recurrent state under the `activation_bits` of its kernels' spec."""
+    if spec.activation_method == "ste":
+        return QuantSpec(num_bits=spec.activation_bits)
+    return spec.activation()
+
+
+def copy_of(layer: keras.Layer) -> keras.Layer:
+    """Returns an unbuilt copy of a layer."""
+    return layer.__class__.from_config(layer.get_config())

@@ -1,0 +1,51 @@
+"""What compresses one kernel, whatever the kind of its spec."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from r2keras import quantizers
+from r2keras.layers.palette import Palette
+from r2keras.palette_layout import PaletteLayout
+from r2keras.palette_spec import PaletteSpec
+from r2keras.quantizers.axes import output_axes, scale_shape
+from r2keras.specs import QuantSpec
+
+
+def compressor(
+    spec: QuantSpec | PaletteSpec, layer: keras.Layer, variable: keras.Variable, *, name: str
+) -> keras.Layer | None:
+    """Returns the layer that turns a kernel into what the file will hold; it is yet to be initialized.
+
+    Args:
+        spec: what becomes of the kernel.
+        layer: the layer that holds the kernel, itself or in a part of it.
+        variable: the kernel.
+        name: the new layer's name.
+
+    Returns:
+        A `WeightQuantizer` or a `Palette`; None if the kernel is smaller than the palette's `min_size`.
+
+    Raises:
+        ValueError: granularity, vectors or groups that do not fit the kernel.
+    """
+    if isinstance(spec, QuantSpec):
+        return quantizers.make(spec, variable.shape, scale_shape(spec, layer, variable), name=name)
+    if int(np.prod(variable.shape)) < spec.min_size:
+        return None
+    axes = output_axes(layer, variable)
+    return Palette(spec, _layout(spec, variable, axes), axes, name=name)
+
+
+def too_small(spec: PaletteSpec, variable: keras.Variable) -> str:
+    """Returns why a kernel that a palette is for stays float."""
+    return f"its {int(np.prod(variable.shape))} weights are fewer than the palette's min_size={spec.min_size}"
+
+
+def _layout(spec: PaletteSpec, variable: keras.Variable, axes: tuple[int, ...]) -> PaletteLayout:
+    """Returns the layout of a kernel's palette; an error names the kernel."""
+    try:
+        return PaletteLayout(variable.shape, spec.dim, axes, spec.group_size)
+    except ValueError as error:
+        raise ValueError(f"The palette does not fit the weight {variable.path}. {error}") from error

@@ -1,0 +1,116 @@
+"""Alternating multi-bit weights and states: a few signs a value, each times a coefficient a row."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+from keras import ops
+
+from r2keras.ops import affine
+from r2keras.ops.alternating import alternating, weighted_sum
+from r2keras.ops.ste import custom_gradient
+from r2keras.palette_layout import PaletteLayout
+from r2keras.palette_spec import PaletteSpec
+from r2keras.palettized import PalettizedTensor
+from r2keras.quantizers.base import WeightQuantizer
+from r2keras.record import RangeFigures
+
+
+@keras.saving.register_keras_serializable(package="r2keras")
+class AlternatingQuantizer(WeightQuantizer):
+    """Fits a weight by `b` sign tensors, each times a coefficient: `2^b` values, not evenly spaced, for each row.
+
+    Forward: `w_q = sum_i a_i b_i`, `b_i` in {-1, +1}: a greedy start, then twice the least-squares coefficients for the
+    signs and the nearest signs for the coefficients (`ops.alternating`). Gradient: `dw_q/dw = 1`.
+
+    A row is an output unit (`granularity="per_channel"`), of an embedding a word. The values of a row are a palette of
+    `2^b` centroids, and so the record holds them: a `PalettizedTensor` with a table a row.
+
+    Args:
+        spec: a spec with `method="alternating"`, 1 to 4 bits.
+        shape: shape of the weight.
+        scale_shape: shape of the coefficients (`quantizers.axes.scale_shape`).
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> quantizer = AlternatingQuantizer(QuantSpec(num_bits=2, method="alternating"), (4, 1), (1, 1))
+    >>> ops.convert_to_numpy(quantizer(ops.convert_to_tensor([[-3.1], [-0.9], [1.1], [2.9]]))).round(3).tolist()
+    [[-3.0], [-1.0], [1.0], [3.0]]
+
+    Source: Xu et al., arXiv 1802.00150, section 3.
+    """
+
+    def call(self, weight, training=None):
+        """Returns the fake-quantized weight."""
+
+        @custom_gradient
+        def fitted(weight):
+            return ops.cast(weighted_sum(*self._fit(weight)), weight.dtype), lambda upstream: upstream
+
+        return fitted(ops.convert_to_tensor(weight))
+
+    def tensor(self, name: str, weight, values: np.ndarray) -> PalettizedTensor:
+        """Returns the weight's signs as indices, and each row's values as a table, for the record."""
+        coefficients, signs = self._fit(ops.convert_to_tensor(weight))
+        layout = self._layout()
+        indices = sum((ops.convert_to_numpy(sign) > 0).astype(np.uint8) << i for i, sign in enumerate(signs))
+        # Each row's coefficients once, from its first weight.
+        rows = [layout.split(np.broadcast_to(ops.convert_to_numpy(a), self.shape), np)[:, 0, 0] for a in coefficients]
+        places = itertools.product((-1.0, 1.0), repeat=len(rows))
+        table = np.stack([weighted_sum(rows, place[::-1]) for place in places], axis=1)[..., None]
+        spec = PaletteSpec(
+            num_bits=self.spec.num_bits,
+            granularity="per_tensor" if layout.group_size is None else "per_group",
+            group_size=layout.group_size,
+        )
+        one = np.ones((1,) * len(self.shape), np.float32)
+        ones = np.ones(layout.groups, np.float32)
+        figures = RangeFigures.of(values)
+        return PalettizedTensor(name, indices, table.astype(np.float32), ones, one, spec, layout, figures)
+
+    def _fit(self, weight):
+        """Returns coefficients and signs of a weight."""
+        weight = ops.cast(weight, "float32")
+        return alternating(weight, self.spec.num_bits, self._mean)
+
+    def _mean(self, values):
+        return affine.expand(affine.reduce(ops.mean, values, self.scale_shape), self.shape)
+
+    def _layout(self) -> PaletteLayout:
+        """Returns where the weights of a row lie."""
+        axes = [axis for axis, size in enumerate(self.scale_shape) if size > 1]
+        if not axes:
+            return PaletteLayout(self.shape, 1, (len(self.shape) - 1,), None)
+        channels = int(np.prod([self.shape[axis] for axis in axes]))
+        return PaletteLayout(self.shape, 1, tuple(axes), channels // int(np.prod(self.scale_shape)))
+
+
+def alternating_rows(x, num_bits: int):
+    """Rounds each row of a tensor to `2^num_bits` values of its own, fitted on line.
+
+    Forward: `sum_i a_i b_i` along the last axis (`ops.alternating`). Gradient: `dy/dx = 1`.
+
+    Args:
+        x: float tensor; float16 and bfloat16 are computed in float32.
+        num_bits: signs a value, 1 to 4.
+
+    Returns:
+        Tensor of `x`'s shape and type.
+
+    Example:
+
+    >>> ops.convert_to_numpy(alternating_rows(ops.convert_to_tensor([[-1.0, 3.0]]), 1)).tolist()
+    [[-2.0, 2.0]]
+
+    Source: Xu et al., arXiv 1802.00150, section 4.
+    """
+
+    @custom_gradient
+    def fitted(x):
+        parts = alternating(ops.cast(x, "float32"), num_bits, lambda t: ops.mean(t, axis=-1, keepdims=True))
+        return ops.cast(weighted_sum(*parts), x.dtype), lambda upstream: upstream
+
+    return fitted(x)
