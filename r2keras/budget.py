@@ -17,6 +17,7 @@ from r2keras.layers.specified import SpecifiedWeights
 from r2keras.palette_layout import PaletteLayout
 from r2keras.palette_spec import PaletteSpec
 from r2keras.palettized import PalettizedTensor
+from r2keras.quantizers.alternating import row_layout, row_palette
 from r2keras.quantizers.axes import output_axes, scale_shape
 from r2keras.recipe import Recipe, Spec
 from r2keras.record import QuantizedTensor, RangeFigures, Tensor, table_bytes
@@ -165,6 +166,7 @@ def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
         specs = plan.get(path) or _own_specs(layer)
         inner = layer.layer if isinstance(layer, SpecifiedWeights) else layer
         learned = {id(scalar) for variable in inner.weights for scalar in _learned(variable)}
+        learned |= _model.quantizer_weights(inner)
         for name, variable in _model.relative_weights(inner):
             if id(variable) not in learned:
                 tensors.append(_tensor_bytes(f"{path}/{name}", inner, variable, specs.get(name)))
@@ -222,8 +224,13 @@ def _crossing(sizes: list[int], limit: int) -> float:
 
 
 def _own_specs(layer: keras.Layer) -> dict[str, Spec]:
-    """Returns the specs that a layer made by `prepare` has for its kernels."""
-    return layer.kernel_specs() if isinstance(layer, SpecifiedWeights) else {}
+    """Returns the specs of a layer that `prepare` made, or of a recurrent one that was built with them."""
+    if isinstance(layer, SpecifiedWeights):
+        return layer.kernel_specs()
+    ends = {"kernel": "kernel", "recurrent_kernel": "recurrent"}
+    own = getattr(layer, "specs", None)
+    found = {name: getattr(own, ends.get(name.rpartition("/")[2], ""), None) for name, _ in _model.kernels(layer)}
+    return {name: spec for name, spec in found.items() if spec is not None}
 
 
 def _learned(variable: keras.Variable) -> list[keras.Variable]:
@@ -254,6 +261,10 @@ def _stand_in(name: str, layer: keras.Layer, variable: keras.Variable, spec: Spe
         scale = _palette_scale(spec, layer, variable)
         return PalettizedTensor(name, indices, table, np.ones(layout.groups, "f4"), scale, spec, layout, before)
     shape = scale_shape(spec, layer, variable)
+    if spec.method == "alternating":
+        layout = row_layout(tuple(variable.shape), shape)
+        table = np.ones((layout.groups, 2**spec.num_bits, 1), np.float32)
+        return row_palette(name, np.zeros(layout.index_shape, np.uint8), table, layout, before)
     codes = np.zeros(variable.shape, np.int8)
     zero = 0.0 if spec.symmetric and spec.levels == "mid_tread" else -0.5 if spec.symmetric else float(spec.quant_min)
     scale = np.ones(shape, np.float32)

@@ -11,6 +11,7 @@ from keras import layers
 
 import r2keras
 from r2keras import PaletteSpec, QuantSpec, Recipe, break_even_width, footprint, prepare, widen
+from r2keras.record import table_bytes
 from tests import nets
 
 
@@ -145,3 +146,20 @@ def test_values_are_not_looked_at():
     before = nets.weights_of(model)
     footprint(model, whole(2))
     assert all(np.array_equal(value, before[path]) for path, value in nets.weights_of(model).items())
+
+
+@pytest.mark.parametrize("method", ["ste", "alternating", "balanced"])
+def test_recurrent_layers_with_specs_of_their_own_cost_what_their_record_does(method):
+    spec = r2keras.QuantSpec(num_bits=3, method=method)
+    inputs = keras.Input((6, 5))
+    x = r2keras.layers.QuantizedLSTM(
+        4, kernel_spec=spec, recurrent_spec=spec, state_spec=r2keras.QuantSpec(num_bits=3), name="lstm"
+    )(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    found = {t.name: t for t in r2keras.footprint(model).tensors}
+    _, record = r2keras.finalize(model)
+    for name, tensor in record.tensors.items():
+        assert found[name].num_bits == 3
+        assert found[name].code_bytes == math.ceil(tensor.ideal_bits / 8)
+        assert found[name].scale_bytes == table_bytes(tensor)
+    assert set(found) == {*record.tensors, "lstm/lstm_cell/bias", "head/kernel", "head/bias"}

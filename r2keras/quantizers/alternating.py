@@ -55,21 +55,13 @@ class AlternatingQuantizer(WeightQuantizer):
     def tensor(self, name: str, weight, values: np.ndarray) -> PalettizedTensor:
         """Returns the weight's signs as indices, and each row's values as a table, for the record."""
         coefficients, signs = self._fit(ops.convert_to_tensor(weight))
-        layout = self._layout()
+        layout = row_layout(self.shape, self.scale_shape)
         indices = sum((ops.convert_to_numpy(sign) > 0).astype(np.uint8) << i for i, sign in enumerate(signs))
         # Each row's coefficients once, from its first weight.
         rows = [layout.split(np.broadcast_to(ops.convert_to_numpy(a), self.shape), np)[:, 0, 0] for a in coefficients]
         places = itertools.product((-1.0, 1.0), repeat=len(rows))
         table = np.stack([weighted_sum(rows, place[::-1]) for place in places], axis=1)[..., None]
-        spec = PaletteSpec(
-            num_bits=self.spec.num_bits,
-            granularity="per_tensor" if layout.group_size is None else "per_group",
-            group_size=layout.group_size,
-        )
-        one = np.ones((1,) * len(self.shape), np.float32)
-        ones = np.ones(layout.groups, np.float32)
-        figures = RangeFigures.of(values)
-        return PalettizedTensor(name, indices, table.astype(np.float32), ones, one, spec, layout, figures)
+        return row_palette(name, indices, table.astype(np.float32), layout, RangeFigures.of(values))
 
     def _fit(self, weight):
         """Returns coefficients and signs of a weight."""
@@ -79,13 +71,25 @@ class AlternatingQuantizer(WeightQuantizer):
     def _mean(self, values):
         return affine.expand(affine.reduce(ops.mean, values, self.scale_shape), self.shape)
 
-    def _layout(self) -> PaletteLayout:
-        """Returns where the weights of a row lie."""
-        axes = [axis for axis, size in enumerate(self.scale_shape) if size > 1]
-        if not axes:
-            return PaletteLayout(self.shape, 1, (len(self.shape) - 1,), None)
-        channels = int(np.prod([self.shape[axis] for axis in axes]))
-        return PaletteLayout(self.shape, 1, tuple(axes), channels // int(np.prod(self.scale_shape)))
+
+def row_layout(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> PaletteLayout:
+    """Returns where the weights of each row lie, a row being what shares its coefficients."""
+    axes = [axis for axis, size in enumerate(scale_shape) if size > 1]
+    if not axes:
+        return PaletteLayout(shape, 1, (len(shape) - 1,), None)
+    channels = int(np.prod([shape[axis] for axis in axes]))
+    return PaletteLayout(shape, 1, tuple(axes), channels // int(np.prod(scale_shape)))
+
+
+def row_palette(name: str, indices, table: np.ndarray, layout: PaletteLayout, before: RangeFigures) -> PalettizedTensor:
+    """Returns a weight as the record holds it: a table of `2^b` values a row."""
+    spec = PaletteSpec(
+        num_bits=table.shape[1].bit_length() - 1,
+        granularity="per_tensor" if layout.group_size is None else "per_group",
+        group_size=layout.group_size,
+    )
+    one = np.ones((1,) * len(layout.shape), np.float32)
+    return PalettizedTensor(name, indices, table, np.ones(layout.groups, np.float32), one, spec, layout, before)
 
 
 def alternating_rows(x, num_bits: int):
