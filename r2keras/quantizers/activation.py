@@ -17,6 +17,9 @@ from r2keras.specs import ActivationSpec
 MOMENTUM = 0.99
 SAMPLE = 4096
 PERCENT = 99.9
+# Closer than this to the middle of two codes, float arithmetic decides; what share of values is too many; how much a
+# range is widened then.
+HALFWAY, MANY, WIDER = 1e-3, 0.05, 2.0**-10
 
 
 class ActivationQuantizer(keras.layers.Layer):
@@ -74,10 +77,21 @@ class ActivationQuantizer(keras.layers.Layer):
     def fit(self, batches: list[np.ndarray]) -> None:
         """Sets the range from values of the tensor.
 
+        Values that lie halfway between two codes, as pixels `k / 127.5 - 1` do, would be rounded one way here and
+        another on a device: where they are many, the range is made wider by a thousandth.
+
         Args:
             batches: flat arrays, one a batch.
         """
-        self._store(*self.find(ops.convert_to_tensor(np.concatenate(batches))))
+        self._store(*self.over(batches))
+        scale, zero_point = (float(ops.convert_to_numpy(part)) for part in self.grid())
+        places = np.concatenate(batches).astype(np.float64) / scale + zero_point
+        if np.mean(np.abs(places - np.floor(places) - 0.5) < HALFWAY) > MANY:
+            self._store(*((1 + WIDER) * end for end in (self.low, self.high)))
+
+    def over(self, batches: list[np.ndarray]):
+        """Returns the range that several batches ask for."""
+        return self.find(ops.convert_to_tensor(np.concatenate(batches)))
 
     def start(self, low: float, high: float) -> None:
         """Sets the range to one that is known without data."""
@@ -164,13 +178,12 @@ class RangeActivation(ActivationQuantizer):
             return ops.minimum(old[0], new[0]), ops.maximum(old[1], new[1])
         return tuple(a + (1.0 - MOMENTUM) * (b - a) for a, b in zip(old, new, strict=True))
 
-    def fit(self, batches: list[np.ndarray]) -> None:
-        """Sets the range from values of the tensor; a moving average becomes the plain average over the batches."""
+    def over(self, batches: list[np.ndarray]):
+        """Returns the range of several batches; a moving average becomes the plain average over them."""
         if self.spec.range != "moving_average":
-            super().fit(batches)
-            return
+            return super().over(batches)
         found = [self.find(ops.convert_to_tensor(batch)) for batch in batches]
-        self._store(*(sum(bounds) / len(found) for bounds in zip(*found, strict=True)))
+        return tuple(sum(bounds) / len(found) for bounds in zip(*found, strict=True))
 
     def _percentile(self, part):
         high = percentiles(part, (1,), PERCENT)[0]

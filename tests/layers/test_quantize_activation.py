@@ -201,3 +201,15 @@ def test_weight_specs_name_their_activation():
     for bad in ({"activation_method": "pact"}, {"activation_range": "mse"}, {"activation_bits": 1}):
         with pytest.raises(ValueError, match="activation_"):
             QuantSpec(**bad)
+
+
+def test_pixels_halfway_between_codes_get_a_wider_range():
+    pixels = (np.arange(256) / 127.5 - 1).astype(np.float32)
+    layer = QuantizeActivation(ActivationSpec(num_bits=8, range="min_max"))
+    layer.quantizer.fit([pixels])
+    scale, zero_point = layer.grid()
+    np.testing.assert_allclose(scale, (1 + 2.0**-10) / 127.5, rtol=1e-5)
+    places = pixels.astype(np.float64) / scale + zero_point
+    assert np.mean(np.abs(places % 1 - 0.5) < 1e-3) < 0.02
+    layer.quantizer.fit([(np.arange(256) / 255).astype(np.float32)])
+    np.testing.assert_allclose(layer.grid()[0], 1 / 255, rtol=1e-6)
