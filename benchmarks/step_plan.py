@@ -45,6 +45,7 @@ ACTIVATIONS = {
 }
 SPECS = QUANTIZERS | METHODS | ACTIVATIONS
 TFMOT = ("tfmot_8bit", "tfmot_8bit_weights_only")
+OWN_CONFIG = "r2keras_8bit"
 IMPORTS = (IMPORT,)
 
 
@@ -82,6 +83,9 @@ GROUPS = {
     ),
     "tfmot": Group(
         "TFMOT's `quantize_apply` on the tf_keras twin, against the float twin", "tf_keras_float", TFMOT, "ratio", None
+    ),
+    "tfmot_config": Group(
+        "Our config under `quantize_apply`, 8 bits, against TFMOT's default", "tfmot_8bit", (OWN_CONFIG,), "ratio", 1.15
     ),
     "import": Group("`import r2keras` beyond `import keras`", "import_keras", IMPORTS, "seconds", 0.2),
 }

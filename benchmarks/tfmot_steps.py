@@ -1,4 +1,4 @@
-"""Training steps of tf_keras twins of the nets: float, and quantized by TFMOT. For a process without Keras 3.
+"""Training steps of tf_keras twins of the nets: float, and quantized by TFMOT. For a process of their own.
 
 TFMOT's default quantizes weights and activations. The twin that quantizes weights alone has its weight quantizers, on
 the kernels that `r2keras.prepare` quantizes, and nothing else.
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
-from step_plan import NUM_CLASSES, Job
+from step_plan import NUM_CLASSES, OWN_CONFIG, Job
 from tf_keras import layers
 
 quantization = tfmot.quantization.keras
@@ -77,6 +77,8 @@ def build(job: Job, variant: str) -> tf_keras.Model:
         model = _apply(model, lambda layer: Nothing() if isinstance(layer, PadChannels) else None)
     elif variant == "tfmot_8bit_weights_only":
         model = _apply(model, lambda layer: WeightsOnly() if _has_kernel(layer) else Nothing())
+    elif variant == OWN_CONFIG:
+        model = _apply_ours(model)
     model.compile(
         tf_keras.optimizers.SGD(1e-3, momentum=0.9),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -136,6 +138,15 @@ def _apply(model: tf_keras.Model, config_of: Callable) -> tf_keras.Model:
     with quantization.quantize_scope({c.__name__: c for c in (Nothing, WeightsOnly, PadChannels)}):
         annotated = tf_keras.models.clone_model(model, clone_function=annotate)
         return quantization.quantize_apply(quantization.quantize_annotate_model(annotated))
+
+
+def _apply_ours(model: tf_keras.Model) -> tf_keras.Model:
+    """Lets TFMOT quantize what its default does, inputs too, by the configs of r2keras."""
+    from r2keras import QuantSpec, Recipe
+    from r2keras import tfmot as r2
+
+    recipe = Recipe([(".*", QuantSpec(num_bits=8, range="min_max", activation_bits=8))])
+    return quantization.quantize_apply(r2.annotate(model, recipe), scheme=r2.LowBitScheme(recipe, input_bits=8))
 
 
 def _has_kernel(layer) -> bool:

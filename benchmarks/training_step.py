@@ -30,7 +30,8 @@ from step_rows import KEYS, rows_of, table
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 SMOKE_RESULTS = Path("out") / "benchmarks" / "training_step.json"
-SMOKE = {"nets": ["cnn"], "variants": ["margin", "mse_2bit_per_channel", "tfmot", IMPORT], "rounds": 2, "steps": 1}
+SMOKE_VARIANTS = ["margin", "mse_2bit_per_channel", "tfmot", "tfmot_config", IMPORT]
+SMOKE = {"nets": ["cnn"], "variants": SMOKE_VARIANTS, "rounds": 2, "steps": 1}
 MAX_IMPORTS = 7
 IMPORT_CODE = (
     "import time; start = time.perf_counter(); import keras; middle = time.perf_counter(); import r2keras; "
@@ -106,7 +107,7 @@ def step_times(job: Job, progress: Progress) -> dict[str, list[float]]:
     """Returns per variant, baseline included, the seconds of a step in each round."""
     import numpy as np
 
-    if job.group == "tfmot":
+    if job.group.startswith("tfmot"):
         import tfmot_steps as library
     else:
         import keras_steps as library

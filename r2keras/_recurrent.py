@@ -53,7 +53,7 @@ def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
         for kernel, spec in zip(("kernel", "recurrent_kernel"), (part.specs.kernel, part.specs.recurrent), strict=True):
             name = f"{part_path}/{part.cell.name}/{kernel}"
             if spec is not None and name not in made:
-                reasons[name] = too_small(spec, getattr(part.cell, kernel))
+                reasons[name] = too_small(spec, getattr(part.cell, kernel).shape)
     return reasons
 
 

@@ -72,7 +72,7 @@ def _prepared(
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path not in plan:
             return None
-        return _wrapper(path, plan[path])(_inner(layer, plan[path]), plan[path])
+        return wrapper_of(path, plan[path])(_inner(layer, plan[path]), plan[path])
 
     def append(path: str) -> keras.Layer | None:
         name = path.rpartition("/")[2] + QUANTIZED
@@ -89,7 +89,7 @@ def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
     return _recurrent.with_state(layer, next(iter(specs.values()))) or _recurrent.copy_of(layer)
 
 
-def _wrapper(path: str, specs: dict[str, Spec]) -> type[SubstituteWeights]:
+def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SubstituteWeights]:
     """Returns the class that wraps a layer for the specs of its kernels."""
     palettes = [isinstance(spec, PaletteSpec) for spec in specs.values()]
     if any(palettes) and not all(palettes):
@@ -212,7 +212,7 @@ def plan_of(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, Spec]]:
                 plan.setdefault(path, {})[name] = spec
         if not _model.kernels(layer):
             others.append((path, path))
-    _check_patterns(recipe, names, others)
+    check_patterns(recipe, names, others)
     return plan
 
 
@@ -274,7 +274,7 @@ def _compressed(path: str) -> ValueError:
     )
 
 
-def _check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
+def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
     """Raises for a pattern found in no kernel's name, nor in another layer's where activations are quantized."""
     quantizes = any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
     for pattern, spec in recipe.rules:

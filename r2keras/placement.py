@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 from r2keras import _model
@@ -64,7 +66,7 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     plan = {} if input_bits is None else _input_plan(model, input_bits)
     if not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
         return plan
-    planner = _Planner(graph_of(model), recipe)
+    planner = _Planner(graph_of(model), recipe, _model.kernels)
     found = planner.plan()
     if not found and not planner.has_states:
         raise ValueError(
@@ -74,11 +76,22 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     return plan | found
 
 
+def plan_graph(graph: Graph, recipe: Recipe, kernels: Callable) -> dict[str, ActivationSpec]:
+    """Returns what `activation_plan` does for the calls of any model, of tf_keras too.
+
+    Args:
+        graph: the calls.
+        recipe: what becomes what.
+        kernels: returns the kernels of a layer as pairs `(name, variable)`.
+    """
+    return _Planner(graph, recipe, kernels).plan()
+
+
 class _Planner:
     """Decides, call by call, what becomes of the output."""
 
-    def __init__(self, graph: Graph, recipe: Recipe):
-        self.graph, self.recipe = graph, recipe
+    def __init__(self, graph: Graph, recipe: Recipe, kernels: Callable):
+        self.graph, self.recipe, self.kernels = graph, recipe, kernels
         self.consumers = graph.consumers()
         self.makers = {call.number: call for call in graph.calls}
 
@@ -90,7 +103,7 @@ class _Planner:
             if self._passes(call) or self._fuses_forward(call) or self._ends(tensor):
                 continue
             spec = self._spec(call)
-            activation = spec and spec.activation(unsigned=_never_negative(call))
+            activation = spec and spec.activation(unsigned=never_negative(call))
             if activation and not _has_state(call):
                 found[call.path] = activation
         return found
@@ -98,7 +111,7 @@ class _Planner:
     @property
     def has_states(self) -> bool:
         """Whether the recipe quantizes the state of any recurrent layer."""
-        specs = [self.recipe.match(*_names(call)) for call in self.graph.calls if _has_state(call)]
+        specs = [self.recipe.match(*self._names(call)) for call in self.graph.calls if _has_state(call)]
         return any(spec is not None and spec.activation_bits for spec in specs)
 
     def _passes(self, call: Call) -> bool:
@@ -121,7 +134,7 @@ class _Planner:
     def _spec(self, call: Call) -> QuantSpec | None:
         """Returns the spec of the first rule that matches the group, else that of the groups it is made from."""
         group = self._group(call)
-        names = [name for member in group for name in _names(member)]
+        names = [name for member in group for name in self._names(member)]
         place = self.recipe.index(*names)
         if place is not None:
             return self.recipe.rules[place][1]
@@ -144,6 +157,11 @@ class _Planner:
         call = self.makers[tensor[0]]
         return self._source(call.inputs[0]) if call.kind in PASSING and call.inputs else call
 
+    def _names(self, call: Call) -> list[str]:
+        """Returns what a recipe's patterns are searched in: the layer's path and its kernels'."""
+        kernels = [] if call.layer is None else self.kernels(call.layer)
+        return [call.path, *(f"{call.path}/{name}" for name, _ in kernels)]
+
 
 def _has_state(call: Call) -> bool:
     """Whether a layer's output is nothing but its state."""
@@ -151,12 +169,6 @@ def _has_state(call: Call) -> bool:
     if isinstance(layer, keras.layers.Bidirectional):
         return layer.merge_mode in ("concat", None) and isinstance(layer.forward_layer, RECURRENT)
     return isinstance(layer, RECURRENT)
-
-
-def _names(call: Call) -> list[str]:
-    """Returns what a recipe's patterns are searched in: the layer's path and its kernels'."""
-    kernels = [] if call.layer is None else _model.kernels(call.layer)
-    return [call.path, *(f"{call.path}/{name}" for name, _ in kernels)]
 
 
 def _function(call: Call) -> str | None:
@@ -169,10 +181,10 @@ def _linear(call: Call) -> bool:
     return _function(call) in (None, "linear")
 
 
-def _never_negative(call: Call) -> bool:
+def never_negative(call: Call) -> bool:
     """Whether the values that a call returns are never negative."""
-    if isinstance(call.layer, keras.layers.ReLU):
-        return call.layer.negative_slope == 0
+    if call.kind == "ReLU":
+        return bool(call.layer.negative_slope == 0)
     return call.kind in NEVER_NEGATIVE_KINDS or _function(call) in NEVER_NEGATIVE
 
 

@@ -8,16 +8,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras._model import check_finite, kernels, leaf_layers, relative_weights, to_numpy
+from r2keras._model import check_finite, to_numpy
+from r2keras._tf_keras import is_a
 from r2keras.export.containers import Stored
 from r2keras.export.decode import Constants, stored_codes
 from r2keras.export.flatbuffer import buffer_of
 from r2keras.export.match import SMALLEST, Match
 from r2keras.export.palettes import StoredPalette
+from r2keras.export.source import kernels_of, layers_of, weights_of
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
 TOLERANCE = 1e-6
+TFMOT = ("QuantizeWrapper", "QuantizeAnnotate")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,30 +63,31 @@ def check_backend() -> None:
 
 def check_model(model: keras.Model) -> None:
     """Raises unless the model is built, a graph of plain float32 layers, and its weights are finite."""
-    for path, layer in leaf_layers(model):
-        if getattr(layer, "is_r2keras_wrapper", False):
+    for path, layer in layers_of(model):
+        if getattr(layer, "is_r2keras_wrapper", False) or is_a(layer, *TFMOT):
+            finalize = "r2keras.tfmot.finalize" if is_a(layer, *TFMOT) else "r2keras.finalize"
             raise ValueError(
                 f"The layer {path!r} still trains under compression. Expected an ordinary Keras model. "
-                "Call r2keras.finalize first, and export the model and record that it returns."
+                f"Call {finalize} first, and export the model and record that it returns."
             )
         if layer.compute_dtype in ("float16", "bfloat16"):
             raise ValueError(
                 f"The layer {path!r} computes in {layer.compute_dtype}. Expected float32, which LiteRT runs. Build the "
                 "model again under keras.config.set_dtype_policy('float32') and copy the weights with set_weights."
             )
-        for name, variable in relative_weights(layer):
+        for name, variable in weights_of(layer):
             if keras.backend.is_float_dtype(variable.dtype):
                 check_finite(f"{path}/{name}", to_numpy(variable))
 
 
 def kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every kernel by its name."""
-    return {f"{path}/{name}": tuple(v.shape) for path, layer in leaf_layers(model) for name, v in kernels(layer)}
+    return {f"{path}/{name}": tuple(v.shape) for path, layer in layers_of(model) for name, v in kernels_of(layer)}
 
 
 def check_record(model: keras.Model, record: CompressionRecord) -> None:
     """Raises ValueError unless the record's values are the model's, bit for bit."""
-    weights = {f"{path}/{name}": v for path, layer in leaf_layers(model) for name, v in relative_weights(layer)}
+    weights = {f"{path}/{name}": v for path, layer in layers_of(model) for name, v in weights_of(layer)}
     for name, tensor in record.tensors.items():
         if name not in weights:
             raise ValueError(

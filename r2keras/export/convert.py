@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from r2keras._tf_keras import is_a, is_tf_keras, without_fusion
 from r2keras.export import packages
 from r2keras.export.flatbuffer import parse
 from r2keras.export.quiet import quiet
@@ -39,8 +40,9 @@ def _converted(model: keras.Model, tf: Any, batch_size: int | None) -> bytes:
         with quiet():
             holder = tf.Module()
             # The converter finds only variables that this object tracks; Keras 3 variables are not, by themselves.
-            holder.tracked = [variable.value for variable in model.variables]
-            function = _inference(model, tf, batch_size)
+            holder.tracked = [v if is_tf_keras(model) else v.value for v in model.variables]
+            with without_fusion(model):
+                function = _inference(model, tf, batch_size)
             return tf.lite.TFLiteConverter.from_concrete_functions([function], holder).convert()
     except Exception as error:
         raise RuntimeError(
@@ -58,7 +60,7 @@ def _reason(error: Exception) -> str:
 
 def _inference(model: keras.Model, tf: Any, batch_size: int | None) -> Any:
     """Returns the model's call in inference mode as a concrete function with plain argument names."""
-    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    structure = model.inputs[0] if is_a(model, "Sequential") else model.input
 
     def pack(tensors):
         return keras.tree.pack_sequence_as(structure, tensors) if keras.tree.is_nested(structure) else tensors[0]

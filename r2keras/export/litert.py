@@ -10,17 +10,17 @@ import numpy as np
 
 from r2keras._errors import invalid, invalid_choice
 from r2keras._files import atomic_write_bytes
-from r2keras._model import leaf_layers
 from r2keras.export import packages
 from r2keras.export.builder import write
 from r2keras.export.check import check_backend, check_model, check_record, kernel_shapes
 from r2keras.export.convert import convert
 from r2keras.export.fill import exact_file, integer_file
 from r2keras.export.int8 import int8_record
-from r2keras.export.marks import marked
+from r2keras.export.marks import convert_marked
 from r2keras.export.once import Once
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
+from r2keras.export.source import layers_of
 from r2keras.record import CompressionRecord
 
 ACTIVATIONS = ("float", "int8")
@@ -70,7 +70,8 @@ def to_litert(
     groups, or a palette) computes in float between DEQUANTIZE and QUANTIZE, exactly, and a warning names it.
 
     Args:
-        model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`.
+        model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`; or one of
+            tf_keras that `r2keras.tfmot.finalize` returned.
         path: the file to write, whole or not at all.
         record: what `finalize` or `calibrate` returned with the model, of grids, palettes or both; None writes a float
             file.
@@ -127,12 +128,12 @@ def to_litert(
         file = convert(model)
         slim(file, set())
         content = write(file)
-        num_values = sum(int(np.prod(v.shape)) for _, layer in leaf_layers(model) for v in layer.weights)
+        num_values = sum(int(np.prod(v.shape)) for _, layer in layers_of(model) for v in layer.weights)
         found = measure_float(kernel_shapes(model), num_values, content)
     else:
         check_record(model, record)
         held = int8_record(record) if optimize == "latency" else record
-        file = convert(marked(model, record) if activations == "int8" else model)
+        file = convert_marked(model, record) if activations == "int8" else convert(model)
         once = Once(file) if optimize == "size" else None
         if activations == "int8":
             content, file = integer_file(file, held, once, io, data)

@@ -7,9 +7,12 @@ from typing import Any
 import keras
 
 from r2keras import _model
+from r2keras._tf_keras import is_tf_keras
 from r2keras.export import packages
+from r2keras.export.convert import convert
 from r2keras.export.flatbuffer import INT8, UINT8
 from r2keras.export.grid import Grid, set_grid
+from r2keras.export.source import layers_of
 from r2keras.record import CompressionRecord, QuantizedActivation
 
 SUFFIX = "_quantized"
@@ -37,29 +40,42 @@ class Mark(keras.layers.Layer):
         return packages.tensorflow().quantization.fake_quant_with_min_max_args(inputs, min=low, max=high, num_bits=8)
 
 
-def marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
-    """Returns a copy of a finalized model whose activations are rounded by operations that the converter knows.
+def convert_marked(model: keras.Model, record: CompressionRecord) -> Any:
+    """Returns the float file of a finalized model, its activations rounded by operations that the converter knows.
 
     Args:
-        model: what `finalize` or `calibrate` returned.
+        model: what `finalize` or `calibrate` returned, or `r2keras.tfmot.finalize`.
         record: its record.
 
     Raises:
         ValueError: the record has no activations, has some of fewer than 8 bits, or belongs to another model.
     """
     _check_grids(record)
+    if not is_tf_keras(model):
+        return convert(_marked(model, record))
+    layers = [layer for _, layer in layers_of(model) if _is_grid(layer)]
+    _check_complete([_grid_of(layer.name.removesuffix(SUFFIX), layer, record).name for layer in layers], record)
+    try:
+        for layer in layers:
+            layer.marks = True
+        return convert(model)
+    finally:
+        for layer in layers:
+            layer.marks = False
+
+
+def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
+    """Returns a copy of a Keras 3 model with marks in the places of its grids."""
     found = []
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
-        if not (hasattr(layer, "zero_point") and getattr(layer, "holds_constants", False)):
+        if not _is_grid(layer):
             return None
         found.append(path.removesuffix(SUFFIX))
         return Mark(_grid_of(found[-1], layer, record), name=layer.name)
 
     copy = _model.rebuild(model, replace)
-    missing = [name for name in record.activations if name not in found]
-    if missing:
-        raise _foreign(missing[0])
+    _check_complete(found, record)
     return copy
 
 
@@ -94,6 +110,18 @@ def _check_grids(record: CompressionRecord) -> None:
                 f"The activation {name!r} has {grid.num_bits} bits, and LiteRT's integer operators have 8. Expected "
                 "activation_bits=8 and input_bits=8. Or export with activations='float', which takes any width."
             )
+
+
+def _is_grid(layer: Any) -> bool:
+    """Whether a layer rounds to a fixed grid."""
+    return hasattr(layer, "zero_point") and getattr(layer, "holds_constants", False)
+
+
+def _check_complete(found: list[str], record: CompressionRecord) -> None:
+    """Raises unless every activation of the record was found in the model."""
+    missing = [name for name in record.activations if name not in found]
+    if missing:
+        raise _foreign(missing[0])
 
 
 def _grid_of(path: str, layer: keras.Layer, record: CompressionRecord) -> QuantizedActivation:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
-import numpy as np
 
 from r2keras import quantizers
 from r2keras.layers.palette import Palette
@@ -32,20 +33,20 @@ def compressor(
     """
     if isinstance(spec, QuantSpec):
         return quantizers.make(spec, variable.shape, scale_shape(spec, layer, variable), name=name)
-    if int(np.prod(variable.shape)) < spec.min_size:
+    if math.prod(variable.shape) < spec.min_size:
         return None
     axes = output_axes(layer, variable)
-    return Palette(spec, _layout(spec, variable, axes), axes, name=name)
+    return Palette(spec, layout_of(spec, variable.shape, axes, variable.path), axes, name=name)
 
 
-def too_small(spec: PaletteSpec, variable: keras.Variable) -> str:
+def too_small(spec: PaletteSpec, shape: tuple[int, ...]) -> str:
     """Returns why a kernel that a palette is for stays float."""
-    return f"its {int(np.prod(variable.shape))} weights are fewer than the palette's min_size={spec.min_size}"
+    return f"its {math.prod(shape)} weights are fewer than the palette's min_size={spec.min_size}"
 
 
-def _layout(spec: PaletteSpec, variable: keras.Variable, axes: tuple[int, ...]) -> PaletteLayout:
+def layout_of(spec: PaletteSpec, shape: tuple[int, ...], axes: tuple[int, ...], path: str) -> PaletteLayout:
     """Returns the layout of a kernel's palette; an error names the kernel."""
     try:
-        return PaletteLayout(variable.shape, spec.dim, axes, spec.group_size)
+        return PaletteLayout(shape, spec.dim, axes, spec.group_size)
     except ValueError as error:
-        raise ValueError(f"The palette does not fit the weight {variable.path}. {error}") from error
+        raise ValueError(f"The palette does not fit the weight {path}. {error}") from error

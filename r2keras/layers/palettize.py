@@ -112,13 +112,13 @@ class Palettize(SpecifiedWeights):
     def notes(self, tensors: list[tuple[str, PalettizedTensor]]) -> dict[str, str]:
         """Returns a remark on each kernel: how far soft and hard are apart, and whether entries are idle."""
         gaps = self.gaps()
-        return {name: _note(gaps[name], tensor) for name, tensor in tensors}
+        return {name: remark(gaps[name], tensor) for name, tensor in tensors}
 
     def kept_float(self) -> dict[str, str]:
         """Returns why kernels that a spec is for stay float, by their names."""
         kernels = dict(_model.kernels(self.layer))
         small = [name for name in self._names(kernels) if name not in self.palettes]
-        return {name: too_small(self._spec(name), kernels[name]) for name in small}
+        return {name: too_small(self._spec(name), kernels[name].shape) for name in small}
 
     def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
         return palette.tensor(path, variable.value, _model.finite(path, variable))
@@ -127,7 +127,7 @@ class Palettize(SpecifiedWeights):
         return [(kernels[name], palette) for name, palette in self.palettes.items()]
 
 
-def _note(gap: tuple[float, float], tensor: PalettizedTensor) -> str:
+def remark(gap: tuple[float, float], tensor: PalettizedTensor) -> str:
     """Returns the remark on one kernel."""
     text = f"soft and hard palette differ by {gap[0]:.1%} of the weight's norm, weight and hard palette by {gap[1]:.1%}"
     if tensor.used < tensor.spec.entries:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import keras
 
 from r2keras._errors import invalid
+from r2keras._tf_keras import is_a
 from r2keras.specs import QuantSpec
 
-TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+# By their names, which tf_keras' layers share.
+DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
+TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 
 
 def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
@@ -76,14 +79,14 @@ def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
 def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
     """Returns the axes of a kernel that the layer's outputs run over, as non-negative numbers."""
     rank = len(variable.shape)
-    name = variable.path.rpartition("/")[2]
+    name = _path(variable).rpartition("/")[2]
     if name == "embeddings":
         return (0,)
-    if name == "depthwise_kernel" or isinstance(owner, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
+    if name == "depthwise_kernel" or is_a(owner, *DEPTHWISE):
         return (rank - 2, rank - 1)
-    if isinstance(owner, TRANSPOSED):
+    if is_a(owner, *TRANSPOSED):
         return (rank - 2,)
-    if isinstance(owner, keras.layers.EinsumDense):
+    if is_a(owner, "EinsumDense"):
         _, kernel, output = _equation(owner)
         return tuple(axis for axis, letter in enumerate(kernel) if letter in output)
     return (rank - 1,)
@@ -92,9 +95,9 @@ def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...
 def _input_axis(owner: keras.Layer, variable: keras.Variable, kept: tuple[int, ...]) -> int:
     """Returns the axis that products are summed over, innermost first; groups run along it."""
     rest = [axis for axis in range(len(variable.shape)) if axis not in kept]
-    if not rest or (len(kept) > 1 and not isinstance(owner, keras.layers.EinsumDense)):
+    if not rest or (len(kept) > 1 and not is_a(owner, "EinsumDense")):
         raise ValueError(
-            f"The weight {variable.path} of shape {tuple(variable.shape)} has no input axis to group. "
+            f"The weight {_path(variable)} of shape {tuple(variable.shape)} has no input axis to group. "
             "Expected a kernel that sums over its inputs. Received: a depthwise kernel. Use granularity='per_channel'."
         )
     return rest[-1]
@@ -110,7 +113,7 @@ def _checked_axis(spec: QuantSpec, variable: keras.Variable) -> int:
     """Returns the spec's axis as a non-negative number."""
     rank = len(variable.shape)
     if not -rank <= spec.channel_axis < rank:
-        expected = f"an axis of {variable.path}, whose shape is {tuple(variable.shape)}"
+        expected = f"an axis of {_path(variable)}, whose shape is {tuple(variable.shape)}"
         raise ValueError(invalid("channel_axis", expected, spec.channel_axis))
     return spec.channel_axis % rank
 
@@ -130,9 +133,14 @@ def _num_groups(group_size: int, size: int, variable: keras.Variable) -> int:
         raise ValueError(
             invalid(
                 "group_size",
-                f"a divisor of {size}, the input axis of {variable.path}",
+                f"a divisor of {size}, the input axis of {_path(variable)}",
                 group_size,
                 "Choose a divisor, or granularity='per_channel'",
             )
         )
     return size // group_size
+
+
+def _path(variable) -> str:
+    """Returns a weight's path; in tf_keras it is its name, `"conv/kernel:0"`."""
+    return getattr(variable, "path", None) or variable.name.partition(":")[0]

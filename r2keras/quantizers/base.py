@@ -67,7 +67,8 @@ class WeightQuantizer(keras.layers.Layer):
             weight: the weight.
             values: the same as a float32 array.
         """
-        codes, scale, zero_point = map(ops.convert_to_numpy, (self.codes(weight), *self.grid(weight)))
+        parts = (self.codes(weight), *self.grid(weight))
+        codes, scale, zero_point = (ops.convert_to_numpy(part) for part in parts)
         return QuantizedTensor(name, codes.astype(np.int8), scale, zero_point, self.spec, RangeFigures.of(values))
 
     @property

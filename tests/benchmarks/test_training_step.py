@@ -19,6 +19,8 @@ SMOKE_ROWS = {
     ("tfmot", "cnn", "control"),
     ("tfmot", "cnn", "tfmot_8bit"),
     ("tfmot", "cnn", "tfmot_8bit_weights_only"),
+    ("tfmot_config", "cnn", "control"),
+    ("tfmot_config", "cnn", "r2keras_8bit"),
     ("import", "", "import_r2keras"),
 }
 

@@ -1,0 +1,78 @@
+"""From a recipe to an annotated tf_keras model."""
+
+from __future__ import annotations
+
+import tensorflow_model_optimization as tfmot
+import tf_keras
+
+from r2keras._errors import invalid
+from r2keras._tf_keras import kernels
+from r2keras.compress import check_patterns
+from r2keras.recipe import Recipe
+from r2keras.tfmot.checks import check_model, check_weights
+from r2keras.tfmot.graph import copy_model
+from r2keras.tfmot.scheme import config_of, specs_of
+
+quantization = tfmot.quantization.keras
+
+
+def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
+    """Returns a copy of a tf_keras model whose layers are annotated with what a recipe makes of them.
+
+    The next step is `tfmot.quantization.keras.quantize_apply(annotated, scheme=LowBitScheme(recipe))`.
+
+    Args:
+        model: a built, flat Functional or Sequential tf_keras model. It is left untouched.
+        recipe: what becomes what, as for `r2keras.prepare`; names are `"conv1"` and `"conv1/kernel"`, or tf_keras'
+            `"block1/depthwise_kernel"`, `"lstm/lstm_cell/recurrent_kernel"`.
+
+    Returns:
+        A model of the same class with the same weights. Layers with a kernel that the recipe names are wrapped in
+        TFMOT's `QuantizeAnnotate`, with a `LowBitQuantizeConfig` or a `PalettizeQuantizeConfig`.
+
+    Raises:
+        TypeError: a Keras 3 model, a subclassed one or none; `recipe` is no Recipe.
+        ValueError: the model is not built, holds another model or makes masks; a pattern matches nothing; no kernel is
+            matched; a weight is NaN or infinite.
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2, name="head")])
+    >>> annotated = annotate(model, Recipe([("head", QuantSpec(num_bits=4))]))
+    >>> annotated.layers[0].quantize_config.spec.num_bits
+    4
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
+    check_model(model)
+    check_weights(model)
+    plans = {layer.name: specs_of(layer, recipe) for layer in model.layers}
+    plans = {name: specs for name, specs in plans.items() if specs}
+    _check_recipe(model, recipe, plans)
+
+    def wrap(layer):
+        if layer.name not in plans:
+            return None
+        copy = layer.__class__.from_config(layer.get_config())
+        return quantization.quantize_annotate_layer(copy, config_of(layer.name, plans[layer.name]))
+
+    annotated = copy_model(model, wrap)
+    for old, new in zip(model.layers, annotated.layers, strict=True):
+        new.set_weights(old.get_weights())
+    return annotated
+
+
+def _check_recipe(model: tf_keras.Model, recipe: Recipe, plans: dict) -> None:
+    """Raises for a recipe that does not fit the model."""
+    names, others = [], []
+    for layer in model.layers:
+        own = [name for name, _ in kernels(layer)]
+        names += [(layer.name, f"{layer.name}/{name}") for name in own]
+        others += [] if own else [(layer.name, layer.name)]
+    check_patterns(recipe, names, others)
+    if not plans:
+        raise ValueError(
+            f"The recipe leaves every kernel of {model.name!r} float, and TFMOT takes no model without an annotated "
+            "layer. Expected a rule with a spec that matches a kernel. Add one."
+        )

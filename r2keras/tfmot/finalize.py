@@ -1,0 +1,170 @@
+"""From a model that TFMOT's wrappers trained to a plain tf_keras model and the record of its codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
+
+from r2keras._errors import invalid
+from r2keras._tf_keras import kernel_places, kernels
+from r2keras.compress import KEPT_FLOAT, QUANTIZED
+from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
+from r2keras.tfmot.configs import KernelsConfig
+from r2keras.tfmot.graph import copy_model, insert_after
+from r2keras.tfmot.layers import GridActivation
+from r2keras.tfmot.quantizers import ActivationQuantizer
+
+QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapper
+
+
+def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
+    """Returns a plain tf_keras model whose weights lie exactly on their grids, and the record of codes and scales.
+
+    Args:
+        qat: a model that `quantize_apply` made with `LowBitScheme`, trained or not. It is left untouched.
+
+    Returns:
+        `(model, record)`: the model has no TFMOT wrapper left, its layers have their own names again; every recorded
+        kernel equals the record's `values()` bit for bit. Quantized outputs stay, each as a `GridActivation` called
+        `"<layer>_quantized"`. `r2keras.export.to_litert(model, path, record)` writes the file.
+
+    Raises:
+        TypeError: `qat` is no tf_keras model.
+        ValueError: nothing in the model is compressed, a wrapper has a config of another library, a weight is NaN or
+            infinite, or an activation has no range yet.
+
+    Example:
+
+    >>> from r2keras import QuantSpec, Recipe
+    >>> from r2keras.tfmot import LowBitScheme, annotate
+    >>> model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2, name="head")])
+    >>> recipe = Recipe([("head", QuantSpec(num_bits=4))])
+    >>> apply = tfmot.quantization.keras.quantize_apply
+    >>> plain, record = finalize(apply(annotate(model, recipe), scheme=LowBitScheme(recipe)))
+    >>> bool((plain.get_layer("head").kernel.numpy() == record.tensors["head/kernel"].values()).all())
+    True
+    """
+    if not isinstance(qat, tf_keras.Model):
+        raise TypeError(invalid("qat", "a tf_keras model that quantize_apply returned", qat))
+    wrappers = {layer.name: layer for layer in qat.layers if isinstance(layer, QuantizeWrapper)}
+    for wrapper in wrappers.values():
+        _check_own(wrapper)
+    tensors, notes, grids = {}, {}, {}
+    for wrapper in wrappers.values():
+        own, remarks = _tensors(wrapper)
+        tensors |= own
+        notes |= remarks
+    if not tensors:
+        raise ValueError(
+            f"The model {qat.name!r} has no compressed kernel. Expected a model that quantize_apply made with a "
+            "LowBitQuantizeConfig or a PalettizeQuantizeConfig. Call annotate, then quantize_apply."
+        )
+    for layer in qat.layers:
+        grids |= _grids(layer)
+    plain = _plain(qat, wrappers, tensors, grids)
+    outputs = [wrapper.layer.name for wrapper in wrappers.values()]
+    model = insert_after(plain, {name: _frozen(grids[name]) for name in outputs if name in grids})
+    kept = _kept_float(model, wrappers, tensors)
+    return model, CompressionRecord(tensors, kept, model.count_params(), model.name, grids, notes)
+
+
+def _check_own(wrapper: QuantizeWrapper) -> None:
+    """Raises unless r2keras made the wrapper's config."""
+    if not isinstance(wrapper.quantize_config, KernelsConfig):
+        kind = type(wrapper.quantize_config).__name__
+        raise ValueError(
+            f"The layer {wrapper.layer.name!r} is quantized by a {kind}, which leaves no codes. Expected configs of "
+            "r2keras.tfmot only. Pass scheme=LowBitScheme(recipe) to quantize_apply."
+        )
+
+
+def _tensors(wrapper: QuantizeWrapper) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the compressed kernels of a wrapper, and remarks on them, by full names."""
+    tensors, notes = {}, {}
+    for _, quantizer, weights in wrapper._weight_vars:
+        path = f"{wrapper.layer.name}/{quantizer.name}"
+        tensors[path] = quantizer.tensor(path, weights)
+        note = quantizer.note(weights, tensors[path])
+        notes |= {} if note is None else {path: note}
+    return tensors, notes
+
+
+def _grids(layer: Any) -> dict[str, QuantizedActivation]:
+    """Returns the grid of what a layer makes, by the name of the layer or input."""
+    if isinstance(layer, QuantizeLayer) and isinstance(layer.quantizer, ActivationQuantizer):
+        name = layer.name.removesuffix(QUANTIZED)
+        return {name: _grid(name, layer.quantizer, layer.quantizer_vars)}
+    if isinstance(layer, QuantizeWrapper) and layer._output_quantizers:
+        return {layer.layer.name: _grid(layer.layer.name, layer._output_quantizers[0], layer._output_quantizer_vars)}
+    return {}
+
+
+def _grid(name: str, quantizer: ActivationQuantizer, weights: dict) -> QuantizedActivation:
+    """Returns the grid of one activation."""
+    grid = quantizer.grid(weights)
+    if grid is None:
+        raise ValueError(
+            f"The activation {name!r} has no range yet. Expected a model that was trained. Call qat.fit(...), or run "
+            "it once on data: qat(data, training=True)."
+        )
+    if not np.isfinite(grid).all():
+        raise ValueError(
+            f"The range of the activation {name!r} is not finite. Expected finite activations. "
+            "Train again with a smaller learning rate, or check the data for NaN."
+        )
+    return QuantizedActivation(name, *grid, quantizer.spec.num_bits)
+
+
+def _frozen(grid: QuantizedActivation) -> GridActivation:
+    """Returns the layer that rounds to a grid."""
+    return GridActivation(
+        scale=grid.scale, zero_point=grid.zero_point, num_bits=grid.num_bits, name=grid.name + QUANTIZED
+    )
+
+
+def _plain(qat: tf_keras.Model, wrappers: dict[str, QuantizeWrapper], tensors: dict, grids: dict) -> tf_keras.Model:
+    """Returns the model without wrappers, with grid values in its kernels, its inputs on fixed grids."""
+    made = {}
+
+    def unwrap(layer):
+        if isinstance(layer, QuantizeLayer):
+            return _frozen(grids[layer.name.removesuffix(QUANTIZED)])
+        if layer.name not in wrappers:
+            return None
+        made[layer.name] = layer.layer.__class__.from_config(layer.layer.get_config())
+        return made[layer.name]
+
+    model = copy_model(qat, unwrap)
+    for name, layer in made.items():
+        _fill(wrappers[name], layer, tensors)
+    return model
+
+
+def _fill(wrapper: QuantizeWrapper, layer: tf_keras.layers.Layer, tensors: dict[str, Tensor]) -> None:
+    """Gives a bare layer the weights of a wrapped one, the kernels on their grids."""
+    latent = {quantizer.name: variable for variable, quantizer, _ in wrapper._weight_vars}
+    places = {name: getattr(part, attribute) for name, part, attribute in kernel_places(layer)}
+    taken = {id(variable) for variable in latent.values()}
+    put = {id(places[name]) for name in latent}
+    sources = [v for v in wrapper.layer.weights if id(v) not in taken]
+    for source, target in zip(sources, [v for v in layer.weights if id(v) not in put], strict=True):
+        target.assign(source)
+    for name in latent:
+        values = tensors[f"{layer.name}/{name}"].values()
+        places[name].assign(values)
+        if not np.array_equal(places[name].numpy(), values):
+            raise RuntimeError(f"The weight {layer.name}/{name} did not take the values of the record exactly.")
+
+
+def _kept_float(model: tf_keras.Model, wrappers: dict[str, QuantizeWrapper], tensors: dict) -> dict[str, str]:
+    """Returns why kernels stay float, by full names."""
+    reasons = {}
+    for wrapper in wrappers.values():
+        own = wrapper.quantize_config.kept_float(wrapper.layer)
+        reasons |= {f"{wrapper.layer.name}/{name}": reason for name, reason in own.items()}
+    names = [f"{layer.name}/{name}" for layer in model.layers for name, _ in kernels(layer)]
+    return {name: reasons.get(name, KEPT_FLOAT) for name in names if name not in tensors}

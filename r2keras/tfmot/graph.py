@@ -1,0 +1,128 @@
+"""The calls of a tf_keras model, and copies of it with layers put in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tf_keras
+
+from r2keras._graph import Call, Graph
+
+Layer = tf_keras.layers.Layer
+
+
+def graph_of(model: tf_keras.Model) -> Graph:
+    """Returns the calls of a flat Functional or Sequential tf_keras model, in the order they run.
+
+    Args:
+        model: a built model.
+
+    Example:
+
+    >>> model = tf_keras.Sequential([tf_keras.Input((4,), name="x"), tf_keras.layers.Dense(2, name="head")])
+    >>> [call.path for call in graph_of(model).calls]
+    ['x', 'head']
+    """
+    calls, numbers = [], {}
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    for node in (node for depth in depths for node in model._nodes_by_depth[depth]):
+        layer = node.layer
+        sources = [] if node.is_input else node.iterate_inbound()
+        inputs = tuple((numbers[parent.name, place], output) for parent, place, output, _ in sources)
+        numbers[layer.name, layer._inbound_nodes.index(node)] = len(calls)
+        kind = type(layer).__name__
+        calls.append(Call(layer.name, kind, None if node.is_input else layer, inputs, len(calls)))
+    ends = [tensor._keras_history for tensor in model.outputs]
+    return Graph(tuple(calls), tuple((numbers[e.layer.name, e.node_index], e.tensor_index) for e in ends))
+
+
+def copy_model(model: tf_keras.Model, replace: Callable[[Layer], Layer | None]) -> tf_keras.Model:
+    """Returns a copy of a model with some layers replaced; those for which `replace` returns None are copied plainly.
+
+    Args:
+        model: a flat model, left untouched.
+        replace: makes the new, unbuilt layer for an old one, or returns None.
+
+    Returns:
+        The copy, with the weights of the layers that were not replaced.
+    """
+    plain = {}
+
+    def clone(layer):
+        new = replace(layer)
+        if new is None:
+            new = plain[layer.name] = layer.__class__.from_config(layer.get_config())
+        return new
+
+    copy = tf_keras.models.clone_model(model, clone_function=clone)
+    for name, layer in plain.items():
+        layer.set_weights(model.get_layer(name).get_weights())
+    return copy
+
+
+def insert_after(model: tf_keras.Model, extras: dict[str, tf_keras.layers.Layer]) -> tf_keras.Model:
+    """Returns a copy of a model in which layers take the outputs of named ones and stand in their places for the rest.
+
+    Args:
+        model: a flat model of layers that `from_config(get_config())` makes again, left untouched.
+        extras: new layers by the names of those that they follow, inputs included.
+
+    Returns:
+        The copy, with the model's weights.
+    """
+    if not extras:
+        return model
+    objects = {type(layer).__name__: type(layer) for layer in [*model.layers, *extras.values()]}
+    # The legacy form of a config names a node's inputs by layer, whatever is nested around them.
+    model.use_legacy_config = True
+    config = model.get_config()
+    sequential = isinstance(model, tf_keras.Sequential)
+    (_extend_sequential if sequential else _extend_functional)(config, extras)
+    with tf_keras.utils.custom_object_scope(objects):
+        copy = type(model).from_config(config)
+    for layer in model.layers:
+        copy.get_layer(layer.name).set_weights(layer.get_weights())
+    return copy
+
+
+def _extend_sequential(config: dict, extras: dict[str, Any]) -> None:
+    """Puts the entries of new layers behind those that they follow."""
+    entries = []
+    for entry in config["layers"]:
+        entries.append(entry)
+        if entry["config"]["name"] in extras:
+            entries.append(_entry(extras[entry["config"]["name"]]))
+    config["layers"] = entries
+
+
+def _extend_functional(config: dict, extras: dict[str, Any]) -> None:
+    """Adds the entries of new layers and points what took the old outputs to the new ones."""
+    names = {old: layer.name for old, layer in extras.items()}
+    added = []
+    for entry in config["layers"]:
+        _rename(entry["inbound_nodes"], names)
+        if entry["name"] in extras:
+            # An input has one call and no inbound node.
+            count = max(len(entry["inbound_nodes"]), 1)
+            nodes = [[[entry["name"], place, 0, {}]] for place in range(count)]
+            added.append({**_entry(extras[entry["name"]]), "name": names[entry["name"]], "inbound_nodes": nodes})
+    config["layers"] += added
+    _rename(config["output_layers"], names)
+
+
+def _entry(layer: Any) -> dict[str, Any]:
+    """Returns the entry of a layer in a model's config."""
+    return {"class_name": tf_keras.utils.get_registered_name(type(layer)), "config": layer.get_config()}
+
+
+def _rename(value: Any, names: dict[str, str]) -> None:
+    """Replaces layer names in references `[name, node, tensor, ...]`, in place; only first outputs are taken over."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return
+    if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int) and value[2] == 0:
+        value[0] = names.get(value[0], value[0])
+    for part in value:
+        _rename(part, names)

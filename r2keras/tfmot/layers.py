@@ -1,0 +1,63 @@
+"""What `finalize` leaves of a quantized activation in a tf_keras model."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from r2keras._errors import invalid
+from r2keras.ops.span import on_grid
+from r2keras.specs import ActivationSpec
+
+
+@tf_keras.utils.register_keras_serializable(package="r2keras")
+class GridActivation(tf_keras.layers.Layer):
+    """Rounds its input to a fixed grid, as `r2keras.layers.GridActivation` does in Keras 3. It has no weights.
+
+    Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)`.
+    Gradient: that of the rounding, 0 everywhere: this layer is for inference.
+
+    Args:
+        scale: step of the grid, positive, in the input's units.
+        zero_point: the integer code of zero, in `[-2^(b-1), 2^(b-1) - 1]`.
+        num_bits: bits of a code, 2 to 8.
+
+    Raises:
+        ValueError: a value out of range.
+
+    Example:
+
+    >>> layer = GridActivation(scale=0.5, zero_point=-2, num_bits=2)
+    >>> layer(tf.constant([-1.0, 0.6, 9.0])).numpy().tolist()
+    [0.0, 0.5, 1.5]
+
+    Source: Jacob et al., arXiv 1712.05877, section 2.1.
+    """
+
+    # Read by `r2keras.export`: it makes an integer operator's grid of this layer while `marks` is set.
+    holds_constants = True
+    marks = False
+
+    def __init__(self, *, scale: float, zero_point: int, num_bits: int, **kwargs):
+        super().__init__(**kwargs)
+        spec = ActivationSpec(num_bits=num_bits)
+        if not 0 < scale < float("inf"):
+            raise ValueError(invalid("scale", "a positive, finite number", scale))
+        if not spec.quant_min <= zero_point <= spec.quant_max:
+            raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
+        self.scale, self.zero_point, self.num_bits = scale, zero_point, num_bits
+        self.limits = (spec.quant_min, spec.quant_max)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        """Returns the rounded tensor."""
+        if self.marks:
+            low, high = (self.scale * (end - self.zero_point) for end in (-128, 127))
+            return tf.quantization.fake_quant_with_min_max_args(inputs, min=low, max=high, num_bits=8)
+        values = on_grid(tf.cast(inputs, "float32"), self.scale, float(self.zero_point), *self.limits)
+        return tf.cast(values, inputs.dtype)
+
+    def get_config(self):
+        """Returns the constructor's arguments as plain JSON."""
+        config = {"scale": self.scale, "zero_point": self.zero_point, "num_bits": self.num_bits}
+        return {**super().get_config(), **config}
