@@ -53,14 +53,15 @@ def test_readme_begins_with_the_two_commands():
     assert [line.split()[:2] for line in shell_lines(ROOT / "README.md")[:2]] == [["make", "pilot"], ["make", "test"]]
 
 
-def test_code_blocks_of_the_readme_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["README.md", "docs/tfmot.md"])
+def test_code_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    codes = blocks(ROOT / "README.md", "python")
+    codes = blocks(ROOT / name, "python")
     assert codes
     keras.utils.set_random_seed(0)
     namespace: dict[str, object] = {"__name__": "readme"}
     for number, code in enumerate(codes, 1):
-        exec(compile(code, f"README.md, python block {number}", "exec"), namespace)
+        exec(compile(code, f"{name}, python block {number}", "exec"), namespace)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
