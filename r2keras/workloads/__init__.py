@@ -1,5 +1,5 @@
-"""What benchmarks and examples share: images with fixed splits, small nets with regular layer names, their training."""
+"""What benchmarks and examples share: images and texts with fixed splits, small nets, their training."""
 
-from r2keras.workloads import data, nets, training
+from r2keras.workloads import data, nets, text, training
 
-__all__ = ["data", "nets", "training"]
+__all__ = ["data", "nets", "text", "training"]

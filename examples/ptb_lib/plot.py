@@ -1,0 +1,53 @@
+"""The front: perplexity against bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptb_lib.rows import FLOAT_BITS, Row, front
+from r2keras._files import replacing
+from r2keras.report.axes import byte_ticks
+from r2keras.report.svg import FAINT, GRID, INK, MARKERS, PLAIN, SERIES, new_figure, plain_style
+
+SIZE = (7.2, 4.4)
+
+
+def write_front(rows: list[Row], path: Path) -> None:
+    """Draws all rows: colour by method, marker by width, bits beside the point, the front as stairs.
+
+    Args:
+        rows: at least one.
+        path: an `.svg` or `.png`, written whole or not at all.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    widths = sorted({row["width"] for row in rows})
+    with plain_style():
+        figure = new_figure(*SIZE)
+        axes = figure.add_subplot()
+        _draw_stairs(axes, front(rows))
+        for row in rows:
+            place = methods.index(row["method"]) % len(SERIES)
+            color = PLAIN[INK if row["weight_bits"] == FLOAT_BITS else SERIES[place]]
+            marker = MARKERS[widths.index(row["width"]) % len(MARKERS)]
+            place = row["bytes"], row["perplexity"]
+            axes.plot(*place, marker, color=color, markersize=6.5, markeredgewidth=0, zorder=4)
+            bits = f"W{row['weight_bits']}A{row['activation_bits']} \u00d7{row['width']:g}"
+            axes.annotate(bits, place, (5, 4), textcoords="offset points", fontsize=7, color=PLAIN[FAINT])
+        _finish(axes, rows)
+        with replacing(path) as temporary:
+            figure.savefig(temporary)
+
+
+def _draw_stairs(axes, best: list[Row]) -> None:
+    places = [row["bytes"] for row in best], [row["perplexity"] for row in best]
+    axes.plot(*places, color=PLAIN[FAINT], linewidth=1.2, linestyle=(0, (1, 2)), drawstyle="steps-post", zorder=2)
+
+
+def _finish(axes, rows: list[Row]) -> None:
+    """Sets scales and labels; better is up."""
+    sizes = [row["bytes"] for row in rows]
+    byte_ticks(axes, min(sizes) / 1.25, max(sizes) * 1.6, most=8)
+    axes.set_xlabel("bytes of all weights (log scale)")
+    axes.set_ylabel("validation perplexity (less is better)")
+    axes.invert_yaxis()
+    axes.grid(True, axis="y", color=PLAIN[GRID])

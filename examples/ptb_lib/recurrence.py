@@ -1,0 +1,69 @@
+"""The LSTM's time loop with its gradient written out: what one product can do is not summed inside the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keras import ops
+
+from r2keras.ops.ste import custom_gradient
+
+
+def recurrence(products, kernel, h, c, quantize: Callable | None = None):
+    """Runs an LSTM over the input's share of its pre-activations.
+
+    Forward: `i, f, g, o = split(z_t + h U)`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`, `h = Q(sigmoid(o) tanh(c))`.
+    Gradient: back-propagation through time for `z` and `U`, 1 through `Q`; none for the states before the window.
+    `dL/dU` is one product over all steps.
+
+    Args:
+        products: `z`, `(time, batch, 4 units)`, gates in the order i, f, g, o, biases added.
+        kernel: `U`, `(units, 4 units)`.
+        h: hidden state before the window, `(batch, units)`.
+        c: cell state before the window, likewise.
+        quantize: what the hidden state goes through at each step; None leaves it float.
+
+    Returns:
+        The hidden states, `(time, batch, units)`, and the last cell state.
+    """
+    units, steps = kernel.shape[0], products.shape[0]
+
+    @custom_gradient
+    def run(products, kernel):
+        hidden, cells, gates = [h], [c], []
+        for z in ops.unstack(products, steps):
+            z = z + ops.matmul(hidden[-1], kernel)
+            i, f, _, o = ops.split(ops.sigmoid(z), 4, axis=-1)
+            g = ops.tanh(z[:, 2 * units : 3 * units])
+            cells.append(f * cells[-1] + i * g)
+            state = o * ops.tanh(cells[-1])
+            hidden.append(state if quantize is None else quantize(state))
+            gates.append((i, f, g, o))
+
+        def backward(upstream):
+            return _backward(upstream[:-1], kernel, hidden, cells, gates)
+
+        return ops.stack([*hidden[1:], cells[-1]]), backward
+
+    found = run(products, kernel)
+    return found[:-1], found[-1]
+
+
+def _backward(upstream, kernel, hidden, cells, gates):
+    """Returns the gradients of `recurrence` for the products and the kernel."""
+    units, steps = kernel.shape[0], len(gates)
+    i, f, g, o = (ops.stack(gate) for gate in zip(*gates, strict=True))
+    squashed, before = ops.tanh(ops.stack(cells[1:])), ops.stack(cells[:-1])
+    to_cell = ops.unstack(o * (1.0 - squashed * squashed), steps)
+    slopes = [g * i * (1.0 - i), before * f * (1.0 - f), i * (1.0 - g * g), squashed * o * (1.0 - o)]
+    slopes = ops.unstack(ops.concatenate(slopes, axis=-1), steps)
+    transposed, upstream = ops.transpose(kernel), ops.unstack(upstream, steps)
+    dh, dc, found = 0.0, 0.0, []
+    for step in reversed(range(steps)):
+        dh = dh + upstream[step]
+        dc = dc + dh * to_cell[step]
+        found.append(ops.concatenate([dc, dc, dc, dh], axis=-1) * slopes[step])
+        dh, dc = ops.matmul(found[-1], transposed), dc * gates[step][1]
+    products = ops.stack(found[::-1])
+    inputs = ops.reshape(ops.stack(hidden[:-1]), (-1, units))
+    return products, ops.matmul(ops.transpose(inputs), ops.reshape(products, (-1, 4 * units)))

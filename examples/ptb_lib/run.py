@@ -1,0 +1,137 @@
+"""One run: the network from its start to its row."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import r2keras
+from ptb_lib.model import build, latent_weights, perplexity, set_ranges, start_softmax
+from ptb_lib.rows import Row, add_row, find_row, read_rows
+from ptb_lib.settings import Settings, UsageError
+from ptb_lib.specs import regularizer, state_spec, weight_spec
+from ptb_lib.training import Schedule, load_checkpoint, train
+from r2keras.workloads import text as texts
+
+# As long as published runs of such networks train; a row with fewer epochs says that it was shortened.
+FULL_EPOCHS = 40
+WIDENED = "embedding|lstm"
+
+
+def run(settings: Settings, console: Console) -> Row:
+    """Trains one network, unless its row is there already; returns the row.
+
+    Raises:
+        UsageError: a checkpoint of other units.
+        ValueError: damaged data, a damaged checkpoint.
+        OSError: a folder that cannot be written.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    text = texts.load(settings.data_dir)
+    net, start_epochs = start(settings, text)
+    key = row_key(settings, text, start_epochs)
+    row = find_row(read_rows(Path(settings.results)), key)
+    if row is None:
+        row = key | trained(settings, text, net, start_epochs, console)
+        add_row(Path(settings.results), row)
+    console.print(f"Validation perplexity {row['perplexity']:.2f}, {row['bytes']:,} bytes ({row['counted']}).")
+    return row
+
+
+def start(settings: Settings, text: texts.Text) -> tuple[keras.Model, int]:
+    """Returns the network with the weights it starts from, and the epochs these have seen."""
+    keras.utils.set_random_seed(settings.seed)
+    size = len(text.vocabulary)
+    net = build(size, settings.wide_units, settings.dropout, weight_spec(settings), state_spec(settings))
+    if settings.start_from is None:
+        start_softmax(net, text.train)
+        return net, 0
+    narrow = build(size, settings.units, settings.dropout)
+    history = load_checkpoint(checked_path(settings.start_from), narrow)
+    wide = narrow
+    if settings.wide_units != settings.units:
+        factor = settings.wide_units / settings.units
+        wide = r2keras.widen(narrow, factor, match=WIDENED, function_preserving=True)
+    for name, variable in latent_weights(wide).items():
+        latent_weights(net)[name].assign(variable)
+    set_ranges(net)
+    return net, len(history)
+
+
+def checked_path(path: str) -> Path:
+    """Returns the path of a checkpoint that is there."""
+    if not Path(path).is_file():
+        raise UsageError(f"--start_from={path} is missing: train the float network first")
+    return Path(path)
+
+
+def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
+    """Returns what tells the run from others."""
+    names = ("method", "weight_bits", "activation_bits", "width", "regularizer", "seed", "epochs")
+    key = {name: getattr(settings, name) for name in names}
+    data = "Penn Treebank" if settings.data_dir else text.source
+    return {"data": data, **key, "units": settings.wide_units, "start_epochs": start_epochs}
+
+
+def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs: int, console: Console) -> Row:
+    """Trains the network; returns what was measured and how."""
+    fields = ("epochs", "decay", "dropout", "sampled", "seed")
+    schedule = Schedule(rate=settings.learning_rate, **{name: getattr(settings, name) for name in fields})
+    path = Path(settings.out, f"{settings.name}_from{start_epochs}.npz")
+    begun = time.perf_counter()
+    before = perplexity(net, text.validation) if start_epochs else None
+    with Board(schedule.epochs, console) as board:
+        calls = {"report": board.step, "measured": board.epoch}
+        history = train(net, text, schedule, path, regularizer=regularizer(settings), **calls)
+    size = r2keras.footprint(net)
+    return {
+        "perplexity": round(history[-1], 3),
+        "bytes": size.bytes,
+        "counted": size.counted,
+        "shortened": start_epochs + schedule.epochs < FULL_EPOCHS,
+        "before_training": None if before is None else round(before, 3),
+        "history": [round(value, 3) for value in history],
+        "learning_rate": schedule.rate,
+        "decay": schedule.decay,
+        "dropout": schedule.dropout,
+        "sampled": schedule.sampled,
+        "minutes": round((time.perf_counter() - begun) / 60, 1),
+    }
+
+
+class Board:
+    """A progress bar over all steps; without a terminal, a line per epoch.
+
+    Args:
+        epochs: of the run.
+        console: where to draw.
+    """
+
+    def __init__(self, epochs: int, console: Console):
+        self._epochs, self._console, self._train = epochs, console, 0.0
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Board:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, epoch: int, step: int, steps: int, train: float) -> None:
+        """Shows how far an epoch is."""
+        self._train = train
+        words = f"epoch {epoch + 1}/{self._epochs}, training perplexity {train:.1f}"
+        self._bar.update(self._task, description=words, total=self._epochs * steps, completed=epoch * steps + step)
+
+    def epoch(self, epoch: int, validation: float) -> None:
+        """Shows the perplexities of a finished epoch."""
+        words = f"Epoch {epoch + 1}/{self._epochs}: training perplexity {self._train:.1f}, validation {validation:.1f}."
+        self._console.print(words, highlight=False)

@@ -1,0 +1,138 @@
+"""A training step in which nothing runs over the whole vocabulary: rows are looked up first, then quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from ptb_lib.model import BATCH, compressors, latent_weights
+from ptb_lib.recurrence import recurrence
+from ptb_lib.softmax import full_loss, sampled_loss
+from r2keras import quantizers
+
+CLIP = 0.25
+# Kernels that have a row (or a column) for every word, and the axis of the words.
+TABLES = {"embedding": 0, "softmax": 1}
+
+
+class Step:
+    """Stochastic gradient descent on one window, the norm of all gradients clipped at 0.25; keeps the LSTM's state.
+
+    Works on the network's own variables; only the softmax' kernel is kept transposed here until `store` is called.
+
+    Args:
+        net: a network of `build`.
+        log_weights: of the drawn words (`Sampler`), or None: the softmax runs over all words.
+        dropout: before and after the LSTM.
+        regularizer: is called with each kernel, or with the rows of it that a step looks up; None for none.
+    """
+
+    def __init__(self, net: keras.Model, log_weights, dropout: float, regularizer: Callable | None = None):
+        self.net, self.dropout, self.regularizer = net, dropout, regularizer
+        self.log_weights = None if log_weights is None else tf.constant(log_weights)
+        latent = latent_weights(net)
+        self.units = int(latent["recurrent_kernel"].shape[0])
+        self.softmax = tf.Variable(tf.transpose(latent["softmax"].value))
+        self.variables = {name: variable.value for name, variable in latent.items()} | {"softmax": self.softmax}
+        self.compressors = compressors(net)
+        scalars = [v.value for c in self.compressors.values() for v in c.trainable_variables]
+        self.trained = [*self.variables.values(), *scalars]
+        self.round = _rounding(net)
+        self.h, self.c = (tf.Variable(tf.zeros((BATCH, self.units))) for _ in range(2))
+        self.run = tf.function(self._run, autograph=False, jit_compile=False)
+
+    def forget(self) -> None:
+        """Sets the LSTM's state to zero."""
+        for state in (self.h, self.c):
+            state.assign(tf.zeros_like(state))
+
+    def store(self) -> None:
+        """Writes the softmax' kernel back to the network."""
+        latent_weights(self.net)["softmax"].assign(tf.transpose(self.softmax))
+
+    def _run(self, words, following, drawn, rate):
+        """Does one step; returns the mean negative log likelihood before it."""
+        with tf.GradientTape() as tape:
+            loss, penalty = self._loss(words, tf.reshape(tf.transpose(following), (-1,)), drawn)
+            total = loss + penalty
+        self._descend(tape.gradient(total, self.trained), rate)
+        return loss
+
+    def _loss(self, words, following, drawn):
+        """Returns the loss and the regularizer's share; time comes before the batch in all products."""
+        kernel, recurrent = self._kernel("kernel"), self._kernel("recurrent_kernel")
+        x = self._drop(self._rows("embedding", tf.reshape(tf.transpose(words), (-1,))))
+        products = tf.reshape(tf.matmul(x, kernel) + self.variables["lstm_bias"], (-1, BATCH, 4 * self.units))
+        states, cell = recurrence(products, recurrent, self.h.value(), self.c.value(), self.round)
+        self.h.assign(states[-1])
+        self.c.assign(cell)
+        hidden, bias = self._drop(tf.reshape(states, (-1, self.units))), self.variables["softmax_bias"]
+        if self.log_weights is None:
+            rows = self._rows("softmax", tf.range(tf.shape(bias)[0]))
+            losses = full_loss(hidden, tf.transpose(rows), bias, following)
+        else:
+            own, rows = self._rows("softmax", following), self._rows("softmax", drawn)
+            row_bias = tf.gather(bias, drawn) + self.log_weights
+            losses = sampled_loss(hidden, following, own, tf.gather(bias, following), drawn, rows, row_bias)
+        return tf.reduce_mean(losses), self._penalty(drawn)
+
+    def _penalty(self, drawn):
+        if self.regularizer is None:
+            return 0.0
+        rows = tf.gather(self.softmax, drawn)
+        return sum(self.regularizer(w) for w in (self.variables["kernel"], self.variables["recurrent_kernel"], rows))
+
+    def _drop(self, x):
+        return tf.nn.dropout(x, self.dropout) if self.dropout else x
+
+    def _kernel(self, name: str):
+        """Returns a kernel of the LSTM as it is computed with."""
+        value = tf.convert_to_tensor(self.variables[name])
+        return self.compressors[name](value, training=True) if name in self.compressors else value
+
+    def _rows(self, name: str, words):
+        """Returns the rows of some words as they are computed with."""
+        compressor = self.compressors.get(name)
+        if compressor is None:
+            return tf.gather(self.variables[name], words)
+        if _by_row(compressor, TABLES[name]):
+            rows = tf.gather(self.variables[name], words)
+            return quantizers.make(compressor.spec, rows.shape, (rows.shape[0], 1))(rows, training=True)
+        table = tf.convert_to_tensor(self.variables[name])
+        if TABLES[name] == 1:
+            return tf.gather(tf.transpose(compressor(tf.transpose(table), training=True)), words)
+        return tf.gather(compressor(table, training=True), words)
+
+    def _descend(self, gradients, rate) -> None:
+        """Moves every variable against its gradient, tables only in the rows that were looked up."""
+        gradients = [_summed(gradient) for gradient in gradients]
+        parts = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients if g is not None]
+        factor = rate * tf.minimum(1.0, CLIP / tf.linalg.global_norm(parts))
+        for variable, gradient in zip(self.trained, gradients, strict=True):
+            if isinstance(gradient, tf.IndexedSlices):
+                variable.scatter_sub(tf.IndexedSlices(factor * gradient.values, gradient.indices))
+            elif gradient is not None:
+                variable.assign_sub(factor * gradient)
+
+
+def _summed(gradient):
+    """Returns a gradient of looked-up rows with every row once."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, places = tf.unique(tf.reshape(gradient.indices, (-1,)))
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows)), rows)
+
+
+def _by_row(compressor, axis: int) -> bool:
+    """Whether each word's row is quantized by itself and without learned scalars, so that others may be left out."""
+    shape = getattr(compressor, "scale_shape", ())
+    own = len(shape) == 2 and shape[axis] == compressor.shape[axis] and shape[1 - axis] == 1
+    return own and not compressor.variables
+
+
+def _rounding(net: keras.Model) -> Callable | None:
+    """Returns what the LSTM's state goes through at each step."""
+    parts = getattr(net.get_layer("lstm"), "parts", None)
+    return parts.state.rounding() if parts is not None and parts.state is not None else None

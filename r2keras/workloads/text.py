@@ -1,0 +1,185 @@
+"""Word streams for language models: Penn Treebank from a folder, or a small text that is generated; windows of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from r2keras._errors import invalid
+from r2keras.workloads.data import read_npz
+
+FILE = "ptb_lm_train_valid.npz"
+END = "<eos>"
+SEED = 1710
+SENTENCES = {"train": 1200, "validation": 200}
+SINGULAR = {
+    "subject": ("the cat", "a sailor", "the old king", "my sister", "the small bird", "a quiet teacher"),
+    "verb": ("sees", "follows", "remembers", "paints", "hears", "forgets"),
+}
+PLURAL = {
+    "subject": ("the cats", "two sailors", "the old kings", "my sisters", "the small birds", "some teachers"),
+    "verb": ("see", "follow", "remember", "paint", "hear", "forget"),
+}
+OBJECTS = ("the river", "a red boat", "the morning", "three stones", "the long road", "an empty house")
+PLACES = ("near the harbour", "in winter", "behind the hill", "every day", "without a word")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+    """A text as word indices, in two parts.
+
+    Args:
+        train: int32 indices into `vocabulary`, `(n,)`, in reading order; every sentence ends with `<eos>`.
+        validation: likewise.
+        vocabulary: the words, most frequent first.
+        source: where the text came from, for reports.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    vocabulary: tuple[str, ...]
+    source: str
+
+
+def load(data_dir: str | os.PathLike | None = None) -> Text:
+    """Loads Penn Treebank from a folder, or generates the small text that needs no file.
+
+    Args:
+        data_dir: the folder of `ptb_lm_train_valid.npz` (929,589 and 73,760 words, 10,000 different ones); None for
+            1,400 sentences of a small grammar in which the verb agrees with the subject, the same ones every time.
+
+    Returns:
+        A `Text`.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is corrupt, holds something else, or an index has no word.
+
+    Example:
+
+    >>> text = load()
+    >>> len(text.vocabulary), " ".join(text.vocabulary[index] for index in text.train[:9])
+    (54, 'my sisters forget a red boat <eos> the cats')
+    """
+    return _generated() if data_dir is None else _penn_treebank(Path(data_dir))
+
+
+def from_words(train: Sequence[str], validation: Sequence[str], source: str = "words") -> Text:
+    """Makes a `Text` from words; the vocabulary is that of the training part.
+
+    Args:
+        train: the words of the training part, in reading order.
+        validation: the words of the validation part.
+        source: where they came from.
+
+    Returns:
+        A `Text`, the vocabulary sorted by falling frequency, then by spelling.
+
+    Raises:
+        ValueError: a part is empty, or the validation part has a word that the training part lacks.
+
+    Example:
+
+    >>> from_words("a b b a b".split(), ["b"]).vocabulary
+    ('b', 'a')
+    """
+    words, counts = np.unique(np.asarray(train, dtype=str), return_counts=True)
+    vocabulary = tuple(words[np.lexsort((words, -counts))].tolist())
+    index = {word: place for place, word in enumerate(vocabulary)}
+    strange = sorted(set(validation) - set(index))
+    if strange:
+        raise ValueError(
+            invalid("validation", "words of the training part", strange[:3], "Replace rare words by <unk> in both")
+        )
+    parts = (np.array([index[word] for word in part], np.int32) for part in (train, validation))
+    return checked(Text(*parts, vocabulary, source))
+
+
+def checked(text: Text) -> Text:
+    """Returns the text, after a look at every part.
+
+    Raises:
+        ValueError: a part is empty or not a row of whole numbers, or an index has no word in the vocabulary.
+    """
+    for name in ("train", "validation"):
+        part = getattr(text, name)
+        if part.ndim != 1 or not np.issubdtype(part.dtype, np.integer):
+            found = f"{part.dtype} {part.shape}"
+            raise ValueError(
+                invalid(name, "one row of word indices", found, "Join ragged lines with <eos> between them")
+            )
+        if len(part) == 0:
+            raise ValueError(invalid(name, "at least one word", "an empty text", "Check the file"))
+        if part.min() < 0 or part.max() >= len(text.vocabulary):
+            expected = f"indices from 0 to {len(text.vocabulary) - 1}, the vocabulary's"
+            raise ValueError(invalid(name, expected, f"{part.min()} to {part.max()}", "Encode it with this vocabulary"))
+    return text
+
+
+def windows(ids: np.ndarray, batch_size: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields windows for truncated back-propagation: row i of a window goes on where row i of the last one ended.
+
+    The text is cut into `batch_size` streams of equal length (fewer than `batch_size` words at its end are left
+    out), these into windows of `length` words, the last of which may be shorter.
+
+    Args:
+        ids: word indices, `(n,)`.
+        batch_size: number of streams.
+        length: words of a window.
+
+    Yields:
+        Words and the words that follow them, int32 `(batch_size, length)` each.
+
+    Raises:
+        ValueError: the text is too short for one word and its successor in each stream.
+
+    Example:
+
+    >>> [x.tolist() for x, y in windows(np.arange(8), 2, 2)]
+    [[[0, 1], [3, 4]], [[2], [5]]]
+    """
+    for name, value in (("batch_size", batch_size), ("length", length)):
+        if value < 1:
+            raise ValueError(invalid(name, "a whole number of at least 1", value))
+    steps = (len(ids) - 1) // batch_size
+    if steps < 1:
+        raise ValueError(
+            invalid(
+                "ids", f"more than {batch_size} words, one for each stream", f"{len(ids)} words", "Use a smaller batch"
+            )
+        )
+    x, y = (ids[start : start + steps * batch_size].reshape(batch_size, steps) for start in (0, 1))
+    for start in range(0, steps, length):
+        yield x[:, start : start + length], y[:, start : start + length]
+
+
+def _penn_treebank(data_dir: Path) -> Text:
+    """Reads the corpus in Mikolov's version."""
+    path = data_dir / FILE
+    file = read_npz(path, {"train": None, "valid": None, "vocab": None})
+    parts = (file[name] if file[name].dtype.kind == "f" else file[name].astype(np.int32) for name in ("train", "valid"))
+    return checked(Text(*parts, tuple(file["vocab"].tolist()), str(path)))
+
+
+def _generated() -> Text:
+    """Writes sentences from the grammar."""
+    rng = np.random.default_rng(SEED)
+    parts = ([word for _ in range(count) for word in _sentence(rng)] for count in SENTENCES.values())
+    return from_words(*parts, "a generated text")
+
+
+def _sentence(rng: np.random.Generator) -> list[str]:
+    """Writes one sentence: subject, a verb that agrees with it, object, sometimes a place."""
+    form = (SINGULAR, PLURAL)[rng.integers(2)]
+    parts = [_choice(rng, form["subject"]), _choice(rng, form["verb"]), _choice(rng, OBJECTS)]
+    if rng.random() < 0.4:
+        parts.append(_choice(rng, PLACES))
+    return [*" ".join(parts).split(), END]
+
+
+def _choice(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    return words[rng.integers(len(words))]
