@@ -4,7 +4,7 @@
 
 DIR holds the CIFAR-10 `.npz` files and a folder `mlperf_tiny` (`ic_resnet8.h5`, `kws_dscnn.h5`, their `_int8.tflite`,
 `kws01_eval1000.npz`); `--models=mobilenet_v1_025` takes `mobilenet_v1_025_224.h5` and 1,000 ImageNet images from its
-folder `imagenet` (256 calibrate, the others are evaluated). Weights at each bit width, activations float, or with
+folder `imagenet` (500 calibrate, the others are evaluated). Weights at each bit width, activations float, or with
 `--activation_bits=8` integers too: then a file of integer operators is written beside the exact one, and both are
 timed. ResNet-8 (CIFAR-10) is calibrated on 2,048 training images; the keyword set has no training part, so its first
 500 inputs calibrate (without their labels) and the other 500 are evaluated. The file of integer operators is written
@@ -166,7 +166,7 @@ def load(name: str) -> Task:
     if name == "mobilenet_v1_025":
         images = data.load("imagenet_samples", folder / "imagenet")
         model = nets.load_mlperf(folder / "imagenet" / "mobilenet_v1_025_224.h5")
-        return Task(model, images.x_test[:256], images.x_test[256:], images.y_test[256:], None)
+        return Task(model, images.x_test[:500], images.x_test[500:], images.y_test[500:], None)
     model = nets.load_mlperf(folder / "mlperf_tiny" / f"{name}.h5")
     shipped = folder / "mlperf_tiny" / f"{name}_int8.tflite"
     shipped = shipped if shipped.is_file() else None
