@@ -14,19 +14,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
+from tools import _cli
 
 SHAPE = (256, 3, 3, 434)
 CASES = ((1, None), (2, None), (4, None), (7, None), (4, 0))
 ROUNDS = 5
 RESULTS = Path(__file__).with_name("results") / "tflm_packing.json"
 
-flags.DEFINE_bool("table", False, "Print the table of the results file and stop.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_bool("table", False, "Print the table of the results file and stop.", flag_values=FLAGS)
 
 
 class Weights:
@@ -89,15 +91,16 @@ def table(rows: list[Row]) -> str:
     return markdown(header, cells)
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main() -> int:
+    """Measures every case and prints the table."""
     rows = Rows(RESULTS, ("num_bits", "axis"))
-    if not flags.FLAGS.table:
+    if not FLAGS.table:
         about = machine()
         for num_bits, axis in CASES:
             rows.add([{**measure(num_bits, axis), "machine": about}])
     print(machine_line(rows.rows[0]["machine"]), "", table(rows.rows), sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(_cli.run(FLAGS, __doc__, main))

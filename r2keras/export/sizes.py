@@ -138,10 +138,7 @@ def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> Fil
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
                 "Expected the file that was written with this record."
             )
-        row = _row(tensor, found)
-        width, note = stored.get(tensor.name, (row.container_bits, row.note))
-        note = row.note if tensor.name in found.shared else note
-        rows.append(dataclasses.replace(row, container_bits=width, note=note))
+        rows.append(_row(tensor, found, *stored.get(tensor.name) or _container(tensor, found)))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
 
 
@@ -154,17 +151,10 @@ def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, data: by
     return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(data), _gzip_bytes(data))
 
 
-def _row(tensor: QuantizedTensor | PalettizedTensor, found: _Found) -> TensorSize:
-    """Returns the row of one weight."""
-    is_palette = isinstance(tensor, PalettizedTensor)
-    name, width = tensor.name, found.widths[tensor.name]
-    if is_palette and name in found.indices:
-        # A palette's table may be one of integers too; the width of the indices follows from the spec.
-        width = container_bits(tensor.spec.num_bits)
-    elif is_palette:
-        width *= tensor.layout.dim
-    shape = tensor.layout.shape if is_palette else tensor.codes.shape
-    own = _palette_note(tensor, width, name in found.indices) if is_palette else _note(tensor, width)
+def _row(tensor: QuantizedTensor | PalettizedTensor, found: _Found, width: int, note: str) -> TensorSize:
+    """Returns the row of one weight, `width` bits a value in the file."""
+    name = tensor.name
+    shape = tensor.layout.shape if isinstance(tensor, PalettizedTensor) else tensor.codes.shape
     return TensorSize(
         name=name,
         shape=shape,
@@ -173,9 +163,19 @@ def _row(tensor: QuantizedTensor | PalettizedTensor, found: _Found) -> TensorSiz
         float_bytes=FLOAT_BYTES * math.prod(shape),
         packed_bytes=found.packed[name],
         ideal_bytes=tensor.ideal_bits / 8,
-        note=f"the same tensor as {found.shared[name]}" if name in found.shared else own,
+        note=f"the same tensor as {found.shared[name]}" if name in found.shared else note,
         gzip_bytes=None if name in found.shared else _gzip_bytes(found.data[name]),
     )
+
+
+def _container(tensor: QuantizedTensor | PalettizedTensor, found: _Found) -> tuple[int, str]:
+    """Returns the bits of a weight's container in a LiteRT file, and a note on it."""
+    width, has_indices = found.widths[tensor.name], tensor.name in found.indices
+    if not isinstance(tensor, PalettizedTensor):
+        return width, _note(tensor, width)
+    # A palette's table may be one of integers too; the width of the indices follows from the spec.
+    width = container_bits(tensor.spec.num_bits) if has_indices else width * tensor.layout.dim
+    return width, _palette_note(tensor, width, has_indices)
 
 
 def _note(tensor: QuantizedTensor, got: int) -> str:

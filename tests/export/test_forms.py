@@ -57,9 +57,9 @@ def converted_once(monkeypatch):
     """Runs TensorFlow's converter once a model: the forms differ in what is made of its file."""
     known, run = {}, convert_module._converted
 
-    def converted(model, tf):
+    def converted(model, *rest):
         if id(model) not in known:
-            known[id(model)] = run(model, tf)
+            known[id(model)] = run(model, *rest)
         return known[id(model)]
 
     monkeypatch.setattr(convert_module, "_converted", converted)
