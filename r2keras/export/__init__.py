@@ -5,6 +5,8 @@ from r2keras.export.expand import expand
 from r2keras.export.litert import to_litert
 from r2keras.export.runtime import Latency, LiteRTModel
 from r2keras.export.sizes import FileSizes, TensorSize, sizes
+from r2keras.export.stream import LiteRTStream
+from r2keras.export.streaming import streaming
 from r2keras.export.tflm import TFLMSizes, to_tflm
 from r2keras.export.tflm_runtime import TFLMModel, tflm_arena
 from r2keras.export.verify import Verification, verify
@@ -13,6 +15,7 @@ __all__ = [
     "FileSizes",
     "Latency",
     "LiteRTModel",
+    "LiteRTStream",
     "TFLMModel",
     "TFLMSizes",
     "TensorSize",
@@ -20,6 +23,7 @@ __all__ = [
     "bundle",
     "expand",
     "sizes",
+    "streaming",
     "tflm_arena",
     "to_litert",
     "to_tflm",

@@ -35,6 +35,7 @@ class Written:
         match: how the weight lay in the float file.
         stored: what was stored.
         constant: the float constant that was there.
+        ids: of a table that is decoded by rows: the tensor of their numbers, in the same subgraph as `values`.
     """
 
     subgraph: int
@@ -44,6 +45,7 @@ class Written:
     match: Match
     stored: Stored | StoredPalette
     constant: np.ndarray
+    ids: int | None = None
 
     @property
     def codes(self) -> int:
@@ -117,10 +119,15 @@ def check_written(file: Any, written: list[Written]) -> None:
             raise broken(item.tensor.name, f"{np.count_nonzero(codes != recorded)} of {codes.size} codes differ")
         if isinstance(item.tensor, PalettizedTensor):
             _check_table(file, item)
-        values = constants.value(*item.values)
+        values = (constants if item.ids is None else _all_rows(file, item)).value(*item.values)
         off = np.abs(values - item.constant)
         if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
+
+
+def _all_rows(file: Any, item: Written) -> Constants:
+    """Returns the values of a file that looks up every row of a table."""
+    return Constants(file, {(item.values[0], item.ids): np.arange(len(item.constant))})
 
 
 def _check_table(file: Any, item: Written) -> None:

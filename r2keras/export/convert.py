@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from r2keras._tf_keras import is_a, is_tf_keras, without_fusion
 from r2keras.export import packages
+from r2keras.export.apart import convert_apart
 from r2keras.export.flatbuffer import parse
 from r2keras.export.quiet import quiet
+from r2keras.export.recurrent import BATCH, recurrent_layers
 
 SIGNATURE = "serving_default"
 
@@ -20,9 +24,12 @@ def convert(model: keras.Model, batch_size: int | None = None) -> Any:
     Batch normalizations are folded by the converter. Inputs keep their Keras names and order; outputs are called
     `output_0`, `output_1`, ... in the order of `model.outputs`, in the signature `serving_default`.
 
+    A model with recurrent layers is converted in a process of its own, where the converter may crash.
+
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend.
-        batch_size: samples that the file takes at once where the model's inputs leave it open; None: any number.
+        batch_size: samples that the file takes at once where the model's inputs leave it open; None: any number, and
+            one where the model has recurrent layers, whose loops have no open batch.
 
     Raises:
         ImportError: TensorFlow or ai-edge-litert is not installed.
@@ -42,6 +49,8 @@ def _converted(model: keras.Model, tf: Any, batch_size: int | None) -> bytes:
             # The converter finds only variables that this object tracks; Keras 3 variables are not, by themselves.
             holder.tracked = [v if is_tf_keras(model) else v.value for v in model.variables]
             with without_fusion(model):
+                if recurrent_layers(model):
+                    return _loops_converted(_inference(model, tf, batch_size or BATCH), holder, tf)
                 function = _inference(model, tf, batch_size)
             return tf.lite.TFLiteConverter.from_concrete_functions([function], holder).convert()
     except Exception as error:
@@ -49,6 +58,13 @@ def _converted(model: keras.Model, tf: Any, batch_size: int | None) -> bytes:
             f"TensorFlow's converter could not turn the model {model.name!r} into LiteRT: {_reason(error)}. "
             "Replace the layer that needs this operation."
         ) from error
+
+
+def _loops_converted(function: Any, holder: Any, tf: Any) -> bytes:
+    """Runs the converter in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(holder, f"{folder}/model", signatures={SIGNATURE: function})
+        return convert_apart(Path(folder), SIGNATURE)
 
 
 def _reason(error: Exception) -> str:

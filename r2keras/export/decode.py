@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,11 @@ class Constants:
 
     Args:
         file: the schema's `ModelT`; operators that are added or taken out later are not seen.
+        given: values of tensors that do not follow, by subgraph and index: the numbers of rows that are looked up, say.
     """
 
-    def __init__(self, file: Any):
-        self._file = file
+    def __init__(self, file: Any, given: Mapping[tuple[int, int], np.ndarray] = MappingProxyType({})):
+        self._file, self._given = file, given
         self._makers = [{int(i): op for op in graph.operators or [] for i in op.outputs} for graph in file.subgraphs]
         self._assigned = self._assignments()
 
@@ -57,6 +59,8 @@ class Constants:
 
     def value(self, subgraph: int, tensor: int) -> np.ndarray:
         """Returns the values of a tensor that `knows` is true of: float32, or integers where it holds those."""
+        if (subgraph, tensor) in self._given:
+            return self._given[subgraph, tensor]
         made = self._file.subgraphs[subgraph].tensors[tensor]
         data = buffer_of(self._file, made)
         if data.size:
@@ -69,7 +73,8 @@ class Constants:
             return self.value(*self._source(subgraph, maker))
         sources = [int(i) for i in maker.inputs]
         inputs = [self.value(subgraph, i) for i in sources]
-        return STEPS[kind](inputs, self._file.subgraphs[subgraph].tensors[sources[0]], made)
+        source = sources[-1 if kind == "EMBEDDING_LOOKUP" else 0]
+        return STEPS[kind](inputs, self._file.subgraphs[subgraph].tensors[source], made)
 
     def source(self, subgraph: int, tensor: int) -> tuple[int, int]:
         """Returns where a known tensor is computed: what a variable was set to, or the tensor itself."""
@@ -138,6 +143,7 @@ STEPS: dict[str, Callable[[list[np.ndarray], Any, Any], np.ndarray]] = {
     "ADD": lambda inputs, source, result: inputs[0] + inputs[1],
     "MUL": lambda inputs, source, result: inputs[0] * inputs[1],
     "CAST": lambda inputs, source, result: inputs[0].astype(PLAIN[result.type]),
+    "EMBEDDING_LOOKUP": lambda inputs, source, result: _dequantize(inputs[1:], source, result)[inputs[0]],
     "GATHER": lambda inputs, source, result: inputs[0][inputs[1]],
     "SLICE": _slice,
     "RESHAPE": lambda inputs, source, result: inputs[0].reshape(shape_of(result)),

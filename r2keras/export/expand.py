@@ -23,7 +23,8 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
     Codes, indices and tables are decoded by the arithmetic of the file's own operators (DEQUANTIZE, ADD, MUL, CAST,
     GATHER and what lies between; in CALL_ONCE too), each rounded to float32 as LiteRT rounds: the weights are those
     that the runtime computes, bit for bit, at the speed of a float file. It takes NumPy and the LiteRT schema, no
-    TensorFlow. What integer operators compute on stays as it is; a file with nothing to decode keeps its values.
+    TensorFlow. What integer operators compute on stays as it is, as do tables that are decoded by rows; a file with
+    nothing to decode keeps its values.
 
     Args:
         small: a `.tflite`, as bytes or as a path.

@@ -15,6 +15,7 @@ from r2keras.export.flatbuffer import SEPARATOR, constants, parse
 from r2keras.export.grid import measured
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer_weights import check_weights
+from r2keras.export.lookup import is_table, look_up
 from r2keras.export.marks import restore_grids
 from r2keras.export.once import Once
 from r2keras.export.palettes import store_palette
@@ -109,5 +110,9 @@ def _put(file: Any, where: Where, place: Place, record: CompressionRecord, once:
     match = place.matches[place.owner]
     constant = constant.copy()
     stored = (store_palette if isinstance(owner, PalettizedTensor) else store)(owner, match, constant)
-    holder, named = rewrite(file, subgraph, tensor, stored, SEPARATOR.join(place.matches), once)
+    name = SEPARATOR.join(place.matches)
+    if is_table(file, file.subgraphs[subgraph], tensor, stored):
+        named, found = look_up(file, file.subgraphs[subgraph], tensor, stored, name)
+        return Written(subgraph, tuple(named), (subgraph, found.rows), owner, match, stored, constant, found.ids)
+    holder, named = rewrite(file, subgraph, tensor, stored, name, once)
     return Written(holder, tuple(named), (subgraph, tensor), owner, match, stored, constant)

@@ -129,12 +129,13 @@ def operator(
         version: the operator's version.
         inputs: tensor indices.
         outputs: tensor indices.
-        options_name: what the schema calls the operator's options, `"ReducerOptions"`; None follows `kind`.
+        options_name: what the schema calls the operator's options, `"ReducerOptions"`; None follows `kind`; `"NONE"`:
+            it has none.
         options: fields of the operator's options.
     """
     schema = packages.schema()
     options_name = options_name or f"{kind.title()}Options"
-    made = getattr(schema, f"{options_name}T")()
+    made = None if options_name == "NONE" else getattr(schema, f"{options_name}T")()
     for key, value in options.items():
         setattr(made, key, value)
     return schema.OperatorT(

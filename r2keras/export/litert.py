@@ -18,6 +18,7 @@ from r2keras.export.fill import exact_file, integer_file
 from r2keras.export.int8 import int8_record
 from r2keras.export.marks import convert_marked
 from r2keras.export.once import Once
+from r2keras.export.recurrent import check_recurrent
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
 from r2keras.export.source import layers_of
@@ -58,6 +59,12 @@ def to_litert(
       what XNNPACK runs at float's speed; 8 bits a weight, less after gzip. With `activations="int8"` such palettes
       compute on integers too.
 
+    Recurrent models take one sample a call, unless their inputs have another fixed batch. Few-bit kernels are expanded
+    inside the loop, palettes once outside of it, and states are rounded as in Keras; a state within float rounding of a
+    tie may go the other way. A file keeps no state between calls: see `streaming`. TensorFlow's converter runs in a
+    process of its own there, which takes some seconds. Of embedding tables on grids only the rows looked up are
+    decoded, at every call.
+
     `r2keras.export.expand` makes the float file of any of them where a model is installed or loaded.
 
     With `activations="int8"` the operators compute on integers, as accelerators and microcontrollers ask for. The grids
@@ -87,13 +94,13 @@ def to_litert(
 
     Raises:
         ImportError: TensorFlow or ai-edge-litert is not installed.
-        RuntimeError: Keras runs on another backend, or TensorFlow's converter refuses the model.
+        RuntimeError: Keras runs on another backend, or TensorFlow's converter refuses the model or crashes.
         TypeError: a subclassed model.
         ValueError: the model is not built, still wrapped for training, computes in half precision, or has NaN or
-            infinite weights; the record does not belong to it; a recorded weight is not in the converted file; with
-            `activations="int8"`: the record has no activations, or some of fewer than 8 bits; no operator can compute
-            in integers; `io="int8"` and an input or output without a grid; `data` that do not fit;
-            `optimize="latency"` and a palette whose table is not int8.
+            infinite weights; the record does not belong to it; a recorded weight is not in the converted file; a
+            recurrent layer is stateful; with `activations="int8"`: a layer is recurrent; the record has no activations,
+            or some of fewer than 8 bits; no operator can compute in integers; `io="int8"` and an input or output
+            without a grid; `data` that do not fit; `optimize="latency"` and a palette whose table is not int8.
         OSError: the file cannot be written.
 
     Warns:
@@ -121,6 +128,7 @@ def to_litert(
         raise ValueError(invalid("activations", "'int8' where `io` or `data` is given", activations))
     check_backend()
     check_model(model)
+    check_recurrent(model, activations)
     packages.schema()
     if activations == "int8" and record is None:
         raise ValueError(invalid("record", "a record with activations where activations='int8'", None))

@@ -77,6 +77,7 @@ class LiteRTModel:
         self._outputs = self._interpreter.get_output_details()
         self._shapes: list[tuple[int, ...]] = []
         self.input_names = _signature_names(self._interpreter, self._inputs)
+        self.input_shapes = [tuple(int(size) for size in d["shape"]) for d in self._inputs]
 
     def predict(self, x: Any, batch_size: int = 128, progress: bool = False) -> Any:
         """Runs the file on data.

@@ -24,18 +24,19 @@ def slim(model: Any, named: set[tuple[int, int]]) -> None:
     for g, graph in enumerate(model.subgraphs):
         ends = {int(i) for i in (*graph.inputs, *graph.outputs)} if g == 0 else set()
         for i, tensor in enumerate(graph.tensors):
-            _slim_tensor(tensor, is_end=i in ends, is_named=(g, i) in named)
+            _slim_tensor(tensor, is_end=i in ends, is_named=(g, i) in named, in_loop=g > 0)
         for operator in graph.operators:
             _slim_operator(operator)
     _merge_buffers(model)
 
 
-def _slim_tensor(tensor: Any, is_end: bool, is_named: bool) -> None:
+def _slim_tensor(tensor: Any, is_end: bool, is_named: bool, in_loop: bool) -> None:
     """Empties the fields of a tensor that nothing reads."""
     if not (is_end or is_named):
         tensor.name = None
-    if not is_end:
-        # Only inputs are resized by callers; what lies between follows from the operators.
+    if not (is_end or in_loop):
+        # Only inputs are resized by callers; what lies between follows from the operators. Not so in the body of a
+        # loop: LiteRT checks the shapes of its operators before it knows those that the step's number decides.
         tensor.shapeSignature = None
     if tensor.quantization is not None and tensor.quantization.scale is None:
         tensor.quantization = None

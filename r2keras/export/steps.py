@@ -60,7 +60,7 @@ def uniform_steps(
     Returns:
         The named tensors, the codes first, and the steps.
     """
-    codes = _add_codes(model, graph, stored, stored.scale, stored.zero_point, stored.axis, name)
+    codes = add_codes(model, graph, stored, stored.scale, stored.zero_point, stored.axis, name)
     steps, constants = [_dequantize(stored)], []
     for kind, values in (("ADD", stored.add), ("MUL", stored.multiply)):
         if values is not None:
@@ -83,7 +83,7 @@ def palette_steps(
         The named tensors, the indices first and the table second; the operators that make the table float, none if it
         is; the steps.
     """
-    codes = _add_codes(model, graph, stored, np.ones(1), np.full(1, -stored.half), 0, name)
+    codes = add_codes(model, graph, stored, np.ones(1), np.full(1, -stored.half), 0, name)
     table, floats, before = _add_table(model, graph, stored, name)
     named, steps, indices = [codes, table], [_dequantize(stored)], stored.codes.shape
     if stored.offset is not None:
@@ -113,7 +113,7 @@ def _vector_steps(model: Any, graph: Any, stored: StoredPalette, shape: tuple[in
     return [*steps, _reshape(shape)]
 
 
-def _add_codes(
+def add_codes(
     model: Any, graph: Any, stored: Any, scale: np.ndarray, zero_point: np.ndarray, axis: int, name: str
 ) -> int:
     """Adds the packed codes with their grid."""

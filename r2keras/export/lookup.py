@@ -1,0 +1,113 @@
+"""Embedding tables of which only the looked-up rows are decoded: EMBEDDING_LOOKUP on codes in the place of GATHER."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from r2keras.export.containers import Stored, along
+from r2keras.export.decode import kind_of
+from r2keras.export.flatbuffer import FLOAT32, INT32, add_tensor, operator, shape_of
+from r2keras.export.steps import add_codes
+
+
+class Lookup(NamedTuple):
+    """A table that is decoded by rows.
+
+    Args:
+        ids: the tensor of the rows' numbers, a vector.
+        rows: the float tensor that the runtime computes for them.
+    """
+
+    ids: int
+    rows: int
+
+
+def is_table(file: Any, graph: Any, tensor: int, stored: Any) -> bool:
+    """Whether a constant is used by look-ups of its rows alone, and stored in a way that EMBEDDING_LOOKUP decodes."""
+    users = [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]
+    shape = shape_of(graph.tensors[tensor])
+    # LiteRT finds a row by whole bytes.
+    fits = isinstance(stored, Stored) and len(shape) == 2 and stored.codes.shape == shape
+    fits = fits and stored.layout.order == (0, 1) and shape[1] * stored.bits % 8 == 0
+    free = tensor not in graph.outputs and bool(users)
+    return fits and free and all(_takes_rows(file, graph, op, tensor) for op in users)
+
+
+def _takes_rows(file: Any, graph: Any, op: Any, tensor: int) -> bool:
+    """Whether an operator is a GATHER of rows of a tensor whose result has one open size at most."""
+    if kind_of(file, op) != "GATHER" or int(op.inputs[0]) != tensor:
+        return False
+    options, ids = op.builtinOptions, graph.tensors[int(op.inputs[1])]
+    plain = options is None or (options.axis, options.batchDims) == (0, 0)
+    return plain and ids.type == INT32 and _sizes(ids).count(-1) <= 1
+
+
+def _sizes(tensor: Any) -> list[int]:
+    """Returns a tensor's shape, -1 where it is open."""
+    signature = tensor.shapeSignature
+    return list(shape_of(tensor)) if signature is None else [int(size) for size in signature]
+
+
+def look_up(model: Any, graph: Any, tensor: int, stored: Stored, name: str) -> tuple[list[int], Lookup]:
+    """Makes every GATHER of a table one of its codes; the table's tensor is used no more.
+
+    A row is `((scale * (codes - zero_point)) + add) * multiply`, as `Stored` says. EMBEDDING_LOOKUP knows no zero
+    points: where there are any, or the scale follows the columns, it takes the codes as they are and the rest is
+    computed on the rows.
+
+    Args:
+        model: the schema's `ModelT`, edited in place.
+        graph: its subgraph.
+        tensor: index of the table in it.
+        stored: codes, scales and arithmetic.
+        name: name of the codes and of the constants beside them.
+
+    Returns:
+        The indices of the tensors that carry the name, the codes first; the first look-up.
+    """
+    direct = not np.any(stored.zero_point) and (stored.axis == 0 or stored.scale.size == 1)
+    scale = stored.scale if direct else np.ones(1, np.float32)
+    codes = add_codes(model, graph, stored, scale, np.zeros(scale.size, np.int64), 0, name)
+    steps = [] if direct else _dequantizing(stored)
+    steps += [(kind, values) for kind, values in (("ADD", stored.add), ("MUL", stored.multiply)) if values is not None]
+    constants = [(kind, add_tensor(model, graph, v.shape, FLOAT32, v, name)) for kind, v in steps]
+    found = []
+    for op in [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]:
+        place = graph.operators.index(op)
+        graph.operators[place : place + 1], lookup = _rows(model, graph, op, codes, constants)
+        found.append(lookup)
+    graph.tensors[tensor].buffer = 0
+    return [codes, *(i for _, i in constants)], found[0]
+
+
+def _dequantizing(stored: Stored) -> list[tuple[str, np.ndarray]]:
+    """Returns the operators, each with its constant, that make floats of codes."""
+    shift = -stored.zero_point.astype(np.float32)
+    steps = [("ADD", shift), ("MUL", stored.scale)] if np.any(shift) else [("MUL", stored.scale)]
+    return [(kind, along(values, stored.codes, stored.axis)) for kind, values in steps]
+
+
+def _rows(
+    model: Any, graph: Any, gather: Any, codes: int, constants: list[tuple[str, int]]
+) -> tuple[list[Any], Lookup]:
+    """Returns the operators that stand for one GATHER."""
+    source, result = int(gather.inputs[1]), int(gather.outputs[0])
+    ids, size = graph.tensors[source], shape_of(graph.tensors[codes])[1]
+    count, made, flat = int(np.prod(shape_of(ids))), [], source
+    if len(shape_of(ids)) != 1:
+        flat = add_tensor(model, graph, (count,), INT32)
+        made.append(operator(model, "RESHAPE", 1, [source], [flat], newShape=np.asarray([-1], np.int32)))
+    value = add_tensor(model, graph, (count, size), FLOAT32)
+    made.append(operator(model, "EMBEDDING_LOOKUP", 4, [flat, codes], [value], "NONE"))
+    for kind, constant in constants:
+        other = constant
+        if shape_of(graph.tensors[constant])[0] > 1:
+            other = add_tensor(model, graph, (count, shape_of(graph.tensors[constant])[1]), FLOAT32)
+            made.append(operator(model, "GATHER", 1, [constant, flat], [other]))
+        value, before = add_tensor(model, graph, (count, size), FLOAT32), value
+        made.append(operator(model, kind, 1, [before, other], [value]))
+    shape = np.asarray([*_sizes(ids), size], np.int32)
+    made.append(operator(model, "RESHAPE", 1, [value], [result], newShape=shape))
+    return made, Lookup(flat, value)

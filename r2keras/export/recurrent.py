@@ -1,0 +1,31 @@
+"""Recurrent layers in a model that goes to a file: finding them, and what a file cannot have."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras._model import leaf_layers
+
+BATCH = 1
+
+
+def recurrent_layers(model: keras.Model) -> list[tuple[str, keras.layers.RNN]]:
+    """Returns every recurrent layer with the path of the layer that holds it, those in wrappers included."""
+    found = ((path, part) for path, layer in leaf_layers(model) for part in layer._flatten_layers())
+    return [(path, part) for path, part in found if isinstance(part, keras.layers.RNN)]
+
+
+def check_recurrent(model: keras.Model, activations: str) -> None:
+    """Raises ValueError if recurrent layers would have to keep their state between calls, or compute on integers."""
+    layers = recurrent_layers(model)
+    if layers and activations == "int8":
+        raise ValueError(
+            f"The layer {layers[0][0]!r} is recurrent, and LiteRT has no loop of integer operators. Expected "
+            "activations='float' for models with recurrent layers: weights keep their few bits, states their grids."
+        )
+    stateful = [path for path, layer in layers if layer.stateful]
+    if stateful:
+        raise ValueError(
+            f"The layer {stateful[0]!r} is stateful, and a file keeps no state between calls. Expected layers with "
+            "stateful=False. Export r2keras.export.streaming(model), which takes states and returns them."
+        )

@@ -1,0 +1,80 @@
+"""Runs the `.tflite` file of a streaming model: step by step, the states kept here."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from r2keras.export.runtime import LiteRTModel
+from r2keras.export.streaming import STATE
+
+
+class LiteRTStream:
+    """A file of `streaming`, and the states that it has come to.
+
+    Args:
+        path: the file, which `to_litert` wrote of a model of `streaming`.
+        num_threads: threads of the interpreter.
+        xnnpack: whether the XNNPACK delegate may run operators, as on phones.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, corrupt or no `.tflite`, or takes no states.
+        ImportError: ai-edge-litert is not installed.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras
+    >>> from r2keras.export import streaming, to_litert
+    >>> inputs = keras.Input((None, 3))
+    >>> model = keras.Model(inputs, keras.layers.GRU(4, return_sequences=True)(inputs))
+    >>> path = os.path.join(tempfile.mkdtemp(), "step.tflite")
+    >>> _ = to_litert(streaming(model), path)
+    >>> LiteRTStream(path).run(np.ones((5, 3))).shape
+    (5, 4)
+    """
+
+    def __init__(self, path: str | os.PathLike, *, num_threads: int = 1, xnnpack: bool = True):
+        self._model = LiteRTModel(path, num_threads=num_threads, xnnpack=xnnpack)
+        self._count = sum(name.startswith(STATE) for name in self._model.input_names)
+        if not self._count:
+            raise ValueError(
+                f"{path} takes no states. Expected the file of a streaming model. "
+                "Write it with to_litert(r2keras.export.streaming(model), path, record)."
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Sets all states to zero, where a sequence begins."""
+        self._states = [np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]]
+
+    def step(self, x: Any) -> Any:
+        """Goes one step on.
+
+        Args:
+            x: what the model takes at one time step, without batch and time axes; a list of such for several inputs.
+
+        Returns:
+            The output at this step, without batch and time axes; a list if the model has several.
+        """
+        arrays = x if isinstance(x, (list, tuple)) else [x]
+        outputs = self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self._states])
+        self._states = outputs[-self._count :]
+        found = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]
+        return found[0] if len(found) == 1 else found
+
+    def run(self, x: Any) -> Any:
+        """Goes through a sequence, from where the last one ended.
+
+        Args:
+            x: array `(time, ...)`; a list of them, of one length, for several inputs.
+
+        Returns:
+            Array `(time, ...)` of the outputs at all steps, or a list of them.
+        """
+        several = isinstance(x, (list, tuple))
+        steps = [self.step(list(step) if several else step) for step in (zip(*x, strict=True) if several else x)]
+        return list(map(np.stack, zip(*steps, strict=True))) if isinstance(steps[0], list) else np.stack(steps)
