@@ -5,12 +5,15 @@ from __future__ import annotations
 import keras
 
 from r2keras._model import leaf_layers
+from r2keras._tf_keras import is_tf_keras
 
 BATCH = 1
 
 
 def recurrent_layers(model: keras.Model) -> list[tuple[str, keras.layers.RNN]]:
-    """Returns every recurrent layer with the path of the layer that holds it, those in wrappers included."""
+    """Returns every recurrent layer of Keras 3 with the path of the layer that holds it, those in wrappers included."""
+    if is_tf_keras(model):
+        return []
     found = ((path, part) for path, layer in leaf_layers(model) for part in layer._flatten_layers())
     return [(path, part) for path, part in found if isinstance(part, keras.layers.RNN)]
 
