@@ -59,10 +59,11 @@ def table(rows: list[Row]) -> str:
     """Returns the rows as a Markdown table, float first, then by falling bits.
 
     Bytes stand beside how many times smaller they are than those of the float network at width 1; the change is that
-    of the perplexity against the float row of the same start, seed and training, or "-" where there is none.
+    of the perplexity against the float row of the same start, seed and training, or "-" where there is none. A star
+    marks epochs that fall short of a full run's; "before" is the perplexity that the training began with.
     """
     order = sorted(rows, key=lambda r: (-r["weight_bits"], -r["activation_bits"], r["width"], r["epochs"], r["seed"]))
-    head = ["method", "W / A", "width", "units", "R2", "seed", "epochs", "perplexity"]
+    head = ["method", "W / A", "width", "units", "R2", "seed", "epochs", "before", "perplexity"]
     head += ["against float", "bytes", "times smaller"]
     lines = [head, ["---"] * len(head)] + [_cells(row, rows) for row in order]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -70,13 +71,15 @@ def table(rows: list[Row]) -> str:
 
 def _cells(row: Row, rows: list[Row]) -> list[str]:
     """Returns one row's entries."""
-    epochs = f"{row['start_epochs']} float + {row['epochs']}" if row["start_epochs"] else str(row["epochs"])
+    epochs = f"{row['start_epochs']} float + " * bool(row["start_epochs"]) + str(row["epochs"])
+    epochs += "*" * bool(row.get("shortened"))
+    before = "-" if row.get("before_training") is None else f"{row['before_training']:.1f}"
     float_row = _float_row(row, rows)
     change = "-" if float_row is None else f"{100 * (row['perplexity'] / float_row['perplexity'] - 1):+.1f} %"
     smaller = "-" if float_row is None else f"{float_row['bytes'] / row['bytes']:.1f}"
     bits = f"{row['weight_bits']} / {row['activation_bits']}"
     names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], str(row["seed"]), epochs]
-    return [*names, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
+    return [*names, before, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
 
 
 def _float_row(row: Row, rows: list[Row]) -> Row | None:

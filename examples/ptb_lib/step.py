@@ -41,10 +41,13 @@ class Step:
         self.trained = [*self.variables.values(), *scalars]
         self.round = _rounding(net)
         self.h, self.c = (tf.Variable(tf.zeros((BATCH, self.units))) for _ in range(2))
+        self.generator = tf.random.Generator.from_seed(0)
         self.run = tf.function(self._run, autograph=False, jit_compile=False)
 
-    def forget(self) -> None:
-        """Sets the LSTM's state to zero."""
+    def begin(self, seed: int) -> None:
+        """Sets the LSTM's state to zero and draws the dropout of the following steps from a seed."""
+        # Not the global seed: setting it rewinds the compiled step, which would drop the same units in every epoch.
+        self.generator.reset_from_seed(seed)
         for state in (self.h, self.c):
             state.assign(tf.zeros_like(state))
 
@@ -85,7 +88,9 @@ class Step:
         return sum(self.regularizer(w) for w in (self.variables["kernel"], self.variables["recurrent_kernel"], rows))
 
     def _drop(self, x):
-        return tf.nn.dropout(x, self.dropout) if self.dropout else x
+        if not self.dropout:
+            return x
+        return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=self.generator.make_seeds(1)[:, 0])
 
     def _kernel(self, name: str):
         """Returns a kernel of the LSTM as it is computed with."""

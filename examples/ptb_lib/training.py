@@ -90,8 +90,7 @@ def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, report: 
     steps = max((len(text.train) - 1) // BATCH // LENGTH, 1)
     seed = 1000 * schedule.seed + epoch
     sampler = Sampler(len(text.vocabulary), seed) if schedule.sampled else None
-    keras.utils.set_random_seed(seed)
-    step.forget()
+    step.begin(seed)
     losses = []
     for index, (words, following) in enumerate(windows(text.train, BATCH, LENGTH)):
         if words.shape[1] < LENGTH:  # The step is compiled for whole windows.

@@ -166,12 +166,23 @@ class TestStep:
         found = step.run(tf.constant(window[0]), tf.constant(window[1]), tf.constant(sampler.draw()), tf.constant(0.5))
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
-    def test_state_is_kept_until_it_is_forgotten(self, window):
+    def test_state_is_kept_until_an_epoch_begins(self, window):
         step = Step(spread(build(WORDS, UNITS, 0.0)), None, 0.0)
         inputs = (*map(tf.constant, window), tf.zeros(0, tf.int32), tf.constant(0.0))
         first, second = float(step.run(*inputs)), float(step.run(*inputs))
-        step.forget()
+        step.begin(0)
         assert first != second and float(step.run(*inputs)) == first
+
+    def test_dropout_differs_from_step_to_step_and_from_epoch_to_epoch(self, window):
+        step = Step(spread(build(WORDS, UNITS, 0.0)), None, 0.5)
+        inputs = (*map(tf.constant, window), tf.zeros(0, tf.int32), tf.constant(0.0))
+
+        def epoch(seed):
+            step.begin(seed)
+            return [float(step.run(*inputs)) for _ in range(3)]
+
+        first, other, again = epoch(1), epoch(2), epoch(1)
+        assert first == again and len({*first, *other}) == 6
 
 
 class TestModel:
