@@ -60,7 +60,7 @@ class TestSmoke:
             assert row["value"] > 0 and row["seconds"] > 0 and row["baseline_seconds"] > 0
             assert row["unit"] in ("ratio", "seconds") and row["rounds"] == 2
             assert row["machine"]["versions"]["keras"] and row["machine"]["cores"] >= 1
-            goals = {"margin": 1.03, "mse_2bit_per_channel": 1.05, "import_r2keras": 0.2}
+            goals = {"margin": 1.03, "mse_2bit_per_channel": 1.05, "import_r2keras": 0.2, "r2keras_8bit": 1.15}
             assert row["goal"] == goals.get(row["variant"])
 
     def test_table_is_printed_again_without_measuring(self, smoke):
@@ -68,7 +68,7 @@ class TestSmoke:
         before = path.read_text()
         done = run("--table", f"--out={path}")
         assert (done.returncode, done.stdout, path.read_text()) == (0, printed, before)
-        assert printed.count("| cnn | the baseline again |") == 3 and "| - | import_r2keras |" in printed
+        assert printed.count("| cnn | the baseline again |") == 4 and "| - | import_r2keras |" in printed
 
     def test_nothing_else_is_written(self, smoke):
         assert list(smoke[0].parent.iterdir()) == [smoke[0]]
