@@ -30,7 +30,8 @@ def test_kurtosis_is_a_mean_without_the_first_kernel():
     found = losses(training.regularized(model, Kurtosis(0.6)))
     kernels = [np.asarray(model.get_layer(n).kernel) for n in training.kernel_layers(model)[1:]]
     expected = [0.2 * (np.mean((k - k.mean()) ** 4) / k.std() ** 4 - 1.8) ** 2 for k in kernels]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # One of the kernels is nearly uniform: what is left of its loss is a difference of equal numbers.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
 
 
 def test_off_again():
