@@ -3,7 +3,7 @@
 For each seed and regularizer: a float training, then every method at every bit width, each exported to `.tflite`, and
 the FILE measured on ai-edge-litert. The end is a table, `results.json`, `report.html` and the file to take.
 
-    python examples/pilot.py                                       # embedded digits, four minutes at most
+    python examples/pilot.py                                       # embedded digits, a few minutes
     python examples/pilot.py --dataset=cifar10 --data_dir=DIR --model=resnet8 --regularizers=none,linf,kurtosis
 
 Below 4 bits the first and the last kernel stay at 8 bits (`--edge_bits`), as is common: they hold few weights and
