@@ -10,7 +10,7 @@ from absl import flags
 
 REGULARIZERS = ("none", "l2", "kurtosis", "linf", "margin", "soft_min_max")
 METHODS = ("ptq_min_max", "ptq_mse", "ptq_adaround", "qat", "lsq", "ewgs", "dorefa", "ptq_palette", "dkm", "dkm_vector")
-DEFAULT_METHODS = ("ptq_min_max", "ptq_mse", "qat", "dkm")
+DEFAULT_METHODS = ("ptq_min_max", "ptq_mse", "qat")
 DATASETS = ("digits", "fashion_mnist", "cifar10")
 GRANULARITIES = ("per_channel", "per_tensor")
 EPOCHS = {"digits": 15, "fashion_mnist": 6, "cifar10": 15}

@@ -95,7 +95,7 @@ class TestKilledAndResumed:
         rows = rows_in(killed_and_resumed[0])
         assert all(set(row) >= KEYS and None not in row.values() for row in rows)
         found = sorted((r["regularizer"], r["method"], r["num_bits"], r["seed"]) for r in rows)
-        jobs = [("float", 32), *((m, b) for b in (4, 2) for m in ("ptq_min_max", "ptq_mse", "qat", "dkm"))]
+        jobs = [("float", 32), *((m, b) for b in (4, 2) for m in ("ptq_min_max", "ptq_mse", "qat"))]
         assert found == sorted((name, *job, 0) for name in ("none", "linf") for job in jobs)
 
     def test_figures(self, killed_and_resumed):
