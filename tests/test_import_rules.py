@@ -86,7 +86,9 @@ def test_the_rules_see_the_package():
 
 @pytest.mark.parametrize("path", under("ops"), ids=module_of)
 def test_ops_imports_keras_alone(path):
-    assert foreign(path, {"keras", "r2keras.ops", "r2keras._errors"}) == []
+    # `fuse` asks TensorFlow, which does not fuse by itself, to compile.
+    compiler = {"tensorflow"} if module_of(path) == "r2keras.ops.fuse" else set()
+    assert foreign(path, {"keras", "r2keras.ops", "r2keras._errors"} | compiler) == []
 
 
 @pytest.mark.parametrize("path", under(*LEAF_NAMES), ids=module_of)

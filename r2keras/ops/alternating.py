@@ -67,6 +67,8 @@ def nearest_signs(x, coefficients):
         return [side]
     if len(rest) == 1:
         return [side, side * _sign(size - first)]
+    if len(rest) == 2:
+        return [side * sign for sign in _three_signs(size, *coefficients)]
     best, found = None, None
     for others in itertools.product((1.0, -1.0), repeat=len(rest)):
         level = first + sum(sign * a for sign, a in zip(others, rest, strict=True))
@@ -80,6 +82,19 @@ def nearest_signs(x, coefficients):
         best = ops.where(closer, error, best)
         found = [ops.where(closer, new, old) for new, old in zip(candidate, found, strict=True)]
     return [side * sign for sign in found]
+
+
+def _three_signs(size, a, b, c):
+    """Returns the nearest signs of magnitudes to three coefficients in descending order.
+
+    The sums' magnitudes descend as `a+b+c`, `a+b-c`, `a-b+c`, `|a-b-c|`: halfway between them lie `a+b`, `a` and
+    `max(a-b, c)`. Where `a < b+c` the last sum is the negative one, and all three signs turn.
+    """
+    upper = size >= a
+    second = ops.where(upper, 1.0, -1.0)
+    third = _sign(size - ops.where(upper, a + b, ops.maximum(a - b, c)))
+    turned = ops.where(ops.logical_and(second + third < -1.0, a < b + c), -1.0, 1.0)
+    return [turned, turned * second, turned * third]
 
 
 def weighted_sum(coefficients, signs):
@@ -113,7 +128,9 @@ def _greedy(x, num_bits, mean):
 def _least_squares(x, signs, mean):
     """Returns the coefficients with the least squared error for given signs: the normal equations, by elimination."""
     count = range(len(signs))
-    rows = [[mean(signs[i] * signs[j]) for j in count] for i in count]
+    rows = [[1.0 if i == j else None for j in count] for i in count]
+    for i, j in itertools.combinations(count, 2):
+        rows[i][j] = rows[j][i] = mean(signs[i] * signs[j])
     right = [mean(x * sign) for sign in signs]
     for i in count:
         rows[i][i] = ops.maximum(rows[i][i], SMALLEST)

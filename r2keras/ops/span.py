@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 from keras import ops
 
 from r2keras.ops.affine import MIN_SCALE
+from r2keras.ops.fuse import fused
 from r2keras.ops.ste import custom_gradient
 
 TIE = 1e-3
@@ -53,8 +56,7 @@ def on_grid(x, scale, zero_point, quant_min, quant_max):
     >>> ops.convert_to_numpy(on_grid(ops.convert_to_tensor([-9.0, 0.4, 0.8]), 0.5, -2.0, -2, 1)).tolist()
     [0.0, 0.5, 1.0]
     """
-    # Times the reciprocal, which is what compilers and the LiteRT converter make of a division by a constant.
-    return scale * (ops.clip(ops.round(x * (1.0 / scale) + zero_point), quant_min, quant_max) - zero_point)
+    return scale * (ops.round(ops.clip(_steps(x, scale, zero_point), quant_min, quant_max)) - zero_point)
 
 
 def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, share=1.0):
@@ -88,26 +90,56 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
     Source: Esser et al., arXiv 1902.08153, equation 3, for the bounds instead of the step; Lee et al., arXiv
     2104.00903.
     """
-    num_steps = quant_max - quant_min
+    forward, to_x, *to_bounds = _passes(quant_min, quant_max, inner, delta)
 
     @custom_gradient
     def rounded(x, low, high):
-        scale, zero_point = span_grid(low, high, quant_min, quant_max)
-        value = ops.cast(on_grid(ops.cast(x, "float32"), scale, zero_point, quant_min, quant_max), x.dtype)
-
         def backward(upstream):
-            upstream = ops.cast(upstream, "float32")
-            steps = ops.cast(x, "float32") * (1.0 / scale) + zero_point
-            below, above = (ops.cast(mask, "float32") for mask in (steps < quant_min, steps > quant_max))
-            inside = 1.0 - below - above
-            unit = (steps - quant_min) / num_steps
-            place = (ops.round(steps) - quant_min) / num_steps
-            factor = 1.0 + delta * ops.sign(upstream) * (unit - place)
-            to_low = inner * inside * (1.0 - place - factor * (1.0 - unit)) + below
-            to_high = inner * inside * (place - factor * unit) + above
-            to_bounds = [share * ops.sum(upstream * slope) for slope in (to_low, to_high)]
-            return ops.cast(upstream * inside * factor, x.dtype), *to_bounds
+            to_low, to_high = (share * ops.sum(part(upstream, x, low, high)) for part in to_bounds)
+            return to_x(upstream, x, low, high), to_low, to_high
 
-        return value, backward
+        return forward(x, low, high), backward
 
     return rounded(ops.convert_to_tensor(x), *(ops.cast(bound, "float32") for bound in (low, high)))
+
+
+@functools.cache
+def _passes(quant_min, quant_max, inner, delta):
+    """Returns `quantize_span`'s value and its gradients, those to the bounds before their sums.
+
+    Apart from one another: a training step leaves out what nobody learns from.
+    """
+    num_steps = quant_max - quant_min
+
+    def forward(x, low, high):
+        grid = span_grid(low, high, quant_min, quant_max)
+        return ops.cast(on_grid(ops.cast(x, "float32"), *grid, quant_min, quant_max), x.dtype)
+
+    def placed(upstream, x, low, high):
+        """Returns where values lie, clipped too, the rounding error relative to the range, what it does to `f`."""
+        steps = _steps(ops.cast(x, "float32"), *span_grid(low, high, quant_min, quant_max))
+        clipped = ops.clip(steps, quant_min, quant_max)
+        error = (clipped - ops.round(clipped)) / num_steps
+        return steps, clipped, error, delta * ops.abs(upstream) * error
+
+    def to_x(upstream, x, low, high):
+        steps, clipped, _, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
+        return ops.cast(ops.where(ops.equal(steps, clipped), upstream + bent, 0.0), x.dtype)
+
+    def to_low(upstream, x, low, high):
+        steps, clipped, error, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
+        rest = 1.0 - (clipped - quant_min) / num_steps
+        return ops.where(steps < quant_min, upstream, inner * (upstream * error - bent * rest))
+
+    def to_high(upstream, x, low, high):
+        steps, clipped, error, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
+        unit = (clipped - quant_min) / num_steps
+        return ops.where(steps > quant_max, upstream, -inner * (upstream * error + bent * unit))
+
+    return tuple(map(fused, (forward, to_x, to_low, to_high)))
+
+
+def _steps(x, scale, zero_point):
+    """Returns where values lie between the codes: `x / scale + zero_point`."""
+    # Times the reciprocal, which is what compilers and the LiteRT converter make of a division by a constant.
+    return x * (1.0 / scale) + zero_point

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from keras import ops
 
 from r2keras.ops import affine
 from r2keras.ops.alternating import alternating, weighted_sum
+from r2keras.ops.fuse import fused
 from r2keras.ops.ste import custom_gradient
 from r2keras.palette_layout import PaletteLayout
 from r2keras.palette_spec import PaletteSpec
@@ -48,7 +51,8 @@ class AlternatingQuantizer(WeightQuantizer):
 
         @custom_gradient
         def fitted(weight):
-            return ops.cast(weighted_sum(*self._fit(weight)), weight.dtype), lambda upstream: upstream
+            values = _values(self.spec.num_bits, self.shape, self.scale_shape)
+            return ops.cast(values(ops.cast(weight, "float32")), weight.dtype), lambda upstream: upstream
 
         return fitted(ops.convert_to_tensor(weight))
 
@@ -65,11 +69,23 @@ class AlternatingQuantizer(WeightQuantizer):
 
     def _fit(self, weight):
         """Returns coefficients and signs of a weight."""
-        weight = ops.cast(weight, "float32")
-        return alternating(weight, self.spec.num_bits, self._mean)
+        return _fit(ops.cast(weight, "float32"), self.spec.num_bits, self.scale_shape)
 
-    def _mean(self, values):
-        return affine.expand(affine.reduce(ops.mean, values, self.scale_shape), self.shape)
+
+@functools.cache
+def _values(num_bits: int, shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> Callable:
+    """Returns the function that gives a float32 weight's fitted values; one for all weights of a shape."""
+    del shape  # A key alone: what is compiled for one shape is not compiled again for it.
+    return fused(lambda weight: weighted_sum(*_fit(weight, num_bits, scale_shape)))
+
+
+def _fit(weight, num_bits: int, scale_shape: tuple[int, ...]):
+    """Returns coefficients and signs of a float32 weight."""
+
+    def mean(values):
+        return affine.expand(affine.reduce(ops.mean, values, scale_shape), weight.shape)
+
+    return alternating(weight, num_bits, mean)
 
 
 def row_layout(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> PaletteLayout:
