@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from common import Row
-from r2_plan import FLOAT, Cell, Column, Job, Net
+from r2_plan import FLOAT, PALETTES, Cell, Column, Job, Net
 
 import r2keras
 from r2keras import workloads
@@ -56,8 +56,8 @@ def float_model(net: Net, column: Column, seed: int, data: Dataset, data_dir: st
     return model
 
 
-def fit(model: keras.Model, net: Net, data: Dataset, epochs: int, rate: float, seed: int, watch) -> None:
-    """Trains: images in a fresh order an epoch, shifted by up to 4 pixels and (CIFAR-10) mirrored."""
+def fit(model: keras.Model, net: Net, data: Dataset, epochs: int, rate: float, seed: int, watch, more=()) -> None:
+    """Trains: images in a fresh order an epoch, shifted by up to 4 pixels and (CIFAR-10) mirrored; `more` callbacks."""
     steps = epochs * -(-min(net.images, len(data.x_train)) // net.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     if net.optimizer == "sgd":
@@ -70,7 +70,7 @@ def fit(model: keras.Model, net: Net, data: Dataset, epochs: int, rate: float, s
     generator = np.random.default_rng(seed)
     x, y = data.x_train[: net.images], data.y_train[: net.images]
     for _ in range(epochs):
-        model.fit(augmented(x, generator), y, net.batch_size, epochs=1, verbose=0, callbacks=[watch])
+        model.fit(augmented(x, generator), y, net.batch_size, epochs=1, verbose=0, callbacks=[watch, *more])
 
 
 def augmented(x: np.ndarray, generator: np.random.Generator, pad: int = 4) -> np.ndarray:
@@ -88,7 +88,7 @@ def augmented(x: np.ndarray, generator: np.random.Generator, pad: int = 4) -> np
 
 def recipe_of(cell: Cell, model: keras.Model) -> r2keras.Recipe:
     """Returns what a cell does to every kernel and activation; training keeps first and last kernel at 8 bits."""
-    if cell.method == "dkm":
+    if cell.method in PALETTES:
         palette = r2keras.PaletteSpec(num_bits=cell.weight_bits * cell.dim, dim=cell.dim, min_size=0)
         return r2keras.Recipe([(".*", palette)])
     options = {"num_bits": cell.weight_bits, "granularity": cell.granularity, "activation_bits": cell.activation_bits}
@@ -115,7 +115,8 @@ def quantized(
         return r2keras.calibrate(model, recipe, images, **more)[0], None
     keras.utils.set_random_seed(seed)
     student = r2keras.prepare(model, recipe, input_bits=8 if cell.activation_bits < FLOAT else None)
-    fit(student, net, data, FINE_TUNING_EPOCHS, net.learning_rate * FINE_TUNING_RATE, seed, watch)
+    more = [r2keras.callbacks.AnnealPalettes()] if cell.method == "dkm" else []
+    fit(student, net, data, FINE_TUNING_EPOCHS, net.learning_rate * FINE_TUNING_RATE, seed, watch, more)
     return r2keras.finalize(student)[0], student
 
 

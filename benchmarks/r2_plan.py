@@ -92,8 +92,8 @@ class Cell:
     """One way to quantize a trained float model.
 
     Args:
-        method: "min_max", "mse", "adaround", "equalize" (post-training), a training method of `QuantSpec`, or "dkm", a
-            palette trained with the model.
+        method: "min_max", "mse", "adaround", "equalize" (post-training), a training method of `QuantSpec`, or a
+            palette trained with the model: "dkm" anneals its temperature, "dkm_constant" does not.
         weight_bits: bits a weight of every kernel, first and last included.
         activation_bits: bits of activations and of the input; 32 leaves them float.
         batch_norm: "replace" measures the statistics again, "keep" does not; training always keeps its own.
@@ -115,7 +115,8 @@ class Cell:
 
 
 UNIFORM_TRAINING = ("lsq", "ewgs", "pact_dorefa")
-TRAINING = (*UNIFORM_TRAINING, "dkm")
+PALETTES = ("dkm", "dkm_constant")
+TRAINING = (*UNIFORM_TRAINING, *PALETTES)
 FLOAT = 32
 
 
@@ -128,7 +129,8 @@ def _cells() -> Iterator[list[Cell]]:
         if bits == 2:
             yield [Cell(method, bits, bits, "replace", "per_channel") for method in UNIFORM_TRAINING]
             for palette_bits, dim in ((1, 4), (2, 1), (2, 2), (4, 1)):
-                yield [Cell("dkm", palette_bits, FLOAT, "replace", dim=dim)]
+                for method in PALETTES if palette_bits == 1 else PALETTES[:1]:
+                    yield [Cell(method, palette_bits, FLOAT, "replace", dim=dim)]
     yield [Cell(method, 2, 8, "replace", "per_channel") for method in ("adaround", "equalize")]
     for bits in ((4, 4), (1, 2)):
         methods = [method for method in UNIFORM_TRAINING if (method, *bits) != ("lsq", 1, 2)]

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from common import Row, markdown
-from r2_plan import COLUMNS, NETS, PHASES, Cell
+from r2_plan import COLUMNS, NETS, PALETTES, PHASES, Cell
 
 EMPTY = "-"
 TITLES = {
@@ -85,8 +85,9 @@ def _words(cell: Cell) -> str:
         ", trained" if cell.trains else ", batch norm " + ("measured again" if cell.batch_norm == "replace" else "kept")
     )
     who = cell.granularity.replace("_", " ")
-    if cell.method == "dkm":
+    if cell.method in PALETTES:
         rows = f"{2 ** (cell.weight_bits * cell.dim)} rows of {cell.dim}"
+        rows += ", constant temperature" if cell.method == "dkm_constant" else ""
         return f"{cell.weight_bits} bit a weight: DKM, {rows}, {who}{fit}"
     return f"W{cell.weight_bits}A{cell.activation_bits} {cell.method.replace('_', '-')}, {who}{fit}"
 

@@ -178,7 +178,7 @@ def compress(task: Task, model, method: str, bits: int, seed: int):
 
     from r2keras import tfmot as r2
 
-    recipe = recipe_of(model, method, bits)
+    recipe = recipe_of(model, method, bits, steps_of(task, FLAGS.qat_epochs))
     tf_keras.utils.set_random_seed(seed)
     scheme = r2.LowBitScheme(recipe, input_bits=8 if method == "qat_a8" else None)
     qat = tfmot.quantization.keras.quantize_apply(r2.annotate(model, recipe), scheme=scheme)
@@ -186,14 +186,14 @@ def compress(task: Task, model, method: str, bits: int, seed: int):
     return r2.finalize(qat)
 
 
-def recipe_of(model, method: str, bits: int):
-    """Returns what every kernel becomes; below 4 bits the first and the last stay at 8."""
+def recipe_of(model, method: str, bits: int, steps: int):
+    """Returns what every kernel becomes in as many training steps; below 4 bits the first and the last stay at 8."""
     from r2keras import PaletteSpec, QuantSpec, Recipe
 
     outputs = {"activation_bits": 8, "activation_method": "ste"} if method == "qat_a8" else {}
     edge = QuantSpec(num_bits=8, range="min_max", **outputs)
     if method == "palette":
-        spec = PaletteSpec(num_bits=bits, min_size=0)
+        spec = PaletteSpec(num_bits=bits, min_size=0).annealed(max(1, 4 * steps // 5))
     else:
         spec = QuantSpec(num_bits=bits, **({"range": "min_max"} if bits == 8 else {"method": FLAGS.method}), **outputs)
     rules = [(".*", spec)]
@@ -207,12 +207,16 @@ def fit(model, task: Task, epochs: int) -> None:
     """Trains with Adam along a cosine, on classes or towards the float model's outputs."""
     import tf_keras
 
-    steps = epochs * -(-len(task.x) // FLAGS.batch_size)
-    schedule = tf_keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps)
+    schedule = tf_keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps_of(task, epochs))
     soft = task.y.ndim == 2
     loss = tf_keras.losses.KLDivergence() if soft else tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf_keras.optimizers.Adam(schedule), loss, jit_compile=False)
     model.fit(task.x, task.y, FLAGS.batch_size, epochs, verbose=0)
+
+
+def steps_of(task: Task, epochs: int) -> int:
+    """Returns the number of training steps."""
+    return epochs * -(-len(task.x) // FLAGS.batch_size)
 
 
 def float_model(task: Task, regularizer: str, seed: int):

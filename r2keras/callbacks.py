@@ -9,6 +9,8 @@ import numpy as np
 
 from r2keras import _curvature, _model
 from r2keras._errors import invalid
+from r2keras.layers.palettize import Palettize
+from r2keras.palette_spec import FINAL, START
 
 
 class FreezeBatchNorm(keras.callbacks.Callback):
@@ -146,6 +148,71 @@ class EWGSDelta(keras.callbacks.Callback):
         self.deltas = {name: max(delta, 0.0) for name, delta in found.items()}
         for full, layer, name in _curvature.ewgs_kernels(self.model):
             layer.quantizers[name].delta.assign(self.deltas[full])
+
+
+class AnnealPalettes(keras.callbacks.Callback):
+    """Trains palettes soft at first and nearly hard at the end, as the file will have them.
+
+    Over the first `until` of all training steps of `fit`, the temperature of each palette goes geometrically from
+    `start` to `final` times its spec's, and stays there. Soft assignments let weights move from one centroid to
+    another; hard ones let centroids and batch normalisation settle on what inference computes. In place of the
+    schedules of the specs, if they have one.
+
+    Args:
+        start: multiple of `PaletteSpec.temperature` at the first step, above 0.
+        final: multiple at the end, above 0.
+        until: share of the steps after which the temperature stays, above 0, at most 1.
+
+    Raises:
+        ValueError: an argument out of its range; at the start of training, a model without palettes, or data whose
+            number of batches is unknown.
+
+    Example:
+
+    >>> import numpy as np, r2keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
+    >>> student = r2keras.prepare(model, r2keras.Recipe([("head", r2keras.PaletteSpec(num_bits=2, min_size=0))]))
+    >>> student.compile("sgd", "mse")
+    >>> x = np.eye(4, dtype="float32")
+    >>> _ = student.fit(x, x[:, :3], batch_size=1, epochs=2, verbose=0, callbacks=[AnnealPalettes(final=0.5)])
+    >>> palette = student.get_layer("head").palettes["kernel"]
+    >>> round(float(palette.temperature) / palette.spec.temperature, 3)
+    0.5
+
+    Source: the temperature of Cho et al., arXiv 2108.12659, section 3, lowered as in Rose, Proc. IEEE 86 (1998).
+    """
+
+    def __init__(self, start: float = START, final: float = FINAL, until: float = 0.8):
+        super().__init__()
+        self.start, self.final = _positive("start", start), _positive("final", final)
+        self.until = _positive("until", until)
+        if until > 1:
+            raise ValueError(invalid("until", "a share of the steps, above 0, at most 1", until))
+
+    def on_train_begin(self, logs=None):
+        """Sets the schedule of every palette."""
+        layers = [layer for _, layer in _model.leaf_layers(self.model) if isinstance(layer, Palettize)]
+        palettes = [palette for layer in layers for palette in layer.palettes.values()]
+        if not palettes:
+            raise ValueError(
+                f"The model {self.model.name!r} has no palette. Expected a model of r2keras.prepare with a PaletteSpec "
+                "in its recipe. Leave out AnnealPalettes."
+            )
+        if not self.params.get("steps"):
+            raise ValueError(
+                "The number of training batches is unknown. Expected data with a length, or fit(steps_per_epoch=...). "
+                "Pass steps_per_epoch."
+            )
+        steps = max(1, round(self.until * self.params["epochs"] * self.params["steps"]))
+        for palette in palettes:
+            palette.anneal(self.start, self.final, steps)
+
+
+def _positive(name: str, value: object) -> float:
+    """Returns a finite number above 0, or raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ValueError(invalid(name, "a finite number above 0", value))
+    return float(value)
 
 
 def _integer(name: str, value: object, least: int) -> int:

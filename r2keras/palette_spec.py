@@ -12,6 +12,8 @@ from r2keras.specs import SPEC_KINDS, _check_int, _Plain
 GRANULARITIES = ("per_tensor", "per_group")
 TABLE_DTYPES = ("float32", "float16", "int8")
 SMALL = 2048
+# Multiples of the default temperature to anneal between: the best of a trial on ResNet-20 (benchmarks/README.md).
+START, FINAL = 6.0, 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,8 @@ class PaletteSpec(_Plain):
         table_dtype: how the table is stored: `"float32"`, `"float16"`, or `"int8"` (times one scale a table), which
             `to_litert(..., optimize="latency")` asks for. The rounding is part of training.
         temperature: softness relative to the variance of the weights at the start of training, above 0. None means
-            `2 dim 4^-b` at `b = num_bits / dim` bits a weight up to 4, and `2 dim 4^-4 0.4^(b-4)` above, which leaves
-            the centroids where hard k-means has them.
+            `0.4 4^-b` at `b = num_bits / dim` bits a weight up to 4, and `0.4 4^-4 0.6^(b-4)` above: a fifth of where
+            neighbouring centroids begin to merge. `callbacks.AnnealPalettes` starts above it and ends below.
         final_temperature: softness after `anneal_steps`; None means `temperature`.
         anneal_steps: training steps in which the temperature goes, geometrically, from `temperature` to
             `final_temperature`; needed by, and only by, `final_temperature`.
@@ -107,7 +109,7 @@ class PaletteSpec(_Plain):
                 invalid(name, "both or neither of final_temperature and anneal_steps", None, "Pass both to anneal")
             )
         bits = self.bits_per_weight
-        self._default("temperature", 2.0 * self.dim * 4.0 ** -min(bits, 4.0) * 0.4 ** max(bits - 4.0, 0.0))
+        self._default("temperature", 0.4 * 4.0 ** -min(bits, 4.0) * 0.6 ** max(bits - 4.0, 0.0))
         for name in ("temperature", "final_temperature"):
             value = getattr(self, name)
             if value is None:
@@ -125,6 +127,25 @@ class PaletteSpec(_Plain):
         Args:
             unsigned: has no effect.
         """
+
+    def annealed(self, steps: int, start: float = START, final: float = FINAL) -> PaletteSpec:
+        """Returns the spec whose temperature goes from `start` to `final` times this one's, geometrically.
+
+        `callbacks.AnnealPalettes` does the same without a number of steps; under TFMOT this is the way.
+
+        Args:
+            steps: training steps until `final` is reached: four fifths of all, say.
+            start: multiple of `temperature` at the first step.
+            final: multiple at the end.
+
+        Example:
+
+        >>> spec = PaletteSpec(num_bits=2, temperature=0.1).annealed(100)
+        >>> round(spec.temperature, 3), round(spec.final_temperature, 3), spec.anneal_steps
+        (0.6, 0.02, 100)
+        """
+        low, high = final * self.temperature, start * self.temperature
+        return dataclasses.replace(self, temperature=high, final_temperature=low, anneal_steps=steps)
 
     @property
     def entries(self) -> int:

@@ -62,10 +62,10 @@ def test_size_of_the_table_and_of_a_weight(num_bits, dim, bits):
 
 
 def test_the_default_temperature_follows_the_squared_error():
-    assert [PaletteSpec(num_bits=b).temperature for b in (1, 2, 4)] == pytest.approx([0.5, 0.125, 2 / 256])
-    assert PaletteSpec(num_bits=6).temperature == pytest.approx(2 / 256 * 0.16)
-    assert PaletteSpec(num_bits=4, dim=2).temperature == pytest.approx(4 / 16)
-    assert PaletteSpec(num_bits=2) == PaletteSpec(num_bits=2, temperature=0.125)
+    assert [PaletteSpec(num_bits=b).temperature for b in (1, 2, 4)] == pytest.approx([0.1, 0.025, 0.4 / 256])
+    assert PaletteSpec(num_bits=6).temperature == pytest.approx(0.4 / 256 * 0.36)
+    assert PaletteSpec(num_bits=4, dim=2).temperature == pytest.approx(0.4 / 16)
+    assert PaletteSpec(num_bits=2) == PaletteSpec(num_bits=2, temperature=0.4 / 16)
 
 
 def test_recipes_know_palettes(tmp_path):

@@ -66,7 +66,7 @@ def train_float(
         return model
     model = regularized(model, make_regularizer(regularizer, settings.factor))
     keras.utils.set_random_seed(seed)
-    fit(model, settings, data, settings.epochs, settings.learning_rate, callback)
+    fit(model, settings, data, settings.epochs, settings.learning_rate, [callback])
     return without_regularizers(model)
 
 
@@ -89,11 +89,13 @@ def fine_tune(
     """Trains on under quantization and returns the model with its weights on the grid, and the record."""
     keras.utils.set_random_seed(seed)
     student = r2keras.prepare(model, recipe)
-    fit(student, settings, data, settings.qat_epochs, settings.learning_rate * FINE_TUNING, callback)
+    palettes = any(isinstance(spec, r2keras.PaletteSpec) for _, spec in recipe.rules)
+    more = [r2keras.callbacks.AnnealPalettes()] if palettes else []
+    fit(student, settings, data, settings.qat_epochs, settings.learning_rate * FINE_TUNING, [callback, *more])
     return r2keras.finalize(student)
 
 
-def fit(model, settings, data, epochs, learning_rate, callback) -> None:
+def fit(model, settings, data, epochs, learning_rate, callbacks) -> None:
     """Trains with Adam along a cosine: the same for every regularizer and for fine-tuning."""
     steps = epochs * -(-len(data.x_train) // settings.batch_size)
     model.compile(
@@ -101,4 +103,4 @@ def fit(model, settings, data, epochs, learning_rate, callback) -> None:
         keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
         jit_compile=False,
     )
-    model.fit(data.x_train, data.y_train, settings.batch_size, epochs, verbose=0, callbacks=[callback])
+    model.fit(data.x_train, data.y_train, settings.batch_size, epochs, verbose=0, callbacks=callbacks)

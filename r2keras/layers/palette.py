@@ -35,7 +35,21 @@ class Palette(keras.layers.Layer):
         fixed = {"initializer": "zeros", "trainable": False, "dtype": "float32", "autocast": False}
         self.codebook = self.add_weight(name="codebook", shape=shape, **fixed)
         self.taken = self.add_weight(name="steps", shape=(), **fixed)
+        self.schedule = self.add_weight(name="schedule", shape=(3,), **fixed)
+        last = 1.0 if spec.final_temperature is None else spec.final_temperature / spec.temperature
+        self.anneal(1.0, last, spec.anneal_steps or 1)
         self.built = True
+
+    def anneal(self, start: float, final: float, steps: int) -> None:
+        """Lets the temperature go geometrically from `start` to `final` times the spec's, from now on.
+
+        Args:
+            start: multiple of `spec.temperature` now, above 0.
+            final: multiple after `steps` training steps, above 0.
+            steps: training steps, at least 1.
+        """
+        self.schedule.assign([start, final, steps])
+        self.taken.assign(0.0)
 
     def initialize(self, weight, *, search: bool = True, importance: np.ndarray | None = None) -> None:
         """Sets the codebook from a weight: to the optimum of hard k-means, or without a search to typical places.
@@ -76,12 +90,10 @@ class Palette(keras.layers.Layer):
 
     @property
     def temperature(self):
-        """The temperature by now: `t (final / t)^min(steps / anneal_steps, 1)`, a number or a scalar tensor."""
-        spec = self.spec
-        if spec.anneal_steps is None:
-            return spec.temperature
-        done = ops.minimum(ops.convert_to_tensor(self.taken) / spec.anneal_steps, 1.0)
-        return spec.temperature * ops.power(spec.final_temperature / spec.temperature, done)
+        """The temperature by now, a scalar tensor: `t start (final / start)^min(taken / steps, 1)`."""
+        start, final, steps = ops.unstack(ops.convert_to_tensor(self.schedule), 3)
+        done = ops.minimum(ops.convert_to_tensor(self.taken) / steps, 1.0)
+        return self.spec.temperature * start * ops.power(final / start, done)
 
     def table(self):
         """Returns the codebook as a file holds it, in float32."""

@@ -11,8 +11,8 @@ class PaletteMonitor(keras.callbacks.Callback):
     """Logs after every epoch how far the soft palettes of training are from the hard ones of the file.
 
     `palette_gap` is the largest `|soft - hard| / |weight|` of all palettized kernels, `palette_error` the largest
-    `|weight - hard| / |weight|`; `val_` figures are of hard palettes anyway. A gap that does not shrink asks for a
-    lower `final_temperature`.
+    `|weight - hard| / |weight|`; `val_` figures are of hard palettes anyway. A gap that does not shrink asks for
+    `callbacks.AnnealPalettes`.
 
     Example:
 

@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, finalize, prepare, report
 from r2keras._model import kernels
+from r2keras.callbacks import AnnealPalettes
 from r2keras.compress import palettes_of
 from r2keras.layers import PaletteMonitor, Palettize
 from tests.layers.cases import BATCH, LAYERS, array, call, inputs_of, symbolic_input
@@ -246,3 +247,27 @@ def mixed():
 def test_bad_input_is_refused(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+def test_annealing_by_a_callback_ends_at_the_last_temperature():
+    student, wrapper = dense(PaletteSpec(num_bits=2, temperature=0.1, min_size=0))
+    anneal = AnnealPalettes(start=4.0, final=0.5, until=0.5)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(float(array(wrapper.palettes["kernel"].temperature)))
+    )
+    fit(student, np.ones((BATCH, 6)), np.ones((BATCH, 4)), epochs=4, callbacks=[anneal, watch])
+    # A step an epoch: after the first half of them the temperature stays.
+    np.testing.assert_allclose(seen, [0.1 * (4 * 0.5) ** 0.5, 0.05, 0.05, 0.05], rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [{"start": 0}, {"final": -1.0}, {"until": 1.5}, {"start": "hot"}, {"final": np.inf}])
+def test_annealing_refuses_bad_numbers(bad):
+    with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
+        AnnealPalettes(**bad)
+
+
+def test_annealing_needs_a_palette():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match="has no palette"):
+        fit(model, np.ones((BATCH, 6)), np.ones((BATCH, 4)), epochs=1, callbacks=[AnnealPalettes()])
