@@ -82,6 +82,21 @@ def machine_line(about: Row) -> str:
     return f"{about['date']}: {place}; {versions}; load {about['load']} before the run."
 
 
+def machine_lines(rows: list[Row], name: Callable[[Row], str]) -> str:
+    """Returns the machine of all rows on one line, or where they differ, a line for each with the rows it measured.
+
+    Args:
+        rows: with a column `machine`.
+        name: what a row is called.
+    """
+    named: dict[str, dict[str, None]] = {}
+    for row in rows:
+        named.setdefault(machine_line(row["machine"]), {})[name(row)] = None
+    if len(named) == 1:
+        return next(iter(named))
+    return "\n\n".join(f"{'; '.join(names)}: {line}" for line, names in named.items())
+
+
 class Rows:
     """Rows in a JSON file, one a line, on disk after every `add`.
 

@@ -284,5 +284,6 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
             known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
             raise ValueError(
                 f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a "
-                f"layer path or a weight name. The model's kernels: {known or 'none'}. Correct it or delete the rule."
+                f"layer path or a kernel's name; biases, norms and statistics stay float. The model's kernels: "
+                f"{known or 'none'}. Correct it or delete the rule."
             )

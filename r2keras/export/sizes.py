@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from r2keras.export.containers import container_bits
-from r2keras.export.flatbuffer import SEPARATOR, WIDTHS, buffer_of, read
+from r2keras.export.decode import kind_of
+from r2keras.export.flatbuffer import INT8, SEPARATOR, WIDTHS, buffer_of, read
+from r2keras.export.rules import RULES
 from r2keras.export.tflm_read import is_for_microcontrollers, stored_as
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
 FLOAT_BYTES = 4
+# Said of a weight in a file of integer operators.
+IN_FLOAT = "its operator computes in float"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,15 +135,31 @@ def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> Fil
     """Returns the sizes of a parsed file; `data` are its bytes, `name` is what an error calls it."""
     found = _Found(file)
     stored = stored_as(file) if is_for_microcontrollers(file) else {}
-    rows = []
+    rows, integer = [], _in_integer_operators(file)
     for tensor in record.tensors.values():
         if tensor.name not in found.packed:
             raise ValueError(
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
                 "Expected the file that was written with this record."
             )
-        rows.append(_row(tensor, found, *stored.get(tensor.name) or _container(tensor, found)))
+        width, note = stored.get(tensor.name) or _container(tensor, found)
+        if integer and tensor.name not in integer:
+            note = ", ".join(filter(None, [note, IN_FLOAT]))
+        rows.append(_row(tensor, found, width, note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
+
+
+def _in_integer_operators(file: Any) -> set[str]:
+    """Returns the names of the weights that operators with integer outputs read."""
+    found: set[str] = set()
+    for graph in file.subgraphs:
+        for op in graph.operators:
+            rule = RULES.get(kind_of(file, op))
+            if rule is None or rule.kernel_axis is None or graph.tensors[op.outputs[0]].type != INT8:
+                continue
+            names = (graph.tensors[i].name for i in op.inputs[1:] if i >= 0)
+            found.update(one for name in names if name is not None for one in name.decode().split(SEPARATOR))
+    return found
 
 
 def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, data: bytes) -> FileSizes:

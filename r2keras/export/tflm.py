@@ -25,6 +25,7 @@ from r2keras.export.prune import prune
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
 from r2keras.export.tflm_forms import SMALLER, Form, smallest
+from r2keras.export.tflm_loops import check_sizes, spell_out_updates
 from r2keras.export.tflm_read import MARK, STAYS_FLOAT, stored_form
 from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, consumers, rewrite, spell_out_select
 from r2keras.export.tflm_runtime import arena_of
@@ -133,6 +134,8 @@ def to_tflm(
     _check(model, record, check)
     file, written = convert(model, 1), []
     spell_out_select(file)
+    spell_out_updates(file)
+    check_sizes(file, model.name)
     if record is not None:
         where = list(constants(file))
         written = [_put(file, where[place.constant], place, record) for place in places_of(where, record)]

@@ -88,11 +88,12 @@ def soft_palette(vectors, books, sums, tau, last=None):
         values = ops.concatenate([ops.matmul(kmeans.assign(rows, table, tau), table) for rows in parts], axis=1)
 
         def backward(upstream):
-            gradients = [look_up_gradient(*part, table, tau) for part in _beside(parts, upstream)]
+            again = _anew(table, upstream[:, :1])
+            gradients = [look_up_gradient(*part, again, tau) for part in _beside(parts, upstream)]
             to_rows = [gradient for gradient, _ in gradients]
             to_book = sum([gradient for _, gradient in gradients[1:]], gradients[0][1])
             pairs = [(rows, None) for rows in parts]
-            more = unrolled_gradient(pairs, books, sums, tau, to_book)
+            more = unrolled_gradient(pairs, books, sums, tau, to_book, anew=True)
             return ops.concatenate([a if b is None else a + b for a, b in zip(to_rows, more, strict=True)], axis=1)
 
         return values, backward
@@ -115,7 +116,7 @@ def look_up_gradient(rows, upstream, table, tau):
     return 2.0 / tau * ops.matmul(pull, table), to_table
 
 
-def unrolled_gradient(parts, books, sums, tau, upstream) -> list:
+def unrolled_gradient(parts, books, sums, tau, upstream, *, anew: bool = False) -> list:
     """Returns, for each piece, the gradient that reaches its vectors through the updates of the codebook.
 
     Args:
@@ -125,11 +126,13 @@ def unrolled_gradient(parts, books, sums, tau, upstream) -> list:
         sums: sums of `iterate`.
         tau: `(groups, 1, 1)`.
         upstream: gradient with respect to the last codebook.
+        anew: whether compiled code, too, computes assignments again in place of keeping those of the way forward.
     """
     totals = [None] * len(parts)
     for step in reversed(range(len(sums))):
         pushed, upstream = kmeans.update_gradient(upstream, sums[step])
-        found = [_step_gradient(rows, mass, books[step], books[step + 1], pushed, tau) for rows, mass in parts]
+        before = _anew(books[step], pushed[:, :1]) if anew else books[step]
+        found = [_step_gradient(rows, mass, before, books[step + 1], pushed, tau) for rows, mass in parts]
         totals = [a if t is None else t + a for t, (a, _) in zip(totals, found, strict=True)]
         upstream = sum((b for _, b in found), upstream)
     return totals
@@ -149,6 +152,14 @@ def _step_gradient(rows, mass, before, after, pushed, tau):
     pull = kmeans.assign_gradient(shares, ops.einsum("gnd,gkd->gnk", rows, plane))
     to_rows = ops.matmul(shares, pushed) + 2.0 / tau * ops.matmul(pull, before)
     return to_rows, centroid_gradient(pull, weighed(rows, mass), before, tau)
+
+
+def _anew(codebook, upstream):
+    """Returns the same codebook, but as something that follows from a gradient, a tensor `(groups, 1, dim)`.
+
+    Else a compiler sees that assignments are computed twice, and keeps those of every step in memory.
+    """
+    return codebook + ops.minimum(ops.abs(upstream), 0.0)
 
 
 def _pieces(vectors, codebook) -> list:

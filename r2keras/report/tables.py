@@ -233,7 +233,7 @@ def activation_rows(record: Any) -> list[list[str]]:
 
 def _note_table(summary: Summary) -> Table:
     """Returns the table of remarks on single kernels."""
-    table = _table("Calibration", [("kernel", False), ("remark", False)])
+    table = _table("Remarks", [("kernel", False), ("remark", False)])
     for name, words in summary.record.notes.items():
         table.add_row(*map(_cell, [name, words]))
     return table

@@ -8,6 +8,7 @@ from keras import layers
 from r2keras import PaletteSpec, QuantSpec, Recipe, calibrate
 from r2keras._model import to_numpy
 from r2keras.calibration import sensitivity
+from tests.oracles_dkm import brute_force
 
 pytestmark = pytest.mark.backends
 
@@ -47,6 +48,18 @@ def test_palettes_follow_what_matters():
     kernel = to_numpy(net.get_layer("head").kernel)
     distances = [np.square(record.tensors["head/kernel"].values() - kernel).mean() for _, record in results]
     assert errors[1] < 0.9 * errors[0] and distances[1] > distances[0]
+
+
+def test_palettes_need_no_data():
+    net = keras.Sequential([keras.Input((12,)), layers.Dense(20, name="head", use_bias=False)])
+    small, record = calibrate(net, Recipe([("head", PaletteSpec(num_bits=2, min_size=0))]))
+    kernel, tensor = to_numpy(net.get_layer("head").kernel), record.tensors["head/kernel"]
+    np.testing.assert_array_equal(to_numpy(small.get_layer("head").kernel), tensor.values())
+    best = brute_force(kernel.ravel(), np.ones(kernel.size), 4)
+    assert np.square(tensor.values() - kernel).sum() == pytest.approx(best, rel=1e-4)
+    recipe = Recipe([("head", PaletteSpec(num_bits=2, min_size=0))], ["sensitivity"])
+    with pytest.raises(ValueError, match="inputs for the step sensitivity"):
+        calibrate(net, recipe)
 
 
 def test_uniform_grids_do_not_change_and_data_are_needed():

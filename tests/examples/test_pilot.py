@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from r2keras import CompressionRecord
+
 PILOT = Path(__file__).parents[2] / "examples" / "pilot.py"
 KEYS = {
     "regularizer",
@@ -135,6 +137,23 @@ class TestKilledAndResumed:
         assert code == 0, error
         assert "Nothing measured meets the limits" in out
         assert state(folder) == before
+
+
+@pytest.mark.slow
+def test_palettes_by_name(tmp_path):
+    methods = "ptq_palette", "dkm", "dkm_vector"
+    code, _, error = run(
+        "--smoke", "--regularizers=none", "--bits=1", f"--methods={','.join(methods)}", f"--out={tmp_path}"
+    )
+    assert code == 0, error
+    rows = {row["method"]: row for row in rows_in(tmp_path)}
+    assert set(rows) == {"float", *methods}
+    dims = {}
+    for method in methods:
+        assert rows[method]["file_accuracy"] == pytest.approx(rows[method]["accuracy"], abs=0.01)
+        record = CompressionRecord.load(Path(rows[method]["path"]).with_suffix(".npz"))
+        dims[method] = {t.spec.dim for t in record.tensors.values() if t.spec.kind == "palettize"}
+    assert dims == {"ptq_palette": {1}, "dkm": {1}, "dkm_vector": {4}}
 
 
 def test_stopped_by_the_person(tmp_path):

@@ -224,6 +224,15 @@ def test_integer_operators_leave_palettes_to_float_ones_and_say_so(tmp_path):
     with pytest.warns(UserWarning, match="compute in float: FULLY_CONNECTED of 'head/kernel', its weight is a palette"):
         to_litert(model, tmp_path / "m.tflite", record, activations="int8", data=X)
     assert verify(model, tmp_path / "m.tflite", X).relative_difference < 0.01
+    # The report names it too.
+    notes = {row.name: row.note for row in report.summarize(record, tmp_path / "m.tflite").tensors}
+    assert notes == {
+        "conv/kernel": "",
+        "head/kernel": "4-bit indices into a table of 16, its operator computes in float",
+    }
+    to_litert(model, tmp_path / "float.tflite", record)
+    found = report.summarize(record, tmp_path / "float.tflite").tensors
+    assert not any("computes in float" in row.note for row in found)
 
 
 def test_calibrate_to_report(tmp_path):

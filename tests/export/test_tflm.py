@@ -194,6 +194,17 @@ def test_recurrent_kernels_are_decoded_inside_the_loop(make, tmp_path):
     assert {row.container_bits for row in rows.values()} == {3}
 
 
+@pytest.mark.parametrize("make", [layers.LSTM, layers.SimpleRNN], ids=["lstm", "simple_rnn"])
+def test_sequences_of_recurrent_layers_are_stored_step_by_step(make, tmp_path):
+    stack = make(6, return_sequences=True, go_backwards=True), make(5, return_sequences=True)
+    model = net((4, 3), *stack)
+    to_tflm(model, tmp_path / "mcu.tflite", check=False)
+    assert verify(model, tmp_path / "mcu.tflite", random_inputs(model, 4)).passed(TOLERANCE)
+    file = read(tmp_path / "mcu.tflite")
+    found = [kind_of(file, op) for graph in file.subgraphs for op in graph.operators]
+    assert found.count("DYNAMIC_UPDATE_SLICE") == 2 and "SLICE" not in found
+
+
 def test_embeddings_run_without_the_operator_that_is_missing(tmp_path):
     model = net((7,), layers.Embedding(40, 64, name="words"))
     record = compress(model, every(spec(3)))

@@ -46,6 +46,14 @@ def test_a_fixed_batch_is_refused(tmp_path):
         to_tflm(model, tmp_path / "mcu.tflite", check=False)
 
 
+def test_sizes_that_change_as_the_model_runs_are_refused(tmp_path):
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, layers.Dense(2)(inputs), name="open")
+    with pytest.raises(ValueError, match=r"'open' has an operator whose result has no fixed size.*its full shape"):
+        to_tflm(model, tmp_path / "mcu.tflite", check=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_record_of_another_model_is_refused(quantized, tmp_path):
     with pytest.raises(ValueError, match="does not belong to the model"):
         to_tflm(dense_net(), tmp_path / "mcu.tflite", quantized[1], check=False)

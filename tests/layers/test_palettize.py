@@ -19,7 +19,18 @@ from tests.layers.cases import BATCH, LAYERS, array, call, inputs_of, symbolic_i
 pytestmark = pytest.mark.backends
 
 SPEC = PaletteSpec(num_bits=2, min_size=0)
-NAMES = ("dense", "conv2d", "transposed", "depthwise2d", "separable2d", "embedding", "einsum", "lstm", "gru")
+NAMES = (
+    "dense",
+    "conv2d",
+    "transposed",
+    "depthwise2d",
+    "separable2d",
+    "embedding",
+    "einsum",
+    "lstm",
+    "gru",
+    "attention",
+)
 # Every part of a spec on some layer; kernels that vectors of two do not fit have scalars.
 SPECS = {
     "dense": PaletteSpec(num_bits=3, dim=2, min_size=0),
@@ -223,8 +234,23 @@ def test_palettes_and_grids_live_in_one_model():
 def test_the_report_knows_palettes():
     student, _ = dense(PaletteSpec(num_bits=2, table_dtype="int8", min_size=0))
     final, record = finalize(student)
-    row = report.summarize(record, model=final).tensors[0]
+    summary = report.summarize(record, model=final)
+    row = summary.tensors[0]
     assert (row.num_bits, row.ideal_bytes, row.shape) == (2, 24 * 2 / 8, (6, 4))
+    # What becomes of the weights when the palette turns hard.
+    words = " ".join(str(summary).split())
+    assert "soft and hard palette differ by" in words[words.index("Remarks") :]
+
+
+def bias():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="head")])
+    prepare(model, Recipe([("head/bias", SPEC)]))
+
+
+def diverged():
+    student, wrapper = dense()
+    wrapper.layer.kernel.assign(np.full((6, 4), np.inf))
+    finalize(student)
 
 
 def mixed():
@@ -241,6 +267,8 @@ def mixed():
         (lambda: dense(PaletteSpec(dim=5, min_size=0)), ValueError, r"head/kernel.*at most the last axis.*\(4\)"),
         (lambda: dense(PaletteSpec(granularity="per_group", group_size=3, min_size=0)), ValueError, "divisor of the 4"),
         (lambda: dense(kernel=np.full((6, 4), np.nan)), ValueError, "head/kernel has 24 NaN"),
+        (bias, ValueError, "'head/bias' of the recipe matches nothing.*biases, norms and statistics stay float"),
+        (diverged, ValueError, "head/kernel has 24 NaN or infinite"),
         (mixed, ValueError, "both palettes and uniform grids"),
     ],
 )
