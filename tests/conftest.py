@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 from pathlib import Path
@@ -20,6 +21,10 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     # Workers that each start a thread per core slow one another down; subprocesses of tests inherit these.
     for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
+
+if BACKEND == "jax" and importlib.metadata.version("jaxlib").startswith("0.10."):
+    # Compiling is most of the work there, and these halve it; other versions may end at a flag that they do not know.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

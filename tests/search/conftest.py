@@ -15,6 +15,15 @@ def _optuna():
     pytest.importorskip("optuna")
 
 
+@pytest.fixture(autouse=True)
+def _uncompiled():
+    """Spares compiling: tests/layers and tests/test_compress.py train compiled students."""
+    tensorflow = pytest.importorskip("tensorflow")
+    tensorflow.config.run_functions_eagerly(True)
+    yield
+    tensorflow.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
