@@ -4,11 +4,13 @@ r"""A few-bit LSTM language model: embedding, LSTM and softmax at 1 to 8 bits, i
     python examples/ptb_lstm.py --data_dir=DIR                        # Penn Treebank, 300 units, the float network
     python examples/ptb_lstm.py --data_dir=DIR --start_from=out/ptb/float_w32a32_300units_seed0_12epochs_from0.npz \
         --weight_bits=2 --activation_bits=3 --width=1.5 --method=alternating
+    python examples/ptb_lstm.py --data_dir=DIR --export               # and the .tflite: does it compute the same?
     python examples/ptb_lstm.py --table                               # all rows so far, and front.svg
 
 Every finished run is a row of `results.json`. Training is stateful truncated back-propagation over windows of 30 words;
 the perplexity is that of the whole validation part, over all words of the vocabulary. A killed run goes on after its
-last whole epoch when the same command is given again.
+last whole epoch when the same command is given again; a finished one only writes and measures its file, with --export:
+one step of the network, few-bit weights inside, run word by word on ai-edge-litert beside Keras.
 """
 
 from __future__ import annotations

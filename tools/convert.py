@@ -34,6 +34,11 @@ then holds 8 bits a weight; palettes take table_dtype: int8 in the recipe):
 
     python tools/convert.py --model=small.keras --record=small.record.npz --optimize=latency --output=fast.tflite
 
+LSTM layers as one operator each, faster than loops; whoever runs the file calls reset_all_variables() before each
+sequence, because the operator keeps its state:
+
+    python tools/convert.py --model=small.keras --record=small.record.npz --recurrent=fused --output=fused.tflite
+
 A float model as it is, the file to compare the others with:
 
     python tools/convert.py --model=m.keras --output=float.tflite
@@ -77,6 +82,13 @@ flags.DEFINE_enum(
     "What the form of compressed weights is chosen for; with --record or --recipe.",
     flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "recurrent",
+    "loop",
+    ["loop", "fused"],
+    "What LSTM layers become: a loop, or one operator that keeps its state until the interpreter resets it.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("record_output", None, "Where to write the new record, .npz; with --recipe.", flag_values=FLAGS)
 flags.DEFINE_string(
     "model_output", None, "Where to write the quantized model, .keras; with --recipe.", flag_values=FLAGS
@@ -102,7 +114,8 @@ def convert() -> int:
     if FLAGS.format == "tflm":
         found = r2keras.export.to_tflm(model, FLAGS.output, record)
     else:
-        found = r2keras.export.to_litert(model, FLAGS.output, record, optimize=FLAGS.optimize, **integers)
+        forms = {"optimize": FLAGS.optimize, "recurrent": FLAGS.recurrent}
+        found = r2keras.export.to_litert(model, FLAGS.output, record, **forms, **integers)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
@@ -128,6 +141,8 @@ def check_flags() -> None:
         raise ValueError("--io=int8 goes with --activations=int8, which is missing")
     if integers and FLAGS.format == "tflm":
         raise ValueError("--activations=int8 goes with --format=litert: files for microcontrollers compute in float")
+    if FLAGS.recurrent == "fused" and (integers or FLAGS.format == "tflm"):
+        raise ValueError("--recurrent=fused goes with --format=litert and --activations=float")
     if integers and not (FLAGS.record or FLAGS.recipe):
         raise ValueError("--activations=int8 goes with --record or --recipe, which have the grids of the activations")
     for name, suffix in SUFFIXES.items():

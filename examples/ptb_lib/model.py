@@ -90,12 +90,14 @@ def start_softmax(net: keras.Model, ids: np.ndarray) -> None:
     bias.assign(np.log(counts / counts.sum()))
 
 
-def perplexity(net: keras.Model, ids: np.ndarray) -> float:
+def perplexity(net: keras.Model, ids: np.ndarray, states: list[list[np.ndarray]] | None = None) -> float:
     """Returns `exp` of the mean negative log likelihood of a word, over all words of the vocabulary, in float32.
 
     Args:
-        net: a network of `build`; a quantized one is finalized first, so that its grid values are computed with.
+        net: a network of `build`, or a copy with another batch; a quantized one is finalized first, so that its grid
+            values are computed with.
         ids: the text.
+        states: of the LSTM at the start of each window; None: it carries its own on, from zero.
     """
     net = net if plain(net) else r2keras.finalize(net)[0]
     body = keras.Model(net.inputs, net.get_layer("output_dropout").output)
@@ -107,12 +109,15 @@ def perplexity(net: keras.Model, ids: np.ndarray) -> float:
         hidden = tf.reshape(body(words, training=False), (-1, kernel.shape[0]))
         return tf.reduce_sum(full_loss(hidden, kernel, bias, tf.reshape(following, (-1,))))
 
-    net.get_layer("lstm").reset_state()
+    lstm = net.get_layer("lstm")
+    lstm.reset_state()
     loss = count = 0
-    for pair in windows(ids, BATCH, LENGTH):
+    for index, pair in enumerate(windows(ids, net.inputs[0].shape[0], LENGTH)):
+        for variable, value in zip(lstm.states, states[index] if states else (), strict=bool(states)):
+            variable.assign(value)
         loss += float(total(*map(tf.constant, pair)))
         count += pair[0].size
-    net.get_layer("lstm").reset_state()
+    lstm.reset_state()
     return math.exp(min(loss / count, LARGEST_LOSS))
 
 

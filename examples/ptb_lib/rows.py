@@ -60,12 +60,16 @@ def table(rows: list[Row]) -> str:
 
     Bytes stand beside how many times smaller they are than those of the float network at width 1; the change is that
     of the perplexity against the float row of the same start, seed and training, or "-" where there is none. A star
-    marks epochs that fall short of a full run's; "before" is the perplexity that the training began with.
+    marks epochs that fall short of a full run's; "before" is the perplexity that the training began with. Where a row
+    has a file, its bytes stand there, and its perplexity and that of Keras over the words that both read.
     """
     order = sorted(rows, key=lambda r: (-r["weight_bits"], -r["activation_bits"], r["width"], r["epochs"], r["seed"]))
     head = ["method", "W / A", "width", "units", "R2", "seed", "epochs", "before", "perplexity"]
     head += ["against float", "bytes", "times smaller"]
-    lines = [head, ["---"] * len(head)] + [_cells(row, rows) for row in order]
+    with_files = any("file_bytes" in row for row in rows)
+    head += ["file bytes", "file / Keras"] * with_files
+    lines = [head, ["---"] * len(head)]
+    lines += [_cells(row, rows) + _file_cells(row) * with_files for row in order]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -80,6 +84,13 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     bits = f"{row['weight_bits']} / {row['activation_bits']}"
     names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], str(row["seed"]), epochs]
     return [*names, before, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
+
+
+def _file_cells(row: Row) -> list[str]:
+    """Returns one row's entries about its file."""
+    if "file_bytes" not in row:
+        return ["-", "-"]
+    return [f"{row['file_bytes']:,}", f"{row['file_perplexity']:.3f} / {row['keras_perplexity']:.3f}"]
 
 
 def _float_row(row: Row, rows: list[Row]) -> Row | None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import r2keras
+from ptb_lib.export import export
 from ptb_lib.model import build, latent_weights, perplexity, set_ranges, start_softmax
 from ptb_lib.rows import Row, add_row, find_row, read_rows
 from ptb_lib.settings import Settings, UsageError
@@ -35,12 +36,33 @@ def run(settings: Settings, console: Console) -> Row:
     text = texts.load(settings.data_dir)
     net, start_epochs = start(settings, text)
     key = row_key(settings, text, start_epochs)
-    row = find_row(read_rows(Path(settings.results)), key)
+    results, checkpoint = Path(settings.results), Path(settings.out, f"{settings.name}_from{start_epochs}.npz")
+    row = find_row(read_rows(results), key)
     if row is None:
-        row = key | trained(settings, text, net, start_epochs, console)
-        add_row(Path(settings.results), row)
+        row = key | trained(settings, text, net, start_epochs, checkpoint, console)
+        add_row(results, row)
     console.print(f"Validation perplexity {row['perplexity']:.2f}, {row['bytes']:,} bytes ({row['counted']}).")
+    if settings.export:
+        row |= exported(settings, text, net, checkpoint, console)
+        add_row(results, row)
     return row
+
+
+def exported(settings: Settings, text: texts.Text, net: keras.Model, checkpoint: Path, console: Console) -> Row:
+    """Writes the file of a finished run beside its checkpoint; returns what was measured of it."""
+    if not checkpoint.is_file():
+        raise UsageError(f"{checkpoint} is missing, and the row of its run is there: give the --out that it lies in")
+    load_checkpoint(checkpoint, net)
+    path = checkpoint.with_suffix(".tflite")
+    found = export(net, path, text.validation[: (settings.export_words or len(text.validation)) + 1], console)
+    change = 100 * (found["file_perplexity"] / found["keras_perplexity"] - 1)
+    words = (
+        f"{path}: {found['file_bytes']:,} bytes, {found['file_ms_per_word']:.2f} ms a word; perplexity of "
+        f"{found['file_words']:,} words {found['file_perplexity']:.3f}, in Keras {found['keras_perplexity']:.3f} "
+        f"({change:+.3f} %); Keras by itself {found['keras_alone_perplexity']:.3f}."
+    )
+    console.print(words, highlight=False, soft_wrap=True)
+    return found
 
 
 def start(settings: Settings, text: texts.Text) -> tuple[keras.Model, int]:
@@ -78,11 +100,10 @@ def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
     return {"data": data, **key, "units": settings.wide_units, "start_epochs": start_epochs}
 
 
-def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs: int, console: Console) -> Row:
-    """Trains the network; returns what was measured and how."""
+def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs: int, path: Path, console) -> Row:
+    """Trains the network, with its checkpoint at `path`; returns what was measured and how."""
     fields = ("epochs", "decay", "dropout", "sampled", "seed")
     schedule = Schedule(rate=settings.learning_rate, **{name: getattr(settings, name) for name in fields})
-    path = Path(settings.out, f"{settings.name}_from{start_epochs}.npz")
     begun = time.perf_counter()
     before = perplexity(net, text.validation) if start_epochs else None
     with Board(schedule.epochs, console) as board:

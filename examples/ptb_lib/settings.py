@@ -36,6 +36,10 @@ flags.DEFINE_bool("sampled", True, "Train on a sample of the rare words; the per
 flags.DEFINE_integer("threads", 0, "Threads of an operation; 0: as many as there are cores.")
 flags.DEFINE_string("out", "out/ptb", "Folder of checkpoints and rows; a killed run goes on there.")
 flags.DEFINE_string("results", None, "File of the rows; by default results.json in --out.")
+flags.DEFINE_bool(
+    "export", False, "Also write the network's step as a .tflite and measure that; trains no finished run again."
+)
+flags.DEFINE_integer("export_words", 5000, "Words of the validation part that the file reads; 0: all of them.")
 flags.DEFINE_bool("table", False, "Print the table of all rows, draw the front, train nothing.")
 flags.DEFINE_bool("smoke", False, "Seconds: the generated text, 12 units, one epoch.")
 
@@ -66,6 +70,8 @@ class Settings:
     threads: int
     out: str
     results: str
+    export: bool
+    export_words: int
     table: bool
     smoke: bool
 
@@ -122,7 +128,7 @@ def settings_from_flags() -> Settings:
 
 def _check(value: dict[str, Any]) -> None:
     """Raises for a value out of its range, or two that contradict each other."""
-    for name, least in (("units", 1), ("epochs", 1), ("seed", 0), ("threads", 0)):
+    for name, least in (("units", 1), ("epochs", 1), ("seed", 0), ("threads", 0), ("export_words", 0)):
         if value[name] < least:
             raise UsageError(f"--{name}={value[name]} is too small: expected at least {least}")
     for name in ("width", "learning_rate", "factor"):

@@ -50,8 +50,8 @@ def _converted(model: keras.Model, tf: Any, batch_size: int | None) -> bytes:
             holder.tracked = [v if is_tf_keras(model) else v.value for v in model.variables]
             with without_fusion(model):
                 if recurrent_layers(model):
-                    return _loops_converted(_inference(model, tf, batch_size or BATCH), holder, tf)
-                function = _inference(model, tf, batch_size)
+                    return _loops_converted(inference(model, tf, batch_size or BATCH), holder, tf)
+                function = inference(model, tf, batch_size)
             return tf.lite.TFLiteConverter.from_concrete_functions([function], holder).convert()
     except Exception as error:
         raise RuntimeError(
@@ -74,7 +74,7 @@ def _reason(error: Exception) -> str:
     return f"it does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
 
 
-def _inference(model: keras.Model, tf: Any, batch_size: int | None) -> Any:
+def inference(model: keras.Model, tf: Any, batch_size: int | None) -> Any:
     """Returns the model's call in inference mode as a concrete function with plain argument names."""
     structure = model.inputs[0] if is_a(model, "Sequential") else model.input
 

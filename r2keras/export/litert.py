@@ -15,6 +15,8 @@ from r2keras.export.builder import write
 from r2keras.export.check import check_backend, check_model, check_record, kernel_shapes
 from r2keras.export.convert import convert
 from r2keras.export.fill import exact_file, integer_file
+from r2keras.export.fused import check_fused, fused
+from r2keras.export.gates import join_gates
 from r2keras.export.int8 import int8_record
 from r2keras.export.marks import convert_marked
 from r2keras.export.once import Once
@@ -26,6 +28,7 @@ from r2keras.record import CompressionRecord
 
 ACTIVATIONS = ("float", "int8")
 FORMS = ("size", "memory", "latency")
+RECURRENT = ("loop", "fused")
 
 
 def to_litert(
@@ -37,6 +40,7 @@ def to_litert(
     io: str = "float",
     data: Any = None,
     optimize: str = "size",
+    recurrent: str = "loop",
 ) -> FileSizes:
     """Writes a model as a `.tflite` file, its recorded weights as 2-, 4- or 8-bit integers.
 
@@ -62,8 +66,13 @@ def to_litert(
     Recurrent models take one sample a call, unless their inputs have another fixed batch. Few-bit kernels are expanded
     inside the loop, palettes once outside of it, and states are rounded as in Keras; a state within float rounding of a
     tie may go the other way. A file keeps no state between calls: see `streaming`. TensorFlow's converter runs in a
-    process of its own there, which takes some seconds. Of embedding tables on grids only the rows looked up are
-    decoded, at every call.
+    process of its own there, which takes some seconds. Of embedding tables only the rows looked up are decoded,
+    at every call; palettes of vectors, and rows that end within a byte, are decoded as other weights are.
+
+    With `recurrent="fused"` each LSTM is one operator, UNIDIRECTIONAL_SEQUENCE_LSTM, which computes the same from the
+    same codes; these are expanded once and not at every step, so that few bits cost no time. **The operator keeps its
+    state from one call to the next**: call `reset_all_variables()` on the interpreter before each sequence, as
+    `LiteRTModel` and `verify` do. Where nothing resets, and on CompiledModel, which refuses it, take the loop.
 
     `r2keras.export.expand` makes the float file of any of them where a model is installed or loaded.
 
@@ -88,6 +97,8 @@ def to_litert(
             hundred samples) that give ranges to the tensors that the record has no grid for; None leaves these float.
         optimize: `"size"`, `"memory"` or `"latency"`, see above. `"latency"` asks for palettes that were trained with
             `PaletteSpec(table_dtype="int8")`; `"memory"` also suits delegates that know no CALL_ONCE.
+        recurrent: `"loop"`: every recurrent layer is a loop. `"fused"`: LSTM layers, plain, stacked or `Bidirectional`,
+            are one operator each, which has to be reset, see above.
 
     Returns:
         The sizes of the file and of each weight in it.
@@ -100,7 +111,9 @@ def to_litert(
             infinite weights; the record does not belong to it; a recorded weight is not in the converted file; a
             recurrent layer is stateful; with `activations="int8"`: a layer is recurrent; the record has no activations,
             or some of fewer than 8 bits; no operator can compute in integers; `io="int8"` and an input or output
-            without a grid; `data` that do not fit; `optimize="latency"` and a palette whose table is not int8.
+            without a grid; `data` that do not fit; `optimize="latency"` and a palette whose table is not int8; with
+            `recurrent="fused"`: no LSTM, or a recurrent layer that is no plain LSTM, is masked, has a state on a grid,
+            or starts from or hands on a state.
         OSError: the file cannot be written.
 
     Warns:
@@ -121,9 +134,12 @@ def to_litert(
         ("activations", ACTIVATIONS, activations),
         ("io", ACTIVATIONS, io),
         ("optimize", FORMS, optimize),
+        ("recurrent", RECURRENT, recurrent),
     ):
         if choice not in choices:
             raise ValueError(invalid_choice(name, choices, choice))
+    if activations == "int8" and recurrent == "fused":
+        raise ValueError(invalid("recurrent", "'loop' where activations='int8'", recurrent))
     if activations == "float" and (io != "float" or data is not None):
         raise ValueError(invalid("activations", "'int8' where `io` or `data` is given", activations))
     check_backend()
@@ -133,7 +149,7 @@ def to_litert(
     if activations == "int8" and record is None:
         raise ValueError(invalid("record", "a record with activations where activations='int8'", None))
     if record is None:
-        file = convert(model)
+        file = _float_file(model, recurrent)
         slim(file, set())
         content = write(file)
         num_values = sum(int(np.prod(v.shape)) for _, layer in layers_of(model) for v in layer.weights)
@@ -141,7 +157,9 @@ def to_litert(
     else:
         check_record(model, record)
         held = int8_record(record) if optimize == "latency" else record
-        file = convert_marked(model, record) if activations == "int8" else convert(model)
+        file = convert_marked(model, record) if activations == "int8" else _float_file(model, recurrent)
+        if recurrent == "fused":
+            join_gates(file, record)
         once = Once(file) if optimize == "size" else None
         if activations == "int8":
             content, file = integer_file(file, held, once, io, data)
@@ -150,3 +168,12 @@ def to_litert(
         found = measure(record, file, content, str(path))
     atomic_write_bytes(path, content)
     return found
+
+
+def _float_file(model: keras.Model, recurrent: str) -> Any:
+    """Returns the float file of a model, as the schema's `ModelT`."""
+    if recurrent == "loop":
+        return convert(model)
+    file = convert(fused(model))
+    check_fused(file, model)
+    return file

@@ -84,7 +84,8 @@ class LiteRTModel:
 
         Args:
             x: array; list of arrays in the order of the inputs; or dict by input name. All of one length. Floats for
-                an integer input are quantized with the scale and zero point that the file gives for it.
+                an integer input are quantized with the scale and zero point that the file gives for it. Where operators
+                keep states between runs, every run starts from zero.
             batch_size: samples a run; a file with a fixed batch keeps its own.
             progress: whether to show a progress bar.
 
@@ -159,6 +160,8 @@ class LiteRTModel:
         self._resize([array.shape for array in batch])
         for detail, array in zip(self._inputs, batch, strict=True):
             self._interpreter.set_tensor(detail["index"], np.ascontiguousarray(array))
+        # What an operator keeps between calls (the fused LSTM its state) is no part of the next sample.
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(detail["index"])[:count] for detail in self._outputs]
 

@@ -42,6 +42,9 @@ class Step(NamedTuple):
         return [*self.others, source] if self.kind == "GATHER" else [source, *self.others]
 
 
+TO_INT32 = Step("CAST", (), options={"inDataType": FLOAT32, "outDataType": INT32}, result=INT32)
+
+
 def chain(model: Any, graph: Any, steps: list[Step], source: int, target: int) -> list[Any]:
     """Returns the operators of the steps, each on the result of the one before, the last one's being `target`."""
     operators = []
@@ -84,12 +87,12 @@ def palette_steps(
         is; the steps.
     """
     codes = add_codes(model, graph, stored, np.ones(1), np.full(1, -stored.half), 0, name)
-    table, floats, before = _add_table(model, graph, stored, name)
+    table, floats, before = add_table(model, graph, stored, name)
     named, steps, indices = [codes, table], [_dequantize(stored)], stored.codes.shape
     if stored.offset is not None:
         named.append(add_tensor(model, graph, stored.offset.shape, FLOAT32, stored.offset, name))
         steps.append(Step("ADD", indices, (named[-1],)))
-    steps.append(Step("CAST", indices, options={"inDataType": FLOAT32, "outDataType": INT32}, result=INT32))
+    steps.append(TO_INT32._replace(shape=indices))
     gathered = indices if stored.dim == 1 else (*indices, stored.dim)
     steps.append(Step("GATHER", gathered, (floats,)))
     if stored.dim > 1:
@@ -122,7 +125,7 @@ def add_codes(
     return codes
 
 
-def _add_table(model: Any, graph: Any, stored: StoredPalette, name: str) -> tuple[int, int, list[Any]]:
+def add_table(model: Any, graph: Any, stored: StoredPalette, name: str) -> tuple[int, int, list[Any]]:
     """Adds the table; returns it, the float tensor of its values (itself if it is float), and what makes that."""
     rows, dim = stored.table.shape
     shape = (rows,) if dim == 1 else (rows, dim)

@@ -19,6 +19,9 @@ class LiteRTStream:
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
 
+    Attributes:
+        states: arrays `(1, units)`, in the order of the file's inputs; what the next step starts from.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, corrupt or no `.tflite`, or takes no states.
@@ -49,7 +52,7 @@ class LiteRTStream:
 
     def reset(self) -> None:
         """Sets all states to zero, where a sequence begins."""
-        self._states = [np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]]
+        self.states = [np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]]
 
     def step(self, x: Any) -> Any:
         """Goes one step on.
@@ -61,8 +64,8 @@ class LiteRTStream:
             The output at this step, without batch and time axes; a list if the model has several.
         """
         arrays = x if isinstance(x, (list, tuple)) else [x]
-        outputs = self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self._states])
-        self._states = outputs[-self._count :]
+        outputs = self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self.states])
+        self.states = outputs[-self._count :]
         found = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]
         return found[0] if len(found) == 1 else found
 

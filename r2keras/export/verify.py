@@ -98,8 +98,9 @@ def verify(
     """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
 
     A file of `to_tflm` runs on LiteRT for Microcontrollers, any other on LiteRT. Integer outputs are compared by the
-    values that they stand for. A file of integer operators (`to_litert(..., activations="int8")`) rounds where Keras
-    does not: judge it by the agreement, or by the difference in steps of the output's grid.
+    values that they stand for. States that a file keeps between calls (`recurrent="fused"`) are reset before every
+    sample. A file of integer operators (`to_litert(..., activations="int8")`) rounds where Keras does not: judge it by
+    the agreement, or by the difference in steps of the output's grid.
 
     Args:
         model: the model that was exported.

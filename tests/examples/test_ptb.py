@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.append(str(EXAMPLES))
@@ -18,6 +19,7 @@ from ptb_lib.softmax import Sampler, full_loss, sampled_loss  # noqa: E402
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+    from ptb_lib.export import export, one_row
     from ptb_lib.model import BATCH, build, latent_weights, perplexity, set_ranges
     from ptb_lib.recurrence import recurrence
     from ptb_lib.step import CLIP, Step
@@ -228,6 +230,53 @@ class TestModel:
             load_checkpoint(tmp_path / "a.npz", build(WORDS, UNITS, 0.0))
 
 
+@pytest.fixture
+def near(monkeypatch):
+    """Lets TensorFlow's converter run in this process, where it is loaded already."""
+
+    def converted(folder, signature):
+        return tf.lite.TFLiteConverter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
+
+    monkeypatch.setattr("r2keras.export.convert.convert_apart", converted)
+
+
+STATE = {"num_bits": 2, "method": "alternating"}
+
+
+class TestExport:
+    @pytest.mark.parametrize(
+        ("weights", "state"),
+        [(None, None), ({"num_bits": 2, "method": "alternating"}, STATE), ({"num_bits": 4}, None), (None, STATE)],
+        ids=["float", "alternating", "grid", "state"],
+    )
+    def test_file_has_the_perplexity_of_keras(self, weights, state, tmp_path, near):
+        specs = [spec and QuantSpec(**spec) for spec in (weights, state)]
+        net = spread(build(WORDS, UNITS, 0.5, *specs))
+        ids = np.random.default_rng(3).integers(0, WORDS, 71)
+        row = export(net, tmp_path / "a.tflite", ids, Console(quiet=True))
+        assert row["file_perplexity"] == pytest.approx(row["keras_perplexity"], rel=1e-4)
+        assert row["keras_alone_perplexity"] == pytest.approx(row["keras_perplexity"], rel=1e-2)
+        assert row["file_words"] == 70 and row["file_bytes"] == (tmp_path / "a.tflite").stat().st_size
+        assert row["file_ms_per_word"] > 0 and json.loads(json.dumps(row)) == row
+
+    def test_keras_side_is_the_loss_of_the_whole_text_in_one_stream(self):
+        net = spread(build(WORDS, UNITS, 0.5))
+        ids = np.random.default_rng(3).integers(0, WORDS, 71)
+        copy = one_row(net)
+        logits = copy(ids[None, :-1], training=False)
+        loss = keras.losses.sparse_categorical_crossentropy(ids[None, 1:], logits, from_logits=True)
+        assert perplexity(one_row(net), ids) == pytest.approx(float(np.exp(np.mean(loss))), rel=1e-5)
+
+    def test_keras_starts_each_window_at_the_states_it_is_given(self):
+        net, ids = one_row(spread(build(WORDS, UNITS, 0.5))), np.arange(60) % WORDS
+        zero, ones = [np.zeros((1, UNITS))] * 2, [np.ones((1, UNITS))] * 2
+        whole = perplexity(net, ids)
+        assert perplexity(net, ids, [zero, zero]) != whole != perplexity(net, ids, [ones, zero])
+        halves = [perplexity(net, ids[:31]), perplexity(net, ids[30:])]
+        expected = np.exp((30 * np.log(halves[0]) + 29 * np.log(halves[1])) / 59)
+        assert perplexity(net, ids, [zero, zero]) == pytest.approx(expected, rel=1e-5)
+
+
 class TestRows:
     def test_a_run_replaces_its_own_row(self, tmp_path):
         path = tmp_path / "rows.json"
@@ -257,6 +306,12 @@ class TestRows:
         assert len(lines) == 5 and "| float | 32 / 32 |" in lines[2]
         assert "| +1.0 % | 800 | 10.0 |" in lines[4]
 
+    def test_table_shows_files_where_rows_have_them(self):
+        file = {"file_bytes": 8100, "file_perplexity": 100.25, "keras_perplexity": 100.5}
+        lines = rows.table([FLOAT | file, FLOAT | {"seed": 1}]).splitlines()
+        assert lines[0].endswith("| file bytes | file / Keras |")
+        assert lines[2].endswith("| 8,100 | 100.250 / 100.500 |") and lines[3].endswith("| - | - |")
+
 
 @pytest.mark.slow
 class TestProgram:
@@ -275,6 +330,12 @@ class TestProgram:
         assert found[1]["bytes"] < found[0]["bytes"] and found[0]["shortened"]
         code, again, _ = start(*few, "--width=1.5")
         assert code == 0 and "Epoch" not in again and again.splitlines()[-1] == out.splitlines()[-1]
+        code, out, error = start(*few, "--width=1.5", "--export", "--export_words=60")
+        assert code == 0 and "Epoch" not in out and "words" in out.splitlines()[-1], error
+        (row,) = [row for row in json.loads((tmp_path / "results.json").read_text()) if row["units"] == 18]
+        assert row["file_words"] == 60 and row["perplexity"] == found[1]["perplexity"]
+        assert row["file_perplexity"] == pytest.approx(row["keras_perplexity"], rel=1e-3)
+        assert [path.stat().st_size for path in tmp_path.glob("*.tflite")] == [row["file_bytes"]]
         code, out, _ = start("--table", f"--out={tmp_path}")
         assert code == 0 and "| alternating | 2 / 3 | 1.5 | 18 |" in out and (tmp_path / "results.svg").is_file()
 
@@ -293,6 +354,7 @@ class TestProgram:
         (["--activation_bits=1"], "expected 2 to 8, or 32"),
         (["--method=alternating"], "does not go with --weight_bits=32"),
         (["--epochs=0"], "expected at least 1"),
+        (["--export_words=-1"], "expected at least 0"),
         (["--dropout=1"], "out of range"),
         (["--method=nothing"], "should be one of"),
         (["stray"], "write --flag=value"),

@@ -8,11 +8,12 @@ import pytest
 from keras import layers
 
 import r2keras.export.fill as fill
-from r2keras import QuantSpec
+from r2keras import PaletteSpec, QuantSpec
 from r2keras.export import LiteRTModel, expand, sizes, to_litert
 from r2keras.export.decode import kind_of
 from r2keras.export.flatbuffer import read
 from r2keras.record import CompressionRecord
+from tests.export.palettize import compress
 from tests.export.quantize import quantize, quantize_tensor
 
 WORDS, STEPS = 60, 6
@@ -64,6 +65,30 @@ def test_grids_a_row(num_bits, tmp_path):
     record = by_rows(model, QuantSpec(num_bits=num_bits))
     kinds = check(model, record, tmp_path / "m.tflite")
     assert "EMBEDDING_LOOKUP" in kinds and "DEQUANTIZE" not in kinds
+
+
+@pytest.mark.parametrize("num_bits", [5, 3, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"table_dtype": "int8"},
+        {"granularity": "per_group", "group_size": 1},
+        {"granularity": "per_group", "group_size": 4, "table_dtype": "int8"},
+        {"channel_scale": True},
+    ],
+)
+def test_palettes(num_bits, options, tmp_path):
+    model = table_model()
+    record = compress(model, lambda name, shape: PaletteSpec(num_bits=num_bits, **options) if "words" in name else None)
+    kinds = check(model, record, tmp_path / "m.tflite")
+    assert "EMBEDDING_LOOKUP" in kinds and "CALL_ONCE" not in kinds
+
+
+def test_palettes_of_vectors_are_decoded_as_before(tmp_path):
+    model = table_model()
+    record = compress(model, lambda name, shape: PaletteSpec(num_bits=3, dim=2) if "words" in name else None)
+    assert "CALL_ONCE" in check(model, record, tmp_path / "m.tflite")
 
 
 def test_rows_that_end_within_a_byte_are_decoded_as_before(tmp_path):

@@ -78,7 +78,7 @@ def test_a_file_for_microcontrollers(made, tmp_path, capsys, microcontrollers):
 
 
 # Flags beside --model=float.keras --output=m.tflite (None takes one away), and a word of what is told.
-PLAIN = ("format", "activations", "io", "input_bits")
+PLAIN = ("format", "activations", "io", "input_bits", "recurrent")
 MISTAKES = [
     ({"model": None}, "--model is missing"),
     ({"output": None}, "--output is missing"),
@@ -87,6 +87,8 @@ MISTAKES = [
     ({"record_output": "r.npz"}, "--record_output goes with --recipe"),
     ({"model_output": "m.keras", "record": "small.record.npz"}, "--model_output goes with --recipe"),
     ({"format": "tflm", "activations": "int8", "record": "small.record.npz"}, "--format=litert"),
+    ({"format": "tflm", "recurrent": "fused", "record": "small.record.npz"}, "--format=litert"),
+    ({"recurrent": "fused"}, "has no LSTM"),
     ({"output": "m.bin"}, "should end in .tflite"),
     ({"recipe": "recipe.yaml", "record_output": "r.json"}, "should end in .npz"),
     ({"outptu": "m.tflite"}, "Did you mean: output"),
