@@ -22,7 +22,7 @@ from pathlib import Path
 import r2_plan
 from absl import app, flags
 from common import Row, Rows
-from r2_plan import BITS, COLUMNS, METHODS, NETS, Job
+from r2_plan import BITS, COLUMNS, METHODS, NETS, PALETTES, Job
 from r2_table import table
 
 KEYS = (
@@ -100,10 +100,11 @@ def measure(job: Job, options: dict, watch) -> Iterator[Row]:
     figures = r2_cells.float_figures(model, data, options["split"])
     for cell in job.cells:
         watch.say(f"{job.net}, {job.column.name}, seed {job.seed}: {cell.method} W{cell.weight_bits}")
-        small, student = r2_cells.quantized(model, cell, net, data, job.seed, watch.callback())
-        found = r2_cells.judge(small, data, options["split"])
-        soft = cell.method == "dkm"  # Its student looks weights up softly; what is exported, hard.
-        more = {"student_accuracy": round(r2_cells.judge(student, data, options["split"]), 5)} if soft else {}
+        small, record, student = r2_cells.quantized(model, cell, net, data, job.seed, watch.callback())
+        found, more = r2_cells.judge(small, data, options["split"]), {}
+        if cell.method in PALETTES:
+            file = path.with_name(f"{path.stem}_{cell.method}_w{cell.weight_bits}_dim{cell.dim}.keras")
+            more = r2_cells.palette_figures(small, record, student, data, options["split"], file)
         watch.done()
         yield r2_cells.row_of(job, cell, net, figures | more, found, options["split"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -18,6 +19,8 @@ from r2keras.workloads.data import Dataset
 from r2keras.workloads.training import accuracy, kernel_layers, regularized, scores, without_regularizers
 
 CALIBRATION_IMAGES = 1024
+# The interpreter for microcontrollers has no fast kernels here.
+MICRO_IMAGES = 100
 FINE_TUNING_EPOCHS = 1
 FINE_TUNING_RATE = 1 / 3
 MAKE = {
@@ -106,18 +109,39 @@ def recipe_of(cell: Cell, model: keras.Model) -> r2keras.Recipe:
 
 def quantized(
     model: keras.Model, cell: Cell, net: Net, data: Dataset, seed: int, watch
-) -> tuple[keras.Model, keras.Model | None]:
-    """Returns the model of one cell, and where it was trained the model that was."""
+) -> tuple[keras.Model, r2keras.CompressionRecord, keras.Model | None]:
+    """Returns the model of one cell, its record, and where it was trained the model that was."""
     recipe = recipe_of(cell, model)
     if not cell.trains:
         images = data.x_train[:CALIBRATION_IMAGES]
         more = {"batch_norm": cell.batch_norm, "input_bits": 8, "progress": False}
-        return r2keras.calibrate(model, recipe, images, **more)[0], None
+        return *r2keras.calibrate(model, recipe, images, **more), None
     keras.utils.set_random_seed(seed)
     student = r2keras.prepare(model, recipe, input_bits=8 if cell.activation_bits < FLOAT else None)
     more = [r2keras.callbacks.AnnealPalettes()] if cell.method == "dkm" else []
     fit(student, net, data, FINE_TUNING_EPOCHS, net.learning_rate * FINE_TUNING_RATE, seed, watch, more)
-    return r2keras.finalize(student)[0], student
+    return *r2keras.finalize(student), student
+
+
+def palette_figures(
+    small: keras.Model, record: r2keras.CompressionRecord, student: keras.Model, data: Dataset, split: str, path: Path
+) -> dict[str, float]:
+    """Returns what a trained palette's student reaches, and its files: bytes, and accuracy on ai-edge-litert.
+
+    Where tflite-micro is installed, also the bytes of the file for microcontrollers, and how many of `MICRO_IMAGES`
+    images it decides as Keras does.
+    """
+    x, y = (data.x_test, data.y_test) if split == "test" else (data.x_validation, data.y_validation)
+    sizes = r2keras.export.to_litert(small, path.with_suffix(".tflite"), record)
+    found = accuracy(r2keras.export.LiteRTModel(path.with_suffix(".tflite")).predict(x), y)
+    figures = {"student_accuracy": round(judge(student, data, split), 5)}
+    figures |= {"file_bytes": sizes.file_bytes, "file_accuracy": round(found, 5)}
+    if importlib.util.find_spec("tflite_micro") is None:
+        return figures
+    micro = path.with_suffix(".tflm.tflite")
+    sizes, some = r2keras.export.to_tflm(small, micro, record), x[:MICRO_IMAGES]
+    same = r2keras.export.TFLMModel(micro).predict(some).argmax(-1) == scores(small, some).argmax(-1)
+    return figures | {"tflm_bytes": sizes.file_bytes, "tflm_agreement": float(same.mean())}
 
 
 def row_of(job: Job, cell: Cell, net: Net, figures: dict, found: float, split: str) -> Row:
