@@ -111,7 +111,7 @@ def main() -> int:
         about = machine()
         for units in FLAGS.units:
             rows.add(run(units, about))
-    print(machine_line(rows.rows[0]["machine"]))
+    print(machine_line(rows.rows[0]["machine"]) if rows.rows else "No rows yet.")
     for units in dict.fromkeys(row["units"] for row in rows.rows):
         print("", f"{units} units", "", table(rows.rows, units), sep="\n")
     return 0
