@@ -75,7 +75,8 @@ def apart(job: tuple, data_dir: str | None) -> Row:
     command = [sys.executable, __file__, f"--one={json.dumps(job)}", *([f"--data_dir={data_dir}"] if data_dir else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(f"The job ended early: {lines[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -12,7 +12,7 @@ from r2keras.specs import SPEC_KINDS, _check_int, _Plain
 GRANULARITIES = ("per_tensor", "per_group")
 TABLE_DTYPES = ("float32", "float16", "int8")
 SMALL = 2048
-# Multiples of the default temperature to anneal between: the best of a trial on ResNet-20 (benchmarks/README.md).
+# Multiples of the default temperature to anneal between; benchmarks/README.md has a ResNet-20 with them and without.
 START, FINAL = 6.0, 0.2
 
 

@@ -1,0 +1,44 @@
+"""The benchmark of calibration: a row a job, kept and shown; what is wrong is said in a sentence."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*flags):
+    command = [sys.executable, "benchmarks/calibration.py", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_job_is_measured_kept_and_shown(tmp_path):
+    out = f"--out={tmp_path / 'rows.json'}"
+    first = run("--smoke", out)
+    assert first.returncode == 0, first.stderr
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert row["job"] == "digits" and row["images"] == 64
+    assert row["seconds"] > 0 and row["processor_seconds"] > 0 and row["gib"] > 0.1
+    again = run("--table", out)
+    assert again.returncode == 0 and f"| digits | 64 | {row['seconds']:.1f} |" in again.stdout
+    assert json.loads((tmp_path / "rows.json").read_text()) == [row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--jobs=ResNet-9", "--data_dir=x"], 2, "ResNet-9 is unknown here"),
+        ([], 2, "--data_dir is missing"),
+        (["--jobs=ResNet-8 W8A8", "--data_dir=nowhere"], 1, "nowhere"),
+    ],
+    ids=["a job that does not exist", "no folder", "a folder that is not there"],
+)
+def test_what_is_wrong_is_said(flags, code, words, tmp_path):
+    done = run(f"--out={tmp_path / 'rows.json'}", *flags)
+    assert done.returncode == code and words in done.stderr, done.stderr
+    assert not (tmp_path / "rows.json").exists()
