@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from step_plan import CONTROL, NUM_CLASSES, REGULARIZERS, SPECS, Job
+from step_plan import NUM_CLASSES, REGULARIZERS, SPECS, Job
 
 import r2keras
 from r2keras.workloads import nets
@@ -15,7 +15,7 @@ from r2keras.workloads import nets
 def build(job: Job, variant: str) -> keras.Model:
     """Returns the compiled model of a variant; the control is the baseline once more."""
     keras.utils.set_random_seed(0)
-    name = job.baseline if variant == CONTROL else variant
+    name = job.model_of(variant)
     model = nets.build(job.net, job.image, NUM_CLASSES, _factory(name))
     if name in SPECS:
         recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(**SPECS[name]))])

@@ -106,6 +106,10 @@ class Job:
         """The variant that the others are divided by."""
         return GROUPS[self.group].baseline
 
+    def model_of(self, variant: str) -> str:
+        """The variant whose model is built: the control is the baseline once more."""
+        return self.baseline if variant == CONTROL else variant
+
     @property
     def image(self) -> tuple[int, int, int]:
         """Height, width, channels."""

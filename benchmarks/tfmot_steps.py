@@ -70,9 +70,9 @@ class PadChannels(layers.Layer):
 
 
 def build(job: Job, variant: str) -> tf_keras.Model:
-    """Returns the compiled model of a variant."""
+    """Returns the compiled model of a variant; the control is the baseline once more."""
     tf_keras.utils.set_random_seed(0)
-    model = NETS[job.net](job.image)
+    model, variant = NETS[job.net](job.image), job.model_of(variant)
     if variant == "tfmot_8bit":
         model = _apply(model, lambda layer: Nothing() if isinstance(layer, PadChannels) else None)
     elif variant == "tfmot_8bit_weights_only":

@@ -8,7 +8,7 @@ from r2keras.ops import kmeans
 from r2keras.ops.ste import custom_gradient
 
 # Small enough for its tensors to stay in a processor's cache.
-PIECE = 2_097_152
+PIECE = 1_048_576
 
 
 def iterate(vectors, codebook, tau, steps: int):

@@ -148,3 +148,16 @@ def test_readme_has_the_table_of_the_results(library):
 
     rows = Rows(FOLDER / "results" / "training_step.json", KEYS).rows
     assert rows and table(rows) in (FOLDER / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_control_of_a_tfmot_group_is_its_baseline(library):
+    import tfmot_steps
+    from step_plan import CONTROL, Job
+
+    for group in ("tfmot", "tfmot_config"):
+        job = Job(group, "cnn", (CONTROL,), 1, 1)
+        control, baseline = (tfmot_steps.build(job, variant) for variant in (CONTROL, job.baseline))
+        kinds = [[type(layer).__name__ for layer in model.layers] for model in (control, baseline)]
+        assert kinds[0] == kinds[1], group
+        assert ("QuantizeWrapperV2" in kinds[0]) == (group == "tfmot_config")
