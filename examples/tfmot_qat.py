@@ -103,14 +103,22 @@ def run(variants: list[tuple[str, int]]) -> int:
         for regularizer in regularizers:
             name = {"dataset": task.dataset, "model": task.name, "regularizer": regularizer, "seed": seed}
             kinds = [("float", 32), *variants]
-            todo = [k for k in kinds if results.find(**name, method=k[0], num_bits=k[1]) is None]
+            todo = [k for k in kinds if results.find(**settings(task, name, *k)) is None]
             if not todo:
                 continue
             model = float_model(task, regularizer, seed)
             for method, bits in track(todo, f"{regularizer}, seed {seed}", disable=not sys.stdout.isatty()):
-                results.add({**name, "method": method, "num_bits": bits, **measure(task, model, method, bits, name)})
+                results.add({**settings(task, name, method, bits), **measure(task, model, method, bits, name)})
     Console(width=None if sys.stdout.isatty() else 120).print(report.results_table(results.rows))
     return 0
+
+
+def settings(task: Task, name: dict, method: str, bits: int) -> dict[str, object]:
+    """Returns what tells a row apart; one of other epochs or rates is measured anew."""
+    epochs = 0 if task.file else FLAGS.epochs
+    compression = {} if method == "float" else {"qat_epochs": FLAGS.qat_epochs, "weight_method": FLAGS.method}
+    rate = {"learning_rate": FLAGS.learning_rate} if epochs or compression else {}
+    return {**name, "method": method, "num_bits": bits, "epochs": epochs, **compression, **rate}
 
 
 def measure(task: Task, model, method: str, bits: int, name: dict) -> dict[str, object]:
@@ -136,7 +144,6 @@ def measure(task: Task, model, method: str, bits: int, name: dict) -> dict[str, 
         "latency_ms": file.latency().median_ms,
         "max_over_std": float(np.mean([RangeFigures.of(w).max_over_std for w in kernels])),
         "path": str(path),
-        "epochs": FLAGS.epochs,
         **(integers(task, plain, record, path) if method == "qat_a8" else {}),
         **shipped(task),
     }
