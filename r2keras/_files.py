@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 # What zipfile, its decompressors and NumPy's header parser raise for bytes that nobody wrote.
-_CORRUPT = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError)
-_CORRUPT += (LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, SyntaxError)
+_CORRUPT = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError),
+    *(LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, SyntaxError),
+)
 
 
 @contextlib.contextmanager

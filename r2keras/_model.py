@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -239,7 +240,8 @@ def _plain_copy(layer: keras.Layer) -> keras.Layer:
 
 def _own_objects(model: keras.Model) -> dict[str, object]:
     """Returns the user's functions and classes in a model by name: Keras looks those up that nobody registered."""
-    parts = [part for _, layer in leaf_layers(model) for part in vars(layer).values() if inspect.isfunction(part)]
+    fields = (part for _, layer in leaf_layers(model) for part in vars(layer).values())
+    parts: list[Any] = [part for part in fields if inspect.isfunction(part)]
     settings = model._compile_config.config if model.compiled else {}
     for part in tree.flatten(dict(settings)):
         parts.append(part if inspect.isfunction(part) else type(part))

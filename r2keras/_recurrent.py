@@ -52,14 +52,14 @@ def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
     for part_path, part in quantized_parts(path, layer):
         for kernel, spec in zip(("kernel", "recurrent_kernel"), (part.specs.kernel, part.specs.recurrent), strict=True):
             name = f"{part_path}/{part.cell.name}/{kernel}"
-            if spec is not None and name not in made:
+            if isinstance(spec, PaletteSpec) and name not in made:
                 reasons[name] = too_small(spec, getattr(part.cell, kernel).shape)
     return reasons
 
 
 def grids(path: str, layer: keras.Layer) -> dict[str, QuantizedActivation]:
     """Returns the grids of states, by their layers' paths, and of inputs; codes found on line have none."""
-    found = {}
+    found: dict[str, QuantizedActivation] = {}
     for part_path, part in quantized_parts(path, layer):
         for rounder, name in ((part.parts.state, part_path), (part.parts.inputs, f"{part_path}/input")):
             grid = rounder and rounder.grid(name)
@@ -108,7 +108,7 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
         None if the layer is no plain LSTM, GRU or SimpleRNN, nor a `Bidirectional` of these, or the spec has no
         `activation_bits`.
     """
-    if spec.activation_bits is None:
+    if isinstance(spec, PaletteSpec) or spec.activation_bits is None:
         return None
     if type(layer) is keras.layers.Bidirectional:
         config = layer.get_config()

@@ -11,6 +11,7 @@ from r2keras._errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.layers.palettize import Palettize
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
+from r2keras.layers.specified import SpecifiedWeights
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import activation_plan
@@ -89,7 +90,7 @@ def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
     return _recurrent.with_state(layer, next(iter(specs.values()))) or _recurrent.copy_of(layer)
 
 
-def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SubstituteWeights]:
+def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SpecifiedWeights]:
     """Returns the class that wraps a layer for the specs of its kernels."""
     palettes = [isinstance(spec, PaletteSpec) for spec in specs.values()]
     if any(palettes) and not all(palettes):
@@ -133,7 +134,8 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 
 def _remarks(student: keras.Model, tensors: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
     """Returns what wrappers remark on compressed kernels, and why they left others float, by full names."""
-    notes, reasons = {}, {}
+    notes: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for path, layer in _model.leaf_layers(student):
         reasons |= _recurrent.kept_float(path, layer)
     for path, wrapper in wrappers(student):

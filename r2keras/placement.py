@@ -9,6 +9,7 @@ import keras
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras._graph import Call, Graph, Tensor, graph_of
+from r2keras.palette_spec import PaletteSpec
 from r2keras.recipe import Recipe
 from r2keras.specs import ActivationSpec, QuantSpec
 
@@ -131,7 +132,7 @@ class _Planner:
         passing = all(c.kind in PASSING or c.kind in ACTIVATIONS for c in takers)
         return passing and all(self._ends((call.number, 0)) for call in takers)
 
-    def _spec(self, call: Call) -> QuantSpec | None:
+    def _spec(self, call: Call) -> QuantSpec | PaletteSpec | None:
         """Returns the spec of the first rule that matches the group, else that of the groups it is made from."""
         group = self._group(call)
         names = [name for member in group for name in self._names(member)]

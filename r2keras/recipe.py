@@ -147,14 +147,15 @@ def _checked_rule(rule: object) -> tuple[str, Spec | None]:
     kinds = tuple(SPEC_KINDS.values())
     if not isinstance(rule, (tuple, list)) or len(rule) != 2 or not isinstance(rule[0], str):
         raise TypeError(invalid("rule", "a pair (pattern, spec)", rule))
-    if not isinstance(rule[1], (*kinds, type(None))):
+    pattern, spec = rule
+    if spec is not None and not isinstance(spec, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(invalid("spec", f"a {names}, or None to stay float", rule[1]))
+        raise TypeError(invalid("spec", f"a {names}, or None to stay float", spec))
     try:
-        re.compile(rule[0])
+        re.compile(pattern)
     except re.error as error:
-        raise ValueError(invalid("pattern", f"a regular expression ({error})", rule[0])) from error
-    return rule[0], rule[1]
+        raise ValueError(invalid("pattern", f"a regular expression ({error})", pattern)) from error
+    return pattern, spec
 
 
 def _checked_steps(steps: object) -> tuple[str, ...]:

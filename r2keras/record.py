@@ -7,13 +7,16 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2keras._errors import invalid
 from r2keras._files import atomic_write_bytes, one_line, read_npz
-from r2keras.specs import SPEC_KINDS, QuantSpec
+from r2keras.specs import QuantSpec
+
+if TYPE_CHECKING:
+    from r2keras.palettized import PalettizedTensor
 
 FORMAT_VERSION = 3
 HISTOGRAM_BINS = 64
@@ -72,7 +75,8 @@ class RangeFigures:
     def from_dict(cls, config: dict[str, Any]) -> RangeFigures:
         """Returns the figures of `dataclasses.asdict`, after JSON too."""
         *numbers, _ = (field.name for field in dataclasses.fields(cls))
-        return cls(*(float(config[name]) for name in numbers), counts=tuple(int(count) for count in config["counts"]))
+        figures = {name: float(config[name]) for name in numbers}
+        return cls(**figures, counts=tuple(int(count) for count in config["counts"]))
 
 
 def _histogram(fractions: np.ndarray) -> tuple[int, ...]:
@@ -200,11 +204,11 @@ class QuantizedTensor:
     def from_parts(cls, name: str, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> QuantizedTensor:
         """Returns the tensor of `to_dict` and `arrays`."""
         before = RangeFigures.from_dict(config["before"])
-        return cls(name, spec=SPEC_KINDS[config["kind"]].from_dict(config["spec"]), before=before, **arrays)
+        return cls(name, spec=QuantSpec.from_dict(config["spec"]), before=before, **arrays)
 
 
 # What tensors a record may hold, by the kind of their spec: `QuantizedTensor`, and `PalettizedTensor` from its module.
-TENSOR_KINDS: dict[str, type] = {QuantSpec.kind: QuantizedTensor}
+TENSOR_KINDS: dict[str, type[QuantizedTensor] | type[PalettizedTensor]] = {QuantSpec.kind: QuantizedTensor}
 Tensor = Any
 
 
@@ -300,7 +304,8 @@ class CompressionRecord:
         }
         buffer = io.BytesIO()
         text = np.frombuffer(json.dumps(config).encode(), np.uint8)
-        np.savez_compressed(buffer, **{"record.json": text}, **arrays)
+        files: dict[str, Any] = {"record.json": text, **arrays}
+        np.savez_compressed(buffer, **files)
         atomic_write_bytes(path, buffer.getvalue())
 
     @classmethod

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from r2keras._errors import invalid, invalid_choice
+
+if TYPE_CHECKING:
+    from r2keras.palette_spec import PaletteSpec
 
 METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary", "balanced", "alternating")
 RANGES = ("min_max", "percentile", "mse")
@@ -28,7 +31,10 @@ ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
 # What goes with the weights' method where `activation_method` is left out; WRPN's activations are those of DoReFa.
 PARTNERS = {"lsq": "lsq", "ewgs": "ewgs", "dorefa": "dorefa", "wrpn": "dorefa"}
 
+_Spec = TypeVar("_Spec", bound="_Plain")
 
+
+@dataclasses.dataclass(frozen=True)
 class _Plain:
     """A frozen specification that goes to plain JSON and back."""
 
@@ -37,7 +43,7 @@ class _Plain:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, config: dict[str, Any]):
+    def from_dict(cls: type[_Spec], config: dict[str, Any]) -> _Spec:
         """Returns the spec of a `to_dict` result, or of any part of it.
 
         Raises:
@@ -352,7 +358,7 @@ def _check_int(name: str, value: object, low: int, high: int | None) -> None:
         raise ValueError(invalid(name, expected, value))
 
 
-def _check_number(spec: QuantSpec, name: str, owner: str, low: float, high: float) -> None:
+def _check_number(spec: _Plain, name: str, owner: str, low: float, high: float) -> None:
     """Raises unless an argument is None, or a number in `[low, high]` where the argument that needs it is given."""
     value, (argument, word) = getattr(spec, name), owner.split("=")
     expected = f"a number from {low:g} to {high:g}" if high < float("inf") else f"a number of at least {low:g}"
@@ -386,4 +392,4 @@ def _check_choices(spec: QuantSpec) -> None:
         raise TypeError(invalid("channel_axis", "an integer or None", spec.channel_axis))
 
 
-SPEC_KINDS: dict[str, type] = {QuantSpec.kind: QuantSpec}
+SPEC_KINDS: dict[str, type[QuantSpec] | type[PaletteSpec]] = {QuantSpec.kind: QuantSpec}

@@ -57,7 +57,8 @@ def verify() -> int:
     r2keras = _cli.load_r2keras()
     model = _cli.load_model(FLAGS.model)
     inputs, others = _cli.load_inputs(FLAGS.data, model)
-    data = inputs if len(inputs) > 1 else next(iter(inputs.values()))
+    first = next(iter(inputs.values()))
+    data = inputs if len(inputs) > 1 else first
     found = r2keras.export.verify(model, FLAGS.file, data, labels=others.get("y"))
     agree = found.passed(FLAGS.tolerance, min_agreement=FLAGS.min_agreement)
     print(found)

@@ -135,7 +135,8 @@ class _Run:
             return tensor.codes, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
         moments = self._moments(path, name, seen, weights)
         low, high, start, floor, ceiling = _choices(tensor, self.kernels[f"{path}/{name}"])
-        up = optimize(weights, *(seen.to_matrix(a) for a in (low, high, start)), moments, self.options)
+        low, high, start = (seen.to_matrix(array) for array in (low, high, start))
+        up = optimize(weights, low, high, start, moments, self.options)
         codes = np.where(seen.to_kernel(up), ceiling, floor).astype(np.int8)
         return codes, _note(moments, weights, seen.to_matrix(tensor.values()), seen.to_matrix(_values(tensor, codes)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Iterator
+from typing import Any
 
 import keras
 
@@ -167,7 +168,7 @@ def _sources(value: object) -> Iterator[str]:
             yield from _sources(part)
 
 
-def _histories(value: object) -> Iterator[str]:
+def _histories(value: Any) -> Iterator[str]:
     """Yields the names in a structure of `[name, node, tensor]`."""
     if isinstance(value, dict):
         value = list(value.values())

@@ -184,7 +184,8 @@ def _einsum(layer: keras.layers.EinsumDense) -> View:
 def _equation(equation: str) -> tuple[str, str, str]:
     """Splits "ab,bc->ac" into its three parts."""
     inputs, output = equation.replace(" ", "").split("->")
-    return (*inputs.split(","), output)
+    left, kernel = inputs.split(",")
+    return left, kernel, output
 
 
 def _patches(kind: type, layer: keras.Layer, changes: dict, kernel: np.ndarray) -> Callable:

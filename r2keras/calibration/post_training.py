@@ -105,8 +105,7 @@ def calibrate(
     model, means = _even(model, steps, wanted=kept is None and "correct_bias" in steps)
     small, record = compress.finalize(_prepared(model, recipe, kept, steps))
     if "adaround" in steps:
-        more = {"options": options, "folder": folder, "progress": progress}
-        small, record = adaround(model, small, record, kept, **more)
+        small, record = adaround(model, small, record, kept, options=options, folder=folder, progress=progress)
     if "correct_bias" in steps:
         small = correct_bias(model, small, kept, means=means)
     if "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):

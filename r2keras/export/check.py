@@ -118,7 +118,7 @@ def check_written(file: Any, written: list[Written]) -> None:
         if not np.array_equal(codes, recorded):
             raise broken(item.tensor.name, f"{np.count_nonzero(codes != recorded)} of {codes.size} codes differ")
         if isinstance(item.tensor, PalettizedTensor):
-            _check_table(file, item)
+            _check_table(file, item, item.tensor)
         values = (constants if item.ids is None else _all_rows(file, item)).value(*item.values)
         off = np.abs(values - item.constant)
         if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
@@ -130,12 +130,13 @@ def _all_rows(file: Any, item: Written) -> Constants:
     return Constants(file, {(item.values[0], item.ids): np.arange(len(item.constant))})
 
 
-def _check_table(file: Any, item: Written) -> None:
+def _check_table(file: Any, item: Written, tensor: PalettizedTensor) -> None:
     """Raises unless the table in the file is the record's, byte for byte; a scale beside it shows in the values."""
     read = buffer_of(file, file.subgraphs[item.subgraph].tensors[item.named[1]])
-    recorded = item.tensor.table() if item.stored.table_scale is None else item.tensor.codebook
+    is_float = isinstance(item.stored, StoredPalette) and item.stored.table_scale is None
+    recorded = tensor.table() if is_float else tensor.codebook
     if read.tobytes() != recorded.tobytes():
-        raise broken(item.tensor.name, "the table differs")
+        raise broken(tensor.name, "the table differs")
 
 
 def broken(name: str, reason: str) -> RuntimeError:

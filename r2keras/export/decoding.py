@@ -78,7 +78,7 @@ def decoding(file: Any, constants: Constants, subgraph: int, tensor: int) -> Dec
         tensor: index of the float32 tensor.
     """
     graph = file.subgraphs[subgraph]
-    operators = []
+    operators: list[Any] = []
     while not buffer_of(file, graph.tensors[tensor]).size:
         operators.insert(0, constants.maker(subgraph, tensor))
         kind = kind_of(file, operators[0])
@@ -107,8 +107,8 @@ class _Traced:
     """
 
     def __init__(self, file: Any, codes: Any, is_palette: bool):
-        self._bits, self._codes, self._table = WIDTHS[codes.type], stored_codes(file, codes), None
-        self._is_palette = is_palette
+        self._bits, self._codes, self._is_palette = WIDTHS[codes.type], stored_codes(file, codes), is_palette
+        self._table: np.ndarray | None = None
         shape, quantization = self._codes.shape, codes.quantization
         along = [1] * len(shape)
         along[quantization.quantizedDimension] = -1
@@ -153,8 +153,8 @@ class _Traced:
         factors = {name: _pattern(each[name]) if name in each else None for name in ("scale", "add", "multiply")}
         if np.all(each["scale"] == 1):
             factors["scale"] = None
-        table = np.ascontiguousarray(table, np.float32).ravel()
-        return Decoding(self._bits, codes, table, before, last, after, dim, _pattern(first), **factors)
+        values = np.ascontiguousarray(table, np.float32).ravel()
+        return Decoding(self._bits, codes, values, before, last, after, dim, _pattern(first), **factors)
 
 
 def _runs(part: np.ndarray, dim: int) -> tuple[int, int, int]:

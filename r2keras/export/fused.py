@@ -51,7 +51,7 @@ def _marked(return_sequences: bool) -> Any:
         steps = tf.shape(inputs)[1] if return_sequences else 1
         return hidden, tf.tile(hidden[:, None], [1, steps, 1]), hidden, cell, tf.constant(0.0)
 
-    attributes = {"api_implements": f"lstm_{uuid.uuid4()}", "api_preferred_device": "CPU"}
+    attributes: dict[str, str | bool] = {"api_implements": f"lstm_{uuid.uuid4()}", "api_preferred_device": "CPU"}
     attributes |= {"time_major": False, "go_backwards": False}
     return tf.function(lstm, autograph=False, experimental_attributes=attributes)
 

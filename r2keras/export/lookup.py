@@ -68,8 +68,10 @@ def look_up(model: Any, graph: Any, tensor: int, stored: Stored | StoredPalette,
     Returns:
         The indices of the tensors that carry the name, the codes first, then the table of a palette; the first look-up.
     """
-    parts = _palette_parts if isinstance(stored, StoredPalette) else _uniform_parts
-    named, steps, before = parts(model, graph, stored, name)
+    if isinstance(stored, StoredPalette):
+        named, steps, before = _palette_parts(model, graph, stored, name)
+    else:
+        named, steps, before = _uniform_parts(model, graph, stored, name)
     users = [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]
     place = graph.operators.index(users[0])
     graph.operators[place:place] = before
@@ -99,10 +101,10 @@ def _palette_parts(model: Any, graph: Any, stored: StoredPalette, name: str) -> 
     codes = add_codes(model, graph, stored, np.ones(1), np.zeros(1), 0, name)
     table, floats, before = add_table(model, graph, stored, name)
     # Not added up beforehand: another palette of as many tables has the same offset, and the file then holds one.
-    shifts = [np.full((1, 1), stored.half, np.float32), stored.offset]
+    added = [np.full((1, 1), stored.half, np.float32), stored.offset]
     shifts, factors = (
         [add_tensor(model, graph, values.shape, FLOAT32, values, name) for values in given if values is not None]
-        for given in (shifts, [stored.multiply])
+        for given in (added, [stored.multiply])
     )
     steps = [*(Step("ADD", (), (i,)) for i in shifts), TO_INT32, Step("GATHER", (), (floats,))]
     return [codes, table, *shifts, *factors], [*steps, *(Step("MUL", (), (i,)) for i in factors)], before

@@ -81,7 +81,8 @@ def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
 
 def restore_grids(file: Any, record: CompressionRecord) -> None:
     """Makes the converter's unsigned codes signed, with the record's scales: its own went through single precision."""
-    grids = [Grid(a.scale, a.zero_point) for a in record.activations.values()]
+    # The half steps of a recurrent state are no operator's grid.
+    grids = [Grid(a.scale, int(a.zero_point)) for a in record.activations.values() if a.zero_point % 1 == 0]
     for graph in file.subgraphs:
         for tensor in graph.tensors:
             if tensor.type == UINT8 and tensor.quantization is not None and tensor.quantization.scale is not None:

@@ -130,7 +130,9 @@ def _walk(model: keras.Model, inputs: list[Any], call: Callable) -> list[Any]:
 
 def _step(model: keras.Model) -> keras.Model:
     """Returns the model of one step, out of the layers of a copy that is used for nothing else."""
-    before, after, unrolled = [], [], {}
+    before: list[Any] = []
+    after: list[Any] = []
+    unrolled: dict[int, keras.Layer] = {}
 
     def call(layer, *args, **options):
         if not isinstance(layer, keras.layers.RNN):

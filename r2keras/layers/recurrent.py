@@ -25,7 +25,7 @@ class QuantizedRNN(keras.layers.RNN):
         self.specs, self.normalization = specs, normalization
         gate = getattr(cell, "recurrent_activation", None)
         self.bounds = None if specs.state is None else state_range(cell.activation, gate)
-        self.parts = None
+        self.parts: RecurrentParts | None = None
 
     def build(self, sequences_shape, initial_state_shape=None):
         """Makes the cell's weights, then what quantizes them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -23,9 +24,9 @@ class GatedCell:
     """
 
     gates = 1
-    normalization = None
-    recurrent = None
-    quantize = None
+    normalization: str | None = None
+    recurrent: Callable | None = None
+    quantize: Callable | None = None
 
     @classmethod
     def like(cls, cell: keras.Layer, normalization: str | None):

@@ -25,6 +25,8 @@ class SubstituteWeights(keras.layers.Layer):
     """
 
     is_r2keras_wrapper = True
+    layer: keras.Layer
+    built: bool
 
     def __init__(self, layer: keras.Layer, *, name: str | None = None, **kwargs):
         if not isinstance(layer, keras.Layer) or isinstance(layer, (keras.Model, SubstituteWeights)):

@@ -228,7 +228,7 @@ def _check_slot(path: str, slot: _Slot, wanted: list[str], regularizer) -> None:
         )
 
 
-def _start(weights: list[tuple[str, keras.Variable]], expected: type) -> None:
+def _start(weights: list[tuple[str, keras.Variable]], expected: type[keras.regularizers.Regularizer]) -> None:
     """Sets the learned scalars of the new regularizers from the weights they are on."""
     for name, variable in weights:
         regularizer = variable.regularizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import weakref
+from typing import Any
 
 import keras
 
@@ -22,7 +23,7 @@ def register(cls: type) -> type:
     return cls
 
 
-def check_number(name: str, value: object, *, positive: bool = False) -> float:
+def check_number(name: str, value: Any, *, positive: bool = False) -> float:
     """Returns a finite number of at least 0 (above 0 if `positive`) as float, or raises ValueError."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not real or value < 0 or (positive and value == 0):
@@ -37,7 +38,7 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-def check_granularity(granularity: object, dim: int, channel_axis: object) -> int | tuple[int, ...] | None:
+def check_granularity(granularity: object, dim: int, channel_axis: Any) -> int | tuple[int, ...] | None:
     """Returns the channel axis, a list as a tuple, or raises ValueError if the three do not go together."""
     if granularity not in ("per_tensor", "per_channel"):
         raise ValueError(invalid("granularity", "'per_tensor' or 'per_channel'", granularity))
@@ -105,7 +106,8 @@ class OneWeight(RangeRegularizer):
     One instance serves one weight, because a shared scalar could not be restored from a file.
     """
 
-    _weight = None
+    weights: list
+    _weight: weakref.ref | None = None
     _attach = "r2keras.regularize"
 
     def __call__(self, w):
@@ -128,6 +130,10 @@ class OneWeight(RangeRegularizer):
 
     def _loss(self, w):
         """Returns the loss without the factor."""
+        raise NotImplementedError
+
+    def _add_scalar(self, name: str, start: float) -> Any:
+        """Makes the learned variable."""
         raise NotImplementedError
 
     def _name_of(self, w) -> str | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from keras import ops
 
 from r2keras.ops import range_loss
-from r2keras.regularizers.base import LearnedRegularizer, check_number, register
+from r2keras.regularizers.base import LearnedRegularizer, OneWeight, check_number, register
 
 
-class MarginForm:
-    """What `R2Margin` computes; the class it is mixed into holds the options and the learned variable."""
+class MarginForm(OneWeight):
+    """What `R2Margin` computes; the class it is mixed into makes the learned variable."""
 
     def _start_at(self, margin: float) -> None:
         """Checks the start of the margin and makes the variable."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras import ops
 
 from r2keras.ops import range_loss
-from r2keras.regularizers.base import LearnedRegularizer, check_flag, check_number, register
+from r2keras.regularizers.base import LearnedRegularizer, OneWeight, check_flag, check_number, register
 
 
-class SoftMinMaxForm:
-    """What `R2SoftMinMax` computes; the class it is mixed into holds the options and the learned variable."""
+class SoftMinMaxForm(OneWeight):
+    """What `R2SoftMinMax` computes; the class it is mixed into makes the learned variable."""
+
+    sharpness: Any
 
     def _start_at(self, sharpness: float | None, learn_sharpness: bool | None) -> None:
         """Checks the start of the sharpness and makes the variable, if there is to be one."""

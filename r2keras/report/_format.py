@@ -98,6 +98,7 @@ def to_text(renderable: Any, *, width: int | None = None) -> str:
     except ImportError as error:
         raise ImportError(missing("rich", "a text table")) from error
     columns = width or max(60, min(160, shutil.get_terminal_size((100, 24)).columns))
-    console = Console(file=io.StringIO(), width=columns, color_system=None, force_terminal=False, legacy_windows=False)
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=columns, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(renderable)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())

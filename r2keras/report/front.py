@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2keras._errors import invalid
 from r2keras._files import replacing
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from r2keras.search.outcome import Outcome, Row
 
+Look = dict[str, Any]
 SIZE = (7.2, 4.4)
 DOTS_PER_INCH = 150
 
@@ -67,8 +68,8 @@ def _draw_controls(axes: Axes, outcome: Outcome) -> None:
     """Joins the float controls, each with its width."""
     rows, metric = outcome.controls, outcome.search.metric
     places = [(row["bytes"], row[metric]) for row in rows]
-    look = {"color": PLAIN[INK], "marker": "o", "markerfacecolor": "none", "linewidth": 1.0, "linestyle": (0, (5, 2))}
-    axes.plot([x for x, _ in places], [y for _, y in places], label="float, widened", zorder=3, **look)
+    look: Look = {"color": PLAIN[INK], "marker": "o", "markerfacecolor": "none", "linestyle": (0, (5, 2))}
+    axes.plot([x for x, _ in places], [y for _, y in places], label="float, widened", linewidth=1.0, zorder=3, **look)
     for row, place in zip(rows, places, strict=True):
         text = f"\u00d7{row['width']:g}"
         axes.annotate(text, place, (4, -10), textcoords="offset points", fontsize=7, color=PLAIN[INK])
@@ -77,17 +78,18 @@ def _draw_controls(axes: Axes, outcome: Outcome) -> None:
 def _draw_front(axes: Axes, outcome: Outcome) -> None:
     """Joins the candidates that no other beats in both, as stairs, and rings the one to take."""
     front, metric = outcome.front, outcome.search.metric
-    look = {"color": PLAIN[FAINT], "linewidth": 1.2, "linestyle": (0, (1, 2)), "drawstyle": "steps-post"}
+    look: Look = {"color": PLAIN[FAINT], "linewidth": 1.2, "linestyle": (0, (1, 2)), "drawstyle": "steps-post"}
     axes.plot([row["bytes"] for row in front], [row[metric] for row in front], label="front", zorder=2, **look)
     if outcome.chosen is not None:
         place = [outcome.chosen["bytes"]], [outcome.chosen[metric]]
-        ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": PLAIN[INK], "linestyle": "none"}
+        ring: Look = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": PLAIN[INK], "linestyle": "none"}
         axes.plot(*place, "o", markeredgewidth=1.5, zorder=5, label="take", **ring)
 
 
 def _draw_limits(axes: Axes, outcome: Outcome) -> None:
     """Draws the budget, and the value that the allowed loss leads to."""
-    search, look = outcome.search, {"color": PLAIN[LIMIT], "linewidth": 1.0, "linestyle": (0, (5, 3)), "zorder": 1}
+    search = outcome.search
+    look: Look = {"color": PLAIN[LIMIT], "linewidth": 1.0, "linestyle": (0, (5, 3)), "zorder": 1}
     if search.max_bytes is not None:
         axes.axvline(search.max_bytes, label="limits", **look)
     if search.max_drop is not None and outcome.baseline is not None:

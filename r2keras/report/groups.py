@@ -146,7 +146,7 @@ def group(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     checked = checked_rows(rows)
     for column in ("dataset", "model"):
         _check_same(checked, column, "the results")
-    found: dict[tuple, list[Row]] = {}
+    found: dict[tuple[str, str, int], list[Row]] = {}
     for row in checked:
         found.setdefault((row["regularizer"], row["method"], row["num_bits"]), []).append(row)
     groups = [Group(*key, tuple(part)) for key, part in found.items()]

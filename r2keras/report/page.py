@@ -110,8 +110,10 @@ def _template() -> Any:
     except ImportError as error:
         raise ImportError(missing("jinja2", "an HTML report")) from error
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    return jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html.j2")
 
 
 def _summary(name: str, part: CompressionRecord | Summary) -> Summary:
@@ -143,7 +145,7 @@ def _recommendation_context(recommendation: Recommendation | None) -> dict[str, 
         return None
     part = recommendation.chosen
     told = {"sentences": recommendation.sentences, "limits": recommendation.limits, "facts": []}
-    context = {"found": part is not None, **told}
+    context: dict[str, Any] = {"found": part is not None, **told}
     if part is None:
         return context | {"heading": "Nothing measured meets the limits", "sentences": context["sentences"][1:]}
     drop = recommendation.drop(part)

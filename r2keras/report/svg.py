@@ -29,7 +29,7 @@ PLAIN |= dict(zip(SERIES, PLAIN_SERIES, strict=True))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MARKER_GLYPHS = "\u25cf\u25a0\u25b2\u25c6\u25bc\u271a\u2716\u2605"
 
-STYLE = {
+STYLE: dict[str, Any] = {
     "svg.hashsalt": "r2keras",
     "svg.fonttype": "none",
     "path.simplify": False,
@@ -74,7 +74,7 @@ def plain_style() -> Any:
     return _context({name: PLAIN.get(value, value) for name, value in STYLE.items()} | {"figure.facecolor": "white"})
 
 
-def _context(settings: dict[str, Any]) -> Any:
+def _context(settings: dict[Any, Any]) -> Any:
     """Returns matplotlib's context with these settings."""
     try:
         import matplotlib

@@ -264,12 +264,12 @@ def _table(title: str, columns: list[tuple[str, bool]], foldable: str = "") -> T
         from rich.table import Table
     except ImportError as error:
         raise ImportError(missing("rich", "a text table")) from error
-    look = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
     title = _cell(title) if title else None
     table = Table(title=title, title_justify="left", caption_justify="left", **look)
     for name, right in columns:
         whole = right and not (foldable and foldable in name)
-        fit = {"no_wrap": True} if whole else {"overflow": "fold", "min_width": 7 if right else 9}
+        fit: dict[str, Any] = {"no_wrap": True} if whole else {"overflow": "fold", "min_width": 7 if right else 9}
         table.add_column(name, justify="right" if right else "left", **fit)
     return table
 

@@ -71,7 +71,7 @@ class Translator:
             raise NoCounterpartError(f"{source.__name__} of {self._name(self.target)} has no {options}")
         return new
 
-    def _value(self, key: str, value):
+    def _value(self, key: str, value) -> Any:
         """Returns one entry of a config, serialized parts translated."""
         if isinstance(value, dict) and "class_name" in value:
             return self._object(value)
@@ -87,7 +87,7 @@ class Translator:
             self._check_activation(value)
         return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
-    def _object(self, value: dict) -> dict:
+    def _object(self, value: dict) -> dict | str | None:
         """Returns a serialized initializer, regularizer, constraint, layer or dtype policy."""
         name, config = value["class_name"].rpartition(">")[2], value.get("config")
         if name in _OURS:
@@ -135,7 +135,7 @@ def _arguments(cls: type) -> set[str]:
     names: set[str] = set()
     for part in cls.__mro__:
         if "__init__" in vars(part):
-            parameters = inspect.signature(part.__init__).parameters.values()
+            parameters = inspect.signature(vars(part)["__init__"]).parameters.values()
             names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
             if not any(p.kind == p.VAR_KEYWORD for p in parameters):
                 break
@@ -143,13 +143,13 @@ def _arguments(cls: type) -> set[str]:
     return names - {"self"} | (_RECURRENT if recurrent else set())
 
 
-def _made(cls: type, config: dict):
+def _made(cls: type[Any], config: dict):
     """Returns an instance of a class that is made from its config."""
     # tf_keras' `from_config` of this one wants the shapes that it was built with.
     return cls(**config) if cls.__name__ == "MultiHeadAttention" else cls.from_config(config)
 
 
-def _not_default(cls: type, config: dict, keys: dict[str, Any]) -> dict[str, Any]:
+def _not_default(cls: type[Any], config: dict, keys: dict[str, Any]) -> dict[str, Any]:
     """Returns those of the entries that differ from what the class does when they are left out."""
     if not keys:
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from r2keras.tfmot.regularizers import LearnedRegularizer
@@ -43,7 +44,7 @@ def plain_weights(layer) -> list:
     return [v for v in layer.weights if id(v) not in learned and _form(v)[0] != "count"]
 
 
-def scalars(layer) -> dict[int, object]:
+def scalars(layer) -> dict[int, keras.Variable | tf.Variable]:
     """Returns the learned scalar of each regularized weight, by the identity of the weight."""
     if isinstance(layer, tf_keras.layers.Layer):
         return {id(owner): part.weights[0] for owner, part in learned_regularizers(layer)}
@@ -51,7 +52,7 @@ def scalars(layer) -> dict[int, object]:
     return {id(variable): regularizer.weights[0] for variable, regularizer in found if regularizer.weights}
 
 
-def learned_regularizers(layer: tf_keras.layers.Layer) -> list[tuple[object, LearnedRegularizer]]:
+def learned_regularizers(layer: tf_keras.layers.Layer) -> list[tuple[tf.Variable, LearnedRegularizer]]:
     """Returns the regularizers with a learned scalar in a built layer of tf_keras, each with its weight."""
     parts = [part for part in layer.submodules if isinstance(part, LearnedRegularizer) and part.weights]
     # A regularizer knows its weight from the first time the losses are computed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import tensorflow_model_optimization as tfmot
@@ -15,6 +15,7 @@ from r2keras._tf_keras import kernel_places
 from r2keras.layers.compressor import too_small
 from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import never_negative
+from r2keras.recipe import Spec
 from r2keras.specs import ActivationSpec, QuantSpec
 from r2keras.tfmot.quantizers import (
     ActivationQuantizer,
@@ -24,12 +25,10 @@ from r2keras.tfmot.quantizers import (
     size_of,
 )
 
-QuantizeConfig = tfmot.quantization.keras.QuantizeConfig
-Spec = QuantSpec | PaletteSpec
 OF_ACTIVATIONS = ("activation_bits", "activation_method", "activation_range")
 
 
-class KernelsConfig(QuantizeConfig):
+class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
     """What the configs for kernels share: TFMOT's contract, for layers of any kind and for their parts.
 
     Args:
@@ -38,10 +37,12 @@ class KernelsConfig(QuantizeConfig):
             stay float. None: `spec` for all.
     """
 
-    spec_type: ClassVar[type]
+    spec: Spec | None
+    kernels: Mapping[str, Spec] | None
+    spec_type: ClassVar[type[QuantSpec] | type[PaletteSpec]]
     quantizer_type: ClassVar[type[KernelQuantizer]]
 
-    def __init__(self, spec: Spec, kernels: dict[str, Spec | dict] | None):
+    def __init__(self, spec: Spec | None, kernels: Mapping[str, Spec | dict] | None):
         self.spec, self.kernels = spec, None
         if kernels is not None:
             self.kernels = {name: self._checked(name, part) for name, part in kernels.items()}
@@ -104,7 +105,7 @@ class KernelsConfig(QuantizeConfig):
 
     def _fits(self, variable: Any, spec: Spec) -> bool:
         """Whether a kernel is to be compressed."""
-        return True
+        return not isinstance(spec, PaletteSpec) or size_of(variable) >= spec.min_size
 
     def _checked(self, name: str, spec: Spec | dict) -> Spec:
         """Returns the spec of one kernel, from JSON if need be."""
@@ -153,6 +154,8 @@ class LowBitQuantizeConfig(KernelsConfig):
     Source: Jacob et al., arXiv 1712.05877, section 3; each method's paper stands in `r2keras.quantizers`.
     """
 
+    spec: QuantSpec
+    kernels: Mapping[str, QuantSpec] | None
     spec_type = QuantSpec
     quantizer_type = GridQuantizer
 
@@ -163,7 +166,7 @@ class LowBitQuantizeConfig(KernelsConfig):
         activation_bits: int | None = None,
         method: str = "ste",
         granularity: str = "per_channel",
-        kernels: dict[str, QuantSpec | dict] | None = None,
+        kernels: Mapping[str, QuantSpec | dict] | None = None,
         activation: ActivationSpec | dict | None = None,
         **options,
     ):
@@ -178,7 +181,7 @@ class LowBitQuantizeConfig(KernelsConfig):
         cls,
         spec: QuantSpec,
         *,
-        kernels: dict[str, QuantSpec] | None = None,
+        kernels: Mapping[str, QuantSpec] | None = None,
         activation: ActivationSpec | None = None,
     ) -> LowBitQuantizeConfig:
         """Returns the config of a spec.
@@ -211,6 +214,8 @@ class LowBitQuantizeConfig(KernelsConfig):
         return config | {"activation": None if self.activation is None else self.activation.to_dict()}
 
     def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KernelsConfig):
+            return False
         return type(other) is type(self) and other.get_config() == self.get_config()
 
     __hash__ = None
@@ -245,16 +250,18 @@ class PalettizeQuantizeConfig(KernelsConfig):
     Source: Cho et al., DKM, arXiv 2108.12659, section 3.
     """
 
+    spec: PaletteSpec
+    kernels: Mapping[str, PaletteSpec] | None
     spec_type = PaletteSpec
     quantizer_type = PaletteQuantizer
 
     def __init__(
-        self, *, num_bits: int = 4, dim: int = 1, kernels: dict[str, PaletteSpec | dict] | None = None, **options
+        self, *, num_bits: int = 4, dim: int = 1, kernels: Mapping[str, PaletteSpec | dict] | None = None, **options
     ):
         super().__init__(PaletteSpec.from_dict({"num_bits": num_bits, "dim": dim, **options}), kernels)
 
     @classmethod
-    def of(cls, spec: PaletteSpec, *, kernels: dict[str, PaletteSpec] | None = None) -> PalettizeQuantizeConfig:
+    def of(cls, spec: PaletteSpec, *, kernels: Mapping[str, PaletteSpec] | None = None) -> PalettizeQuantizeConfig:
         """Returns the config of a spec.
 
         Args:
@@ -273,9 +280,6 @@ class PalettizeQuantizeConfig(KernelsConfig):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         return {**self.spec.to_dict(), "kernels": self._kernels_config()}
-
-    def _fits(self, variable: Any, spec: PaletteSpec) -> bool:
-        return size_of(variable) >= spec.min_size
 
     __eq__ = LowBitQuantizeConfig.__eq__
     __hash__ = None

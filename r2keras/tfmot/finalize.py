@@ -53,7 +53,9 @@ def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
     wrappers = {layer.name: layer for layer in qat.layers if isinstance(layer, QuantizeWrapper)}
     for wrapper in wrappers.values():
         _check_own(wrapper)
-    tensors, notes, grids = {}, {}, {}
+    tensors: dict[str, Tensor] = {}
+    notes: dict[str, str] = {}
+    grids: dict[str, QuantizedActivation] = {}
     for wrapper in wrappers.values():
         own, remarks = _tensors(wrapper)
         tensors |= own
@@ -72,7 +74,7 @@ def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
     return model, CompressionRecord(tensors, kept, model.count_params(), model.name, grids, notes)
 
 
-def _check_own(wrapper: QuantizeWrapper) -> None:
+def _check_own(wrapper: tf_keras.layers.Wrapper) -> None:
     """Raises unless r2keras made the wrapper's config."""
     if not isinstance(wrapper.quantize_config, KernelsConfig):
         kind = type(wrapper.quantize_config).__name__
@@ -82,9 +84,10 @@ def _check_own(wrapper: QuantizeWrapper) -> None:
         )
 
 
-def _tensors(wrapper: QuantizeWrapper) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _tensors(wrapper: tf_keras.layers.Wrapper) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns the compressed kernels of a wrapper, and remarks on them, by full names."""
-    tensors, notes = {}, {}
+    tensors: dict[str, Tensor] = {}
+    notes: dict[str, str] = {}
     for _, quantizer, weights in wrapper._weight_vars:
         path = f"{wrapper.layer.name}/{quantizer.name}"
         tensors[path] = quantizer.tensor(path, weights)
@@ -122,11 +125,13 @@ def _grid(name: str, quantizer: ActivationQuantizer, weights: dict) -> Quantized
 def _frozen(grid: QuantizedActivation) -> GridActivation:
     """Returns the layer that rounds to a grid."""
     return GridActivation(
-        scale=grid.scale, zero_point=grid.zero_point, num_bits=grid.num_bits, name=grid.name + QUANTIZED
+        scale=grid.scale, zero_point=int(grid.zero_point), num_bits=grid.num_bits, name=grid.name + QUANTIZED
     )
 
 
-def _plain(qat: tf_keras.Model, wrappers: dict[str, QuantizeWrapper], tensors: dict, grids: dict) -> tf_keras.Model:
+def _plain(
+    qat: tf_keras.Model, wrappers: dict[str, tf_keras.layers.Wrapper], tensors: dict, grids: dict
+) -> tf_keras.Model:
     """Returns the model without wrappers, with grid values in its kernels, its inputs on fixed grids."""
     made = {}
 
@@ -144,7 +149,7 @@ def _plain(qat: tf_keras.Model, wrappers: dict[str, QuantizeWrapper], tensors: d
     return model
 
 
-def _fill(wrapper: QuantizeWrapper, layer: tf_keras.layers.Layer, tensors: dict[str, Tensor]) -> None:
+def _fill(wrapper: tf_keras.layers.Wrapper, layer: tf_keras.layers.Layer, tensors: dict[str, Tensor]) -> None:
     """Gives a bare layer the weights of a wrapped one, the kernels on their grids."""
     latent = {quantizer.name: variable for variable, quantizer, _ in wrapper._weight_vars}
     places = {name: getattr(part, attribute) for name, part, attribute in kernel_places(layer)}
@@ -160,9 +165,9 @@ def _fill(wrapper: QuantizeWrapper, layer: tf_keras.layers.Layer, tensors: dict[
             raise RuntimeError(f"The weight {layer.name}/{name} did not take the values of the record exactly.")
 
 
-def _kept_float(model: tf_keras.Model, wrappers: dict[str, QuantizeWrapper], tensors: dict) -> dict[str, str]:
+def _kept_float(model: tf_keras.Model, wrappers: dict[str, tf_keras.layers.Wrapper], tensors: dict) -> dict[str, str]:
     """Returns why kernels stay float, by full names."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     for wrapper in wrappers.values():
         own = wrapper.quantize_config.kept_float(wrapper.layer)
         reasons |= {f"{wrapper.layer.name}/{name}": reason for name, reason in own.items()}

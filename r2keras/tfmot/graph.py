@@ -9,8 +9,6 @@ import tf_keras
 
 from r2keras._graph import Call, Graph
 
-Layer = tf_keras.layers.Layer
-
 
 def graph_of(model: tf_keras.Model) -> Graph:
     """Returns the calls of a flat Functional or Sequential tf_keras model, in the order they run.
@@ -24,7 +22,8 @@ def graph_of(model: tf_keras.Model) -> Graph:
     >>> [call.path for call in graph_of(model).calls]
     ['x', 'head']
     """
-    calls, numbers = [], {}
+    calls: list[Call] = []
+    numbers: dict[tuple[str, int], int] = {}
     depths = sorted(model._nodes_by_depth, reverse=True)
     for node in (node for depth in depths for node in model._nodes_by_depth[depth]):
         layer = node.layer
@@ -37,7 +36,9 @@ def graph_of(model: tf_keras.Model) -> Graph:
     return Graph(tuple(calls), tuple((numbers[e.layer.name, e.node_index], e.tensor_index) for e in ends))
 
 
-def copy_model(model: tf_keras.Model, replace: Callable[[Layer], Layer | None]) -> tf_keras.Model:
+def copy_model(
+    model: tf_keras.Model, replace: Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer | None]
+) -> tf_keras.Model:
     """Returns a copy of a model with some layers replaced; those for which `replace` returns None are copied plainly.
 
     Args:

@@ -20,7 +20,7 @@ from r2keras.layers.palettize import remark
 from r2keras.palette_spec import PaletteSpec
 from r2keras.palettized import PalettizedTensor
 from r2keras.quantizers.axes import output_axes, scale_shape
-from r2keras.record import QuantizedTensor
+from r2keras.record import Tensor
 from r2keras.specs import ActivationSpec, QuantSpec
 
 Weights = dict[str, tf.Variable]
@@ -112,7 +112,7 @@ class KernelQuantizer(HeldQuantizer):
         """Returns the quantizer of Keras 3."""
         raise RuntimeError(f"{type(self).__name__} must implement make.")
 
-    def tensor(self, path: str, weights: Weights) -> QuantizedTensor | PalettizedTensor:
+    def tensor(self, path: str, weights: Weights) -> Tensor:
         """Returns what the record holds of the kernel.
 
         Raises:
@@ -122,7 +122,7 @@ class KernelQuantizer(HeldQuantizer):
         check_finite(path, values.numpy())
         return self.run(weights, lambda core: core.tensor(path, values, values.numpy()))
 
-    def note(self, weights: Weights, tensor: QuantizedTensor | PalettizedTensor) -> str | None:
+    def note(self, weights: Weights, tensor: Tensor) -> str | None:
         """Returns a remark for the record, or None."""
         return None
 
@@ -134,6 +134,8 @@ class KernelQuantizer(HeldQuantizer):
 class GridQuantizer(KernelQuantizer):
     """Puts a kernel on a uniform grid as `r2keras.layers.FakeQuantize` does."""
 
+    spec: QuantSpec
+
     def make(self) -> keras.Layer:
         """Returns the quantizer of the spec's method."""
         shape = tuple(self.variable.shape)
@@ -142,6 +144,8 @@ class GridQuantizer(KernelQuantizer):
 
 class PaletteQuantizer(KernelQuantizer):
     """Puts a kernel on a palette as `r2keras.layers.Palettize` does."""
+
+    spec: PaletteSpec
 
     def make(self) -> keras.Layer:
         """Returns the palette."""

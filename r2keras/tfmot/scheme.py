@@ -13,6 +13,7 @@ from r2keras._errors import invalid
 from r2keras._tf_keras import kernels
 from r2keras.compress import QUANTIZED, wrapper_of
 from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import plan_graph
 from r2keras.recipe import Recipe, Spec
 from r2keras.specs import ActivationSpec, QuantSpec
@@ -23,7 +24,7 @@ from r2keras.tfmot.quantizers import ActivationQuantizer
 quantization = tfmot.quantization.keras
 
 
-class LowBitScheme(quantization.QuantizeScheme):
+class LowBitScheme(tfmot.quantization.keras.QuantizeScheme):
     """Says to `quantize_apply` what becomes of annotated layers: any mixture of bit widths, methods and palettes.
 
     As in TFMOT's 8-bit scheme convolution (or dense), batch normalization and activation function are one operator:
@@ -65,7 +66,7 @@ class LowBitScheme(quantization.QuantizeScheme):
         return NoRegistry()
 
 
-class LowBitLayout(quantization.QuantizeLayoutTransform):
+class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
     """Gives every layer its config, and quantizes the inputs.
 
     Args:
@@ -123,7 +124,7 @@ class LowBitLayout(quantization.QuantizeLayoutTransform):
         return insert_after(model, {n: QuantizeLayer(ActivationQuantizer(spec), name=n + QUANTIZED) for n in floats})
 
 
-class NoRegistry(quantization.QuantizeRegistry):
+class NoRegistry(tfmot.quantization.keras.QuantizeRegistry):
     """A registry without layers: no state that could be shared."""
 
     def supports(self, layer) -> bool:
@@ -149,8 +150,11 @@ def config_of(path: str, specs: dict[str, Spec]) -> KernelsConfig:
     """
     if not specs:
         return NoOpQuantizeConfig()
-    kind = LowBitQuantizeConfig if wrapper_of(path, specs) is FakeQuantize else PalettizeQuantizeConfig
-    return kind.of(next(iter(specs.values())), kernels=specs)
+    if wrapper_of(path, specs) is FakeQuantize:
+        grids = {name: spec for name, spec in specs.items() if isinstance(spec, QuantSpec)}
+        return LowBitQuantizeConfig.of(next(iter(grids.values())), kernels=grids)
+    palettes = {name: spec for name, spec in specs.items() if isinstance(spec, PaletteSpec)}
+    return PalettizeQuantizeConfig.of(next(iter(palettes.values())), kernels=palettes)
 
 
 def _rule(config: Any) -> Spec | None:

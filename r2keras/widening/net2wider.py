@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -83,7 +84,7 @@ def widen(
     return _model.rebuild(model, replace, carry=carry)
 
 
-def _check_numbers(factor: object, function_preserving: bool, jitter: object) -> None:
+def _check_numbers(factor: Any, function_preserving: bool, jitter: Any) -> None:
     """Raises for a factor or a jitter out of range."""
     for name, value in (("factor", factor), ("jitter", jitter)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -163,6 +164,7 @@ def _propagate(model: keras.Model, widths: dict[str, int], exact: bool) -> dict[
     folders: dict[int, str] = {}
     masks: set[int] = set()
     resized: dict[str, Resized] = {}
+    outputs: kinds.Inputs
     for call in graph.calls:
         folders[call.number] = call.path.rpartition("/")[0]
         tensors = [tensor for tensor in call.inputs if tensor[0] not in masks]

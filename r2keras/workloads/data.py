@@ -104,13 +104,15 @@ def _digits(data_dir: Path | None, scaled: bool) -> Dataset:
 def _fashion_mnist(data_dir: Path | None, scaled: bool) -> Dataset:
     names = ("fashion_mnist_train.npz", "fashion_mnist_test_first5k.npz")
     train, test, source = _image_parts("fashion_mnist", data_dir, names, (28, 28))
-    return _assemble(*((_unit(x[..., None], scaled), y) for x, y in (train, test)), 10, source)
+    train, test = ((_unit(x[..., None], scaled), y) for x, y in (train, test))
+    return _assemble(train, test, 10, source)
 
 
 def _cifar10(data_dir: Path | None, scaled: bool) -> Dataset:
     names = ("cifar10_train20k.npz", "cifar10_test_first5k.npz")
     train, test, source = _image_parts("cifar10", data_dir, names, (32, 32, 3))
-    return _assemble(*((_standard(x, scaled), y) for x, y in (train, test)), 10, source)
+    train, test = ((_standard(x, scaled), y) for x, y in (train, test))
+    return _assemble(train, test, 10, source)
 
 
 def _speech_commands_eval(data_dir: Path | None, scaled: bool) -> Dataset:
@@ -140,7 +142,7 @@ def _imagenet_samples(data_dir: Path | None, scaled: bool) -> Dataset:
     ends = file["offsets"]
     try:
         images = [Image.open(io.BytesIO(file["jpeg"][a:b].tobytes())) for a, b in itertools.pairwise(ends)]
-        x = np.stack([np.asarray(image.convert("RGB"), np.float32) for image in images])
+        x: np.ndarray = np.stack([np.asarray(image.convert("RGB"), np.float32) for image in images])
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} holds a JPEG image that cannot be read ({error}). Copy the file again.") from error
     x = x / np.float32(127.5) - 1 if scaled else x
@@ -262,7 +264,7 @@ def _standard(x: np.ndarray, scaled: bool) -> np.ndarray:
     """Standardises RGB by ImageNet's mean and deviation, as CIFAR-10's public ResNets do."""
     if not scaled:
         return x.astype(np.float32)
-    return (_unit(x, True) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    return (_unit(x, True) - np.asarray(IMAGENET_MEAN, np.float32)) / np.asarray(IMAGENET_STD, np.float32)
 
 
 PIXELS = {"fashion_mnist": ((28, 28), _unit), "cifar10": ((32, 32, 3), _standard)}

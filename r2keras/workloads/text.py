@@ -95,8 +95,8 @@ def from_words(train: Sequence[str], validation: Sequence[str], source: str = "w
         raise ValueError(
             invalid("validation", "words of the training part", strange[:3], "Replace rare words by <unk> in both")
         )
-    parts = (np.array([index[word] for word in part], np.int32) for part in (train, validation))
-    return checked(Text(*parts, vocabulary, source))
+    first, second = (np.array([index[word] for word in part], np.int32) for part in (train, validation))
+    return checked(Text(first, second, vocabulary, source))
 
 
 def checked(text: Text) -> Text:
@@ -161,15 +161,16 @@ def _penn_treebank(data_dir: Path) -> Text:
     """Reads the corpus in Mikolov's version."""
     path = data_dir / FILE
     file = read_npz(path, {"train": None, "valid": None, "vocab": None})
-    parts = (file[name] if file[name].dtype.kind == "f" else file[name].astype(np.int32) for name in ("train", "valid"))
-    return checked(Text(*parts, tuple(file["vocab"].tolist()), str(path)))
+    parts = (file[name] for name in ("train", "valid"))
+    train, validation = (part if part.dtype.kind == "f" else part.astype(np.int32) for part in parts)
+    return checked(Text(train, validation, tuple(file["vocab"].tolist()), str(path)))
 
 
 def _generated() -> Text:
     """Writes sentences from the grammar."""
     rng = np.random.default_rng(SEED)
-    parts = ([word for _ in range(count) for word in _sentence(rng)] for count in SENTENCES.values())
-    return from_words(*parts, "a generated text")
+    train, validation = ([word for _ in range(count) for word in _sentence(rng)] for count in SENTENCES.values())
+    return from_words(train, validation, "a generated text")
 
 
 def _sentence(rng: np.random.Generator) -> list[str]:
