@@ -42,6 +42,7 @@ flags.DEFINE_string("out", "out/tfmot_qat", "Folder for the files and results.js
 flags.DEFINE_bool("smoke", False, "Few random inputs, one epoch.")
 
 EDGE_BELOW = 4
+NETS = ("resnet8", "mobilenet")
 FORMS = {
     "linf": ("R2Linf", 0.01, {"scale_free": True}),
     "soft_min_max": ("R2SoftMinMax", 0.03, {"scale_free": True}),
@@ -63,21 +64,47 @@ class Task:
 
 
 def main(argv: list[str]) -> int:
-    del argv
-    if not FLAGS.smoke and FLAGS.data_dir is None:
-        sys.stderr.write("--data_dir is missing: the folder with the data sets and mlperf_tiny. Or try --smoke.\n")
-        return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if FLAGS.smoke and not FLAGS["variants"].present:
         FLAGS.variants = ["w2a8", "palette2"]
     try:
-        variants = [parse(word) for word in FLAGS.variants]
+        variants = checked(argv)
+    except ValueError as error:
+        return told(f"{error} See --helpshort.", 2)
+    try:
         with quiet_start():
             import r2keras.tfmot  # noqa: F401  (TensorFlow comes with it)
         return run(variants)
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return told(" ".join(str(error).split()), 1)
+    except KeyboardInterrupt:
+        return told("Stopped. Finished rows are kept; the same command goes on there.", 130)
+
+
+def told(sentence: str, code: int) -> int:
+    """Writes a sentence to standard error; returns the exit code."""
+    sys.stderr.write(f"{sentence}\n")
+    return code
+
+
+def checked(argv: list[str]) -> list[tuple[str, int]]:
+    """Returns the variants; raises ValueError for flags that nothing can be made of."""
+    if argv[1:]:
+        raise ValueError(f"Unexpected argument {argv[1]!r}: write --flag=value.")
+    if not FLAGS.smoke and FLAGS.data_dir is None:
+        raise ValueError("--data_dir is missing: the folder with the data sets and mlperf_tiny. Or try --smoke.")
+    for name in ("epochs", "qat_epochs", "batch_size", "learning_rate"):
+        if not 0 < FLAGS[name].value < float("inf"):
+            raise ValueError(f"--{name}={FLAGS[name].value} is out of range: expected a number above 0.")
+    for word in FLAGS.seeds:
+        if not word.isdecimal():
+            raise ValueError(f"--seeds={word}: expected integers of at least 0 with commas between them.")
+    for word in FLAGS.regularizers:
+        if word not in ("none", *FORMS):
+            raise ValueError(f"--regularizers={word} is unknown: expected any of none, {', '.join(FORMS)}.")
+    if FLAGS.model not in NETS and not FLAGS.model.endswith(".h5"):
+        raise ValueError(f"--model={FLAGS.model} is unknown: expected {', '.join(NETS)} or a .h5 file.")
+    return [parse(word) for word in FLAGS.variants]
 
 
 def parse(word: str) -> tuple[str, int]:
@@ -96,6 +123,8 @@ def run(variants: list[tuple[str, int]]) -> int:
 
     from r2keras import report
 
+    for variant in variants:
+        spec_of(*variant)  # Tells a bad --method now, not after the float training.
     results = report.Results(Path(FLAGS.out) / "results.json")
     task = load()
     regularizers = ["none"] if task.file else FLAGS.regularizers
@@ -195,19 +224,27 @@ def compress(task: Task, model, method: str, bits: int, seed: int):
 
 def recipe_of(model, method: str, bits: int, steps: int):
     """Returns what every kernel becomes in as many training steps; below 4 bits the first and the last stay at 8."""
-    from r2keras import PaletteSpec, QuantSpec, Recipe
+    from r2keras import Recipe
 
-    outputs = {"activation_bits": 8, "activation_method": "ste"} if method == "qat_a8" else {}
-    edge = QuantSpec(num_bits=8, range="min_max", **outputs)
+    spec = spec_of(method, bits)
     if method == "palette":
-        spec = PaletteSpec(num_bits=bits, min_size=0).annealed(max(1, 4 * steps // 5))
-    else:
-        spec = QuantSpec(num_bits=bits, **({"range": "min_max"} if bits == 8 else {"method": FLAGS.method}), **outputs)
+        spec = spec.annealed(max(1, 4 * steps // 5))
     rules = [(".*", spec)]
     if bits < EDGE_BELOW:
         names = [layer.name for layer in model.layers if any(len(v.shape) > 1 for v in layer.trainable_variables)]
+        edge = spec_of("qat_a8" if method == "qat_a8" else "qat", 8)
         rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
     return Recipe(rules)
+
+
+def spec_of(method: str, bits: int):
+    """Returns what a variant makes of a kernel; at 8 bits by min-max, whatever the method."""
+    from r2keras import PaletteSpec, QuantSpec
+
+    if method == "palette":
+        return PaletteSpec(num_bits=bits, min_size=0)
+    outputs = {"activation_bits": 8, "activation_method": "ste"} if method == "qat_a8" else {}
+    return QuantSpec(num_bits=bits, **({"range": "min_max"} if bits == 8 else {"method": FLAGS.method}), **outputs)
 
 
 def fit(model, task: Task, epochs: int) -> None:
@@ -244,11 +281,9 @@ def build(name: str, shape: tuple[int, ...], regularizer: str):
 
     if name == "resnet8":
         model = resnet8(shape)
-    elif name == "mobilenet":
+    else:
         options = {"alpha": 0.25, "weights": None, "classes": 10, "classifier_activation": None}
         model = tf_keras.applications.MobileNet(shape, **options)
-    else:
-        raise ValueError(f"--model={name} is unknown: expected resnet8, mobilenet or a .h5 file.")
     return tf_keras.models.clone_model(model, clone_function=lambda layer: regularized(layer, regularizer))
 
 
@@ -258,8 +293,6 @@ def regularized(layer, regularizer: str):
 
     config = layer.get_config()
     if regularizer != "none":
-        if regularizer not in FORMS:
-            raise ValueError(f"--regularizers={regularizer} is unknown: expected any of none, {', '.join(FORMS)}.")
         form, factor, options = FORMS[regularizer]
         for key in {"kernel_regularizer", "depthwise_regularizer"} & set(config):
             config[key] = getattr(r2, form)(factor, **options)

@@ -64,6 +64,9 @@ def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
     names = [_relative(variable.path, layer.name, last=True) for variable in layer.weights]
     if len(set(names)) < len(names):
         names = [_relative(variable.path, layer.name, last=False) for variable in layer.weights]
+    # A copy's cells are built before their stack, whose name their paths then lack.
+    stacks = {part.name for part in layer._flatten_layers() if isinstance(part, keras.layers.StackedRNNCells)}
+    names = ["/".join(scope for scope in name.split("/") if scope not in stacks) for name in names]
     return list(zip(names, layer.weights, strict=True))
 
 

@@ -111,7 +111,9 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
         `(model, record)`: the model has no r2keras wrapper left; every recorded kernel equals the record's
         `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. `record.notes` says how far
         the soft palettes of training and the hard ones of the file are apart. Quantized activations stay, each as a
-        `layers.GridActivation` without weights.
+        `layers.GridActivation` without weights. Where all of them have 8 bits, biases move to whole steps
+        `scale_in * scale_weight` of integer accumulators, by half a step at most: integer operators then compute the
+        same.
 
     Raises:
         ValueError: nothing in the model is compressed, a weight is NaN or infinite, or an activation has no range yet.

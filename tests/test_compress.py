@@ -309,3 +309,41 @@ def test_finalize_wants_a_prepared_model():
         finalize(nets.plain())
     with pytest.raises(TypeError, match="Keras 3 model"):
         finalize(object())
+
+
+def test_cells_of_a_stack_keep_their_names_in_copies_and_files(tmp_path):
+    cells = [layers.LSTMCell(4, name="first"), layers.GRUCell(3, name="second")]
+    model = keras.Sequential([keras.Input((5, 3)), layers.RNN(cells, name="stack"), layers.Dense(2, name="head")])
+    x = np.linspace(-1, 1, 30, dtype="float32").reshape(2, 5, 3)
+    student = prepare(model, ALL)
+    small, record = finalize(student)
+    cells = [f"stack/{cell}/{part}kernel" for cell in ("first", "second") for part in ("", "recurrent_")]
+    assert [*record.tensors] == [*cells, "head/kernel"] == [*kernels(model)]
+    np.testing.assert_allclose(small.predict(x, verbose=0), student.predict(x, verbose=0), **EXACT)
+    small.save(tmp_path / "m.keras")
+    loaded = kernels(keras.models.load_model(tmp_path / "m.keras"))
+    assert [*loaded] == [*record.tensors]
+    assert all(np.array_equal(record.tensors[name].values(), value) for name, value in loaded.items())
+
+
+@pytest.mark.parametrize("bits", [None, 8], ids=["weights", "states too"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: layers.LSTM(5, stateful=True), lambda: layers.Bidirectional(layers.GRU(5, stateful=True))],
+    ids=["lstm", "bidirectional"],
+)
+def test_a_stateful_layer_goes_on_where_it_was_until_it_is_reset(make, bits):
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input(batch_shape=(2, 4, 3))
+    student = prepare(
+        keras.Model(inputs, layers.Dense(2)(make()(inputs))),
+        Recipe([(".*", QuantSpec(num_bits=8, activation_bits=bits))]),
+    )
+    x = np.linspace(-2, 2, 24, dtype="float32").reshape(2, 4, 3)
+    student.layers[1].reset_state()
+    first, second = (nets.arrays(student(x))[0] for _ in range(2))
+    assert np.abs(first - second).max() > 0.01
+    small, _ = finalize(student)
+    np.testing.assert_allclose([nets.arrays(small(x))[0] for _ in range(2)], [first, second], atol=1e-4)
+    student.layers[1].reset_state()
+    np.testing.assert_array_equal(nets.arrays(student(x))[0], first)

@@ -58,10 +58,18 @@ def run(values: flags.FlagValues, text: str, tool: Callable[[], int], argv: Sequ
 
 
 def load_r2keras() -> ModuleType:
-    """Returns the package, imported without the log that TensorFlow's native code writes to the terminal."""
+    """Returns the package, imported without the log that TensorFlow's native code writes to the terminal.
+
+    Raises:
+        ImportError: the package, or one that it needs, is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _errors_to_nowhere():  # What TensorFlow logs while it is imported heeds no variable.
-        import r2keras
+    try:
+        with _errors_to_nowhere():  # What TensorFlow logs while it is imported heeds no variable.
+            import r2keras
+    except ModuleNotFoundError as error:
+        fix = "Run `python -m pip install .` in the folder of the repository first"
+        raise ImportError(f"The package `{error.name}` is not installed. {fix}") from error
     return r2keras
 
 
@@ -144,7 +152,10 @@ def _flags_help(values: flags.FlagValues) -> str:
 
 def _one_line(error: BaseException) -> str:
     """Returns what an exception says on one line, without a full stop."""
-    load_r2keras()
+    try:
+        load_r2keras()
+    except ImportError as absent:
+        return str(absent)
     from r2keras._files import one_line
 
     return one_line(error)

@@ -20,8 +20,8 @@ trains four candidates at a time. Other machines may share the --study folder, t
 In --out: results.json (a row a candidate, the front, the recommendation), front.png and front.svg. The models of the
 front and their records, ready for r2keras-convert, are in the study's folder `models`.
 
-After an installation the same program is called r2keras-search. Exit code: 0, 1 if nothing meets the limits, 2 after a
-mistake, 130 after Ctrl-C.
+After an installation the same program is called r2keras-search. Exit code: 0, 1 if nothing meets the limits or no
+candidate could be trained, 2 after a mistake, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def search() -> int:
     write(outcome)
     print(outcome)
     limited = settings.max_bytes is not None or settings.max_drop is not None
-    return MISSED if limited and outcome.chosen is None else 0
+    return 0 if outcome.front and (outcome.chosen is not None or not limited) else MISSED
 
 
 def numbers(name: str, kind: type) -> list:

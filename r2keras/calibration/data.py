@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from r2keras import _model
 from r2keras._errors import invalid
+from r2keras._graph import graph_of
 
 
 def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np.ndarray]]:
@@ -24,7 +26,8 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
         Lists of arrays with equal first axes.
 
     Raises:
-        ValueError: no data, none left, NaN or infinite values, labels, a shape that the model does not take.
+        ValueError: no data, none left, NaN or infinite values, labels, a shape that the model does not take, words
+            that an embedding does not know.
         TypeError: `data` is nothing of the kind.
 
     Example:
@@ -35,9 +38,9 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
-    count = 0
+    count, words = 0, _vocabularies(model)
     for batch in _stream(model, data, batch_size):
-        _check_batch(model, batch)
+        check_inputs(model, batch, words)
         count += len(batch[0])
         yield batch
     if not count:
@@ -63,7 +66,7 @@ def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarr
         for batch in data:
             yield _as_arrays(model, batch) or [_one_array(model, batch)]
         return
-    _check_batch(model, arrays)
+    check_inputs(model, arrays)
     order = np.random.default_rng(0).permutation(len(arrays[0]))
     for start in range(0, len(order), batch_size):
         yield [array[order[start : start + batch_size]] for array in arrays]
@@ -87,9 +90,29 @@ def _one_array(model: keras.Model, batch) -> np.ndarray:
     return np.asarray(batch)
 
 
-def _check_batch(model: keras.Model, batch: list[np.ndarray]) -> None:
-    """Raises unless the batch fits the model's inputs and is finite."""
-    for array, wanted in zip(batch, model.inputs, strict=True):
+def check_inputs(model: keras.Model, batch: list[np.ndarray], words: dict[int, int] | None = None) -> None:
+    """Raises unless a model takes a batch.
+
+    Args:
+        model: whose inputs the batch must fit.
+        batch: one array an input.
+        words: what `_vocabularies` returned for the model, where many batches are checked; None reads it here.
+
+    Raises:
+        ValueError: another shape, NaN or infinite values, words that an embedding does not know, as many samples for
+            one input as for no other.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2)])
+    >>> check_inputs(model, [np.zeros((5, 2))])
+    Traceback (most recent call last):
+    ...
+    ValueError: The data do not fit the input 'x'. Expected batches of shape (samples, 3), without labels. Received: \
+shape (5, 2).
+    """
+    words = _vocabularies(model) if words is None else words
+    for place, (array, wanted) in enumerate(zip(batch, model.inputs, strict=True)):
         shape = tuple(wanted.shape)[1:]
         fits = array.ndim == len(shape) + 1 and all(w in (None, n) for w, n in zip(shape, array.shape[1:], strict=True))
         if not fits:
@@ -99,6 +122,26 @@ def _check_batch(model: keras.Model, batch: list[np.ndarray]) -> None:
             )
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ValueError("The data have NaN or infinite values. Expected finite inputs. Clean them first.")
+        if place in words and array.size and not (array.min() >= 0 and array.max() < words[place]):
+            raise ValueError(
+                f"The data do not fit the input {wanted.name!r}. Expected word numbers from 0 to {words[place] - 1}, "
+                f"which its embedding knows. Received: {array.min()} to {array.max()}. Encode them with the vocabulary "
+                "that the model was trained with."
+            )
     counts = [len(array) for array in batch]
     if len(set(counts)) > 1:
         raise ValueError(invalid("data", "as many samples for every input", counts))
+
+
+def _vocabularies(model: keras.Model) -> dict[int, int]:
+    """Returns, by the place of an input, how many words the embeddings know that take it as it is."""
+    layers = [getattr(layer, "layer", layer) for _, layer in _model.leaf_layers(model)]
+    if not any(isinstance(layer, keras.layers.Embedding) for layer in layers):
+        return {}
+    found: dict[int, int] = {}
+    for call in graph_of(model).calls:
+        layer = getattr(call.layer, "layer", call.layer)  # The bare layer, where one is wrapped for training.
+        if isinstance(layer, keras.layers.Embedding) and call.inputs and call.inputs[0][0] < len(model.inputs):
+            place = call.inputs[0][0]
+            found[place] = min(layer.input_dim, found.get(place, layer.input_dim))
+    return found

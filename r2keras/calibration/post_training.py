@@ -95,8 +95,9 @@ def calibrate(
     """
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
-    if not isinstance(recipe, Recipe):
-        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
+    # What the steps would refuse only after minutes of work.
+    compress.plan_of(model, recipe)
+    activation_plan(model, recipe, input_bits=input_bits)
     steps = recipe.steps or ("reestimate_batch_norm",)
     kept = None if data is None else list(batches(model, data, batch_size))
     for step in ("adaround", "sensitivity"):

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from r2keras._errors import invalid
 from r2keras._model import check_finite, to_numpy
 from r2keras._tf_keras import is_a
 from r2keras.export.containers import Stored
@@ -65,14 +66,15 @@ def check_backend() -> None:
 
 def check_model(model: keras.Model) -> None:
     """Raises unless the model is built, a graph of plain float32 layers, and its weights are finite."""
-    for path, layer in layers_of(model):
+    # Inputs last: a dtype policy sets theirs too, and a layer's name tells a reader more.
+    for path, layer in sorted(layers_of(model), key=lambda item: is_a(item[1], "InputLayer")):
         if getattr(layer, "is_r2keras_wrapper", False) or is_a(layer, *TFMOT):
             finalize = "r2keras.tfmot.finalize" if is_a(layer, *TFMOT) else "r2keras.finalize"
             raise ValueError(
                 f"The layer {path!r} still trains under compression. Expected an ordinary Keras model. "
                 f"Call {finalize} first, and export the model and record that it returns."
             )
-        if layer.compute_dtype in ("float16", "bfloat16"):
+        if layer.compute_dtype in ("float16", "bfloat16", "float64"):
             raise ValueError(
                 f"The layer {path!r} computes in {layer.compute_dtype}. Expected float32, which LiteRT runs. Build the "
                 "model again under keras.config.set_dtype_policy('float32') and copy the weights with set_weights."
@@ -88,7 +90,9 @@ def kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def check_record(model: keras.Model, record: CompressionRecord) -> None:
-    """Raises ValueError unless the record's values are the model's, bit for bit."""
+    """Raises unless it is a record, whose values are the model's, bit for bit."""
+    if not isinstance(record, CompressionRecord):
+        raise TypeError(invalid("record", "an r2keras.CompressionRecord or None", type(record)))
     weights = {f"{path}/{name}": v for path, layer in layers_of(model) for name, v in weights_of(layer)}
     for name, tensor in record.tensors.items():
         if name not in weights:

@@ -82,7 +82,7 @@ class SubstituteWeights(keras.layers.Layer):
     def call(self, inputs, *args, training=None, **kwargs):
         """Runs the inner layer with the substituted weights."""
         values = {id(variable): value for variable, value in self.substitutes(training)}
-        variables = self.layer.variables
+        variables = [*self.layer.variables, *_states(self.layer)]
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
         mapping = [(v, values.get(id(v), v.value)) for v in variables]
@@ -100,6 +100,11 @@ class SubstituteWeights(keras.layers.Layer):
     def compute_mask(self, inputs, previous_mask=None):
         """Returns the inner layer's mask."""
         return self.layer.compute_mask(inputs, previous_mask)
+
+    def reset_state(self):
+        """Sets the states of a stateful recurrent layer back to zero, as that layer's own method does."""
+        for state in _states(self.layer):
+            state.assign(keras.ops.zeros_like(state))
 
     def get_build_config(self):
         """Returns the shapes the layer was built with."""
@@ -145,6 +150,12 @@ class SubstituteWeights(keras.layers.Layer):
                     f"rule ({self.name!r}, None) at the top of the recipe, or replace the layer."
                 )
             variable.assign(after)
+
+
+def _states(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns the states that recurrent layers keep from call to call, which are not among a layer's `variables`."""
+    parts = [part for part in layer._flatten_layers() if isinstance(part, keras.layers.RNN) and part.stateful]
+    return [state for part in parts if part.states is not None for state in tree.flatten(part.states)]
 
 
 def _argument_shapes(layer: keras.Layer, args: tuple, kwargs: dict) -> dict:

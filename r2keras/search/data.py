@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from r2keras._files import read_npz
+from r2keras.calibration.data import check_inputs
 from r2keras.search.settings import Search
 
 TEXT = ("train", "valid")
@@ -30,8 +31,9 @@ def load_data(search: Search, model: keras.Model) -> Data:
     """Reads and checks the data of a search.
 
     Raises:
-        ValueError: the file is corrupt, lacks an array or has no samples; labels that the model has no output for; text
-            that is no vector of word numbers, too short, or of more words than the model knows.
+        ValueError: the file is corrupt, lacks an array or has no samples; samples of another shape, or not finite;
+            labels that the model has no output for; text that is no vector of word numbers, too short, or of more
+            words than the model knows.
         OSError: the file cannot be read.
     """
     arrays = read_npz(search.data)
@@ -39,6 +41,8 @@ def load_data(search: Search, model: keras.Model) -> Data:
         data = Data(*(part for name in TEXT for part in _windows(arrays[name], name, search)))
     else:
         data = _samples(arrays, search, model)
+    for inputs in (data.x, data.x_val):
+        check_inputs(model, inputs if isinstance(inputs, list) else [inputs])
     _check_labels(data, search, model)
     return data
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import r2keras
 from r2keras.calibration.data import batches
 from tests import nets
 
@@ -95,3 +96,25 @@ def test_inputs_of_different_length_are_refused():
 def test_bad_batch_sizes_are_refused(batch_size):
     with pytest.raises(ValueError, match=r"`batch_size`.*at least 1"):
         list(batches(single(), X, batch_size))
+
+
+def words():
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    return keras.Model(ids, layers.GlobalAveragePooling1D()(layers.Embedding(7, 3)(ids)))
+
+
+@pytest.mark.parametrize("bad", [7, -1])
+@pytest.mark.parametrize("form", ["array", "batches"])
+def test_words_that_the_embedding_does_not_know_are_told(bad, form):
+    ids = np.zeros((3, 5), "int32")
+    ids[1, 2] = bad
+    told = f"'ids'. Expected word numbers from 0 to 6, .* Received: {min(bad, 0)} to {max(bad, 0)}"
+    with pytest.raises(ValueError, match=told):
+        list(batches(words(), ids if form == "array" else iter([ids])))
+
+
+def test_words_of_a_prepared_model_are_checked_too():
+    student = r2keras.prepare(words(), r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=4))]))
+    with pytest.raises(ValueError, match="from 0 to 6"):
+        list(batches(student, np.full((3, 5), 7)))
+    assert len(list(batches(student, np.full((3, 5), 6)))) == 1

@@ -113,3 +113,15 @@ def test_bad_arguments_are_refused(options, match):
 def test_without_norms_in_the_way_no_data_is_fine():
     assert len(calibrated("keep")[2].tensors) == 3
     assert len(calibrate(calibrated("keep")[0], TWO, batch_norm="keep")[1].tensors) == 3
+
+
+def test_what_is_wrong_is_told_before_the_data_are_read():
+    recipe = Recipe([(".*", QuantSpec(num_bits=4))], steps=["adaround"])
+    data = iter([X])
+    with pytest.raises(ValueError, match="`input_bits`"):
+        calibrate(net(), recipe, data, input_bits=1)
+    with pytest.raises(ValueError, match="'nothing' of the recipe matches nothing"):
+        calibrate(net(), Recipe([("nothing", None)]), data)
+    with pytest.raises(TypeError, match="Expected a Keras 3 model"):
+        calibrate("m.keras", recipe, data)
+    assert next(data) is X

@@ -48,6 +48,9 @@ def test_text_is_cut_into_windows_that_look_one_word_ahead(load):
         ("m.keras", {"x": X, "y": Y, "x_val": X}, r"lacks the array 'y_val'"),
         ("m.keras", {"x": X, "y": Y[:4]}, "Received: x 10, y 4"),
         ("m.keras", {"x": X[:0], "y": Y[:0]}, "at least 2"),
+        ("m.keras", {"x": X[:, :5], "y": Y}, r"batches of shape \(samples, 6\).* Received: shape \(8, 5\)"),
+        ("m.keras", {"x": X * np.nan, "y": Y}, "NaN or infinite"),
+        ("m.keras", {"x": X, "y": Y, "x_val": X[:3, :4], "y_val": Y[:3]}, r"Received: shape \(3, 4\)"),
         ("m.keras", {"x": X, "y": Y + 1}, "integers from 0 to 2. Received: int64 from 1 to 3"),
         ("m.keras", {"x": X, "y": Y.astype(float)}, "Received: float64"),
         ("m.keras", {"x": X, "y": np.eye(3, dtype=int)[Y]}, "Expected the shape"),
@@ -57,9 +60,21 @@ def test_text_is_cut_into_windows_that_look_one_word_ahead(load):
             "`train` of .* has 5 words. Expected at least 31",
         ),
         ("text.keras", {"train": np.zeros((2, 50), int), "valid": np.arange(90)}, "no vector of word numbers"),
-        ("text.keras", {"train": np.arange(60), "valid": np.zeros(60, int)}, "integers from 0 to 8. Received.* to 30"),
+        (
+            "text.keras",
+            {"train": np.arange(60), "valid": np.zeros(60, int)},
+            "word numbers from 0 to 8.* Received: 0 to 29",
+        ),
     ],
 )
 def test_data_that_do_not_fit_are_told(load, name, arrays, words):
     with pytest.raises(ValueError, match=words):
         load(name, **arrays)
+
+
+def test_labels_beyond_the_softmax_are_told_where_the_embedding_knows_them(load, folder):
+    words = keras.Input((None,), dtype="int32")
+    table = keras.layers.Embedding(9, 4)(words)
+    keras.Model(words, keras.layers.Dense(5)(table)).save(folder / "narrow.keras")
+    with pytest.raises(ValueError, match=r"integers from 0 to 4\. Received: int32 from 0 to 8"):
+        load("narrow.keras", train=np.arange(60) % 9, valid=np.arange(60) % 9)

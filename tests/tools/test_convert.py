@@ -212,3 +212,9 @@ def test_latency_holds_8_bits_a_weight(made, tmp_path):
 def test_a_float_file_has_one_form(made, tmp_path, capsys):
     err = refused(capsys, model=made / "float.keras", output=tmp_path / "m.tflite", optimize="latency")
     assert "--optimize=latency goes with --record or --recipe" in err
+
+
+@pytest.mark.parametrize("flags", [{}, {"model": "m.keras", "output": "m.tflite"}], ids=["no flags", "flags"])
+def test_a_checkout_that_nobody_installed_says_how(monkeypatch, capsys, flags):
+    monkeypatch.setitem(sys.modules, "r2keras", None)  # The import fails as if there were no such package.
+    assert "`r2keras` is not installed. Run `python -m pip install .`" in refused(capsys, **flags)

@@ -38,6 +38,18 @@ def test_mistake_is_one_sentence(made, tmp_path, capsys, flags, words):
     assert "Traceback" not in err
 
 
+def test_no_candidate_that_could_be_trained_is_no_success(made, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+
+    def broken(*_):
+        raise ValueError("The loss became NaN.")
+
+    monkeypatch.setattr("r2keras.search.worker.train", broken)
+    assert run(made, tmp_path, bits="4", widths="1") == search.MISSED
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {row["state"] for row in rows} == {"failed"}
+
+
 @pytest.mark.slow
 def test_rows_plots_and_the_answer_are_written(made, tmp_path, capsys):
     pytest.importorskip("optuna")
