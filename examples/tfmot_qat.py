@@ -7,8 +7,8 @@
 DIR holds the CIFAR-10 `.npz` files, and `mlperf_tiny` for MLPerf Tiny's pretrained models. `resnet8` and `mobilenet`
 (width 0.25) are trained on CIFAR-10's labels. A `.h5` file is taken as it is and fine-tuned without labels, towards
 the outputs of the float model: `ic_resnet8` on CIFAR-10's training images, `kws_dscnn` on the first 500 of the
-benchmark's 1,000 inputs and judged by the others. There are no images for `vww_96`: CIFAR-10's, enlarged, stand in, and
-its accuracy is the share of the float model's decisions that are kept.
+benchmark's 1,000 inputs and judged by the others. There are no labelled images for `vww_96`: photographs of ImageNet in
+DIR's folder `imagenet` stand in, 500 and 500, and its accuracy is the share of the float model's decisions that are kept.
 
 A variant is `w<bits>` (activations float), `w<bits>a8` (activations of 8 bits; a second file computes on integers) or
 `palette<bits>`. Below 4 bits the first and the last kernel stay at 8. Rows are the pilot's (`r2keras.report`), and a
@@ -351,33 +351,40 @@ def load() -> Task:
         return Task(FLAGS.model, "cifar10", found.x_train, found.y_train, found.x_test, found.y_test, None)
     if "kws" in file.stem:
         words = data.load("speech_commands_eval", file.parent)
-        parts, dataset = (words.x_test[:500], words.x_test[500:], words.y_test[500:]), "speech_commands_eval"
-    else:
-        images = data.load("cifar10", folder, scaled=False)
-        parts, dataset = (images.x_train, images.x_test, images.y_test), "cifar10"
-    return taught(file, dataset, *parts)
+        return taught(file, "speech_commands_eval", words.x_test[:500], words.x_test[500:], words.y_test[500:])
+    if "vww" in file.stem:
+        photographs = reduced(data.load("imagenet_samples", folder / "imagenet").x_test)
+        return taught(file, "imagenet_samples", photographs[:500], photographs[500:])
+    images = data.load("cifar10", folder, scaled=False)
+    return taught(file, "cifar10", images.x_train, images.x_test, images.y_test)
 
 
-def taught(file: Path, dataset: str, x, x_test, y_test) -> Task:
-    """Returns the task of keeping a file's outputs, as it was trained: on pixels 0 to 255, or on 0 to 1 if enlarged."""
+def reduced(photographs):
+    """Returns photographs of 224 x 224 pixels, -1 to 1, as MLPerf Tiny's person detector takes them: 96 x 96, 0 to 1."""
+    import tensorflow as tf
+
+    return tf.image.resize((photographs + 1) / 2, (96, 96), method="area").numpy()
+
+
+def taught(file: Path, dataset: str, x, x_test, y_test=None) -> Task:
+    """Returns the task of keeping a file's outputs; without classes it is judged by the float model's decisions."""
     import tf_keras
 
     model = tf_keras.models.load_model(file, compile=False)
-    size = model.input_shape[1] // x.shape[1]
-    if size > 1:
-        x, x_test = (part.repeat(size, 1).repeat(size, 2) / 255 for part in (x[:2048], x_test[:1000]))
-        y_test = predict(model, x_test).argmax(-1)
-    return Task(file.stem, dataset, x, predict(model, x), x_test, y_test, file)
+    classes = predict(model, x_test).argmax(-1) if y_test is None else y_test
+    return Task(file.stem, dataset, x, predict(model, x), x_test, classes, file)
 
 
 def stand_in(file: Path | None) -> Task:
     """Returns a task of random inputs and one epoch."""
     import numpy as np
+    import tf_keras
 
     FLAGS.epochs = FLAGS.qat_epochs = 1
-    x = np.random.default_rng(0).random((16, 32, 32, 3), np.float32)
+    shape = tf_keras.models.load_model(file, compile=False).input_shape[1:] if file else (32, 32, 3)
+    x = np.random.default_rng(0).random((16, *shape), np.float32)
     classes = np.arange(16) % 10
-    return taught(file, "random", x, x, classes) if file else Task(FLAGS.model, "random", x, classes, x, classes, None)
+    return taught(file, "random", x, x) if file else Task(FLAGS.model, "random", x, classes, x, classes, None)
 
 
 def predict(model, x):
