@@ -8,7 +8,7 @@ DIR holds the CIFAR-10 `.npz` files, and `mlperf_tiny` for MLPerf Tiny's pretrai
 (width 0.25) are trained on CIFAR-10's labels. A `.h5` file is taken as it is and fine-tuned without labels, towards
 the outputs of the float model: `ic_resnet8` on CIFAR-10's training images, `kws_dscnn` on the first 500 of the
 benchmark's 1,000 inputs and judged by the others. There are no labelled images for `vww_96`: photographs of ImageNet in
-DIR's folder `imagenet` stand in, 500 and 500, and its accuracy is the share of the float model's decisions that are kept.
+DIR's folder `imagenet` stand in, 500 and 500, judged by how many of the float model's decisions are kept.
 
 A variant is `w<bits>` (activations float), `w<bits>a8` (activations of 8 bits; a second file computes on integers) or
 `palette<bits>`. Below 4 bits the first and the last kernel stay at 8. Rows are the pilot's (`r2keras.report`), and a
@@ -360,7 +360,7 @@ def load() -> Task:
 
 
 def reduced(photographs):
-    """Returns photographs of 224 x 224 pixels, -1 to 1, as MLPerf Tiny's person detector takes them: 96 x 96, 0 to 1."""
+    """Returns photographs of 224 x 224 pixels, -1 to 1, as the person detector takes them: 96 x 96, 0 to 1."""
     import tensorflow as tf
 
     return tf.image.resize((photographs + 1) / 2, (96, 96), method="area").numpy()
