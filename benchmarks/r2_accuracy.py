@@ -13,6 +13,7 @@ Cells come in the order of what decides most, so a run that is cut off leaves a 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import os
 import signal
 import sys
@@ -162,6 +163,9 @@ def _check(argv: list[str], options: dict) -> None:
         for word in options[flag]:
             if word not in known:
                 raise UsageError(f"--{flag}={word} is unknown: expected any of {', '.join(known)}")
+    for pattern in options["methods"]:
+        if not fnmatch.filter(METHODS, pattern):
+            raise UsageError(f"--methods={pattern} fits none of {', '.join(METHODS)}")
     for flag, kind in (("seeds", int), ("factors", float)):
         for word in options[flag]:
             try:
