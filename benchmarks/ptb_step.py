@@ -37,6 +37,7 @@ CLOCKS = {False: ("ms", time.perf_counter), True: ("ms of the processor", time.p
 
 flags.DEFINE_integer("words", 10_000, "Words of the vocabulary.")
 flags.DEFINE_integer("units", 300, "Units of the LSTM.")
+flags.DEFINE_integer("length", LENGTH, "Words of a window, which the step is unrolled over.")
 flags.DEFINE_integer("rounds", 5, "Rounds; the table has their median.")
 flags.DEFINE_integer("repeats", 5, "Steps of each variant in a round.")
 flags.DEFINE_bool("processor_time", False, "Measure seconds of the processor in place of those of the wall.")
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> None:
         step()
     figures = interleave(steps, options.rounds, options.repeats, clock=clock)
     middles = {name: statistics.median(seconds) for name, seconds in figures.items()}
-    cells = [[name, f"{1000 * t:.0f}", f"{BATCH * LENGTH / t:,.0f}"] for name, t in middles.items()]
+    cells = [[name, f"{1000 * t:.0f}", f"{BATCH * options.length / t:,.0f}"] for name, t in middles.items()]
     print(markdown(["step", unit, "words a second"], cells))
     print(machine_line(about))
 
@@ -70,7 +71,7 @@ def variants(words: int, units: int) -> dict[str, Callable[[], object]]:
 
 def window(words: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns a window whose words are as unevenly frequent as those of a text."""
-    drawn = np.random.default_rng(0).zipf(1.2, (2, BATCH, LENGTH))
+    drawn = np.random.default_rng(0).zipf(1.2, (2, BATCH, flags.FLAGS.length))
     return tuple(np.minimum(drawn - 1, words - 1).astype(np.int32))
 
 

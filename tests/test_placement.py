@@ -138,18 +138,16 @@ def test_trains_saves_and_finalizes(make, tmp_path):
     student.fit(X, X[:, 0, 0, :2], batch_size=8, epochs=1, verbose=0)
     student.save(tmp_path / "student.keras")
     again = keras.models.load_model(tmp_path / "student.keras")
-    np.testing.assert_array_equal(again.predict(X, verbose=0), student.predict(X, verbose=0))
+    np.testing.assert_array_equal(array(again(X)), array(student(X)))
     model, record = finalize(again)
     kept = {p.removesuffix("_quantized"): x for p, x in leaves(model) if isinstance(x, GridActivation)}
     assert set(record.activations) == set(kept) == set(activation_plan(make(), ALL, input_bits=8))
     assert all(not layer.weights for layer in kept.values())
-    np.testing.assert_allclose(model.predict(X, verbose=0), student.predict(X, verbose=0), atol=0.05)
+    np.testing.assert_allclose(array(model(X)), array(student(X)), atol=0.05)
     record.save(tmp_path / "r.npz")
     assert CompressionRecord.load(tmp_path / "r.npz").activations == record.activations
     model.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        keras.models.load_model(tmp_path / "model.keras").predict(X, verbose=0), model.predict(X, verbose=0)
-    )
+    np.testing.assert_array_equal(array(keras.models.load_model(tmp_path / "model.keras")(X)), array(model(X)))
 
 
 @pytest.mark.parametrize("method", ["ste", "lsq", "ewgs", "pact", "dorefa"])
@@ -160,7 +158,7 @@ def test_calibrate_sets_ranges(method):
     assert set(record.activations) == {"image", *PLANS[residual]}
     assert record.activations["stem_relu"].zero_point == -128
     if method == "ste":
-        np.testing.assert_allclose(small.predict(X, verbose=0), model.predict(X, verbose=0), atol=0.05)
+        np.testing.assert_allclose(array(small(X)), array(model(X)), atol=0.05)
     values = array(small.get_layer("sum_relu_quantized")(np.linspace(-1, 9, 50, dtype="float32")))
     grid = record.activations["sum_relu"]
     codes = values / grid.scale + grid.zero_point

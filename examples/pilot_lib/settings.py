@@ -15,7 +15,8 @@ DATASETS = ("digits", "fashion_mnist", "cifar10")
 GRANULARITIES = ("per_channel", "per_tensor")
 EPOCHS = {"digits": 15, "fashion_mnist": 6, "cifar10": 15}
 QAT_EPOCHS = {"digits": 5, "fashion_mnist": 2, "cifar10": 4}
-SMOKE = {"regularizers": ["none", "linf"], "bits": ["4", "2"], "seeds": "1", "epochs": 1, "qat_epochs": 1}
+SMOKE_CHOICES = {"regularizers": ["none", "linf"], "methods": ["ptq_mse", "qat"], "bits": ["4", "2"]}
+SMOKE = SMOKE_CHOICES | {"seeds": "1", "epochs": 1, "qat_epochs": 1}
 # Flags that may change between two runs into one folder: they add rows, or only read them.
 FREE_TO_CHANGE = ("regularizers", "bits", "seeds", "methods", "max_accuracy_drop", "max_bytes", "out")
 

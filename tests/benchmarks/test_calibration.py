@@ -1,30 +1,26 @@
 """The benchmark of calibration: a row a job, kept and shown; what is wrong is said in a sentence."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import scripts
 
 
 def run(*flags):
-    command = [sys.executable, "benchmarks/calibration.py", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return scripts.run("benchmarks/calibration.py", *flags)
 
 
 @pytest.mark.slow
 def test_a_job_is_measured_kept_and_shown(tmp_path):
     out = f"--out={tmp_path / 'rows.json'}"
-    first = run("--smoke", out)
-    assert first.returncode == 0, first.stderr
+    code, _, error = run("--smoke", out)
+    assert code == 0, error
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert row["job"] == "digits" and row["images"] == 64
     assert row["seconds"] > 0 and row["processor_seconds"] > 0 and row["gib"] > 0.1
-    again = run("--table", out)
-    assert again.returncode == 0 and f"| digits | 64 | {row['seconds']:.1f} |" in again.stdout
+    code, table, _ = run("--table", out)
+    assert code == 0 and f"| digits | 64 | {row['seconds']:.1f} |" in table
     assert json.loads((tmp_path / "rows.json").read_text()) == [row]
 
 
@@ -39,6 +35,6 @@ def test_a_job_is_measured_kept_and_shown(tmp_path):
     ids=["a job that does not exist", "no folder", "a folder that is not there"],
 )
 def test_what_is_wrong_is_said(flags, code, words, tmp_path):
-    done = run(f"--out={tmp_path / 'rows.json'}", *flags)
-    assert done.returncode == code and words in done.stderr, done.stderr
+    found, _, error = run(f"--out={tmp_path / 'rows.json'}", *flags)
+    assert found == code and words in error, error
     assert not (tmp_path / "rows.json").exists()

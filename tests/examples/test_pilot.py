@@ -1,19 +1,15 @@
 """The pilot as a person runs it: to the end, killed and resumed, stopped, and with bad flags."""
 
 import json
-import os
-import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from r2keras import CompressionRecord
+from tests import scripts
 
-PILOT = Path(__file__).parents[2] / "examples" / "pilot.py"
 KEYS = {
     "regularizer",
     "method",
@@ -31,32 +27,9 @@ KEYS = {
 SMALL = ("--smoke", "--regularizers=none", "--bits=4", "--methods=ptq_mse")
 
 
-def start(*flags, file_limit=resource.RLIM_INFINITY):
-    """Starts the pilot; `file_limit` bytes are the most a file of its may have."""
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-
-    def prepare_process():
-        # Under nohup the interrupt would be ignored, here and in every child.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if file_limit != resource.RLIM_INFINITY:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, hard))
-
-    path = os.pathsep.join(filter(None, [str(PILOT.parents[1]), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, str(PILOT), *map(str, flags)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        preexec_fn=prepare_process,
-    )
-
-
 def run(*flags, **options):
     """Runs the pilot; returns its exit code, standard output and standard error."""
-    process = start(*flags, **options)
-    out, error = process.communicate(timeout=300)
-    return process.returncode, out, error
+    return scripts.run("examples/pilot.py", *flags, **options)
 
 
 def rows_in(folder):
@@ -81,13 +54,14 @@ def state(folder):
 def killed_and_resumed(tmp_path_factory):
     """A smoke run that is killed after its first row and started again: folder, rows at the kill, output."""
     folder = tmp_path_factory.mktemp("pilot") / "out"
-    process = start("--smoke", f"--out={folder}")
+    process = scripts.start("examples/pilot.py", "--smoke", f"--out={folder}", cwd=folder.parent)
     wait_for_a_row(process, folder)
     process.kill()
     process.communicate()
     first = rows_in(folder)
-    code, out, error = run("--smoke", f"--out={folder}")
+    code, out, error = run("--smoke", f"--out={folder}", cwd=folder.parent)
     assert code == 0, error
+    assert list(folder.parent.iterdir()) == [folder]
     return folder, first, out
 
 
@@ -97,7 +71,7 @@ class TestKilledAndResumed:
         rows = rows_in(killed_and_resumed[0])
         assert all(set(row) >= KEYS and None not in row.values() for row in rows)
         found = sorted((r["regularizer"], r["method"], r["num_bits"], r["seed"]) for r in rows)
-        jobs = [("float", 32), *((m, b) for b in (4, 2) for m in ("ptq_min_max", "ptq_mse", "qat"))]
+        jobs = [("float", 32), *((m, b) for b in (4, 2) for m in ("ptq_mse", "qat"))]
         assert found == sorted((name, *job, 0) for name in ("none", "linf") for job in jobs)
 
     def test_figures(self, killed_and_resumed):
@@ -117,7 +91,7 @@ class TestKilledAndResumed:
 
     def test_ends_with_table_and_advice(self, killed_and_resumed):
         folder, _, out = killed_and_resumed
-        assert "ptq_min_max" in out and "report.html" in out
+        assert "ptq_mse" in out and "report.html" in out
         assert (folder / "report.html").stat().st_size > 10_000
         assert (folder / "models" / "linf_seed0.keras").is_file()
         assert (folder / "files" / "linf_seed0_qat_w2.npz").is_file()
@@ -158,7 +132,7 @@ def test_palettes_by_name(tmp_path):
 
 def test_stopped_by_the_person(tmp_path):
     folder = tmp_path / "out"
-    process = start(*SMALL, f"--out={folder}")
+    process = scripts.start("examples/pilot.py", *SMALL, f"--out={folder}")
     wait_for_a_row(process, folder)
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
@@ -237,7 +211,7 @@ class TestProgress:
     def board(self, monkeypatch):
         import io
 
-        monkeypatch.syspath_prepend(str(PILOT.parent))
+        monkeypatch.syspath_prepend(str(scripts.ROOT / "examples"))
         from pilot_lib import progress
         from rich.console import Console
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "tfmot_qat.py"
+from tests import scripts
 
 
 @pytest.mark.parametrize(
@@ -28,8 +24,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "tfmot_qat.py"
 )
 def test_a_bad_flag_is_one_sentence(flags, words, tmp_path):
     given = flags if not flags else [*flags, "--data_dir=."]
-    command = [sys.executable, SCRIPT, *given, f"--out={tmp_path / 'out'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr and done.stderr.count("\n") == 1
+    code, _, error = scripts.run("examples/tfmot_qat.py", *given, f"--out={tmp_path / 'out'}")
+    assert code == 2, error
+    assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
