@@ -104,7 +104,7 @@ class SubstituteWeights(keras.layers.Layer):
     def reset_state(self):
         """Sets the states of a stateful recurrent layer back to zero, as that layer's own method does."""
         for state in _states(self.layer):
-            state.assign(keras.ops.zeros_like(state))
+            state.assign(keras.ops.zeros(state.shape, state.dtype))
 
     def get_build_config(self):
         """Returns the shapes the layer was built with."""
