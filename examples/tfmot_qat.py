@@ -143,11 +143,11 @@ def run(variants: list[tuple[str, int]]) -> int:
 
 
 def settings(task: Task, name: dict, method: str, bits: int) -> dict[str, object]:
-    """Returns what tells a row apart; one of other epochs or rates is measured anew."""
+    """Returns what tells a row apart; one of other epochs, rate or batch is measured anew."""
     epochs = 0 if task.file else FLAGS.epochs
     compression = {} if method == "float" else {"qat_epochs": FLAGS.qat_epochs, "weight_method": FLAGS.method}
-    rate = {"learning_rate": FLAGS.learning_rate} if epochs or compression else {}
-    return {**name, "method": method, "num_bits": bits, "epochs": epochs, **compression, **rate}
+    training = {flag: FLAGS[flag].value for flag in ("learning_rate", "batch_size")} if epochs or compression else {}
+    return {**name, "method": method, "num_bits": bits, "epochs": epochs, **compression, **training}
 
 
 def measure(task: Task, model, method: str, bits: int, name: dict) -> dict[str, object]:
