@@ -9,7 +9,7 @@ from typing import Any
 from r2keras._files import atomic_write_text
 
 KEY = ("data", "method", "weight_bits", "activation_bits", "width", "units", "regularizer", "seed")
-KEY += ("start_epochs", "epochs")
+KEY += ("start_epochs", "epochs", "dropout")
 COLUMNS = (*KEY, "perplexity", "bytes", "counted")
 FLOAT_BITS = 32
 
@@ -59,13 +59,13 @@ def table(rows: list[Row]) -> str:
     """Returns the rows as a Markdown table, float first, then by falling bits.
 
     Bytes stand beside how many times smaller they are than those of the float network at width 1; the change is that
-    of the perplexity against the float row of the same start, seed and training, or "-" where there is none. A star
-    marks epochs that fall short of a full run's; "before" is the perplexity that the training began with. Where a row
-    has a file, its bytes stand there, and its perplexity and that of Keras over the words that both read.
+    of the perplexity against the best float row of width 1 with the same text and seed, or "-" where there is none. A
+    star marks epochs that fall short of a full run's; "before" is the perplexity that the training began with. Where a
+    row has a file, its bytes stand there, and its perplexity and that of Keras over the words that both read.
     """
     order = sorted(rows, key=lambda r: (-r["weight_bits"], -r["activation_bits"], r["width"], r["epochs"], r["seed"]))
-    head = ["method", "W / A", "width", "units", "R2", "seed", "epochs", "before", "perplexity"]
-    head += ["against float", "bytes", "times smaller"]
+    head = ["method", "W / A", "width", "units", "R2", "dropout", "seed", "epochs"]
+    head += ["before", "perplexity", "against float", "bytes", "times smaller"]
     with_files = any("file_bytes" in row for row in rows)
     head += ["file bytes", "file / Keras"] * with_files
     lines = [head, ["---"] * len(head)]
@@ -82,8 +82,17 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     change = "-" if float_row is None else f"{100 * (row['perplexity'] / float_row['perplexity'] - 1):+.1f} %"
     smaller = "-" if float_row is None else f"{float_row['bytes'] / row['bytes']:.1f}"
     bits = f"{row['weight_bits']} / {row['activation_bits']}"
-    names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], str(row["seed"]), epochs]
-    return [*names, before, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
+    names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], f"{row['dropout']:g}"]
+    return [
+        *names,
+        str(row["seed"]),
+        epochs,
+        before,
+        f"{row['perplexity']:.1f}",
+        change,
+        f"{row['bytes']:,}",
+        smaller,
+    ]
 
 
 def _file_cells(row: Row) -> list[str]:
@@ -94,6 +103,7 @@ def _file_cells(row: Row) -> list[str]:
 
 
 def _float_row(row: Row, rows: list[Row]) -> Row | None:
-    """Returns the float row at width 1 with the same data, start, epochs and seed."""
-    same = {name: row[name] for name in ("data", "seed", "start_epochs", "epochs")}
-    return find_row(rows, same | {"method": "float", "activation_bits": FLOAT_BITS, "width": 1.0})
+    """Returns the best float row at width 1 with the same data and seed."""
+    same = {"data": row["data"], "seed": row["seed"], "method": "float", "activation_bits": FLOAT_BITS, "width": 1.0}
+    found = [each for each in rows if all(each[name] == value for name, value in same.items())]
+    return min(found, key=lambda each: each["perplexity"], default=None)

@@ -94,7 +94,7 @@ def checked_path(path: str) -> Path:
 
 def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
     """Returns what tells the run from others."""
-    names = ("method", "weight_bits", "activation_bits", "width", "regularizer", "seed", "epochs")
+    names = ("method", "weight_bits", "activation_bits", "width", "regularizer", "seed", "epochs", "dropout")
     key = {name: getattr(settings, name) for name in names}
     data = "Penn Treebank" if settings.data_dir else text.source
     return {"data": data, **key, "units": settings.wide_units, "start_epochs": start_epochs}
@@ -103,7 +103,9 @@ def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
 def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs: int, path: Path, console) -> Row:
     """Trains the network, with its checkpoint at `path`; returns what was measured and how."""
     fields = ("epochs", "decay", "dropout", "sampled", "seed")
-    schedule = Schedule(rate=settings.learning_rate, **{name: getattr(settings, name) for name in fields})
+    schedule = Schedule(
+        rate=settings.learning_rate, seen=start_epochs, **{name: getattr(settings, name) for name in fields}
+    )
     begun = time.perf_counter()
     before = perplexity(net, text.validation) if start_epochs else None
     with Board(schedule.epochs, console) as board:
@@ -119,7 +121,6 @@ def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs
         "history": [round(value, 3) for value in history],
         "learning_rate": schedule.rate,
         "decay": schedule.decay,
-        "dropout": schedule.dropout,
         "sampled": schedule.sampled,
         "minutes": round((time.perf_counter() - begun) / 60, 1),
     }

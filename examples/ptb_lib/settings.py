@@ -16,6 +16,7 @@ FLOAT_BITS = 32
 # What a run on the embedded text, or from a float checkpoint, has where a flag is not given.
 FROM_FLOAT = {"epochs": 2, "learning_rate": 8.0, "decay": 1.0}
 FROM_SCRATCH = {"epochs": 12, "learning_rate": 20.0, "decay": 0.5}
+DROPOUT = 0.4
 SMOKE = {"units": 12, "epochs": 1}
 
 flags.DEFINE_string("data_dir", None, "Folder of ptb_lm_train_valid.npz; without it a small text is generated.")
@@ -31,7 +32,7 @@ flags.DEFINE_string("start_from", None, "Checkpoint of a float run at width 1 to
 flags.DEFINE_integer("epochs", None, "Passes over the text: 12, or 2 with --start_from.")
 flags.DEFINE_float("learning_rate", None, "At the start: 20, or 8 with --start_from.")
 flags.DEFINE_float("decay", None, "Last part of the run, where the rate falls to a fiftieth: 0.5; 1 with --start_from.")
-flags.DEFINE_float("dropout", 0.4, "Before and after the LSTM.")
+flags.DEFINE_float("dropout", DROPOUT, "Before and after the LSTM.")
 flags.DEFINE_bool("sampled", True, "Train on a sample of the rare words; the perplexity always counts all words.")
 flags.DEFINE_integer("threads", 0, "Threads of an operation; 0: as many as there are cores.")
 flags.DEFINE_string("out", "out/ptb", "Folder of checkpoints and rows; a killed run goes on there.")
@@ -84,7 +85,9 @@ class Settings:
     def name(self) -> str:
         """The name of the run's checkpoint."""
         parts = [self.method, f"w{self.weight_bits}a{self.activation_bits}", f"{self.wide_units}units"]
-        parts += [self.regularizer] * (self.regularizer != "none") + [f"seed{self.seed}", f"{self.epochs}epochs"]
+        parts += [self.regularizer] * (self.regularizer != "none")
+        parts += [f"dropout{self.dropout:g}"] * (self.dropout != DROPOUT)
+        parts += [f"seed{self.seed}", f"{self.epochs}epochs"]
         return "_".join(parts)
 
 
@@ -136,7 +139,8 @@ def _check(value: dict[str, Any]) -> None:
             raise UsageError(f"--{name}={value[name]} is out of range: expected a number above 0")
     for name, low, high in (("decay", 0.0, 1.0), ("dropout", -1e-9, 0.99)):
         if not low < value[name] <= high:
-            raise UsageError(f"--{name}={value[name]} is out of range: expected {max(low, 0):g} to {high:g}")
+            wanted = f"{'above 0, at most' if low == 0 else '0 to'} {high:g}"
+            raise UsageError(f"--{name}={value[name]} is out of range: expected {wanted}")
     if round(value["units"] * value["width"]) < 1:
         raise UsageError(f"--width={value['width']} gives zero units out of {value['units']}: expected a larger width")
     for name, least in (("weight_bits", 1), ("activation_bits", 2)):

@@ -33,6 +33,8 @@ class Schedule:
         dropout: before and after the LSTM.
         sampled: whether the softmax of a training step runs over a sample of the rare words.
         seed: of dropout and draws.
+        seen: epochs that the weights have seen before. Dropout and draws go on from there: a mask that comes back with
+            the words that it came with is remembered, and no longer keeps the network from learning the text by heart.
     """
 
     epochs: int
@@ -41,6 +43,7 @@ class Schedule:
     dropout: float
     sampled: bool
     seed: int
+    seen: int
 
     def rate_at(self, progress: float) -> float:
         """Returns the learning rate after a fraction `progress` of all steps."""
@@ -88,7 +91,7 @@ def train(
 def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, report: Callable) -> None:
     """Passes over the training part once; a last window that is shorter is left out."""
     steps = max((len(text.train) - 1) // BATCH // LENGTH, 1)
-    seed = 1000 * schedule.seed + epoch
+    seed = 1000 * schedule.seed + schedule.seen + epoch
     sampler = Sampler(len(text.vocabulary), seed) if schedule.sampled else None
     step.begin(seed)
     losses = []
