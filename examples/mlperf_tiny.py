@@ -28,6 +28,7 @@ flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder 
 MODELS = ("ic_resnet8", "kws_dscnn", "mobilenet_v1_025")
 flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], f"Any of {', '.join(MODELS)}.")
 flags.DEFINE_list("bits", ["8", "4"], "Bits a weight, 1 to 8.")
+flags.DEFINE_string("eight_bits", None, "Pattern over names of layers that keep 8 bits, such as 'conv_dw|conv1'.")
 flags.DEFINE_integer("activation_bits", None, "8 quantizes activations too and writes files of integer operators.")
 flags.DEFINE_list("ranges", ["min_max", "mse"], "Any of min_max, mse.")
 flags.DEFINE_list("steps", [], "Steps of calibration: fold_batch_norm, equalize, adaround, correct_bias, ...")
@@ -73,11 +74,15 @@ def run() -> int:
     jobs = [(name, kind, int(bits)) for name in FLAGS.models for bits in FLAGS.bits for kind in FLAGS.ranges]
     done = {key_of(row) for row in rows}
     chosen = {"batch_norm": FLAGS.batch_norm, "activation_bits": FLAGS.activation_bits, "steps": FLAGS.steps}
+    chosen["eight_bits"] = FLAGS.eight_bits
     jobs = [{"model": name, "range": kind, "num_bits": bits, **chosen} for name, kind, bits in jobs]
     jobs = [job for job in jobs if key_of(job) not in done]
     tasks = {name: load(name) for name in dict.fromkeys(job["model"] for job in jobs)}
     for job in track(jobs, "Quantizing", disable=not sys.stdout.isatty()):
-        recipe = r2keras.Recipe([(".*", spec_of(job["num_bits"], job["range"]))], steps=FLAGS.steps)
+        rules = [(".*", spec_of(job["num_bits"], job["range"]))]
+        if FLAGS.eight_bits is not None:
+            rules.insert(0, (FLAGS.eight_bits, spec_of(8, job["range"])))
+        recipe = r2keras.Recipe(rules, steps=FLAGS.steps)
         rows.append({**job, **measure(job["model"], tasks[job["model"]], recipe)})
         atomic_write_text(results, json.dumps(rows, indent=1) + "\n")
     Console().print(table(rows))
@@ -88,8 +93,8 @@ def run() -> int:
 
 def key_of(row: dict) -> tuple:
     """Returns what tells one experiment from another; rows of older runs lack what they did not have."""
-    steps = tuple(row.get("steps") or ())
-    return (*(row[name] for name in ("model", "range", "num_bits", "batch_norm")), row.get("activation_bits"), steps)
+    steps, later = tuple(row.get("steps") or ()), (row.get("activation_bits"), row.get("eight_bits"))
+    return (*(row[name] for name in ("model", "range", "num_bits", "batch_norm")), *later, steps)
 
 
 def spec_of(bits: int, kind: str):
@@ -108,9 +113,10 @@ def measure(name: str, task: Task, recipe) -> dict[str, object]:
 
     bits = {"batch_norm": FLAGS.batch_norm, "input_bits": FLAGS.activation_bits}
     small, record = r2keras.calibrate(task.model, recipe, task.calibration, **bits)
-    spec = recipe.rules[0][1]
+    spec = recipe.rules[-1][1]
     width = f"w{spec.num_bits}" if spec.activation_bits is None else f"w{spec.num_bits}a{spec.activation_bits}"
-    path = Path(FLAGS.out) / ("_".join([name, spec.range, width, *FLAGS.steps]) + ".tflite")
+    mixed = ["mixed"] * (len(recipe.rules) > 1)
+    path = Path(FLAGS.out) / ("_".join([name, spec.range, width, *mixed, *FLAGS.steps]) + ".tflite")
     sizes = r2keras.export.to_litert(small, path, record)
     found = r2keras.export.verify(small, path, (task.inputs, task.labels))
     integer = {} if spec.activation_bits is None else measure_integers(task, small, record, path)

@@ -13,7 +13,7 @@ def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
     'Invalid value for argument `num_bits`. Expected an integer from 1 to 8. Received: num_bits=9.'
     """
     text = f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={received!r}."
-    return f"{text} {_sentence(fix)}" if fix else text
+    return f"{text} {sentence(fix)}" if fix else text
 
 
 def invalid_choice(name: str, choices: Iterable[str], received: object) -> str:
@@ -38,5 +38,10 @@ def missing(package: str, purpose: str, extra: str = "") -> str:
     return f"{purpose} needs the package `{package}`, which is not installed. Run `{command}`."
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Returns a text that ends like a sentence.
+
+    >>> sentence("Did you mean it?"), sentence("It is empty")
+    ('Did you mean it?', 'It is empty.')
+    """
     return text if text.endswith((".", "?", "!")) else text + "."

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from r2keras._errors import invalid, invalid_choice, missing
+from r2keras._errors import invalid, invalid_choice, missing, sentence
 from r2keras._files import atomic_write_text, one_line
 from r2keras.palette_spec import PaletteSpec
 from r2keras.specs import SPEC_KINDS, QuantSpec
@@ -139,7 +139,7 @@ class Recipe:
         try:
             return cls.from_dict(parse(data.decode("utf-8")))
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a recipe. {one_line(error)}.") from error
+            raise ValueError(f"{path} is not a recipe. {sentence(one_line(error))}") from error
 
 
 def _checked_rule(rule: object) -> tuple[str, Spec | None]:

@@ -51,7 +51,8 @@ def run(values: flags.FlagValues, text: str, tool: Callable[[], int], argv: Sequ
     except flags.Error as error:
         return _told(f"{' '.join(str(error).split())}. See --help.")
     except _MISTAKES as error:
-        return _told(f"{_one_line(error)}.")
+        words = _one_line(error)
+        return _told(words if words.endswith("?") else f"{words}.")
     except KeyboardInterrupt:
         _told("Stopped.")
         return INTERRUPTED

@@ -18,7 +18,7 @@ def set_activation_ranges(student: keras.Model, data, *, batch_size: int = 128) 
 
     Args:
         student: a model that `r2keras.prepare` made.
-        data: unlabelled inputs: an array, a list of arrays (one an input), or an iterable of batches.
+        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches.
         batch_size: samples a batch where `data` is an array.
 
     Returns:

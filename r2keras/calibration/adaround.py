@@ -46,8 +46,8 @@ def adaround(
         model: the float model. It is left untouched.
         small: the quantized model that `finalize` or `calibrate` made of it. It is left untouched.
         record: the codes and scales of `small`.
-        data: unlabelled inputs: an array, a list of arrays (one an input), or an iterable of batches; 500 to a few
-            thousand samples.
+        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches;
+            500 to a few thousand samples.
         options: iterations and so on; None takes the defaults.
         batch_size: samples a batch where `data` is an array.
         folder: where finished layers are kept, one `.npz` each: a run that was cut off goes on with the next. None

@@ -28,8 +28,8 @@ def reestimate_batch_norm(
     Args:
         model: a built Functional or Sequential model; its `BatchNormalization` layers are changed, those of nested
             models too, but not those inside a composite custom layer.
-        data: unlabelled inputs: an array, a list of arrays (one an input), or an iterable of batches. Batches of at
-            least 64 samples give good variances.
+        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches.
+            Batches of at least 64 samples give good variances.
         reference: the float model that `model` was made from; None replaces the statistics outright.
         batch_size: samples a batch where `data` is an array.
 

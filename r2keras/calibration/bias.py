@@ -33,8 +33,8 @@ def correct_bias(
     Args:
         model: the float model. It is left untouched.
         small: the model with quantized kernels and the same layers. It is left untouched.
-        data: unlabelled inputs: an array, a list of arrays (one an input), or an iterable of batches. None goes by the
-            batch normalisations.
+        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches.
+            None goes by the batch normalisations.
         means: used without data: `E[x]` by layer path; None takes `expected_inputs(model)`. Needed where `model` has
             its batch normalisations folded: take it from the model before.
         batch_size: samples a batch where `data` is an array.

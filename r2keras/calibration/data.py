@@ -19,7 +19,8 @@ def batches(model: keras.Model, data, batch_size: int = 128) -> Iterator[list[np
 
     Args:
         model: whose inputs the data must fit.
-        data: an array, a list of arrays (one an input), or an iterable of such batches.
+        data: an array, a list of arrays (one an input), a dict of them by the inputs' names, or an iterable of such
+            batches.
         batch_size: samples a batch where `data` is arrays; iterables keep their own batches.
 
     Yields:
@@ -61,8 +62,10 @@ def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarr
     """Splits arrays into batches, or passes an iterable's batches on."""
     arrays = _as_arrays(model, data)
     if arrays is None:
-        if isinstance(data, (str, bytes, dict)) or not hasattr(data, "__iter__"):
-            raise TypeError(invalid("data", "an array, a list of arrays, or an iterable of batches", type(data)))
+        if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
+            raise TypeError(
+                invalid("data", "an array, a list or dict of arrays, or an iterable of batches", type(data))
+            )
         for batch in data:
             yield _as_arrays(model, batch) or [_one_array(model, batch)]
         return
@@ -74,6 +77,8 @@ def _stream(model: keras.Model, data, batch_size: int) -> Iterator[list[np.ndarr
 
 def _as_arrays(model: keras.Model, data) -> list[np.ndarray] | None:
     """Returns `data` as a list of arrays if it is an array or one array an input; else None."""
+    if isinstance(data, dict):
+        return _by_name(model, data)
     if isinstance(data, (list, tuple)):
         if len(data) == len(model.inputs) and all(hasattr(x, "shape") for x in data):
             return [np.asarray(x) for x in data]
@@ -81,9 +86,20 @@ def _as_arrays(model: keras.Model, data) -> list[np.ndarray] | None:
     return [np.asarray(data)] if hasattr(data, "shape") else None
 
 
+def _by_name(model: keras.Model, data: dict) -> list[np.ndarray]:
+    """Returns the arrays of a dict in the order of the model's inputs."""
+    structure = None if isinstance(model, keras.Sequential) else model.input
+    keys = {name: name for name in structure} if isinstance(structure, dict) else [x.name for x in model.inputs]
+    names = keras.tree.flatten(keys)
+    if set(names) != set(data) or not all(hasattr(array, "shape") for array in data.values()):
+        fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
+        raise ValueError(invalid("data", f"one array for each input ({', '.join(names)})", f"a dict of {[*data]}", fix))
+    return [np.asarray(data[name]) for name in names]
+
+
 def _one_array(model: keras.Model, batch) -> np.ndarray:
     """Returns a batch that is no list of arrays as one array: numbers in plain lists."""
-    if isinstance(batch, dict) or (isinstance(batch, (list, tuple)) and any(hasattr(part, "shape") for part in batch)):
+    if isinstance(batch, (list, tuple)) and any(hasattr(part, "shape") for part in batch):
         expected = f"batches of one array an input ({len(model.inputs)}), without labels"
         fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
         raise ValueError(invalid("data", expected, f"a {type(batch).__name__} of {len(batch)}", fix))

@@ -59,9 +59,10 @@ def calibrate(
     Args:
         model: a built, trained Functional or Sequential model. It is left untouched.
         recipe: what becomes what, and by which steps.
-        data: unlabelled inputs as the model takes them: an array, a list of arrays (one an input), or an iterable of
-            batches (a tf.data.Dataset, a generator). A few hundred to a few thousand samples, kept in memory. May be
-            None where nothing has to be measured; bias correction then goes by the batch normalisations' statistics.
+        data: unlabelled inputs as the model takes them: an array, a list of arrays (one an input), a dict by name, or
+            an iterable of batches (a tf.data.Dataset, a generator). A few hundred to a few thousand samples, kept in
+            memory. May be None where nothing has to be measured; bias correction then goes by the batch normalisations'
+            statistics.
         batch_norm: what re-estimation makes of the moving statistics: `"replace"` takes the measured ones, `"shift"`
             adds only what quantization changed (`reestimate_batch_norm`), `"keep"` leaves them, `"auto"` takes
             whichever of the three brings the outputs on `data` nearest to the float model's, in the mean square.

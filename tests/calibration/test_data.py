@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import r2keras
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import as_inputs, batches
 from tests import nets
 
 pytestmark = pytest.mark.backends
@@ -52,6 +52,32 @@ def test_forms_of_two_inputs(form):
     assert all((batch[0] == -batch[1]).all() for batch in found)
 
 
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+@pytest.mark.parametrize("takes", ["a list", "a dict"])
+def test_inputs_by_name(takes, form):
+    """Of a dict the order is that of its names: `a` comes first in the model's inputs, whatever was written first."""
+    inputs = [keras.Input((4,), name=name) for name in ("b", "a")]
+    outputs = layers.Subtract()(inputs)
+    model = keras.Model(dict(zip("ba", inputs, strict=True)) if takes == "a dict" else inputs, outputs)
+    whole = {"a": X, "b": 3 * X}
+    data = whole if form == "arrays" else [{name: x[:6] for name, x in whole.items()}]
+    (batch,) = batches(model, data, batch_size=10)
+    values = keras.ops.convert_to_numpy(model(as_inputs(model, batch)))
+    assert len(values) == (10 if form == "arrays" else 6) and set(values.ravel()) <= set(2 * X.ravel())
+
+
+def test_a_model_of_named_inputs_is_calibrated():
+    inputs = {"b": keras.Input((4,), name="b"), "a": keras.Input((4,), name="a")}
+    hidden = layers.Dense(3, activation="relu")(layers.Concatenate()([inputs["a"], inputs["b"]]))
+    model = keras.Model(inputs, layers.Dense(2)(hidden))
+    recipe = r2keras.Recipe(
+        [(".*", r2keras.QuantSpec(num_bits=4, activation_bits=8))], steps=["adaround", "correct_bias"]
+    )
+    small, record = r2keras.calibrate(model, recipe, [{"a": X, "b": -X}])
+    assert len(record.tensors) == 2
+    assert keras.ops.convert_to_numpy(small({"a": X, "b": -X})).shape == (10, 2)
+
+
 def test_unknown_sizes_fit_any():
     model = keras.Sequential([keras.Input((None, 4)), layers.Dense(2)])
     assert [batch[0].shape for batch in batches(model, np.zeros((3, 7, 4)))] == [(3, 7, 4)]
@@ -73,8 +99,8 @@ BAD = {
     "a number": (np.float32(1.0), ValueError, r"\(samples, 4\).*\(\)"),
     "x and y": ((X, np.zeros(10)), ValueError, "without labels"),
     "pairs": ([(X, np.zeros(10))], ValueError, "without labels.*a tuple of 2.*lambda x, y: x"),
-    "a dict": ({"x": X}, TypeError, "`data`.*dict"),
-    "dicts": ([{"x": X}], ValueError, "without labels.*a dict of 1"),
+    "a dict of other names": ({"z": X}, ValueError, r"one array for each input \(keras_tensor.*a dict of \['z'\]"),
+    "dicts of other names": ([{"x": X, "y": X}], ValueError, r"a dict of \['x', 'y'\].*lambda x, y: x"),
     "text": ("images", TypeError, "`data`.*str"),
     "nothing of the kind": (3, TypeError, "`data`.*iterable of batches"),
 }

@@ -96,7 +96,7 @@ MISTAKES = [
     ({"model": "x.npz"}, ".keras or .h5"),
     ({"recipe": "none.yaml"}, "none.yaml: No such file"),
     ({"recipe": "x.npz"}, ".yaml, .yml or .json"),
-    ({"recipe": "recipe.yaml"}, "data"),  # batch normalization wants some
+    ({"recipe": "recipe.yaml"}, "Without --calibration_data"),  # batch normalization wants some
     ({"recipe": "recipe.yaml", "calibration_data": "none.npz"}, "none.npz: No such file"),
     ({"recipe": "recipe.yaml", "calibration_data": "small.record.npz"}, "lacks the array `x`"),
     ({"record": "x.npz"}, "not a readable record"),

@@ -23,7 +23,7 @@ def run(made, tmp_path, **flags):
         ({"bits": "two"}, "--bits=two is no list of numbers"),
         ({"bits": "9"}, "`bits`"),
         ({"widths": "0"}, "`widths`"),
-        ({"methods": "sta"}, "Did you mean 'ste'"),
+        ({"methods": "sta"}, "Did you mean 'ste'?\n"),
         ({"metric": "f1"}, "`metric`. Expected one of 'accuracy', 'perplexity'"),
         ({"match": "lstm"}, "nothing to widen"),
         ({"max_bytes": 10}, "No candidate fits"),
