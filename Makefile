@@ -6,10 +6,12 @@ BACKENDS ?= tensorflow jax
 TORCH ?= torch
 PILOT_FLAGS ?=
 PYTEST_FLAGS ?= -n 2 --dist worksteal
+SLOW ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
+MARKS := $(if $(SLOW),,-m "not slow")
 # Compiling is most of what the tests do on JAX.
 TEST_ENV := CUDA_VISIBLE_DEVICES= TF_CPP_MIN_LOG_LEVEL=3 JAX_DISABLE_MOST_OPTIMIZATIONS=1
 STAMPS := $(VENV)/stamps
@@ -21,16 +23,17 @@ TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 	@echo 'Variables: PYTHON=python3.12, VENV=.venv, PILOT_FLAGS="--smoke", BACKENDS="tensorflow jax torch",'
-	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record".'
+	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record",'
+	@echo '           SLOW=1 (make test: also benchmarks and whole programs, ten seconds to a minute each).'
 
 pilot: $(STAMPS)/base ## run the pilot on the embedded digits; its report and files go to out/pilot
 	$(BIN)/python examples/pilot.py --out=out/pilot $(PILOT_FLAGS)
 
-test: $(TEST_STAMPS) ## lint, all tests with TensorFlow, then the backend tests with every other one of BACKENDS
+test: $(TEST_STAMPS) ## lint, the tests with TensorFlow, then the backend tests with every other one of BACKENDS
 	$(BIN)/ruff check .
 	@set -e; for backend in $(BACKENDS); do \
 	  echo "Tests with KERAS_BACKEND=$$backend"; \
-	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS); \
+	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(MARKS) $(PYTEST_FLAGS); \
 	done
 
 lint: $(STAMPS)/dev ## ruff: rules and format

@@ -42,10 +42,10 @@ def runs_here(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that are for other backends; slow ones come first, so that no worker waits at the end."""
+    """Leaves out the tests of other backends; whole programs come first, so that no worker waits at the end."""
     config.hook.pytest_deselected(items=[item for item in items if not runs_here(item)])
     items[:] = [item for item in items if runs_here(item)]
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None and "examples" not in item.nodeid)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,6 @@ def test_there_are_examples():
         assert '"--smoke", f"--out={' in text and ".iterdir()) == [" in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ELSEWHERE])
 def test_example_runs(name, tmp_path):
     code, out, error = run(f"examples/{name}.py", "--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)

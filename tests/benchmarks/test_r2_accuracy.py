@@ -125,6 +125,7 @@ def test_bad_flags(flags, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_missing_data(tmp_path):
     places = [f"--{flag}={tmp_path / name}" for flag, name in (("data_dir", ""), ("out", "o"), ("work", "w"))]
     code, _, error = start("--nets=fashion_cnn", *places)

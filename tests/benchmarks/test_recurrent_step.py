@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from tests.scripts import run
 
 SCRIPT = "benchmarks/recurrent_step.py"
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     path = tmp_path / "rows.json"
     code, out, error = run(SCRIPT, "--smoke", f"--out={path}")

@@ -84,6 +84,7 @@ def test_damaged_results_are_named_and_kept(tmp_path):
     assert path.read_text() == '[{"group": '
 
 
+@pytest.mark.slow
 def test_unwritable_out_ends_before_measuring(tmp_path):
     (tmp_path / "file").write_text("")
     code, _, error = start("--smoke", f"--out={tmp_path / 'file' / 'a.json'}")

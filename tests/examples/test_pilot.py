@@ -65,7 +65,6 @@ def killed_and_resumed(tmp_path_factory):
     return folder, first, out
 
 
-@pytest.mark.slow
 class TestKilledAndResumed:
     def test_one_complete_row_per_experiment(self, killed_and_resumed):
         rows = rows_in(killed_and_resumed[0])

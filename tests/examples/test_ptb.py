@@ -71,6 +71,14 @@ class TestRows:
         assert lines[2].endswith("| 8,100 | 100.250 / 100.500 |") and lines[3].endswith("| - | - |")
 
 
+def test_small_run(tmp_path):
+    code, out, error = start("--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)
+    assert code == 0 and "Validation perplexity" in out, error
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert row["perplexity"] == row["history"][-1] > 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.slow
 class TestProgram:
     def test_float_then_few_bits_then_the_table(self, tmp_path):

@@ -14,7 +14,6 @@ def labels(outcome, state="complete"):
     return sorted(row["label"] for row in outcome.rows if row["state"] == state)
 
 
-@pytest.mark.slow
 def test_every_candidate_is_trained_and_the_front_is_saved(search, tmp_path):
     asked = search(widths=(1.5,), max_drop=1.0, epochs=1)
     found = run(asked, tmp_path)
@@ -30,7 +29,6 @@ def test_every_candidate_is_trained_and_the_front_is_saved(search, tmp_path):
     assert load(tmp_path).to_dict() == found.to_dict()
 
 
-@pytest.mark.slow
 def test_a_stopped_search_goes_on(search, tmp_path, monkeypatch):
     asked, calls, whole = search(epochs=1), [], training.train
 
@@ -53,7 +51,6 @@ def test_a_stopped_search_goes_on(search, tmp_path, monkeypatch):
     assert len(calls) == 4
 
 
-@pytest.mark.slow
 def test_a_candidate_that_cannot_be_trained_is_told_and_the_others_go_on(search, tmp_path, monkeypatch):
     whole = training.train
 
@@ -75,7 +72,6 @@ def test_two_processes_train_each_candidate_once(search, tmp_path):
     assert len({row["trial"] for row in found.rows}) == 3
 
 
-@pytest.mark.slow
 def test_language_model_is_judged_by_perplexity(folder, search, tmp_path):
     text = {"model": folder / "text.keras", "data": folder / "text.npz", "length": 10, "metric": "perplexity"}
     found = run(search(**text, bits=(4,), widths=(1.5,), epochs=1), tmp_path)

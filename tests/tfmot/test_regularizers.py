@@ -122,7 +122,7 @@ def test_two_scalars_of_one_layer_have_names_of_their_own(tmp_path):
     assert len(loaded.losses) == 2
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".keras", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", [".h5", ".keras", ""])
 def test_a_saved_model_restores_and_trains_the_scalars(suffix, tmp_path):
     model = small_model()
     start = scalars(model)
@@ -143,7 +143,6 @@ def test_weights_and_rebuild_restore_the_scalars(suffix, tmp_path):
     assert scalars(rebuilt) == scalars(model)
 
 
-@pytest.mark.slow
 def test_scalars_under_quantize_model_train_and_survive_a_saved_model(tmp_path):
     model = small_model()
     start = scalars(model)
