@@ -50,8 +50,17 @@ class ActivationQuantizer(keras.layers.Layer):
         """Adds what the method learns, relative to the stored range."""
 
     def find(self, x):
-        """Returns the range that a tensor asks for: two float32 scalars, `low <= 0 <= high`."""
-        return extremes(x, self.spec.unsigned)
+        """Returns the range that a tensor asks for: two float32 scalars, `low <= 0 <= high`.
+
+        They reach `2 sqrt(2 Qp / pi)` times the root mean square of the tensor, `Qp` the steps above zero, and no
+        further than its own ends: at few bits the range from minimum to maximum would round nearly everything to zero.
+        For normally distributed values that is LSQ's rule, `2 mean|x| / sqrt(Qp)` a step; of others it clips fewer.
+        """
+        low, high = extremes(x, self.spec.unsigned)
+        above = self.num_steps if self.spec.unsigned else self.num_steps / 2
+        root = ops.sqrt(ops.mean(ops.square(ops.cast(x, "float32"))))
+        reach = 2.0 * math.sqrt(2.0 * above / math.pi) * root
+        return ops.maximum(low, -reach), ops.minimum(high, reach)
 
     def merge(self, old, new):
         """Returns the stored range after another batch; only where `follows`."""

@@ -189,8 +189,8 @@ class EWGSActivation(ActivationQuantizer):
 
     `delta` is the spec's throughout: `callbacks.EWGSDelta` estimates those of weights only.
 
-    The first batch, or calibration, gives the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else `-+3 std(x)`.
-    What is trained is the ratio to it.
+    The first batch, or calibration, gives the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else that of LSQ
+    (`quantizers.LSQActivation`). What is trained is the ratio to it.
 
     Args:
         spec: a spec with `method="ewgs"` (and its `delta`).
@@ -212,8 +212,9 @@ class EWGSActivation(ActivationQuantizer):
 
     def find(self, x):
         """Returns the bounds that a tensor's standard deviation gives."""
-        reach = 3.0 * ops.std(ops.cast(x, "float32"))
-        return (ops.zeros(()), reach / math.sqrt(1.0 - 2.0 / math.pi)) if self.spec.unsigned else (-reach, reach)
+        if not self.spec.unsigned:
+            return super().find(x)
+        return ops.zeros(()), 3.0 / math.sqrt(1.0 - 2.0 / math.pi) * ops.std(ops.cast(x, "float32"))
 
     def learned(self, low, high):
         """Returns the stored bounds times the learned ones."""

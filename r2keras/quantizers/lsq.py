@@ -123,8 +123,9 @@ class LSQActivation(ActivationQuantizer):
     Gradient: inside the range `dy/dx = 1`, `dy/ds = round(v) - v` for `v = x / s + zero_point`; outside 0 and
     `code - quant_min`, and `dy/dl = 1`. Those to `s` and `l` are multiplied by `1 / sqrt(n Qp)`, `n` features a sample.
 
-    The first batch, or calibration, gives the start: unsigned `s = 2 mean|x| / sqrt(Qp)`, `Qp = 2^b - 1`, else
-    minimum and maximum. What is trained is the ratio to it.
+    The first batch, or calibration, gives the start: `Qp s = 2 sqrt(2 Qp / pi) rms(x)`, with `Qp = 2^b - 1` unsigned,
+    else half of that and `l = -Qp s`; neither end beyond the tensor's own. The paper has `mean|x|` where this has
+    `sqrt(2 / pi) rms(x)`: the same for normally distributed values. What is trained is the ratio to the start.
 
     Args:
         spec: a spec with `method="lsq"`.
@@ -143,12 +144,6 @@ class LSQActivation(ActivationQuantizer):
         """Adds the step, and the lower end of a signed range, relative to the stored ones."""
         self.step = self.gain("step")
         self.lower = None if self.spec.unsigned else self.gain("lower")
-
-    def find(self, x):
-        """Returns the range that the start values span."""
-        if not self.spec.unsigned:
-            return super().find(x)
-        return ops.zeros(()), 2.0 * math.sqrt(self.num_steps) * ops.mean(ops.abs(ops.cast(x, "float32")))
 
     def learned(self, low, high):
         """Returns the range that the learned step spans from the learned lower end."""

@@ -17,9 +17,8 @@ class PACTActivation(ActivationQuantizer):
     Forward: `y = round(clip(x, 0, a) n / a) a / n`, `n = 2^b - 1`.
     Gradient: `dy/dx = 1` where `0 <= x <= a`, else 0; `dy/da = 1` where `x > a`, else 0.
 
-    `a` starts at the first batch's maximum (or at what calibration found; the paper: at a constant) and shrinks by an
-    L2 penalty of 1e-4 on its ratio to that. A tensor with negative values has a lower bound too, which moves alike:
-    ours.
+    `a` starts where LSQ would (`quantizers.LSQActivation`; the paper: at a constant) and shrinks by an L2 penalty of
+    1e-4 on its ratio to that. A tensor with negative values has a lower bound too, which moves alike: ours.
 
     Args:
         spec: a spec with `method="pact"`.

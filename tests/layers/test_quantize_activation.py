@@ -72,15 +72,15 @@ def test_zero_is_on_every_grid():
 
 
 def learned_range(method, x, unsigned):
-    """The start values of the papers."""
+    """The start values of the papers; LSQ's where a paper has none."""
     if method == "dorefa":
         return (0.0 if unsigned else -1.0), 1.0
-    if method == "lsq" and unsigned:
-        return 0.0, 2 * np.abs(x).mean() * np.sqrt(7)
-    if method == "ewgs":
-        reach = 3 * x.std()
-        return (0.0, reach / np.sqrt(1 - 2 / np.pi)) if unsigned else (-reach, reach)
-    return min(x.min(), 0), x.max()
+    if method == "ste":
+        return min(x.min(), 0), x.max()
+    if method == "ewgs" and unsigned:
+        return 0.0, 3 * x.std() / np.sqrt(1 - 2 / np.pi)
+    reach = 2 * np.sqrt((7 if unsigned else 3.5) * 2 / np.pi * np.mean(x**2))
+    return max(x.min(), -reach), min(x.max(), reach)
 
 
 @EVERY
