@@ -144,7 +144,7 @@ def to_litert(
         raise ValueError(invalid("activations", "'int8' where `io` or `data` is given", activations))
     check_backend()
     check_model(model)
-    check_recurrent(model, activations)
+    check_recurrent(model, activations, record)
     packages.schema()
     if activations == "int8" and record is None:
         raise ValueError(invalid("record", "a record with activations where activations='int8'", None))

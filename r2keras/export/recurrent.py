@@ -6,8 +6,10 @@ import keras
 
 from r2keras._model import leaf_layers
 from r2keras._tf_keras import is_tf_keras
+from r2keras.record import CompressionRecord
 
 BATCH = 1
+SPLIT = "recurrent_kernel"
 
 
 def recurrent_layers(model: keras.Model) -> list[tuple[str, keras.layers.RNN]]:
@@ -18,9 +20,20 @@ def recurrent_layers(model: keras.Model) -> list[tuple[str, keras.layers.RNN]]:
     return [(path, part) for path, part in found if isinstance(part, keras.layers.RNN)]
 
 
-def check_recurrent(model: keras.Model, activations: str) -> None:
-    """Raises ValueError if recurrent layers would have to keep their state between calls, or compute on integers."""
+def check_recurrent(model: keras.Model, activations: str, record: CompressionRecord | None = None) -> None:
+    """Raises ValueError if recurrent layers would have to keep their state between calls, or compute on integers.
+
+    Also for what the converter splits: the recurrent kernel of a GRU whose reset gate comes before the product.
+    """
     layers = recurrent_layers(model)
+    for path, layer in layers:
+        names = [n for n in (record.tensors if record else ()) if n.startswith(f"{path}/") and n.endswith(SPLIT)]
+        if names and not getattr(layer, "reset_after", True):
+            raise ValueError(
+                f"The layer {path!r} has reset_after=False, and TensorFlow's converter splits its recurrent kernel. "
+                "Expected reset_after=True, Keras' default, where that kernel is compressed. Train with that, or leave "
+                f"{names[0]!r} out of the recipe."
+            )
     if layers and activations == "int8":
         raise ValueError(
             f"The layer {layers[0][0]!r} is recurrent, and LiteRT has no loop of integer operators. Expected "

@@ -194,6 +194,18 @@ def test_expand_makes_a_float_file_of_a_loop(tmp_path, near):
     assert difference(model, tmp_path / "float.tflite", data(model), True) <= TOLERANCE
 
 
+def test_a_gru_whose_recurrent_kernel_the_converter_splits_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "before", lambda x: layers.GRU(8, reset_after=False, name="loop")(x))
+    model = net("before")
+    record = compress(model, lambda name, shape: SPECS[1])
+    with pytest.raises(ValueError, match=r"'loop' has reset_after=False.*leave 'loop/gru_cell/recurrent_kernel' out"):
+        to_litert(model, tmp_path / "m.tflite", record)
+    assert list(tmp_path.iterdir()) == []
+    record = compress(model, lambda name, shape: None if "recurrent" in name else SPECS[1])
+    to_litert(model, tmp_path / "m.tflite", record)
+    assert difference(model, tmp_path / "m.tflite", data(model), True) <= TOLERANCE
+
+
 def test_integer_operators_are_refused(tmp_path):
     model = net("bidirectional")
     record = compress(model, lambda name, shape: SPECS[0])
