@@ -107,7 +107,7 @@ class QuantSpec(_Plain):
         activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None takes the partner of `method` (the
             same, DoReFa for WRPN, else straight-through). Only with `activation_bits`.
         activation_range: how a range of `activation_method="ste"` is found (`ActivationSpec.range`); None means
-            `"moving_average"` there.
+            `"moving_average"` there at 8 bits, `"mse"` below.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -298,7 +298,8 @@ class ActivationSpec(_Plain):
             `"dorefa"` (the range [0, 1]).
         range: how `method="ste"` finds a range, in training from each batch and in calibration from all data:
             `"moving_average"` of minimum and maximum, `"min_max"` (the widest seen), `"percentile"`, `"mse"` (the
-            averages of these in training). None means `"moving_average"` there; other methods have None.
+            averages of these in training). None means `"moving_average"` there at 8 bits and `"mse"` below, where
+            extremes would leave too few levels to all other values; other methods have None.
         unsigned: whether values are never negative, as after a ReLU.
         delta: with `method="ewgs"`, how strongly rounding errors scale gradients; None means 1e-3 there.
 
@@ -310,7 +311,7 @@ class ActivationSpec(_Plain):
 
     >>> spec = ActivationSpec(num_bits=4, unsigned=True)
     >>> spec.quant_min, spec.quant_max, spec.range
-    (-8, 7, 'moving_average')
+    (-8, 7, 'mse')
 
     Source: Jacob et al., arXiv 1712.05877, sections 2 and 3.1.
     """
@@ -334,7 +335,7 @@ class ActivationSpec(_Plain):
             raise ValueError(invalid_choice("activation_range", ACTIVATION_RANGES, self.range))
         _check_number(self, "delta", "method=ewgs", 0, float("inf"))
         if self.method == "ste":
-            self._default("range", "moving_average")
+            self._default("range", "moving_average" if self.num_bits == 8 else "mse")
         if self.method == "ewgs":
             self._default("delta", DELTA)
 

@@ -9,15 +9,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from r2keras.ops import affine
 from r2keras.ops.fuse import before_relu
 from r2keras.ops.percentile import percentiles
-from r2keras.ops.span import quantize_span, span_grid
+from r2keras.ops.span import on_grid, quantize_span, span_grid
 from r2keras.specs import ActivationSpec
 
 MOMENTUM = 0.99
 SAMPLE = 4096
 PERCENT = 99.9
+# Of the largest magnitude: where the search for the least error clips.
+SHARES = np.geomspace(1.0, 0.025, 48, dtype="float32")
 # Closer than this to the middle of two codes, float arithmetic decides; what share of values is too many; how much a
 # range is widened then.
 HALFWAY, MANY, WIDER = 1e-3, 0.05, 2.0**-10
@@ -209,10 +210,14 @@ class RangeActivation(ActivationQuantizer):
         return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
 
     def _least_error(self, part):
-        low, high = self.spec.quant_min, self.spec.quant_max
-        # A symmetric search with the lowest code at zero is the one over unsigned ranges.
-        scale, zero = affine.mse_range(part, (1,), low, high, float(low), symmetric=self.spec.unsigned)
-        return scale[0] * (low - zero[0]), scale[0] * (high - zero[0])
+        """Returns, of ranges clipped at the same distance below and above zero, the one with the least error."""
+        low, high = extremes(part, self.spec.unsigned)
+        reach = ops.maximum(-low, high) * ops.convert_to_tensor(SHARES)
+        lows, highs = ops.maximum(low, -reach), ops.minimum(high, reach)
+        limits = (self.spec.quant_min, self.spec.quant_max)
+        grids = (ops.expand_dims(number, 1) for number in span_grid(lows, highs, *limits))
+        best = ops.argmin(ops.mean(ops.square(on_grid(part, *grids, *limits) - part), axis=1))
+        return ops.take(lows, best), ops.take(highs, best)
 
 
 def extremes(x, unsigned: bool):

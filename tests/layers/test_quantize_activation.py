@@ -88,7 +88,9 @@ def learned_range(method, x, unsigned):
 def test_first_batch_starts_as_the_paper_says(method, unsigned):
     x = data(unsigned)
     delta = 0.2 if method == "ewgs" else None
-    quantizer = quantizers.make_activation(ActivationSpec(num_bits=3, method=method, unsigned=unsigned, delta=delta))
+    how = {"range": "min_max"} if method == "ste" else {}
+    spec = ActivationSpec(num_bits=3, method=method, unsigned=unsigned, delta=delta, **how)
+    quantizer = quantizers.make_activation(spec)
     assert type(quantizer) is ACTIVATIONS[method]
     low, high = learned_range(method, x, unsigned)
     value, to_x, *_ = oracle(x, low, high, 3, delta=delta or 0.0)
@@ -125,6 +127,26 @@ def test_observed_range_follows_its_rule(name, unsigned):
     quantizer.trainable = False
     quantizer(ops.convert_to_tensor(9 * second), training=True)
     assert array(quantizer.high) == before
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@SIGNS
+def test_range_of_the_least_error(bits, unsigned):
+    """Against a finer scan in NumPy of ranges that are clipped at the same distance on both sides."""
+    x = np.random.default_rng(5).standard_t(3, 4096).astype("float32")
+    x = np.maximum(x, 0) if unsigned else x
+    quantizer = quantizers.make_activation(ActivationSpec(num_bits=bits, range="mse", unsigned=unsigned))
+    quantizer.fit([x])
+
+    def error(low, high):
+        scale = (high - low) / (2**bits - 1)
+        zero = np.clip(np.round(-low / scale - 1e-3), 0, 2**bits - 1)
+        codes = np.clip(np.round(x / scale + zero), 0, 2**bits - 1)
+        return np.mean((scale * (codes - zero) - x) ** 2)
+
+    scan = [error(max(x.min(), -reach), min(x.max(), reach)) for reach in np.linspace(0.03, 1, 500) * np.abs(x).max()]
+    found = error(float(array(quantizer.low)), float(array(quantizer.high)))
+    assert found <= 1.02 * min(scan) and found < 0.7 * error(x.min(), x.max())
 
 
 @pytest.mark.parametrize("name", ACTIVATION_RANGES)
@@ -192,7 +214,8 @@ def test_bad_specs_are_refused(arguments, match):
 
 def test_weight_specs_name_their_activation():
     assert QuantSpec(num_bits=2, method="wrpn", activation_bits=4).activation().method == "dorefa"
-    assert QuantSpec(num_bits=1, method="binary", activation_bits=4).activation_range == "moving_average"
+    assert QuantSpec(num_bits=1, method="binary", activation_bits=4).activation_range == "mse"
+    assert QuantSpec(num_bits=1, method="binary", activation_bits=8).activation_range == "moving_average"
     assert QuantSpec(activation_bits=4, activation_method="pact").activation(unsigned=True).unsigned
     assert QuantSpec().activation() is None
     spec = QuantSpec(num_bits=2, method="ewgs", delta=0.1, activation_bits=2)
