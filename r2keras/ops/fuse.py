@@ -1,4 +1,4 @@
-"""Fewer passes over memory for chains of elementwise operations, on backends that do not fuse by themselves."""
+"""One pass over memory for a chain of elementwise operations, on backends that do not fuse by themselves."""
 
 from __future__ import annotations
 
@@ -31,29 +31,3 @@ def fused(function: Callable) -> Callable:
 
     compiled = tf.function(function, autograph=False, jit_compile=True, reduce_retracing=True)
     return lambda *tensors: (function if tf.executing_eagerly() else compiled)(*tensors)
-
-
-def before_relu(x):
-    """Returns the tensor that a ReLU made `x` from, where TensorFlow builds a graph; None where there is none.
-
-    What computes from that tensor instead, with `max(0, .)` in its own pass, saves the ReLU's passes: TensorFlow leaves
-    operations out whose outputs nobody takes.
-
-    Args:
-        x: tensor.
-
-    Returns:
-        A tensor of `x`'s shape and type, or None: also in eager calls and on other backends.
-
-    Example:
-
-    >>> before_relu(keras.ops.relu(keras.ops.convert_to_tensor([-1.0, 2.0]))) is None
-    True
-    """
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    if tf.executing_eagerly() or not tf.is_tensor(x) or x.op.type != "Relu":
-        return None
-    return x.op.inputs[0]

@@ -59,7 +59,7 @@ def on_grid(x, scale, zero_point, quant_min, quant_max):
     return scale * (ops.round(ops.clip(_steps(x, scale, zero_point), quant_min, quant_max)) - zero_point)
 
 
-def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, share=1.0, rectified=False):
+def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, share=1.0):
     """Rounds a tensor to the grid over `[low, high]`.
 
     Forward: `y = scale * (clip(round(v), quant_min, quant_max) - zero_point)`, `v = x / scale + zero_point`
@@ -78,7 +78,6 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
         inner: 1 counts what a moved bound does to the rounding inside the range (LSQ), 0 does not (PACT).
         delta: strength of the gradient scaling; 0 is the straight-through estimator.
         share: factor of the gradients to `low` and `high`.
-        rectified: `x` goes through a ReLU first, whose gradient at 0 is 0; only with `low = 0`. In one pass.
 
     Returns:
         Tensor of `x`'s shape and type; in float32 exactly on the grid.
@@ -91,7 +90,7 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
     Source: Esser et al., arXiv 1902.08153, equation 3, for the bounds instead of the step; Lee et al., arXiv
     2104.00903.
     """
-    forward, to_x, *to_bounds = _passes(quant_min, quant_max, inner, delta, rectified)
+    forward, to_x, *to_bounds = _passes(quant_min, quant_max, inner, delta)
 
     @custom_gradient
     def rounded(x, low, high):
@@ -105,7 +104,7 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
 
 
 @functools.cache
-def _passes(quant_min, quant_max, inner, delta, rectified):
+def _passes(quant_min, quant_max, inner, delta):
     """Returns `quantize_span`'s value and its gradients, those to the bounds before their sums.
 
     Apart from one another: a training step leaves out what nobody learns from.
@@ -114,22 +113,18 @@ def _passes(quant_min, quant_max, inner, delta, rectified):
 
     def forward(x, low, high):
         grid = span_grid(low, high, quant_min, quant_max)
-        # Where `rectified`, `low = 0`: clipping does what a ReLU would.
         return ops.cast(on_grid(ops.cast(x, "float32"), *grid, quant_min, quant_max), x.dtype)
 
     def placed(upstream, x, low, high):
         """Returns where values lie, clipped too, the rounding error relative to the range, what it does to `f`."""
-        x = ops.maximum(ops.cast(x, "float32"), 0.0) if rectified else ops.cast(x, "float32")
-        steps = _steps(x, *span_grid(low, high, quant_min, quant_max))
+        steps = _steps(ops.cast(x, "float32"), *span_grid(low, high, quant_min, quant_max))
         clipped = ops.clip(steps, quant_min, quant_max)
         error = (clipped - ops.round(clipped)) * (1.0 / num_steps)
         return steps, clipped, error, delta * ops.abs(upstream) * error
 
     def to_x(upstream, x, low, high):
         steps, clipped, _, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
-        inside = ops.equal(steps, clipped)
-        inside = ops.logical_and(inside, x > 0) if rectified else inside
-        return ops.cast(ops.where(inside, upstream + bent, 0.0), x.dtype)
+        return ops.cast(ops.where(ops.equal(steps, clipped), upstream + bent, 0.0), x.dtype)
 
     def to_low(upstream, x, low, high):
         steps, clipped, error, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)

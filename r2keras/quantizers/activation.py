@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from r2keras.ops.fuse import before_relu
 from r2keras.ops.percentile import percentiles
 from r2keras.ops.span import on_grid, quantize_span, span_grid
 from r2keras.specs import ActivationSpec
@@ -73,10 +72,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def call(self, x, training=None):
         """Returns the fake-quantized tensor; a training batch sets or moves the range."""
-        # An unsigned range clips at zero: a ReLU before it has nothing left to do.
-        source = before_relu(x) if self.spec.unsigned else None
-        bounds = self.learned(*self._range(x, source, training and self.trainable))
-        return self._rounded(x, *bounds) if source is None else self._rounded(source, *bounds, rectified=True)
+        return self._rounded(x, *self.learned(*self._range(x, training and self.trainable)))
 
     def rounding(self) -> Callable:
         """Returns a function that rounds tensors to the range in use, which is read once: here, outside of a loop."""
@@ -128,24 +124,19 @@ class ActivationQuantizer(keras.layers.Layer):
         """Adds a trainable scalar that starts at 1."""
         return self.add_weight(shape=(), dtype="float32", initializer="ones", name=name, regularizer=regularizer)
 
-    def _rounded(self, x, low, high, rectified=False):
+    def _rounded(self, x, low, high):
         strength = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
-        limits = (self.spec.quant_min, self.spec.quant_max)
-        return quantize_span(x, low, high, *limits, **strength, rectified=rectified)
+        return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **strength)
 
-    def _range(self, x, source, training):
-        """Returns the stored range; before there is one, that of this batch. Training stores it.
-
-        `source` is what a ReLU made `x` from: where the range is known, nothing is computed from `x`.
-        """
+    def _range(self, x, training):
+        """Returns the stored range; before there is one, that of this batch. Training stores it."""
         stored, seen, x = (self.low + 0.0, self.high + 0.0), self.ready > 0.5, ops.stop_gradient(x)
         if training and self.follows:
             fresh = self.find(x)
             moved = self.merge(stored, fresh)
             found = [ops.where(seen, new, first) for new, first in zip(moved, fresh, strict=True)]
         else:
-            first = (lambda: x) if source is None else (lambda: ops.relu(ops.stop_gradient(source)))
-            found = ops.cond(seen, lambda: stored, lambda: tuple(self.find(first())))
+            found = ops.cond(seen, lambda: stored, lambda: tuple(self.find(x)))
         if training:
             self._store(*found)
         return found

@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from r2keras.layers import QuantizeActivation
-from r2keras.ops.fuse import before_relu, fused
+from r2keras.ops.fuse import fused
 from r2keras.ops.span import quantize_span
-from r2keras.specs import ACTIVATION_METHODS, ActivationSpec
 from tests.gradients import gradients
 
 pytestmark = pytest.mark.backends
@@ -58,50 +56,3 @@ def test_a_compiled_step_moves_as_the_eager_gradient_says():
     expected = gradients(loss, np.float32(1.0))[0]
     model.fit(X, len(X) * upstream, batch_size=len(X), epochs=1, verbose=0)
     np.testing.assert_allclose(1.0 - float(ops.convert_to_numpy(layer.high)), expected, rtol=1e-3, atol=1e-4)
-
-
-class Shift(keras.layers.Layer):
-    """Adds a trained shift, zero at the start."""
-
-    def build(self, shape):
-        self.shift = self.add_weight(shape=shape[1:], initializer="zeros", name="shift")
-
-    def call(self, x):
-        return x + self.shift
-
-
-@pytest.mark.parametrize("known", [False, True], ids=["first batch", "range known"])
-@pytest.mark.parametrize("method", ACTIVATION_METHODS)
-def test_a_relu_before_a_quantizer_may_be_left_out(method, known):
-    """A compiled step, in which the ReLU is not computed where that is possible, against the eager one."""
-    x = np.where(np.abs(X) < 0.3, 0.0, X).astype("float32")
-    upstream = np.random.default_rng(1).normal(size=x.shape).astype("float32")
-    found = []
-    for eagerly in (False, True):
-        spec = ActivationSpec(num_bits=2, method=method, unsigned=True, delta=0.3 if method == "ewgs" else None)
-        rounding = QuantizeActivation(spec)
-        if known:
-            rounding.quantizer.start(0.0, 1.1)
-        model = keras.Sequential([keras.Input((7,)), Shift(), keras.layers.ReLU(), rounding])
-        loss = lambda y, found: ops.sum(found * y, axis=-1)  # noqa: E731
-        model.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=eagerly)
-        history = model.fit(x, upstream, batch_size=len(x), epochs=1, verbose=0)
-        found.append([history.history["loss"][0], *(ops.convert_to_numpy(v) for v in model.variables)])
-    for compiled, eager in zip(*found, strict=True):
-        np.testing.assert_allclose(compiled, eager, atol=1e-5)
-    assert np.count_nonzero(found[0][1]) and (found[0][1][(x <= 0).all(axis=0)] == 0).all()
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a graph of TensorFlow")
-def test_relu_is_found_in_a_graph_only():
-    import tensorflow as tf
-
-    found = []
-
-    @tf.function(autograph=False)
-    def traced(x):
-        found.extend([before_relu(ops.relu(x)) is x, before_relu(ops.relu6(x)), before_relu(x)])
-        return x
-
-    traced(tf.ones(3))
-    assert found == [True, None, None] and before_relu(ops.relu(tf.ones(3))) is None
