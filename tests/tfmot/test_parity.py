@@ -126,7 +126,8 @@ def test_straight_through(case, granularity):
 @pytest.mark.parametrize("method", ACTIVATION_METHODS)
 def test_activations(method, unsigned):
     x, delta = data(unsigned), 0.2 if method == "ewgs" else None
-    spec = ActivationSpec(num_bits=3, method=method, unsigned=unsigned, delta=delta)
+    how = {"range": "min_max"} if method == "ste" else {}
+    spec = ActivationSpec(num_bits=3, method=method, unsigned=unsigned, delta=delta, **how)
     quantizer, owner = ActivationQuantizer(spec), tf_keras.layers.Layer()
     state = quantizer.build(None, "output", owner)
     keras_layer = QuantizeActivation(spec)
