@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class DataNeededError(ValueError):
+    """Something has to be measured, and there are no data to measure it on."""
+
+
 def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
     """Returns the message for a bad argument.
 

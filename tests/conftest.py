@@ -41,11 +41,16 @@ def runs_here(item: pytest.Item) -> bool:
     return item.get_closest_marker("backends") is not None
 
 
+def is_program(item: pytest.Item) -> bool:
+    """Whether a test runs a whole program."""
+    return item.get_closest_marker("slow") is not None or "examples" in (item.path.parent.name, item.path.stem[5:])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests of other backends; whole programs come first, so that no worker waits at the end."""
     config.hook.pytest_deselected(items=[item for item in items if not runs_here(item)])
     items[:] = [item for item in items if runs_here(item)]
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None and "examples" not in item.nodeid)
+    items.sort(key=lambda item: not is_program(item))
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def test_there_are_examples():
     for file in ELSEWHERE.values():
         text = (ROOT / "tests" / "examples" / file).read_text(encoding="utf-8")
         assert '"--smoke", f"--out={' in text and ".iterdir()) == [" in text
+
+
+@pytest.mark.slow
+def test_layers_of_a_pattern_keep_8_bits(tmp_path):
+    """Two runs in one folder: a row and a file each, the second larger; a pattern that fits nothing is told."""
+    flags = ("--smoke", "--models=ic_resnet8", "--bits=4", "--ranges=mse", f"--out={tmp_path}")
+    for more in ((), ("--eight_bits=stem",)):
+        code, _, error = run("examples/mlperf_tiny.py", *flags, *more)
+        assert code == 0, error
+    plain, mixed = json.loads((tmp_path / "results.json").read_text())
+    assert plain["path"] != mixed["path"] and plain["file_bytes"] < mixed["file_bytes"]
+    code, _, error = run("examples/mlperf_tiny.py", *flags, "--eight_bits=nowhere")
+    assert code == 1 and "nowhere" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ELSEWHERE])

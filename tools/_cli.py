@@ -51,8 +51,7 @@ def run(values: flags.FlagValues, text: str, tool: Callable[[], int], argv: Sequ
     except flags.Error as error:
         return _told(f"{' '.join(str(error).split())}. See --help.")
     except _MISTAKES as error:
-        words = _one_line(error)
-        return _told(words if words.endswith("?") else f"{words}.")
+        return _told(_sentence(error))
     except KeyboardInterrupt:
         _told("Stopped.")
         return INTERRUPTED
@@ -151,15 +150,16 @@ def _flags_help(values: flags.FlagValues) -> str:
     return "".join(f"  --{name}: {values[name].help}\n" for name in values if name not in ("", "?"))
 
 
-def _one_line(error: BaseException) -> str:
-    """Returns what an exception says on one line, without a full stop."""
+def _sentence(error: BaseException) -> str:
+    """Returns what an exception says, on one line."""
     try:
         load_r2keras()
     except ImportError as absent:
-        return str(absent)
+        return f"{absent}."
+    from r2keras._errors import sentence
     from r2keras._files import one_line
 
-    return one_line(error)
+    return sentence(one_line(error))
 
 
 def _told(sentence: str) -> int:

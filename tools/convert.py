@@ -109,12 +109,12 @@ def convert() -> int:
     model = _cli.load_model(FLAGS.model)
     data = calibration_data(model)
     if recipe is not None:
+        from r2keras._errors import DataNeededError
+
         try:
             model, record = r2keras.calibrate(model, recipe, data, input_bits=FLAGS.input_bits)
-        except ValueError as error:
-            if data is not None:
-                raise
-            raise ValueError(f"{error} Without --calibration_data there are no inputs to measure") from error
+        except DataNeededError as error:
+            raise ValueError(f"{error} Give them with --calibration_data") from error
     integers = {"activations": "int8", "io": FLAGS.io, "data": data} if FLAGS.activations == "int8" else {}
     if FLAGS.format == "tflm":
         found = r2keras.export.to_tflm(model, FLAGS.output, record)

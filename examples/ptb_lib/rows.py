@@ -83,16 +83,8 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     smaller = "-" if float_row is None else f"{float_row['bytes'] / row['bytes']:.1f}"
     bits = f"{row['weight_bits']} / {row['activation_bits']}"
     names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], f"{row['dropout']:g}"]
-    return [
-        *names,
-        str(row["seed"]),
-        epochs,
-        before,
-        f"{row['perplexity']:.1f}",
-        change,
-        f"{row['bytes']:,}",
-        smaller,
-    ]
+    names += [str(row["seed"]), epochs, before]
+    return [*names, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
 
 
 def _file_cells(row: Row) -> list[str]:

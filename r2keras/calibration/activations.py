@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from r2keras import _model, compress
-from r2keras._errors import invalid
+from r2keras._errors import DataNeededError, invalid
 from r2keras.calibration.data import batches
 
 
@@ -42,7 +42,7 @@ def set_activation_ranges(student: keras.Model, data, *, batch_size: int = 128) 
     layers = [layer for _, layer in compress.quantizers_of(student)]
     if layers and data is None:
         wanted = f"inputs to find the ranges of {len(layers)} activations with"
-        raise ValueError(invalid("data", wanted, None, "Pass a few hundred inputs"))
+        raise DataNeededError(invalid("data", wanted, None, "Pass a few hundred inputs"))
     if not layers:
         return 0
     try:

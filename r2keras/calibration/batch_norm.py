@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._errors import invalid
+from r2keras._errors import DataNeededError, invalid
 from r2keras.calibration.data import batches
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
@@ -53,7 +53,7 @@ def reestimate_batch_norm(
     norms = batch_norms(model)
     if norms:
         if data is None:
-            raise ValueError(
+            raise DataNeededError(
                 invalid(
                     "data",
                     f"inputs to re-estimate {len(norms)} batch normalisations with",

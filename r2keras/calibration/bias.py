@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from r2keras import _model
+from r2keras._errors import DataNeededError
 from r2keras.calibration import graph, linear
 from r2keras.calibration.data import batches
 from r2keras.calibration.expected import expected_inputs
@@ -130,7 +131,7 @@ def _predicted(model: keras.Model, found: dict, paths: list[str], means: dict) -
     """Returns the biases that the expected inputs give."""
     without = [path for path in paths if path not in means]
     if len(without) == len(paths):
-        raise ValueError(
+        raise DataNeededError(
             f"No quantized layer of {model.name!r} has its inputs from a batch normalisation, whose statistics would "
             "tell their means. Expected data, or means=expected_inputs(model before folding). Pass unlabelled data."
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from r2keras import _model, compress
 from r2keras._accumulators import round_biases
-from r2keras._errors import invalid, invalid_choice
+from r2keras._errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_activation_ranges
 from r2keras.calibration.adaround import adaround
@@ -103,7 +103,7 @@ def calibrate(
     kept = None if data is None else list(batches(model, data, batch_size))
     for step in ("adaround", "sensitivity"):
         if kept is None and step in steps:
-            raise ValueError(invalid("data", f"inputs for the step {step}", None, "Pass unlabelled inputs"))
+            raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabelled inputs"))
     model, means = _even(model, steps, wanted=kept is None and "correct_bias" in steps)
     small, record = compress.finalize(_prepared(model, recipe, kept, steps))
     if "adaround" in steps:
@@ -112,7 +112,7 @@ def calibrate(
         small = correct_bias(model, small, kept, means=means)
     if "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):
         if kept is None:
-            raise ValueError(
+            raise DataNeededError(
                 invalid("data", "inputs to re-estimate batch norm with", None, "Pass inputs, or batch_norm='keep'")
             )
         _repair(model, small, kept, batch_norm)

@@ -211,7 +211,7 @@ class EWGSActivation(ActivationQuantizer):
         self.lower = None if self.spec.unsigned else self.gain("lower")
 
     def find(self, x):
-        """Returns the bounds that a tensor's standard deviation gives."""
+        """Returns the paper's start where values are never negative, else LSQ's."""
         if not self.spec.unsigned:
             return super().find(x)
         return ops.zeros(()), 3.0 / math.sqrt(1.0 - 2.0 / math.pi) * ops.std(ops.cast(x, "float32"))

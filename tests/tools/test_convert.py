@@ -96,7 +96,7 @@ MISTAKES = [
     ({"model": "x.npz"}, ".keras or .h5"),
     ({"recipe": "none.yaml"}, "none.yaml: No such file"),
     ({"recipe": "x.npz"}, ".yaml, .yml or .json"),
-    ({"recipe": "recipe.yaml"}, "Without --calibration_data"),  # batch normalization wants some
+    ({"recipe": "recipe.yaml"}, "Give them with --calibration_data"),  # batch normalization wants some
     ({"recipe": "recipe.yaml", "calibration_data": "none.npz"}, "none.npz: No such file"),
     ({"recipe": "recipe.yaml", "calibration_data": "small.record.npz"}, "lacks the array `x`"),
     ({"record": "x.npz"}, "not a readable record"),
@@ -171,6 +171,12 @@ def test_unusable_calibration_data_are_refused(made, tmp_path, capsys, array, wo
     np.savez(tmp_path / "bad.npz", x=array)
     flags = {"recipe": made / "recipe.yaml", "calibration_data": tmp_path / "bad.npz"}
     assert words in refused(capsys, model=made / "float.keras", output=tmp_path / "m.tflite", **flags)
+
+
+def test_data_are_asked_for_only_where_they_are_what_is_missing(made, tmp_path, capsys):
+    (tmp_path / "r.json").write_text('{"rules": [{"match": "nowhere", "quantize": {"num_bits": 4}}]}')
+    told = refused(capsys, model=made / "float.keras", output=tmp_path / "m.tflite", recipe=tmp_path / "r.json")
+    assert "nowhere" in told and "calibration_data" not in told
 
 
 def test_folder_that_cannot_be_written(made, tmp_path, capsys):
