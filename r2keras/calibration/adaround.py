@@ -13,6 +13,7 @@ import numpy as np
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras.calibration import linear
+from r2keras.calibration.coordinates import Grid, refine
 from r2keras.calibration.data import batches
 from r2keras.calibration.moments import Moments
 from r2keras.calibration.progress import LayerStore, progress_bar
@@ -35,12 +36,14 @@ def adaround(
     folder: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tuple[keras.Model, CompressionRecord]:
-    """Learns for each weight of a quantized model whether to round up or down; scales stay as they are.
+    """Learns for each weight of a quantized model whether to round up or down, then refines codes and scales.
 
     Layer by layer, in order: with the inputs `x` that come from the layers already quantized and the float model's
     inputs `t`, the codes `floor(w / s) + h` are chosen that minimise `E |x W_q - t W|^2`, the error of the outputs
     before the activation (`rounding.optimize`). That error is a quadratic form of `W_q` in the second moments of the
     inputs, which are summed over all samples once: every step sees the whole of the data, and no activations are kept.
+    Then scales and codes are improved by turns, codes anywhere on the grid (`coordinates.refine`); with
+    `AdaRoundOptions(rounds=0)` scales stay as they are, as in the paper.
 
     Args:
         model: the float model. It is left untouched.
@@ -73,7 +76,8 @@ def adaround(
     >>> record.notes["head/kernel"]
     'AdaRound: output error ... of nearest rounding'
 
-    Source: Nagel et al., arXiv 2004.10568, sections 3.3 and 3.4. The paper draws mini-batches; the moments are ours.
+    Source: Nagel et al., arXiv 2004.10568, sections 3.3 and 3.4. The paper draws mini-batches; the moments and the
+    turns after it are ours.
     """
     options = options or AdaRoundOptions()
     if not isinstance(options, AdaRoundOptions):
@@ -85,17 +89,17 @@ def adaround(
     with progress_bar(progress, len(tensors)) as advance:
         for path, name in run.order():
             full = f"{path}/{name}"
-            codes, notes[full] = _kept(store, full) or run.round(path, name, tensors[full])
-            if store is not None:
-                store.save(full, codes, notes[full])
-            tensors[full] = dataclasses.replace(tensors[full], codes=codes)
+            kept = None if store is None else store.load(full)
+            if kept is not None:
+                codes, scale, notes[full] = kept
+                tensors[full] = dataclasses.replace(tensors[full], codes=codes, scale=scale)
+            else:
+                tensors[full], notes[full] = run.round(path, name, tensors[full])
+                if store is not None:
+                    store.save(full, tensors[full].codes, tensors[full].scale, notes[full])
             run.put(path, name, tensors[full])
             advance(full)
     return run.result(tensors), dataclasses.replace(record, tensors=tensors, notes=notes)
-
-
-def _kept(store: LayerStore | None, full: str) -> tuple[np.ndarray, str] | None:
-    return None if store is None else store.load(full)
 
 
 class _Run:
@@ -125,20 +129,23 @@ class _Run:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def round(self, path: str, name: str, tensor: QuantizedTensor) -> tuple[np.ndarray, str]:
-        """Returns the codes of one kernel, and a note."""
+    def round(self, path: str, name: str, tensor: QuantizedTensor) -> tuple[QuantizedTensor, str]:
+        """Returns one kernel, rounded, and a note."""
         if self.why[path]:
-            return tensor.codes, f"nearest rounding: {self.why[path]}"
+            return tensor, f"nearest rounding: {self.why[path]}"
         seen = linear.view(self.quantized.layer(path), name)
         weights = seen.to_matrix(self.kernels[f"{path}/{name}"])
         if weights.shape[0] * weights.shape[1] ** 2 * 8 > MEMORY_LIMIT:
-            return tensor.codes, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
+            return tensor, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
         moments = self._moments(path, name, seen, weights)
         low, high, start, floor, ceiling = _choices(tensor, self.kernels[f"{path}/{name}"])
         low, high, start = (seen.to_matrix(array) for array in (low, high, start))
         up = optimize(weights, low, high, start, moments, self.options)
-        codes = np.where(seen.to_kernel(up), ceiling, floor).astype(np.int8)
-        return codes, _note(moments, weights, seen.to_matrix(tensor.values()), seen.to_matrix(_values(tensor, codes)))
+        found = dataclasses.replace(tensor, codes=np.where(seen.to_kernel(up), ceiling, floor).astype(np.int8))
+        if self.options.rounds:
+            finer = _refined(seen, weights, found, moments, self.options.rounds)
+            found = min(found, finer, key=lambda one: _error(moments, seen, weights, one))
+        return found, _note(*(_error(moments, seen, weights, one) for one in (tensor, found)))
 
     def put(self, path: str, name: str, tensor: QuantizedTensor) -> None:
         """Gives a kernel of the listened-to quantized model its new values."""
@@ -175,13 +182,32 @@ def _choices(tensor: QuantizedTensor, weight: np.ndarray) -> tuple[np.ndarray, .
     return scale * (low - zero), scale * (high - zero), start, low, high
 
 
-def _values(tensor: QuantizedTensor, codes: np.ndarray) -> np.ndarray:
-    return dataclasses.replace(tensor, codes=codes).values()
+def _refined(seen, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int) -> QuantizedTensor:
+    """Returns a kernel after `coordinates.refine`; scales stay where an output has several."""
+    shape, size = tensor.codes.shape, tensor.scale.size
+    scale, zero_point, owner = (
+        seen.to_matrix(np.ascontiguousarray(expand(part, shape)))
+        for part in (tensor.scale, tensor.zero_point, np.arange(size).reshape(tensor.scale.shape))
+    )
+    shared = None
+    if (owner == owner[:, :1]).all():
+        shared = lambda matrix: np.bincount(owner.ravel(), matrix.ravel(), size)[owner]  # noqa: E731
+    grid = Grid(scale, zero_point, tensor.spec.quant_min, tensor.spec.quant_max)
+    codes, grid = refine(weights, seen.to_matrix(tensor.codes), grid, moments, shared, rounds)
+    found = np.empty(size, np.float32)
+    found[owner.ravel()] = grid.scale.ravel()
+    return dataclasses.replace(
+        tensor, codes=seen.to_kernel(codes).astype(np.int8), scale=found.reshape(tensor.scale.shape)
+    )
 
 
-def _note(moments: Moments, weights: np.ndarray, nearest: np.ndarray, found: np.ndarray) -> str:
+def _error(moments: Moments, seen, weights: np.ndarray, tensor: QuantizedTensor) -> float:
+    """Returns the mean squared error of a layer's outputs, summed over the outputs."""
+    return float(moments.error(seen.to_matrix(tensor.values()) - weights).sum())
+
+
+def _note(before: float, after: float) -> str:
     """Says what was gained."""
-    before, after = (float(moments.error(values - weights).sum()) for values in (nearest, found))
     return f"AdaRound: output error {after / before if before > 0 else 1.0:.3f} of nearest rounding"
 
 

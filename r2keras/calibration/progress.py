@@ -26,15 +26,15 @@ class LayerStore:
     def __init__(self, folder: str | os.PathLike, fingerprint: str):
         self.folder, self.fingerprint = Path(folder), fingerprint
 
-    def save(self, full: str, codes: np.ndarray, note: str) -> None:
+    def save(self, full: str, codes: np.ndarray, scale: np.ndarray, note: str) -> None:
         """Writes a finished layer, whole or not at all."""
         buffer = io.BytesIO()
         text = json.dumps({"name": full, "note": note, "fingerprint": self.fingerprint})
-        np.savez_compressed(buffer, codes=codes, text=np.frombuffer(text.encode(), np.uint8))
+        np.savez_compressed(buffer, codes=codes, scale=scale, text=np.frombuffer(text.encode(), np.uint8))
         atomic_write_bytes(self._file(full), buffer.getvalue())
 
-    def load(self, full: str) -> tuple[np.ndarray, str] | None:
-        """Returns codes and note of a finished layer, or None."""
+    def load(self, full: str) -> tuple[np.ndarray, np.ndarray, str] | None:
+        """Returns codes, scale and note of a finished layer, or None."""
         if not self._file(full).exists():
             return None
         arrays = read_npz(self._file(full))
@@ -42,7 +42,7 @@ class LayerStore:
             text = json.loads(arrays["text"].tobytes())
             same = text["fingerprint"] == self.fingerprint and text["name"] == full
             if same:
-                return arrays["codes"], text["note"]
+                return arrays["codes"], arrays["scale"], text["note"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self._file(full)} is not a layer that AdaRound wrote. Delete it.") from error
         raise ValueError(

@@ -24,6 +24,7 @@ class AdaRoundOptions:
             of the outputs).
         warm_up: share of the iterations without that term.
         beta: exponent of that term after the warm-up and at the end.
+        rounds: turns over scales and codes after that (`coordinates.refine`); 0 leaves the paper's AdaRound.
 
     Raises:
         ValueError: a number out of range.
@@ -39,10 +40,13 @@ class AdaRoundOptions:
     factor: float = 10.0
     warm_up: float = 0.2
     beta: tuple[float, float] = (20.0, 2.0)
+    rounds: int = 5
 
     def __post_init__(self):
-        if not isinstance(self.iterations, int) or isinstance(self.iterations, bool) or self.iterations < 1:
-            raise ValueError(invalid("iterations", "an integer of at least 1", self.iterations))
+        for name, least in (("iterations", 1), ("rounds", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(invalid(name, f"an integer of at least {least}", value))
         for name in ("learning_rate", "factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(invalid(name, "a positive number", getattr(self, name)))

@@ -72,11 +72,11 @@ def test_outputs_come_nearer(model):
     assert all(note.startswith("AdaRound: output error") for note in after.notes.values())
 
 
-def test_record_is_the_model_and_scales_stay():
-    model = branched()
+def test_record_is_the_model_and_without_rounds_scales_stay():
+    model, options = branched(), AdaRoundOptions(iterations=200, rounds=0)
     small, record = quantized(model)
     before = outputs_of(small, images())
-    better, after = adaround(model, small, record, images(), options=FAST, progress=False)
+    better, after = adaround(model, small, record, images(), options=options, progress=False)
     moved = 0
     for name, tensor in after.tensors.items():
         layer, _, variable = name.rpartition("/")
@@ -162,6 +162,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     assert len(calls) == 3
     for name, tensor in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[name].codes, tensor.codes)
+        np.testing.assert_array_equal(resumed.tensors[name].scale, tensor.scale)
     assert resumed.notes == whole.notes
     with pytest.raises(ValueError, match="layers of another run"):
         adaround(model, small, record, data[:8], options=FAST, progress=False, folder=tmp_path)
@@ -200,6 +201,7 @@ def test_models_that_do_not_belong_together_are_refused():
         ({"learning_rate": 0}, "learning_rate"),
         ({"factor": -1}, "factor"),
         ({"warm_up": 1.0}, "warm_up"),
+        ({"rounds": -1}, "rounds"),
     ],
 )
 def test_bad_options_are_refused(bad, match):
