@@ -20,13 +20,9 @@ def recurrent_layers(model: keras.Model) -> list[tuple[str, keras.layers.RNN]]:
     return [(path, part) for path, part in found if isinstance(part, keras.layers.RNN)]
 
 
-def check_recurrent(model: keras.Model, activations: str, record: CompressionRecord | None = None) -> None:
-    """Raises ValueError if recurrent layers would have to keep their state between calls, or compute on integers.
-
-    Also for what the converter splits: the recurrent kernel of a GRU whose reset gate comes before the product.
-    """
-    layers = recurrent_layers(model)
-    for path, layer in layers:
+def check_kernels(model: keras.Model, record: CompressionRecord | None) -> None:
+    """Raises ValueError for a compressed kernel that the converter splits: that of a GRU that resets before it."""
+    for path, layer in recurrent_layers(model):
         names = [n for n in (record.tensors if record else ()) if n.startswith(f"{path}/") and n.endswith(SPLIT)]
         if names and not getattr(layer, "reset_after", True):
             raise ValueError(
@@ -34,6 +30,12 @@ def check_recurrent(model: keras.Model, activations: str, record: CompressionRec
                 "Expected reset_after=True, Keras' default, where that kernel is compressed. Train with that, or leave "
                 f"{names[0]!r} out of the recipe."
             )
+
+
+def check_recurrent(model: keras.Model, activations: str, record: CompressionRecord | None = None) -> None:
+    """Raises ValueError if recurrent layers would have to keep their state between calls, or compute on integers."""
+    check_kernels(model, record)
+    layers = recurrent_layers(model)
     if layers and activations == "int8":
         raise ValueError(
             f"The layer {layers[0][0]!r} is recurrent, and LiteRT has no loop of integer operators. Expected "

@@ -22,6 +22,7 @@ from r2keras.export.fill import Where, places_of
 from r2keras.export.flatbuffer import SEPARATOR, constants, parse, values_of
 from r2keras.export.match import SMALLEST
 from r2keras.export.prune import prune
+from r2keras.export.recurrent import check_kernels
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
 from r2keras.export.tflm_forms import SMALLER, Form, smallest
@@ -162,6 +163,7 @@ def _check(model: keras.Model, record: CompressionRecord | None, check: bool) ->
         )
     if record is not None:
         check_record(model, record)
+        check_kernels(model, record)
 
 
 def _put(file: Any, where: Where, place: Place, record: CompressionRecord) -> _Written:
