@@ -9,12 +9,13 @@ from keras import ops
 from r2keras.ops.ste import custom_gradient
 
 
-def recurrence(products, kernel, h, c, quantize: Callable | None = None):
+def recurrence(products, kernel, h, c, quantize: Callable | None = None, commitment: float = 0.0):
     """Runs an LSTM over the input's share of its pre-activations.
 
     Forward: `i, f, g, o = split(z_t + h U)`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`, `h = Q(sigmoid(o) tanh(c))`.
     Gradient: back-propagation through time for `z` and `U`, 1 through `Q`; none for the states before the window.
-    `dL/dU` is one product over all steps.
+    `dL/dU` is one product over all steps. With a `commitment`, also that of `commitment * sum (h - Q(h))^2` over the
+    units, averaged over time and batch, `Q(h)` held fixed: states move towards values that their rounding leaves alone.
 
     Args:
         products: `z`, `(time, batch, 4 units)`, gates in the order i, f, g, o, biases added.
@@ -22,15 +23,18 @@ def recurrence(products, kernel, h, c, quantize: Callable | None = None):
         h: hidden state before the window, `(batch, units)`.
         c: cell state before the window, likewise.
         quantize: what the hidden state goes through at each step; None leaves it float.
+        commitment: weight of the states' squared distance from what they are rounded to.
 
     Returns:
         The hidden states, `(time, batch, units)`, and the last cell state.
+
+    Source of the commitment: van den Oord et al., arXiv 1711.00937, section 3.2.
     """
     units, steps = kernel.shape[0], products.shape[0]
 
     @custom_gradient
     def run(products, kernel):
-        hidden, cells, gates = [h], [c], []
+        hidden, cells, gates, gaps = [h], [c], [], []
         for z in ops.unstack(products, steps):
             z = z + ops.matmul(hidden[-1], kernel)
             i, f, _, o = ops.split(ops.sigmoid(z), 4, axis=-1)
@@ -38,10 +42,14 @@ def recurrence(products, kernel, h, c, quantize: Callable | None = None):
             cells.append(f * cells[-1] + i * g)
             state = o * ops.tanh(cells[-1])
             hidden.append(state if quantize is None else quantize(state))
+            gaps.append(state - hidden[-1])
             gates.append((i, f, g, o))
 
         def backward(upstream):
-            return _backward(upstream[:-1], kernel, hidden, cells, gates)
+            upstream = upstream[:-1]
+            if commitment:
+                upstream = upstream + (2.0 * commitment / (steps * h.shape[0])) * ops.stack(gaps)
+            return _backward(upstream, kernel, hidden, cells, gates)
 
         return ops.stack([*hidden[1:], cells[-1]]), backward
 

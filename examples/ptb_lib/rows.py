@@ -9,7 +9,7 @@ from typing import Any
 from r2keras._files import atomic_write_text
 
 KEY = ("data", "method", "weight_bits", "activation_bits", "width", "units", "regularizer", "seed")
-KEY += ("start_epochs", "epochs", "dropout")
+KEY += ("start_epochs", "epochs", "dropout", "commitment")
 COLUMNS = (*KEY, "perplexity", "bytes", "counted")
 FLOAT_BITS = 32
 
@@ -64,7 +64,7 @@ def table(rows: list[Row]) -> str:
     row has a file, its bytes stand there, and its perplexity and that of Keras over the words that both read.
     """
     order = sorted(rows, key=lambda r: (-r["weight_bits"], -r["activation_bits"], r["width"], r["epochs"], r["seed"]))
-    head = ["method", "W / A", "width", "units", "R2", "dropout", "seed", "epochs"]
+    head = ["method", "W / A", "width", "units", "R2", "dropout", "commitment", "seed", "epochs"]
     head += ["before", "perplexity", "against float", "bytes", "times smaller"]
     with_files = any("file_bytes" in row for row in rows)
     head += ["file bytes", "file / Keras"] * with_files
@@ -83,6 +83,7 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     smaller = "-" if float_row is None else f"{float_row['bytes'] / row['bytes']:.1f}"
     bits = f"{row['weight_bits']} / {row['activation_bits']}"
     names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], f"{row['dropout']:g}"]
+    names += [f"{row['commitment']:g}"]
     names += [str(row["seed"]), epochs, before]
     return [*names, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
 

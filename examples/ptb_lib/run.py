@@ -95,6 +95,7 @@ def checked_path(path: str) -> Path:
 def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
     """Returns what tells the run from others."""
     names = ("method", "weight_bits", "activation_bits", "width", "regularizer", "seed", "epochs", "dropout")
+    names += ("commitment",)
     key = {name: getattr(settings, name) for name in names}
     data = "Penn Treebank" if settings.data_dir else text.source
     return {"data": data, **key, "units": settings.wide_units, "start_epochs": start_epochs}
@@ -102,7 +103,7 @@ def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
 
 def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs: int, path: Path, console) -> Row:
     """Trains the network, with its checkpoint at `path`; returns what was measured and how."""
-    fields = ("epochs", "decay", "dropout", "sampled", "seed")
+    fields = ("epochs", "decay", "dropout", "commitment", "sampled", "seed")
     schedule = Schedule(
         rate=settings.learning_rate, seen=start_epochs, **{name: getattr(settings, name) for name in fields}
     )

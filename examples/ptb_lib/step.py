@@ -27,10 +27,18 @@ class Step:
         log_weights: of the drawn words (`Sampler`), or None: the softmax runs over all words.
         dropout: before and after the LSTM.
         regularizer: is called with each kernel, or with the rows of it that a step looks up; None for none.
+        commitment: of the LSTM's states to what they are rounded to (`recurrence`).
     """
 
-    def __init__(self, net: keras.Model, log_weights, dropout: float, regularizer: Callable | None = None):
-        self.net, self.dropout, self.regularizer = net, dropout, regularizer
+    def __init__(
+        self,
+        net: keras.Model,
+        log_weights,
+        dropout: float,
+        regularizer: Callable | None = None,
+        commitment: float = 0.0,
+    ):
+        self.net, self.dropout, self.regularizer, self.commitment = net, dropout, regularizer, commitment
         self.log_weights = None if log_weights is None else tf.constant(log_weights)
         latent = latent_weights(net)
         self.units = int(latent["recurrent_kernel"].shape[0])
@@ -68,7 +76,7 @@ class Step:
         kernel, recurrent = self._kernel("kernel"), self._kernel("recurrent_kernel")
         x = self._drop(self._rows("embedding", tf.reshape(tf.transpose(words), (-1,))))
         products = tf.reshape(tf.matmul(x, kernel) + self.variables["lstm_bias"], (-1, BATCH, 4 * self.units))
-        states, cell = recurrence(products, recurrent, self.h.value(), self.c.value(), self.round)
+        states, cell = recurrence(products, recurrent, self.h.value(), self.c.value(), self.round, self.commitment)
         self.h.assign(states[-1])
         self.c.assign(cell)
         hidden, bias = self._drop(tf.reshape(states, (-1, self.units))), self.variables["softmax_bias"]

@@ -35,6 +35,7 @@ class Schedule:
         seed: of dropout and draws.
         seen: epochs that the weights have seen before. Dropout and draws go on from there: a mask that comes back with
             the words that it came with is remembered, and no longer keeps the network from learning the text by heart.
+        commitment: of the LSTM's states to what they are rounded to (`recurrence`).
     """
 
     epochs: int
@@ -44,6 +45,7 @@ class Schedule:
     sampled: bool
     seed: int
     seen: int
+    commitment: float = 0.0
 
     def rate_at(self, progress: float) -> float:
         """Returns the learning rate after a fraction `progress` of all steps."""
@@ -78,7 +80,8 @@ def train(
     if len(history) >= schedule.epochs:
         return history
     sampler = Sampler(len(text.vocabulary), 0)
-    step = Step(net, sampler.log_weights if schedule.sampled else None, schedule.dropout, regularizer)
+    log_weights = sampler.log_weights if schedule.sampled else None
+    step = Step(net, log_weights, schedule.dropout, regularizer, schedule.commitment)
     for epoch in range(len(history), schedule.epochs):
         train_epoch(step, text, schedule, epoch, report)
         step.store()

@@ -77,6 +77,31 @@ class TestRecurrence:
         states, _ = recurrence(z, u, zero, zero, lambda h: tf.round(4.0 * h) / 4.0)
         assert set(np.unique(4.0 * states.numpy())) <= {0.0, 1.0, 2.0, 3.0, 4.0}
 
+    def test_commitment_adds_the_gradient_of_the_distance_from_the_rounded_states(self):
+        rng, weight = np.random.default_rng(0), 0.7
+        z, u, h, c = (tf.constant(rng.normal(size=s), "float32") for s in ((5, 2, 12), (3, 12), (2, 3), (2, 3)))
+
+        def rounded(h):
+            return h + tf.stop_gradient(tf.round(4.0 * h) / 4.0 - h)
+
+        with tf.GradientTape() as tape:
+            tape.watch([z, u])
+            state, cell, loss = h, c, 0.0
+            for pre in tf.unstack(z):
+                i, f, g, o = tf.split(pre + state @ u, 4, axis=-1)
+                cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(g)
+                before = tf.sigmoid(o) * tf.tanh(cell)
+                state = rounded(before)
+                gap = before - tf.stop_gradient(state)
+                loss += tf.reduce_sum(tf.sin(3.0 * state)) + weight * tf.reduce_sum(gap**2) / (5 * 2)
+        expected = tape.gradient(loss, [z, u])
+        with tf.GradientTape() as tape:
+            tape.watch([z, u])
+            states, _ = recurrence(z, u, h, c, lambda h: tf.round(4.0 * h) / 4.0, weight)
+            found = tf.reduce_sum(tf.sin(3.0 * states))
+        for one, other in zip(expected, tape.gradient(found, [z, u]), strict=True):
+            np.testing.assert_allclose(other, one, atol=2e-6)
+
 
 class TestSoftmax:
     def test_sampled_sum_is_the_full_one_in_the_mean(self, monkeypatch):
