@@ -12,6 +12,7 @@ from r2keras.calibration.moments import Moments
 # Of the mean second moment, on the diagonal: inputs that few samples have shown move no code far.
 DAMPING = 0.01
 SWEEPS = 2
+BLOCK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,8 @@ def refine(
     >>> moments = Moments(np.ones((1, 2, 2)), np.zeros((1, 2, 1)), np.zeros((1, 1, 1)), 1)
     >>> weights, ones = np.array([[[0.4], [0.4]]]), np.ones((1, 2, 1))
     >>> codes, _ = refine(weights, 0 * ones, Grid(ones, 0 * ones, -8, 7), moments, None, rounds=1)
-    >>> codes.ravel().tolist()
-    [1.0, 0.0]
+    >>> codes.ravel().astype(int).tolist()
+    [1, 0]
 
     Source: the turns over codes are Behdin et al., arXiv 2309.01885; the moments and the turns over scales are ours.
     """
@@ -88,17 +89,25 @@ def _fitted(grid: Grid, codes: np.ndarray, inner: np.ndarray, wanted: np.ndarray
 
 
 def _swept(weights: np.ndarray, codes: np.ndarray, grid: Grid, inner: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """Returns the codes after `SWEEPS` turns, the inputs with the largest second moment first."""
-    scale, codes = grid.scale.astype(np.float64), codes.copy()
+    """Returns the codes after `SWEEPS` turns, the inputs with the largest second moment first.
+
+    A block of inputs at a time: within it each change is felt at once, by all others in one matrix product at its end.
+    """
+    codes = codes.copy()
     errors = grid.values(codes) - weights
     slope, curve = inner @ errors + cross, np.diagonal(inner, axis1=1, axis2=2)[:, :, None]
     steps = np.divide(1.0, curve, out=np.zeros_like(curve), where=curve > 0)
-    for i in np.tile(np.argsort(-curve.mean(axis=(0, 2)), kind="stable"), SWEEPS):
-        value = weights[:, i] + errors[:, i] - slope[:, i] * steps[:, i]
-        code = np.clip(np.rint(value / scale[:, i] + grid.zero_point[:, i]), grid.least, grid.most)
-        change = np.where(steps[:, i] > 0, scale[:, i] * (code - codes[:, i]), 0.0)
-        if change.any():
-            slope += inner[:, :, i, None] * change[:, None]
-            errors[:, i] += change
-            codes[:, i] = np.where(steps[:, i] > 0, code, codes[:, i])
+    order = np.argsort(-curve.mean(axis=(0, 2)), kind="stable")
+    for start in [*range(0, len(order), BLOCK)] * SWEEPS:
+        block = order[start : start + BLOCK]
+        near, own, changes = slope[:, block], inner[:, block][:, :, block], np.zeros_like(errors[:, block])
+        for k, i in enumerate(block):
+            value = weights[:, i] + errors[:, i] - near[:, k] * steps[:, i]
+            code = np.clip(np.rint(value / grid.scale[:, i] + grid.zero_point[:, i]), grid.least, grid.most)
+            code = np.where(steps[:, i] > 0, code, codes[:, i])
+            changes[:, k] = grid.scale[:, i].astype(np.float64) * (code - codes[:, i])
+            near += own[:, :, k, None] * changes[:, None, k]
+            codes[:, i] = code
+        errors[:, block] += changes
+        slope += inner[:, :, block] @ changes
     return codes

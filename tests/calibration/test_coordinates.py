@@ -72,6 +72,17 @@ def test_scales_are_the_least_squares(problem, tensor, monkeypatch):
         np.testing.assert_allclose(found.scale[0, :, part], best[0], rtol=1e-5)
 
 
+def test_blocks_change_nothing(problem, monkeypatch):
+    weights, moments = problem[2:]
+    start, found = np.clip(np.rint(weights / SCALE - 0.5), -2, 1), []
+    for block in (1, 2, 64):
+        monkeypatch.setattr("r2keras.calibration.coordinates.BLOCK", block)
+        found.append(refine(weights, start, grid(), moments, None, rounds=1)[0])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert (found[0] != start).any()
+
+
 def test_an_input_that_is_always_zero_keeps_its_codes():
     inner = np.diag([1.0, 0.0])[None]
     moments, weights = Moments(inner, np.zeros((1, 2, 1)), None, 1), np.array([[[0.9], [0.2]]])
