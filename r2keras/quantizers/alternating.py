@@ -26,7 +26,10 @@ class AlternatingQuantizer(WeightQuantizer):
     """Fits a weight by `b` sign tensors, each times a coefficient: `2^b` values, not evenly spaced, for each row.
 
     Forward: `w_q = sum_i a_i b_i`, `b_i` in {-1, +1}: a greedy start, then twice the least-squares coefficients for the
-    signs and the nearest signs for the coefficients (`ops.alternating`). Gradient: `dw_q/dw = 1`.
+    signs and the nearest signs for the coefficients (`ops.alternating`). Gradient: `dw_q/dw = 1`, but 0 for a weight
+    further outside than half a step beyond the outermost value, `|w| > sum_i a_i + a_b`, that a step against the
+    gradient would take further still: its value cannot follow, and weights that run away draw the coefficients after
+    them.
 
     A row is an output unit (`granularity="per_channel"`), of an embedding a word. The values of a row are a palette of
     `2^b` centroids, and so the record holds them: a `PalettizedTensor` with a table a row.
@@ -51,8 +54,12 @@ class AlternatingQuantizer(WeightQuantizer):
 
         @custom_gradient
         def fitted(weight):
-            values = _values(self.spec.num_bits, self.shape, self.scale_shape)
-            return ops.cast(values(ops.cast(weight, "float32")), weight.dtype), lambda upstream: upstream
+            values, outside = _values(self.spec.num_bits, self.shape, self.scale_shape)(ops.cast(weight, "float32"))
+
+            def backward(upstream):
+                return ops.where(ops.cast(upstream, "float32") * outside < 0, ops.zeros_like(upstream), upstream)
+
+            return ops.cast(values, weight.dtype), backward
 
         return fitted(ops.convert_to_tensor(weight))
 
@@ -74,9 +81,18 @@ class AlternatingQuantizer(WeightQuantizer):
 
 @functools.cache
 def _values(num_bits: int, shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> Callable:
-    """Returns the function that gives a float32 weight's fitted values; one for all weights of a shape."""
+    """Returns the function that gives a float32 weight's fitted values, and what lies outside their range of it.
+
+    One for all weights of a shape.
+    """
     del shape  # A key alone: what is compiled for one shape is not compiled again for it.
-    return fused(lambda weight: weighted_sum(*_fit(weight, num_bits, scale_shape)))
+
+    def fitted(weight):
+        coefficients, signs = _fit(weight, num_bits, scale_shape)
+        end = sum(coefficients, coefficients[-1])
+        return weighted_sum(coefficients, signs), weight - ops.clip(weight, -end, end)
+
+    return fused(fitted)
 
 
 def _fit(weight, num_bits: int, scale_shape: tuple[int, ...]):

@@ -40,12 +40,32 @@ def test_values_and_record(num_bits, scale_shape, tmp_path):
     )
 
 
-def test_gradients_pass_straight_through():
+@pytest.mark.parametrize("num_bits", [1, 2, 3])
+def test_gradients_pass_but_for_weights_that_run_away(num_bits):
     upstream = np.random.default_rng(4).normal(size=SHAPE).astype("float32")
-    quantizer = quantizer_of(2, (1, 24))
-    for function in (quantizer, lambda x: alternating_rows(x, 2)):
-        found = gradients(lambda x, f=function: ops.sum(f(x) * ops.convert_to_tensor(upstream)), WEIGHTS)[0]
-        np.testing.assert_allclose(found, upstream, rtol=1e-6)
+    weights = WEIGHTS.copy()
+    weights[:2] *= 4.0
+    quantizer = quantizer_of(num_bits, (1, 24))
+    levels = np.sort(quantizer.tensor("kernel", ops.convert_to_tensor(weights), weights).codebook[..., 0], axis=1)
+    end = levels[:, -1] + (levels[:, -1] - levels[:, -2]) / 2
+    expected = np.where((np.abs(weights) > end) & (upstream * weights < 0), 0.0, upstream)
+    assert 0 < np.sum(expected == 0.0) < 40
+    found = gradients(lambda x: ops.sum(quantizer(x) * ops.convert_to_tensor(upstream)), weights)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_step_brings_back_what_ran_away():
+    weights = np.concatenate([np.tile([-0.3, -0.1, 0.1, 0.3], 99), [3.0]]).astype("float32")[:, None]
+    quantizer = quantizers.make(QuantSpec(num_bits=2, method="alternating"), weights.shape, (1, 1))
+    for push, expected in ((-1.0, 0.0), (1.0, 1.0)):
+        found = gradients(lambda x, p=push: p * ops.sum(quantizer(x)), weights)[0]
+        assert found[-1, 0] == expected and (found[:-1] == push).all()
+
+
+def test_gradients_of_states_pass_straight_through():
+    upstream = np.random.default_rng(4).normal(size=SHAPE).astype("float32")
+    found = gradients(lambda x: ops.sum(alternating_rows(x, 2) * ops.convert_to_tensor(upstream)), WEIGHTS)[0]
+    np.testing.assert_allclose(found, upstream, rtol=1e-6)
 
 
 def test_rows_on_line_are_those_of_the_quantizer():
