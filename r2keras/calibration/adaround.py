@@ -189,11 +189,14 @@ def _refined(seen, weights: np.ndarray, tensor: QuantizedTensor, moments: Moment
         seen.to_matrix(np.ascontiguousarray(expand(part, shape)))
         for part in (tensor.scale, tensor.zero_point, np.arange(size).reshape(tensor.scale.shape))
     )
-    shared = None
-    if (owner == owner[:, :1]).all():
-        shared = lambda matrix: np.bincount(owner.ravel(), matrix.ravel(), size)[owner]  # noqa: E731
+
+    def shared(matrix: np.ndarray) -> np.ndarray:
+        return np.bincount(owner.ravel(), matrix.ravel(), size)[owner]
+
+    one_an_output = (owner == owner[:, :1]).all()
     grid = Grid(scale, zero_point, tensor.spec.quant_min, tensor.spec.quant_max)
-    codes, grid = refine(weights, seen.to_matrix(tensor.codes), grid, moments, shared, rounds)
+    codes = seen.to_matrix(tensor.codes)
+    codes, grid = refine(weights, codes, grid, moments, shared if one_an_output else None, rounds)
     found = np.empty(size, np.float32)
     found[owner.ravel()] = grid.scale.ravel()
     return dataclasses.replace(

@@ -60,7 +60,10 @@ def test_scales_are_the_least_squares(problem, tensor, monkeypatch):
     inputs, floats, weights, moments = problem
     monkeypatch.setattr("r2keras.calibration.coordinates.SWEEPS", 0)
     start = np.clip(np.rint(weights / SCALE - 0.5), -2, 1)
-    shared = lambda m: np.full(m.shape, m.sum()) if tensor else m.sum(1, keepdims=True) + 0 * m  # noqa: E731
+
+    def shared(matrix):
+        return np.full(matrix.shape, matrix.sum()) if tensor else matrix.sum(1, keepdims=True) + 0 * matrix
+
     codes, found = refine(weights, start, grid(), moments, shared, rounds=1)
     np.testing.assert_array_equal(codes, start)
     root = np.sqrt(DAMPING * np.mean(np.sum(inputs**2, axis=0)))
