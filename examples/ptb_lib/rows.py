@@ -83,8 +83,7 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     smaller = "-" if float_row is None else f"{float_row['bytes'] / row['bytes']:.1f}"
     bits = f"{row['weight_bits']} / {row['activation_bits']}"
     names = [row["method"], bits, f"{row['width']:g}", str(row["units"]), row["regularizer"], f"{row['dropout']:g}"]
-    names += [f"{row['commitment']:g}"]
-    names += [str(row["seed"]), epochs, before]
+    names += [f"{row['commitment']:g}", str(row["seed"]), epochs, before]
     return [*names, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
 
 

@@ -86,11 +86,12 @@ def test_blocks_change_nothing(problem, monkeypatch):
     assert (found[0] != start).any()
 
 
-def test_an_input_that_is_always_zero_keeps_its_codes():
-    inner = np.diag([1.0, 0.0])[None]
-    moments, weights = Moments(inner, np.zeros((1, 2, 1)), None, 1), np.array([[[0.9], [0.2]]])
-    codes, _ = refine(weights, np.zeros((1, 2, 1)), grid_of(weights), moments, None, rounds=1)
-    assert codes.ravel().tolist() == [1.0, 0.0]
+@pytest.mark.parametrize(("seen", "expected"), [((1.0, 0.0), [1, 1]), ((0.0, 0.0), [0, 3])])
+def test_an_input_that_is_always_zero_is_rounded_to_nearest_and_without_any_input_codes_stay(seen, expected):
+    weights, start = np.array([[[0.9], [0.8]]]), np.array([[[0.0], [3.0]]])
+    moments = Moments(np.diag(seen)[None], np.zeros((1, 2, 1)), None, 1)
+    codes, _ = refine(weights, start, grid_of(weights), moments, None, rounds=1)
+    assert codes.ravel().tolist() == expected
 
 
 def test_a_kernel_of_zeros_keeps_its_scale():
