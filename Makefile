@@ -9,7 +9,8 @@ PYTEST_FLAGS ?= -n 2 --dist worksteal
 SLOW ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Only a part of what is installed is ever imported; Python compiles that part then.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python)
 MARKS := $(if $(SLOW),,-m "not slow")
 # Compiling is most of what the tests do on JAX.

@@ -46,9 +46,14 @@ def channels(w: np.ndarray, axes: int | tuple[int, ...] = -1) -> list[np.ndarray
     ]
 
 
-def channel_units(w: np.ndarray, axes: int | tuple[int, ...] = -1) -> list[float]:
-    """Standard deviation of every channel, at least a hundredth of the whole tensor's."""
-    return [max(part.std(), 0.01 * np.std(w, dtype=np.float64)) for part in channels(w, axes)]
+def floor(w: np.ndarray) -> float:
+    """A hundredth of the standard deviation of a tensor: the least that a channel counts as having."""
+    return 0.01 * np.std(w, dtype=np.float64)
+
+
+def channel_units(w: np.ndarray, axes: int | tuple[int, ...] = -1, least: float | None = None) -> list[float]:
+    """Standard deviation of every channel, at least a hundredth of the whole tensor's, or `least`."""
+    return [max(part.std(), floor(w) if least is None else least) for part in channels(w, axes)]
 
 
 def by_channel(loss, w: np.ndarray, axes: int | tuple[int, ...] = -1, units=None) -> float:

@@ -85,11 +85,12 @@ def channels(w, channel_axis: int | tuple[int, ...] = -1):
 
 
 def channel_std(rows):
-    """Returns the standard deviation of every channel without a gradient, 1 where the whole tensor is constant.
+    """Returns the standard deviation of every channel, 1 where the whole tensor is constant.
 
-    `std_c = max(sqrt(mean_i (w_ci - mean_i w_ci)^2), std(w) / 100)`; gradient 0. The bound is for dead channels: the
-    weights of one, taken in units of a spread of almost nothing, would get gradients that throw them out of the range
-    of all others.
+    `std_c = max(sqrt(mean_i (w_ci - mean_i w_ci)^2), std(w) / 100)`. The bound is for dead channels: the weights of
+    one, taken in units of a spread of almost nothing, would get gradients that throw them out of the range of all
+    others.
+    Gradient: `(w_ci - mean_i w_ci) / (n std_c)` for the `n` weights of a channel, 0 at the bound.
 
     Args:
         rows: tensor `(channels, weights a channel)`, see `channels`; any float type.
@@ -105,9 +106,9 @@ def channel_std(rows):
     """
     rows = as_float(rows)
     _, whole, varies = _spread(rows)
-    own = ops.sqrt(ops.mean(ops.square(rows - ops.mean(rows, axis=1, keepdims=True)), axis=1, keepdims=True))
-    own = ops.maximum(ops.stop_gradient(own), _DEAD * whole)
-    return ops.where(varies, own, ops.ones_like(own))
+    centred = rows - ops.mean(rows, axis=1, keepdims=True)
+    own, floor = _deviation(centred, axis=1), _DEAD * whole
+    return ops.where(varies, _with_gradient(ops.maximum(own, floor), centred, own > floor, axis=1), ops.ones_like(own))
 
 
 def check_dim(dim: int) -> None:
@@ -117,10 +118,11 @@ def check_dim(dim: int) -> None:
 
 
 def safe_std(w):
-    """Returns the standard deviation of a tensor without a gradient, 1 for a constant tensor.
+    """Returns the standard deviation of a tensor, 1 for a constant tensor.
 
-    `std = sqrt(mean((w - mean w)^2))`; gradient 0. Constant is a spread of at most `1e-6 |mean w|`,
-    what float32 rounding leaves of equal values.
+    `std = sqrt(mean((w - mean w)^2))`. Constant is a spread of at most `1e-6 |mean w|`, what float32 rounding leaves of
+    equal values.
+    Gradient: `(w_i - mean w) / (n std)` for `n` weights, 0 for a constant tensor.
 
     Args:
         w: tensor of any shape and float type.
@@ -133,8 +135,8 @@ def safe_std(w):
     >>> float(safe_std([1.0, 3.0])), float(safe_std([0.0, 0.0]))
     (1.0, 1.0)
     """
-    _, std, varies = _spread(as_float(w))
-    return ops.where(varies, std, ops.ones_like(std))
+    centred, std, varies = _spread(as_float(w))
+    return ops.where(varies, _with_gradient(std, centred, varies), ops.ones_like(std))
 
 
 def as_float(w):
@@ -300,8 +302,20 @@ def _spread(w):
     """Returns `w - mean w`, and without gradient the standard deviation and whether it is more than rounding."""
     mean = ops.mean(w)
     centred = w - mean
-    std = ops.stop_gradient(ops.sqrt(ops.mean(ops.square(centred))))
+    std = _deviation(centred)
     return centred, std, std > _CONSTANT * ops.stop_gradient(ops.abs(mean))
+
+
+def _deviation(centred, axis: int | None = None):
+    """Returns the root mean square of a tensor, or along an axis that stays, without gradient."""
+    return ops.stop_gradient(ops.sqrt(ops.mean(ops.square(centred), axis=axis, keepdims=axis is not None)))
+
+
+def _with_gradient(std, centred, live, axis: int | None = None):
+    """Returns a standard deviation with its gradient where `live`; nothing of it is infinite where it is 0."""
+    half = ops.where(live, 0.5 / ops.where(live, std, ops.ones_like(std)), ops.zeros_like(std))
+    squares = ops.mean(ops.square(centred), axis=axis, keepdims=axis is not None)
+    return std + half * (squares - ops.stop_gradient(squares))
 
 
 def _pull(limit, largest, count: int):

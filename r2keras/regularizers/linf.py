@@ -11,14 +11,15 @@ class R2Linf(RangeRegularizer):
     """Penalises the largest magnitude of a weight: `factor * max|w|`.
 
     Forward: `factor * sum_j max_i |w_ij|` over the coordinates `j` of the palette vectors; `factor * max|w|`
-    for `dim=1`. With `scale_free=True`, of `w / std(w)`, the standard deviation taken as a constant. With
-    `granularity="per_channel"`, `factor / C * sum_c max_i |w_ci|` over the `C` channels, each divided by its own
-    standard deviation if scale-free. It is the mean, so that alike channels cost what they cost as one tensor, and a
-    factor keeps its meaning whatever the number of channels.
-    Gradient: `factor * sign(w_i)` at the largest `|w_i|` of each coordinate, shared evenly between equals, 0
-    elsewhere; divided by `std(w)` if scale-free. Per channel, `factor / C * sign(w_ci)` at the largest of each channel,
-    divided by `std(w_c)` if scale-free. A constant tensor counts as having the standard deviation 1, a channel as
-    having at least a hundredth of the tensor's (`r2keras.ops.range_loss.channel_std`).
+    for `dim=1`. With `scale_free=True`, of `w / std(w)`. With `granularity="per_channel"`,
+    `factor / C * sum_c max_i |w_ci|` over the `C` channels, each divided by its own standard deviation if scale-free.
+    It is the mean, so that alike channels cost what they cost as one tensor, and a factor keeps its meaning whatever
+    the number of channels.
+    Gradient: `g_i = factor * sign(w_i)` at the largest `|w_i|` of each coordinate, shared evenly between equals, 0
+    elsewhere. Scale-free: `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, which pulls the largest in
+    and pushes all others out, and leaves the scale alone. Per channel, `1 / C` of these, each channel's its own. A
+    constant tensor counts as having the standard deviation 1, a channel as having at least a hundredth of the tensor's
+    (`r2keras.ops.range_loss.channel_std`), without gradient.
 
     Nothing is learned, so one instance may serve several weights.
 

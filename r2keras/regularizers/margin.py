@@ -41,7 +41,7 @@ class MarginForm(OneWeight):
         w = self._arranged(w)
         unit = self._unit(w)
         limit = ops.cast(ops.convert_to_tensor(self.margin), unit.dtype)
-        w, limit = (w / unit, limit) if self.scale_free else (w, unit * limit)
+        w, limit = (w / unit, limit) if self.scale_free else (w, ops.stop_gradient(unit) * limit)
         return range_loss.margin(w, limit, **self._layout)
 
 
@@ -58,7 +58,8 @@ class R2Margin(MarginForm, LearnedRegularizer):
     as hard in all as one margin for the tensor does; channels that lie within theirs are restricted nevertheless, by
     `factor / C * max|w_c|`.
     Gradient: `factor * sign(w_i) 1[|w_i| > |M|]` for the weights and
-    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`; if scale-free, divided by `std(w)`. Per channel,
+    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`. Scale-free: with `g_i` the former,
+    `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, and the latter divided by `std(w)`. Per channel,
     `1 / C` of these for the weights of a channel, and the mean over the channels for `m`. Beyond
     `max|w|` the loss is `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
 

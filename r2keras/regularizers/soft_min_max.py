@@ -53,12 +53,13 @@ class R2SoftMinMax(SoftMinMaxForm, LearnedRegularizer):
 
     Forward: `factor * (s_max - s_min + exp(-a))`, summed over the coordinates of the palette vectors, with the
     sharpness `a`, `s_max = sum_i p_i w_i`, `p = softmax(a w)`, `s_min = sum_i q_i w_i`, `q = softmax(-a w)`. With
-    `scale_free=True`, of `w / std(w)`, the standard deviation taken as a constant. With `granularity="per_channel"`,
-    the mean of the same over the channels, each divided by its own standard deviation if scale-free, and one `a`.
-    Gradient: `factor * (p_i (1 + a (w_i - s_max)) - q_i (1 - a (w_i - s_min)))` for the weights (divided by
-    `std(w)` if scale-free), `factor * (Var_p(w) + Var_q(w) - exp(-a))` for the sharpness. A learned sharpness
-    enters as `|a|`. Per channel, `1 / C` of the former for the weights of a channel, the mean over channels of the
-    latter.
+    `scale_free=True`, of `w / std(w)`. With `granularity="per_channel"`, the mean of the same over the channels, each
+    divided by its own standard deviation if scale-free, and one `a`.
+    Gradient: `factor * (p_i (1 + a (w_i - s_max)) - q_i (1 - a (w_i - s_min)))` for the weights,
+    `factor * (Var_p(w) + Var_q(w) - exp(-a))` for the sharpness. Scale-free, with `g_i` the former for the weights
+    `w / std(w)`: `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, which changes the shape of the
+    distribution and not its scale. A learned sharpness enters as `|a|`. Per channel, `1 / C` of the former for the
+    weights of a channel, the mean over channels of the latter.
 
     A learned sharpness settles near `-ln(2 Var w)`, about 5 for weights of standard deviation 0.05, where the loss
     is nearer to a variance than to a range; a range is seen from about `5 / std(w)`. In the scale-free form it

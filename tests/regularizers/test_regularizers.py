@@ -69,11 +69,12 @@ def channel_weights(*shape):
 def test_per_channel_values_and_gradients_are_the_formulas(axes, scale_free):
     w = channel_weights(5, 9, 4)
     axis = -1 if axes is None else axes
-    stds = oracle.channel_units(w, axis)
+    stds, floor = oracle.channel_units(w, axis), oracle.floor(w)
     for regularizer, loss in by_channel(scale_free, axes).items():
 
         def expected(v, loss=loss):
-            divisors, units = (stds, [1.0] * len(stds)) if scale_free else (None, stds)
+            # The gradient goes through a channel's own spread, and takes the bound of the tensor as a constant.
+            divisors, units = (oracle.channel_units(v, axis, floor), [1.0] * 99) if scale_free else (None, stds)
             return 0.5 * oracle.by_channel(lambda part, c: loss(part, units[c]), v, axis, divisors)
 
         assert number(regularizer(w)) == pytest.approx(expected(w), rel=1e-5)
@@ -123,10 +124,25 @@ def test_scale_free_form_does_not_see_the_scale(make):
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
 
 
-def test_scale_free_gradient_takes_the_deviation_as_a_constant():
-    w = weights(200)
-    plain, free = (gradients(R2Linf(1.0, scale_free=on), w)[0] for on in (False, True))
-    np.testing.assert_allclose(free, plain / w.std(), rtol=1e-5)
+@pytest.mark.parametrize("make", R2)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_scale_free_form_leaves_the_scale_alone(make, granularity):
+    w = weights(60, 5) + np.float32(0.01)
+    (found,) = gradients(make(1.0, scale_free=True, granularity=granularity), w)
+    axis = None if granularity == "per_tensor" else 0
+    along = np.sum(found * w, axis)
+    np.testing.assert_allclose(along / np.linalg.norm(found, axis=axis) / np.linalg.norm(w, axis=axis), 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", R2)
+def test_scale_free_form_alone_does_not_flatten_a_kernel(make):
+    regularizer, w = make(1.0, scale_free=True), weights(300)
+    start = w.std(), np.abs(w).max() / w.std()
+    for _ in range(200):
+        (gradient,) = gradients(regularizer, w)
+        w = w - np.float32(0.1 * start[0] ** 2) * gradient
+    assert w.std() > 0.9 * start[0]
+    assert np.abs(w).max() / w.std() < 0.8 * start[1]
 
 
 @pytest.mark.parametrize("make", ALL)

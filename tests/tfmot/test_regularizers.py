@@ -20,19 +20,19 @@ CHANNELS = {"granularity": "per_channel", "channel_axis": -1}
 # name, arguments, the loss of a weight for a learned scalar (None: there is none).
 CASES = {
     "linf": ("R2Linf", {"dim": 2}, lambda w, _: oracle.linf(w, 2)),
-    "linf scale-free": ("R2Linf", {"scale_free": True}, lambda w, _: oracle.linf(w / STD)),
+    "linf scale-free": ("R2Linf", {"scale_free": True}, lambda w, _: oracle.linf(w / w.std())),
     "linf channels": ("R2Linf", CHANNELS, lambda w, _: oracle.by_channel(lambda p, _: np.abs(p).max(), w)),
     "kurtosis": ("Kurtosis", {"target": 2.0}, lambda w, _: (oracle.kurtosis(w) - 2.0) ** 2),
     "margin": ("R2Margin", {"margin": 1.2}, lambda w, m: oracle.margin(w, m * STD)),
     "margin vectors": ("R2Margin", {"margin": 1.2, "dim": 2}, lambda w, m: oracle.margin(w, m * STD, 2)),
-    "margin scale-free": ("R2Margin", {"margin": 1.2, "scale_free": True}, lambda w, m: oracle.margin(w / STD, m)),
+    "margin scale-free": ("R2Margin", {"margin": 1.2, "scale_free": True}, lambda w, m: oracle.margin(w / w.std(), m)),
     "margin channels": (
         "R2Margin",
         {"margin": 1.2, **CHANNELS},
         lambda w, m: oracle.by_channel(lambda p, c: oracle.margin(p, m * SD[c]), w),
     ),
     "sharpness": ("R2SoftMinMax", {"sharpness": 3.0}, lambda w, a: oracle.soft_min_max(w, a)),
-    "sharpness fixed": ("R2SoftMinMax", {"scale_free": True}, lambda w, _: oracle.soft_min_max(w / STD, 5.0)),
+    "sharpness fixed": ("R2SoftMinMax", {"scale_free": True}, lambda w, _: oracle.soft_min_max(w / w.std(), 5.0)),
     "sharpness channels": (
         "R2SoftMinMax",
         {"sharpness": 3.0, **CHANNELS},
@@ -92,7 +92,7 @@ def test_numbers_and_gradients_are_those_of_keras_3_and_of_the_formula(case):
 
     scalar = float(options.get("margin", options.get("sharpness", 0.0)))
     assert float(loss) == pytest.approx(0.7 * formula(W, scalar), rel=1e-6)
-    # The units, which the gradient takes as constants, are constants of the formulas too.
+    # The unit of a margin, which the gradient takes as a constant, is a constant of the formula too.
     step, place = 1e-6, np.unravel_index(np.abs(W).argmax(), W.shape)
     up, down = W.copy(), W.copy()
     up[place] += step
