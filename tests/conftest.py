@@ -27,14 +27,6 @@ if BACKEND == "jax" and importlib.metadata.version("jaxlib").startswith("0.10.")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Lets the workers share what JAX compiles, and later runs find it in the cache folder of pytest."""
-    if BACKEND == "jax" and config.pluginmanager.hasplugin("cacheprovider"):
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-
-
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leaves out, unread, the test files that other backends than TensorFlow cannot even import."""
     if BACKEND == "tensorflow" or not collection_path.name.startswith("test_"):
