@@ -69,14 +69,22 @@ def _ablation(net: str, rows: list[Row]) -> str:
     factors = sorted({row["factor"] for row in rows})
     lines = []
     for name in TITLES:
-        for cell in dict.fromkeys(_cell(row) for row in rows if _name(row) == name):
-            own = [row for row in rows if _name(row) == name and _cell(row) == cell]
-            by = {factor: [100 * row["accuracy"] for row in own if row["factor"] == factor] for factor in factors}
-            means = {factor: statistics.mean(found) for factor, found in by.items() if found}
-            spreads = [_spread(by[factor], means.get(factor), max(means.values())) for factor in factors]
-            lines.append([TITLES[name], _words(cell), *spreads])
+        of = [row for row in rows if _name(row) == name]
+        if of:
+            lines.append([TITLES[name], "float", *_by_factor(of, factors, "float_accuracy")])
+        for cell in dict.fromkeys(map(_cell, of)):
+            own = [row for row in of if _cell(row) == cell]
+            lines.append([TITLES[name], _words(cell), *_by_factor(own, factors, "accuracy")])
     header = ["", "", *(f"{factor:g}" for factor in factors)]
     return f"### {NETS[net].title}: strengths, judged on validation images\n\n{markdown(header, lines)}"
+
+
+def _by_factor(rows: list[Row], factors: list[float], key: str) -> list[str]:
+    """Returns one line of an ablation: mean and spread over the seeds at each strength."""
+    values = [{row["seed"]: 100 * row[key] for row in rows if row["factor"] == factor} for factor in factors]
+    means = [statistics.mean(found.values()) if found else None for found in values]
+    top = max(mean for mean in means if mean is not None)
+    return [_spread(list(found.values()), mean, top) for found, mean in zip(values, means, strict=True)]
 
 
 def _words(cell: Cell) -> str:

@@ -13,7 +13,7 @@ SIZE = (7.2, 4.4)
 
 
 def write_front(rows: list[Row], path: Path) -> None:
-    """Draws all rows: colour by method, marker by width, bits beside the point, the front as stairs.
+    """Draws all rows: colour by method, marker by width, bits beside the best point of each kind, the front as stairs.
 
     Args:
         rows: at least one.
@@ -31,11 +31,21 @@ def write_front(rows: list[Row], path: Path) -> None:
             marker = MARKERS[widths.index(row["width"]) % len(MARKERS)]
             place = row["bytes"], row["perplexity"]
             axes.plot(*place, marker, color=color, markersize=6.5, markeredgewidth=0, zorder=4)
-            bits = f"W{row['weight_bits']}A{row['activation_bits']} \u00d7{row['width']:g}"
-            axes.annotate(bits, place, (5, 4), textcoords="offset points", fontsize=7, color=PLAIN[FAINT])
+        # Runs of other seeds, epochs or settings lie under the best one of their bits and width.
+        for name, place in _best(rows).items():
+            axes.annotate(name, place, (5, 4), textcoords="offset points", fontsize=7, color=PLAIN[FAINT])
         _finish(axes, rows)
         with replacing(path) as temporary:
             figure.savefig(temporary)
+
+
+def _best(rows: list[Row]) -> dict[str, tuple[int, float]]:
+    """Returns bits and width of each kind of network, with bytes and perplexity of its best run."""
+    found: dict[str, tuple[int, float]] = {}
+    for row in sorted(rows, key=lambda row: row["perplexity"]):
+        name = f"W{row['weight_bits']}A{row['activation_bits']} \u00d7{row['width']:g}"
+        found.setdefault(name, (row["bytes"], row["perplexity"]))
+    return found
 
 
 def _draw_stairs(axes, best: list[Row]) -> None:

@@ -83,7 +83,9 @@ def test_table_of_strengths(library):
     from r2_table import table
 
     rows = [row("linf_scale_free", 0, a, factor=f, split="validation") for a, f in ((0.5, 0.01), (0.6, 0.1))]
-    assert "| 50.0 (n=1) | **60.0** (n=1) |" in table(rows)
+    assert "W2A8 mse, per tensor, batch norm kept | 50.0 (n=1) | **60.0** (n=1) |" in table(rows)
+    rows[1]["float_accuracy"] = 0.7
+    assert "| L-inf scale-free | float | **90.0** (n=1) | 70.0 (n=1) |" in table(rows)
 
 
 def test_readme_has_the_table_of_the_results(library):

@@ -51,6 +51,13 @@ class TestRows:
         with pytest.raises(ValueError, match="choose another --results"):
             rows.read_rows(tmp_path / "rows.json")
 
+    def test_the_best_run_of_a_kind_has_the_label(self):
+        from ptb_lib.plot import _best
+
+        small = FLOAT | {"weight_bits": 2, "activation_bits": 3, "bytes": 800}
+        found = _best([FLOAT, FLOAT | {"seed": 1, "perplexity": 99.0}, small])
+        assert found == {"W32A32 \u00d71": (8000, 99.0), "W2A3 \u00d71": (800, 100.0)}
+
     def test_front_and_table(self):
         small = FLOAT | {
             "method": "alternating",
