@@ -63,15 +63,14 @@ def _spread(found: list[float], mean: float | None, top: float | None) -> str:
 
 
 def _ablation(net: str, rows: list[Row]) -> str:
-    """Returns accuracy against the strength of each regularizer, on validation images."""
+    """Returns accuracy against the strength of each regularizer, on validation images; 0 is none."""
     if not rows:
         return ""
     factors = sorted({row["factor"] for row in rows})
     lines = []
-    for name in TITLES:
-        of = [row for row in rows if _name(row) == name]
-        if of:
-            lines.append([TITLES[name], "float", *_by_factor(of, factors, "float_accuracy")])
+    for name in (name for name in TITLES if name != "none" and any(_name(row) == name for row in rows)):
+        of = [row for row in rows if _name(row) in (name, "none")]
+        lines.append([TITLES[name], "float", *_by_factor(of, factors, "float_accuracy")])
         for cell in dict.fromkeys(map(_cell, of)):
             own = [row for row in of if _cell(row) == cell]
             lines.append([TITLES[name], _words(cell), *_by_factor(own, factors, "accuracy")])

@@ -86,6 +86,8 @@ def test_table_of_strengths(library):
     assert "W2A8 mse, per tensor, batch norm kept | 50.0 (n=1) | **60.0** (n=1) |" in table(rows)
     rows[1]["float_accuracy"] = 0.7
     assert "| L-inf scale-free | float | **90.0** (n=1) | 70.0 (n=1) |" in table(rows)
+    rows += [row("none", seed, 0.7, split="validation") for seed in (0, 1)]
+    assert "batch norm kept | **70.0** ± 0.0 (n=2) | 50.0 (n=1) | 60.0 (n=1) |" in table(rows)
 
 
 def test_readme_has_the_table_of_the_results(library):
