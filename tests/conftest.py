@@ -83,3 +83,16 @@ def _seed() -> None:
 def microcontrollers():
     """Skips tests that run files for microcontrollers where tflite-micro has no wheel; the only place that does."""
     return pytest.importorskip("tflite_micro")
+
+
+@pytest.fixture
+def near(monkeypatch):
+    """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
+    import r2keras.export.convert as convert_module
+    from r2keras.export.packages import tensorflow
+
+    def converted(folder, signature):
+        converter = tensorflow().lite.TFLiteConverter
+        return converter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
+
+    monkeypatch.setattr(convert_module, "convert_apart", converted)

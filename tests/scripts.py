@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment() -> dict[str, str]:
+    """Returns the environment of scripts: the repository can be imported, and no GPU is seen."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def start(name: str, *flags: object, cwd: Path = ROOT, file_limit: int = resource.RLIM_INFINITY) -> subprocess.Popen:
@@ -27,14 +37,13 @@ def start(name: str, *flags: object, cwd: Path = ROOT, file_limit: int = resourc
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, str(ROOT / name), *map(str, flags)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
+        env=environment(),
         preexec_fn=prepare,
     )
 
@@ -49,3 +58,25 @@ def run(name: str, *flags: object, **options) -> tuple[int, str, str]:
         process.communicate()
         raise
     return process.returncode, out, error
+
+
+@functools.cache
+def warm_process() -> subprocess.Popen:
+    """Starts the process of `tests.warm`; it ends with the tests."""
+    command = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, env=environment(), **pipes)
+    atexit.register(process.communicate)
+    return process
+
+
+def run_warm(
+    name: str, *flags: object, cwd: Path = ROOT, file_limit: int = resource.RLIM_INFINITY
+) -> tuple[int, str, str]:
+    """As `run`, where TensorFlow is imported already: for scripts that import it, and tests that are not about that."""
+    warm = warm_process()
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as error:
+        job = {"command": [str(ROOT / name), *map(str, flags)], "cwd": str(cwd), "file_limit": file_limit}
+        warm.stdin.write(json.dumps(job | {"out": out.name, "error": error.name}) + "\n")
+        warm.stdin.flush()
+        return int(warm.stdout.readline()), out.read(), error.read()

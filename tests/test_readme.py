@@ -54,7 +54,7 @@ def test_readme_begins_with_the_two_commands():
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/tfmot.md", "docs/recurrent.md"])
-def test_code_blocks_run(name, tmp_path, monkeypatch):
+def test_code_blocks_run(name, tmp_path, monkeypatch, near):
     monkeypatch.chdir(tmp_path)
     codes = blocks(ROOT / name, "python")
     assert codes

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ptb_lib.stages import Stage, label
 from r2keras._files import atomic_write_text
 
 KEY = ("data", "method", "weight_bits", "activation_bits", "width", "units", "regularizer", "seed")
-KEY += ("start_epochs", "epochs", "dropout", "commitment")
+KEY += ("past", "epochs", "dropout", "commitment")
 COLUMNS = (*KEY, "perplexity", "bytes", "counted")
 FLOAT_BITS = 32
 
@@ -75,7 +76,8 @@ def table(rows: list[Row]) -> str:
 
 def _cells(row: Row, rows: list[Row]) -> list[str]:
     """Returns one row's entries."""
-    epochs = f"{row['start_epochs']} float + " * bool(row["start_epochs"]) + str(row["epochs"])
+    past = label(tuple(Stage(**stage) for stage in row["past"]), row["units"])
+    epochs = f"{past} + " * bool(past) + str(row["epochs"])
     epochs += "*" * bool(row.get("shortened"))
     before = "-" if row.get("before_training") is None else f"{row['before_training']:.1f}"
     float_row = _float_row(row, rows)

@@ -16,7 +16,8 @@ from ptb_lib.model import build, latent_weights, perplexity, set_ranges, start_s
 from ptb_lib.rows import Row, add_row, find_row, read_rows
 from ptb_lib.settings import Settings, UsageError
 from ptb_lib.specs import regularizer, state_spec, weight_spec
-from ptb_lib.training import Schedule, load_checkpoint, train
+from ptb_lib.stages import Stage, file_name, seen
+from ptb_lib.training import Schedule, load_checkpoint, read_stages, train
 from r2keras.workloads import text as texts
 
 # As long as published runs of such networks train; a row with fewer epochs says that it was shortened.
@@ -34,12 +35,13 @@ def run(settings: Settings, console: Console) -> Row:
     """
     tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     text = texts.load(settings.data_dir)
-    net, start_epochs = start(settings, text)
-    key = row_key(settings, text, start_epochs)
-    results, checkpoint = Path(settings.results), Path(settings.out, f"{settings.name}_from{start_epochs}.npz")
+    net, past = start(settings, text)
+    key = row_key(settings, text, past)
+    name = f"{settings.name}_from{file_name(past, settings.wide_units)}.npz"
+    results, checkpoint = Path(settings.results), Path(settings.out, name)
     row = find_row(read_rows(results), key)
     if row is None:
-        row = key | trained(settings, text, net, start_epochs, checkpoint, console)
+        row = key | trained(settings, text, net, past, checkpoint, console)
         add_row(results, row)
     console.print(f"Validation perplexity {row['perplexity']:.2f}, {row['bytes']:,} bytes ({row['counted']}).")
     if settings.export:
@@ -65,24 +67,26 @@ def exported(settings: Settings, text: texts.Text, net: keras.Model, checkpoint:
     return found
 
 
-def start(settings: Settings, text: texts.Text) -> tuple[keras.Model, int]:
-    """Returns the network with the weights it starts from, and the epochs these have seen."""
+def start(settings: Settings, text: texts.Text) -> tuple[keras.Model, tuple[Stage, ...]]:
+    """Returns the network with the weights it starts from, and what these have behind them."""
     keras.utils.set_random_seed(settings.seed)
     size = len(text.vocabulary)
     net = build(size, settings.wide_units, settings.dropout, weight_spec(settings), state_spec(settings))
     if settings.start_from is None:
         start_softmax(net, text.train)
-        return net, 0
-    narrow = build(size, settings.units, settings.dropout)
-    history = load_checkpoint(checked_path(settings.start_from), narrow)
-    wide = narrow
-    if settings.wide_units != settings.units:
-        factor = settings.wide_units / settings.units
-        wide = r2keras.widen(narrow, factor, match=WIDENED, function_preserving=True)
+        return net, ()
+    path = checked_path(settings.start_from)
+    past = read_stages(path)
+    # A network that was trained at this width goes on as it is; a narrow one is widened.
+    units = settings.wide_units if past[-1].units == settings.wide_units else settings.units
+    wide = build(size, units, settings.dropout)
+    load_checkpoint(path, wide)
+    if settings.wide_units != units:
+        wide = r2keras.widen(wide, settings.wide_units / units, match=WIDENED, function_preserving=True)
     for name, variable in latent_weights(wide).items():
         latent_weights(net)[name].assign(variable)
     set_ranges(net)
-    return net, len(history)
+    return net, past
 
 
 def checked_path(path: str) -> Path:
@@ -92,23 +96,24 @@ def checked_path(path: str) -> Path:
     return Path(path)
 
 
-def row_key(settings: Settings, text: texts.Text, start_epochs: int) -> Row:
+def row_key(settings: Settings, text: texts.Text, past: tuple[Stage, ...]) -> Row:
     """Returns what tells the run from others."""
     names = ("method", "weight_bits", "activation_bits", "width", "regularizer", "seed", "epochs", "dropout")
     names += ("commitment",)
     key = {name: getattr(settings, name) for name in names}
     data = "Penn Treebank" if settings.data_dir else text.source
-    return {"data": data, **key, "units": settings.wide_units, "start_epochs": start_epochs}
+    return {"data": data, **key, "units": settings.wide_units, "past": [stage._asdict() for stage in past]}
 
 
-def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs: int, path: Path, console) -> Row:
+def trained(
+    settings: Settings, text: texts.Text, net: keras.Model, past: tuple[Stage, ...], path: Path, console
+) -> Row:
     """Trains the network, with its checkpoint at `path`; returns what was measured and how."""
-    fields = ("epochs", "decay", "dropout", "commitment", "sampled", "seed")
-    schedule = Schedule(
-        rate=settings.learning_rate, seen=start_epochs, **{name: getattr(settings, name) for name in fields}
-    )
+    fields = ("decay", "dropout", "commitment", "sampled", "seed")
+    stages = (*past, Stage(settings.epochs, settings.method, settings.wide_units, settings.regularizer))
+    schedule = Schedule(stages, settings.learning_rate, **{name: getattr(settings, name) for name in fields})
     begun = time.perf_counter()
-    before = perplexity(net, text.validation) if start_epochs else None
+    before = perplexity(net, text.validation) if past else None
     with Board(schedule.epochs, console) as board:
         calls = {"report": board.step, "measured": board.epoch}
         history = train(net, text, schedule, path, regularizer=regularizer(settings), **calls)
@@ -117,7 +122,7 @@ def trained(settings: Settings, text: texts.Text, net: keras.Model, start_epochs
         "perplexity": round(history[-1], 3),
         "bytes": size.bytes,
         "counted": size.counted,
-        "shortened": start_epochs + schedule.epochs < FULL_EPOCHS,
+        "shortened": seen(stages) < FULL_EPOCHS,
         "before_training": None if before is None else round(before, 3),
         "history": [round(value, 3) for value in history],
         "learning_rate": schedule.rate,

@@ -28,7 +28,7 @@ flags.DEFINE_enum("method", None, METHODS, "How weights are quantized; alternati
 flags.DEFINE_enum("regularizer", "none", REGULARIZERS, "Of all four kernels, while they train.")
 flags.DEFINE_float("factor", 1e-3, "Strength of the regularizer.")
 flags.DEFINE_integer("seed", 0, "Of the start, of dropout and of what is drawn.")
-flags.DEFINE_string("start_from", None, "Checkpoint of a float run at width 1 to start from, widened where needed.")
+flags.DEFINE_string("start_from", None, "Checkpoint to start from, of --units or of this width; the first is widened.")
 flags.DEFINE_integer("epochs", None, "Passes over the text: 12, or 2 with --start_from.")
 flags.DEFINE_float("learning_rate", None, "At the start: 20, or 8 with --start_from.")
 flags.DEFINE_float("decay", None, "Last part of the run, where the rate falls to a fiftieth: 0.5; 1 with --start_from.")

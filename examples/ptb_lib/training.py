@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ptb_lib.model import BATCH, LENGTH, compressors, latent_weights, perplexity, set_ranges
 from ptb_lib.softmax import Sampler
+from ptb_lib.stages import Stage, seen
 from ptb_lib.step import Step
 from r2keras._files import read_npz, replacing
 from r2keras.workloads.text import Text, windows
@@ -27,25 +28,29 @@ class Schedule:
     """How long and how fast.
 
     Args:
-        epochs: passes over the training part.
+        stages: those that the weights have behind them, and last the one to come. Dropout and draws go on where they
+            ended: a mask that comes back with the words that it came with is remembered, and no longer keeps the
+            network from learning the text by heart.
         rate: the learning rate at the start.
         decay: the fraction of all steps, at the end, in which the rate falls linearly to a fiftieth.
         dropout: before and after the LSTM.
         sampled: whether the softmax of a training step runs over a sample of the rare words.
         seed: of dropout and draws.
-        seen: epochs that the weights have seen before. Dropout and draws go on from there: a mask that comes back with
-            the words that it came with is remembered, and no longer keeps the network from learning the text by heart.
         commitment: of the LSTM's states to what they are rounded to (`recurrence`).
     """
 
-    epochs: int
+    stages: tuple[Stage, ...]
     rate: float
     decay: float
     dropout: float
     sampled: bool
     seed: int
-    seen: int
     commitment: float = 0.0
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training part."""
+        return self.stages[-1].epochs
 
     def rate_at(self, progress: float) -> float:
         """Returns the learning rate after a fraction `progress` of all steps."""
@@ -86,7 +91,8 @@ def train(
         train_epoch(step, text, schedule, epoch, report)
         step.store()
         history.append(perplexity(net, text.validation))
-        save_checkpoint(path, net, history)
+        done = schedule.stages[-1]._replace(epochs=len(history))
+        save_checkpoint(path, net, history, (*schedule.stages[:-1], done))
         measured(epoch, history[-1])
     return history
 
@@ -94,7 +100,7 @@ def train(
 def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, report: Callable) -> None:
     """Passes over the training part once; a last window that is shorter is left out."""
     steps = max((len(text.train) - 1) // BATCH // LENGTH, 1)
-    seed = 1000 * schedule.seed + schedule.seen + epoch
+    seed = 1000 * schedule.seed + seen(schedule.stages[:-1]) + epoch
     sampler = Sampler(len(text.vocabulary), seed) if schedule.sampled else None
     step.begin(seed)
     losses = []
@@ -108,17 +114,33 @@ def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, report: 
             report(epoch, index + 1, steps, math.exp(min(float(np.mean(losses)), 50.0)))
 
 
-def save_checkpoint(path: Path, net: keras.Model, history: list[float]) -> None:
-    """Writes the float weights, what quantizers learned and the perplexities so far, whole or not at all."""
+def save_checkpoint(path: Path, net: keras.Model, history: list[float], stages: tuple[Stage, ...]) -> None:
+    """Writes the float weights, what quantizers learned, the perplexities so far and how they came about.
+
+    The file is written whole or not at all.
+    """
     values = {name: keras.ops.convert_to_numpy(v) for name, v in (latent_weights(net) | scalars(net)).items()}
     with replacing(path) as temporary:
-        np.savez(temporary, history=np.array(json.dumps(history)), **values)
+        texts = {"history": np.array(json.dumps(history)), "stages": np.array(json.dumps(stages))}
+        np.savez(temporary, **texts, **values)
 
 
 def scalars(net: keras.Model) -> dict[str, keras.Variable]:
     """Returns what the quantizers of a network keep, by names of their own."""
     found = [variable for part in compressors(net).values() for variable in part.variables]
     return {f"quantizer_{index}": variable for index, variable in enumerate(found)}
+
+
+def read_stages(path: Path) -> tuple[Stage, ...]:
+    """Reads what the weights of a checkpoint have behind them.
+
+    Raises:
+        ValueError: the file is damaged, or no checkpoint.
+    """
+    file = read_npz(path)
+    if "stages" not in file:
+        raise ValueError(f"{path} is no checkpoint of this example: it lacks stages")
+    return tuple(Stage(*stage) for stage in json.loads(str(file["stages"])))
 
 
 def load_checkpoint(path: Path, net: keras.Model) -> list[float]:

@@ -32,6 +32,11 @@ def run(*flags, **options):
     return scripts.run("examples/pilot.py", *flags, **options)
 
 
+def run_warm(*flags, **options):
+    """Does the same where TensorFlow is imported already."""
+    return scripts.run_warm("examples/pilot.py", *flags, **options)
+
+
 def rows_in(folder):
     """Returns the finished rows."""
     path = folder / "results.json"
@@ -59,7 +64,7 @@ def killed_and_resumed(tmp_path_factory):
     process.kill()
     process.communicate()
     first = rows_in(folder)
-    code, out, error = run("--smoke", f"--out={folder}", cwd=folder.parent)
+    code, out, error = run_warm("--smoke", f"--out={folder}", cwd=folder.parent)
     assert code == 0, error
     assert list(folder.parent.iterdir()) == [folder]
     return folder, first, out
@@ -98,7 +103,7 @@ class TestKilledAndResumed:
     def test_other_settings_are_refused(self, killed_and_resumed):
         folder, _, _ = killed_and_resumed
         before = state(folder)
-        code, _, error = run("--smoke", "--epochs=2", f"--out={folder}")
+        code, _, error = run_warm("--smoke", "--epochs=2", f"--out={folder}")
         assert code == 2 and error.count("\n") == 1
         assert "--epochs=1" in error and "--epochs=2" in error and "choose another --out" in error
         assert state(folder) == before
@@ -106,7 +111,7 @@ class TestKilledAndResumed:
     def test_a_second_run_only_reports(self, killed_and_resumed):
         folder, _, _ = killed_and_resumed
         before = state(folder)
-        code, out, error = run("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99", "--max_bytes=1")
+        code, out, error = run_warm("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99", "--max_bytes=1")
         assert code == 0, error
         assert "Nothing measured meets the limits" in out
         assert state(folder) == before
@@ -115,7 +120,7 @@ class TestKilledAndResumed:
 @pytest.mark.slow
 def test_palettes_by_name(tmp_path):
     methods = "ptq_palette", "dkm", "dkm_vector"
-    code, _, error = run(
+    code, _, error = run_warm(
         "--smoke", "--regularizers=none", "--bits=1", f"--methods={','.join(methods)}", f"--out={tmp_path}"
     )
     assert code == 0, error
@@ -144,7 +149,7 @@ def test_a_model_file_without_training(tmp_path):
 
     nets.cnn((8, 8, 1), 10).save(tmp_path / "mine.keras")
     folder = tmp_path / "out"
-    code, _, error = run(*SMALL, f"--model={tmp_path / 'mine.keras'}", "--epochs=0", f"--out={folder}")
+    code, _, error = run_warm(*SMALL, f"--model={tmp_path / 'mine.keras'}", "--epochs=0", f"--out={folder}")
     assert code == 0, error
     assert [row["model"] for row in rows_in(folder)] == ["mine.keras"] * 2
 
@@ -186,19 +191,19 @@ def test_bad_flags(flags, words, tmp_path):
     ],
 )
 def test_bad_input(flags, words, tmp_path):
-    code, _, error = run("--smoke", f"--out={tmp_path / 'out'}", *flags)
+    code, _, error = run_warm("--smoke", f"--out={tmp_path / 'out'}", *flags)
     assert code == 1 and words in error and error.count("\n") == 1
 
 
 def test_out_is_not_writable(tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, error = run("--smoke", f"--out={tmp_path / 'file' / 'out'}")
+    code, _, error = run_warm("--smoke", f"--out={tmp_path / 'file' / 'out'}")
     assert code == 1 and "Could not write" in error and error.count("\n") == 1
 
 
 def test_disk_that_fills_up(tmp_path):
     folder = tmp_path / "out"
-    code, _, error = run(*SMALL, f"--out={folder}", file_limit=60_000)
+    code, _, error = run_warm(*SMALL, f"--out={folder}", file_limit=60_000)
     assert code == 1 and "Could not write" in error and error.count("\n") == 1
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"settings.json"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import run
+from tests.scripts import run, run_warm
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
@@ -21,7 +21,7 @@ FLOAT = {
     "units": 300,
     "regularizer": "none",
     "seed": 0,
-    "start_epochs": 0,
+    "past": [],
     "epochs": 5,
     "dropout": 0.4,
     "commitment": 0.0,
@@ -34,6 +34,11 @@ FLOAT = {
 def start(*flags, **options):
     """Runs the example; returns its exit code, standard output and standard error."""
     return run("examples/ptb_lstm.py", *flags, **options)
+
+
+def start_warm(*flags, **options):
+    """Does the same where TensorFlow is imported already."""
+    return run_warm("examples/ptb_lstm.py", *flags, **options)
 
 
 class TestRows:
@@ -91,33 +96,47 @@ def test_small_run(tmp_path):
 class TestProgram:
     def test_float_then_few_bits_then_the_table(self, tmp_path):
         folder = tmp_path / "out"
-        code, out, error = start("--smoke", f"--out={folder}", cwd=tmp_path)
+        code, out, error = start_warm("--smoke", f"--out={folder}", cwd=tmp_path)
         assert code == 0 and "Validation perplexity" in out, error
         (checkpoint,) = folder.glob("*.npz")
         few = ("--smoke", f"--out={folder}", f"--start_from={checkpoint}", "--weight_bits=2", "--activation_bits=3")
-        code, out, error = start(*few, "--width=1.5", cwd=tmp_path)
+        code, out, error = start_warm(*few, "--width=1.5", cwd=tmp_path)
         assert code == 0, error
         found = json.loads((folder / "results.json").read_text())
-        assert [(row["method"], row["units"], row["start_epochs"]) for row in found] == [
-            ("float", 12, 0),
-            ("alternating", 18, 1),
+        assert [(row["method"], row["units"], row["past"]) for row in found] == [
+            ("float", 12, []),
+            ("alternating", 18, [{"epochs": 1, "method": "float", "units": 12, "regularizer": "none"}]),
         ]
         assert found[1]["bytes"] < found[0]["bytes"] and found[0]["shortened"]
-        code, again, _ = start(*few, "--width=1.5", cwd=tmp_path)
+        code, again, _ = start_warm(*few, "--width=1.5", cwd=tmp_path)
         assert code == 0 and "Epoch" not in again and again.splitlines()[-1] == out.splitlines()[-1]
-        code, out, error = start(*few, "--width=1.5", "--export", "--export_words=60", cwd=tmp_path)
+        code, out, error = start_warm(*few, "--width=1.5", "--export", "--export_words=60", cwd=tmp_path)
         assert code == 0 and "Epoch" not in out and "words" in out.splitlines()[-1], error
         (row,) = [row for row in json.loads((folder / "results.json").read_text()) if row["units"] == 18]
         assert row["file_words"] == 60 and row["perplexity"] == found[1]["perplexity"]
         assert row["file_perplexity"] == pytest.approx(row["keras_perplexity"], rel=1e-3)
         assert [path.stat().st_size for path in folder.glob("*.tflite")] == [row["file_bytes"]]
-        code, out, _ = start("--table", f"--out={folder}", cwd=tmp_path)
+        code, out, _ = start_warm("--table", f"--out={folder}", cwd=tmp_path)
         assert code == 0 and "| alternating | 2 / 3 | 1.5 | 18 |" in out and (folder / "results.svg").is_file()
         # Without its row the finished run has no epoch left to train: it is measured again from the checkpoint.
         (folder / "results.json").unlink()
-        code, out, _ = start("--smoke", f"--out={folder}", cwd=tmp_path)
+        code, out, _ = start_warm("--smoke", f"--out={folder}", cwd=tmp_path)
         assert code == 0 and "Epoch" not in out and (folder / "results.json").is_file()
         assert list(tmp_path.iterdir()) == [folder]
+
+    def test_a_wide_float_network_is_a_start_of_its_own(self, tmp_path):
+        runs = [(), ("--width=1.5",)]
+        for flags in runs:
+            code, _, error = start_warm("--smoke", f"--out={tmp_path}", *flags, cwd=tmp_path)
+            assert code == 0, error
+        for checkpoint in sorted(tmp_path.glob("float_*.npz")):
+            flags = (f"--start_from={checkpoint}", "--weight_bits=2", "--activation_bits=3", "--width=1.5")
+            code, _, error = start_warm("--smoke", f"--out={tmp_path}", *flags, cwd=tmp_path)
+            assert code == 0, error
+        found = json.loads((tmp_path / "results.json").read_text())[2:]
+        assert [[stage["units"] for stage in row["past"]] for row in found] == [[12], [18]]
+        assert found[0]["before_training"] != found[1]["before_training"]
+        assert len(list(tmp_path.glob("alternating_*.npz"))) == 2
 
 
 @pytest.mark.parametrize(

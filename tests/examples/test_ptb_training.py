@@ -18,8 +18,9 @@ if keras.backend.backend() == "tensorflow":
     from ptb_lib.export import export, one_row
     from ptb_lib.model import BATCH, build, latent_weights, perplexity, set_ranges
     from ptb_lib.recurrence import recurrence
+    from ptb_lib.stages import Stage, file_name, label
     from ptb_lib.step import CLIP, Step
-    from ptb_lib.training import Schedule, load_checkpoint, save_checkpoint, scalars, train
+    from ptb_lib.training import Schedule, load_checkpoint, read_stages, save_checkpoint, scalars, train
 
     from r2keras import QuantSpec, finalize
     from r2keras.workloads.text import Text
@@ -190,11 +191,21 @@ def test_training_goes_on_with_new_dropout_where_its_start_had_ended(tmp_path, m
     seeds = []
     monkeypatch.setattr(Step, "begin", lambda step, seed: seeds.append(seed))
     text = Text(np.arange(601) % WORDS, np.arange(601) % WORDS, tuple(map(str, range(WORDS))), "numbers")
-    options = {"epochs": 3, "rate": 1.0, "decay": 1.0, "dropout": 0.5, "sampled": True, "seed": 2}
+    options = {"rate": 1.0, "decay": 1.0, "dropout": 0.5, "sampled": True, "seed": 2}
+    stages = (Stage(1, "float", UNITS, "none"), Stage(2, "float", UNITS, "linf"), Stage(3, "float", UNITS, "none"))
     calls = {"report": lambda *_: None, "measured": lambda *_: None}
-    for name, seen in (("first", 0), ("second", 3)):
-        train(build(WORDS, UNITS, 0.5), text, Schedule(seen=seen, **options), tmp_path / f"{name}.npz", **calls)
+    for count in (1, 2, 3):
+        path = tmp_path / f"{count}.npz"
+        train(build(WORDS, UNITS, 0.5), text, Schedule(stages[:count], **options), path, **calls)
+        assert read_stages(path) == stages[:count]
     assert seeds == [2000, 2001, 2002, 2003, 2004, 2005]
+
+
+def test_names_of_stages():
+    stages = (Stage(12, "float", 300, "none"), Stage(2, "float", 450, "linf"), Stage(1, "lsq", 450, "none"))
+    assert label(stages, 450) == "12 float of 300 + 2 float, linf + 1 lsq" and label((), 450) == ""
+    assert file_name(stages, 450) == "12x300+2linf+1lsq" and file_name((), 450) == "0"
+    assert file_name(stages[:1], 300) == "12"
 
 
 class TestModel:
@@ -213,7 +224,7 @@ class TestModel:
         assert perplexity(net, ids) == pytest.approx(perplexity(finalize(net)[0], ids), rel=1e-6)
 
     def test_checkpoint_of_other_units(self, tmp_path):
-        save_checkpoint(tmp_path / "a.npz", build(WORDS, UNITS, 0.0), [5.0])
+        save_checkpoint(tmp_path / "a.npz", build(WORDS, UNITS, 0.0), [5.0], ())
         net = build(WORDS, UNITS, 0.0)
         assert load_checkpoint(tmp_path / "a.npz", net) == [5.0]
         for other, words in (
@@ -228,7 +239,7 @@ class TestModel:
         first, second = (build(WORDS, UNITS, 0.0, spec) for _ in range(2))
         for variable in scalars(first).values():
             variable.assign(variable * 3.0)
-        save_checkpoint(tmp_path / "a.npz", first, [5.0])
+        save_checkpoint(tmp_path / "a.npz", first, [5.0], ())
         load_checkpoint(tmp_path / "a.npz", second)
         assert len(scalars(first)) == 4
         for name, variable in scalars(first).items():
@@ -238,16 +249,8 @@ class TestModel:
         np.savez(tmp_path / "a.npz", kernel=np.zeros(3))
         with pytest.raises(ValueError, match="it lacks embedding, history"):
             load_checkpoint(tmp_path / "a.npz", build(WORDS, UNITS, 0.0))
-
-
-@pytest.fixture
-def near(monkeypatch):
-    """Lets TensorFlow's converter run in this process, where it is loaded already."""
-
-    def converted(folder, signature):
-        return tf.lite.TFLiteConverter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
-
-    monkeypatch.setattr("r2keras.export.convert.convert_apart", converted)
+        with pytest.raises(ValueError, match="it lacks stages"):
+            read_stages(tmp_path / "a.npz")
 
 
 STATE = {"num_bits": 2, "method": "alternating"}

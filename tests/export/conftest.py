@@ -19,16 +19,3 @@ def exported(tmp_path_factory):
     record = quantize(model, lambda name: QuantSpec(num_bits=2 if name.startswith("hidden") else 3))
     path = tmp_path_factory.mktemp("export") / "dense.tflite"
     return model, record, path, to_litert(model, path, record)
-
-
-@pytest.fixture
-def near(monkeypatch):
-    """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
-    import r2keras.export.convert as convert_module
-    from r2keras.export.packages import tensorflow
-
-    def converted(folder, signature):
-        converter = tensorflow().lite.TFLiteConverter
-        return converter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
-
-    monkeypatch.setattr(convert_module, "convert_apart", converted)

@@ -318,7 +318,7 @@ def recurrent():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_weights_in_a_loop_are_decoded_before_it(form, tmp_path):
+def test_weights_in_a_loop_are_decoded_before_it(form, tmp_path, near):
     model = recurrent()
     record = compress(model, fitting(spec(4, table_dtype="int8")))
     inputs = [np.random.default_rng(0).normal(size=(1, 6, 8)).astype(np.float32)]

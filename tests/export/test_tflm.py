@@ -189,13 +189,13 @@ def test_sequences_attention_and_products_of_batches(always, tmp_path):
 
 
 @pytest.mark.parametrize("make", [layers.LSTM, layers.GRU], ids=["lstm", "gru"])
-def test_recurrent_kernels_are_decoded_inside_the_loop(make, tmp_path):
+def test_recurrent_kernels_are_decoded_inside_the_loop(make, tmp_path, near):
     rows = exported(net((4, 24), make(24, name="cell")), spec(3), tmp_path / "mcu.tflite")
     assert {row.container_bits for row in rows.values()} == {3}
 
 
 @pytest.mark.parametrize("make", [layers.LSTM, layers.SimpleRNN], ids=["lstm", "simple_rnn"])
-def test_sequences_of_recurrent_layers_are_stored_step_by_step(make, tmp_path):
+def test_sequences_of_recurrent_layers_are_stored_step_by_step(make, tmp_path, near):
     stack = make(6, return_sequences=True, go_backwards=True), make(5, return_sequences=True)
     model = net((4, 3), *stack)
     to_tflm(model, tmp_path / "mcu.tflite", check=False)
