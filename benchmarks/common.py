@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import random
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +76,16 @@ def machine() -> Row:
         "date": datetime.date.today().isoformat(),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+@functools.cache
+def revision() -> str | None:
+    """Returns the revision of the sources that run, "-dirty" if they were changed since; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    if shutil.which("git") is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout.strip() or None
 
 
 def machine_line(about: Row) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from common import Row
+from common import Row, revision
 from r2_plan import FLOAT, PALETTES, Cell, Column, Job, Net
 
 import r2keras
@@ -149,7 +149,7 @@ def row_of(job: Job, cell: Cell, net: Net, figures: dict, found: float, split: s
     column = dataclasses.asdict(job.column)
     place = {"net": job.net, "dataset": net.dataset, **column}
     what = {**dataclasses.asdict(cell), "seed": job.seed, "split": split, "epochs": net.epochs}
-    return place | what | figures | {"accuracy": round(found, 5)}
+    return place | what | figures | {"accuracy": round(found, 5), "revision": revision()}
 
 
 def judge(model: keras.Model, data: Dataset, split: str) -> float:

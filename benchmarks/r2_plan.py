@@ -94,7 +94,7 @@ class Cell:
     Args:
         method: "min_max", "mse", "adaround", "equalize" (post-training), a training method of `QuantSpec`, or a
             palette trained with the model: "dkm" anneals its temperature, "dkm_constant" does not.
-        weight_bits: bits a weight of every kernel, first and last included.
+        weight_bits: bits a weight of every kernel; those that are trained on a grid keep 8 in the first and the last.
         activation_bits: bits of activations and of the input; 32 leaves them float.
         batch_norm: "replace" measures the statistics again, "keep" does not; training always keeps its own.
         granularity: who shares a scale, or a palette.

@@ -30,7 +30,10 @@ def table(rows: list[Row]) -> str:
 
 
 def _net_table(net: str, rows: list[Row]) -> str:
-    """Returns one net's table: cells down, regularizers across, empty where nothing is measured yet."""
+    """Returns one net's table: cells down, regularizers across, empty where nothing is measured yet.
+
+    What has no figure at all stands below it by name.
+    """
     rows = [row for row in rows if row["factor"] == COLUMNS[_name(row)].factor]
     if not rows:
         return ""
@@ -39,11 +42,27 @@ def _net_table(net: str, rows: list[Row]) -> str:
     lines = [_figures("float %", rows, names, lambda row: 100 * row["float_accuracy"])]
     for key in ("max_over_std", "kurtosis"):
         lines.append(_figures(key.replace("max_over_std", "max/std"), rows, names, lambda row, key=key: row[key]))
-    for cell in (cell for phase in PHASES for cell in phase):
+    cells = [cell for phase in PHASES for cell in phase]
+    for cell in cells:
         own = [row for row in rows if _cell(row) == cell]
         if own:
             lines.append(_figures(_words(cell), own, names, lambda row: 100 * row["accuracy"], best=True))
-    return f"### {NETS[net].title}\n\n{markdown(header, lines)}"
+    columns = [TITLES[name] for name in TITLES if name in COLUMNS and name not in names]
+    empty = [cell for cell in cells if cell not in map(_cell, rows)]
+    return f"### {NETS[net].title}\n\n{markdown(header, lines)}\n\n{_not_measured(columns, empty)}".rstrip()
+
+
+def _not_measured(columns: list[str], cells: list[Cell]) -> str:
+    """Returns one sentence: the regularizers and the cells of the plan that a table lacks."""
+    kinds: dict[str, list[str]] = {}
+    for cell in cells:
+        width = f"{cell.weight_bits} bit" if cell.method in PALETTES else f"W{cell.weight_bits}A{cell.activation_bits}"
+        methods = kinds.setdefault(width, [])
+        method = cell.method.replace("_", "-") + " a channel" * (cell.granularity == "per_channel" and not cell.trains)
+        methods += [method] * (method not in methods)
+    rows = [f"{width} ({', '.join(methods)})" for width, methods in kinds.items()]
+    parts = [f"{kind} {', '.join(names)}" for kind, names in (("the columns", columns), ("the rows", rows)) if names]
+    return f"Not measured: {'; '.join(parts)}." if parts else ""
 
 
 def _figures(title: str, rows: list[Row], names: list[str], read: Callable[[Row], float], best: bool = False):
@@ -88,9 +107,11 @@ def _by_factor(rows: list[Row], factors: list[float], key: str) -> list[str]:
 
 def _words(cell: Cell) -> str:
     """Returns a cell in words."""
-    fit = (
-        ", trained" if cell.trains else ", batch norm " + ("measured again" if cell.batch_norm == "replace" else "kept")
-    )
+    fit = ", batch norm " + ("measured again" if cell.batch_norm == "replace" else "kept")
+    if cell.trains:
+        fit = ", trained" + ", first and last kernel 8 bits" * (cell.method not in PALETTES)
+    elif cell.method == "equalize":
+        fit = ", batch norm folded, bias corrected"
     who = cell.granularity.replace("_", " ")
     if cell.method in PALETTES:
         rows = f"{2 ** (cell.weight_bits * cell.dim)} rows of {cell.dim}"

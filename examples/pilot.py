@@ -83,7 +83,7 @@ def work(settings: Settings, store, data, console) -> None:
 
 def plan(settings: Settings, store) -> dict[tuple[int, str], list[tuple[str, int]]]:
     """Returns per (seed, regularizer) the (method, bits) without a row; seed by seed, so that a cut run compares."""
-    jobs = [FLOAT, *((method, bits) for bits in settings.bits for method in settings.methods)]
+    jobs = [FLOAT, *settings.jobs]
     found = {}
     for seed in settings.seeds:
         for name in settings.regularizers:

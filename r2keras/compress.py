@@ -15,6 +15,7 @@ from r2keras.layers.specified import SpecifiedWeights
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import activation_plan
+from r2keras.quantizers.axes import output_axes
 from r2keras.recipe import Recipe, Spec
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec
@@ -110,10 +111,10 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     Returns:
         `(model, record)`: the model has no r2keras wrapper left; every recorded kernel equals the record's
         `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. `record.notes` says how far
-        the soft palettes of training and the hard ones of the file are apart. Quantized activations stay, each as a
-        `layers.GridActivation` without weights. Where all of them have 8 bits, biases move to whole steps
-        `scale_in * scale_weight` of integer accumulators, by half a step at most: integer operators then compute the
-        same.
+        the soft palettes of training and the hard ones of the file are apart, and which kernels have channels that are
+        all zero. Quantized activations stay, each as a `layers.GridActivation` without weights. Where all of them have
+        8 bits, biases move to whole steps `scale_in * scale_weight` of integer accumulators, by half a step at most:
+        integer operators then compute the same.
 
     Raises:
         ValueError: nothing in the model is compressed, a weight is NaN or infinite, or an activation has no range yet.
@@ -142,9 +143,30 @@ def _remarks(student: keras.Model, tensors: dict[str, Tensor]) -> tuple[dict[str
         reasons |= _recurrent.kept_float(path, layer)
     for path, wrapper in wrappers(student):
         own = [(name.removeprefix(f"{path}/"), t) for name, t in tensors.items() if name.startswith(f"{path}/")]
-        notes |= {f"{path}/{name}": note for name, note in wrapper.notes(own).items()}
+        remarks = wrapper.notes(own)
+        kernels = dict(_model.kernels(wrapper.layer))
+        for name, _ in own:
+            parts = [remarks.get(name), dead_channels(wrapper.layer, kernels[name])]
+            notes |= {f"{path}/{name}": "; ".join(filter(None, parts))} if any(parts) else {}
         reasons |= {f"{path}/{name}": reason for name, reason in wrapper.kept_float().items()}
     return notes, reasons
+
+
+def dead_channels(layer: keras.Layer, kernel: keras.Variable) -> str | None:
+    """Returns a remark on a kernel some of whose output channels are all zero; None if there are none.
+
+    Args:
+        layer: the layer that holds the kernel.
+        kernel: it; the rows of an embedding are words, and may be zero.
+    """
+    axes = output_axes(layer, kernel)
+    values = _model.to_numpy(kernel)
+    rest = tuple(axis for axis in range(values.ndim) if axis not in axes)
+    dead = np.count_nonzero(~values.any(axis=rest))
+    if not dead or axes == (0,):
+        return None
+    count = int(np.prod([values.shape[axis] for axis in axes]))
+    return f"{dead} of {count} output channels are all zero: a model without them computes the same"
 
 
 def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -9,9 +10,8 @@ import keras
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras._graph import Call, Graph, Tensor, graph_of
-from r2keras.palette_spec import PaletteSpec
 from r2keras.recipe import Recipe
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec
 
 # They move or pool values that lie on a grid already.
 PASSING = (
@@ -54,8 +54,12 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     Raises:
         ValueError: the recipe has `activation_bits` but there is no tensor to quantize; a bad `input_bits`.
 
+    Warns:
+        UserWarning: a rule has `activation_bits` and decides no tensor, as one for the last layer alone.
+
     Example:
 
+    >>> from r2keras import QuantSpec
     >>> hidden = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="r"), keras.layers.Dense(2)]
     >>> layers = [keras.Input((4,)), *hidden]
     >>> recipe = Recipe([(".*", QuantSpec(num_bits=4, activation_bits=4))])
@@ -73,6 +77,13 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
         raise ValueError(
             f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
             "matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
+        )
+    for pattern in planner.idle():
+        warnings.warn(
+            f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
+            f"output feeds another; outputs of the model stay float. Leave them out of this rule.",
+            UserWarning,
+            stacklevel=2,
         )
     return plan | found
 
@@ -95,6 +106,8 @@ class _Planner:
         self.graph, self.recipe, self.kernels = graph, recipe, kernels
         self.consumers = graph.consumers()
         self.makers = {call.number: call for call in graph.calls}
+        # The places of rules that quantize an activation or a state.
+        self.used: set[int] = set()
 
     def plan(self) -> dict[str, ActivationSpec]:
         """Returns the specs by path."""
@@ -103,11 +116,19 @@ class _Planner:
             tensor = (call.number, 0)
             if self._passes(call) or self._fuses_forward(call) or self._ends(tensor):
                 continue
-            spec = self._spec(call)
+            place = self._rule(call)
+            spec = None if place is None else self.recipe.rules[place][1]
             activation = spec and spec.activation(unsigned=never_negative(call))
             if activation and not _has_state(call):
                 found[call.path] = activation
+                self.used.add(place)
         return found
+
+    def idle(self) -> list[str]:
+        """Returns the patterns of rules with activation bits that come to nothing; after `plan`."""
+        with_bits = [place for place, (_, spec) in enumerate(self.recipe.rules) if spec and spec.activation_bits]
+        states = {self.recipe.index(*self._names(call)) for call in self.graph.calls if _has_state(call)}
+        return [self.recipe.rules[place][0] for place in with_bits if place not in self.used | states]
 
     @property
     def has_states(self) -> bool:
@@ -132,16 +153,16 @@ class _Planner:
         passing = all(c.kind in PASSING or c.kind in ACTIVATIONS for c in takers)
         return passing and all(self._ends((call.number, 0)) for call in takers)
 
-    def _spec(self, call: Call) -> QuantSpec | PaletteSpec | None:
-        """Returns the spec of the first rule that matches the group, else that of the groups it is made from."""
+    def _rule(self, call: Call) -> int | None:
+        """Returns the place of the first rule that matches the group, else that of the groups it is made from."""
         group = self._group(call)
         names = [name for member in group for name in self._names(member)]
         place = self.recipe.index(*names)
         if place is not None:
-            return self.recipe.rules[place][1]
+            return place
         sources = [self._source(tensor) for tensor in group[-1].inputs]
-        specs = [self._spec(source) for source in sources if source.kind != "InputLayer"]
-        return next((spec for spec in specs if spec is not None), None)
+        places = [self._rule(source) for source in sources if source.kind != "InputLayer"]
+        return next((p for p in places if p is not None and self.recipe.rules[p][1] is not None), None)
 
     def _group(self, call: Call) -> list[Call]:
         """Returns a call and those before it that fuse into it, the last first."""

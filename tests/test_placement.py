@@ -1,5 +1,7 @@
 """Which tensors are quantized, on every kind of graph; and what prepare, finalize and calibrate make of the plan."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -180,6 +182,18 @@ def test_weights_alone_stay_as_before():
     recipe = Recipe([(".*", QuantSpec(num_bits=4))])
     assert activation_plan(residual(), recipe) == {}
     assert not [x for _, x in leaves(prepare(residual(), recipe)) if isinstance(x, QuantizeActivation)]
+
+
+def test_a_rule_whose_activation_bits_come_to_nothing_is_told():
+    spec = QuantSpec(num_bits=4, activation_bits=4)
+    with pytest.warns(UserWarning, match="activation_bits of the recipe's rule 'head' quantize nothing"):
+        prepare(residual(), Recipe([("head", spec), (".*", spec)]))
+    cell = keras.Sequential([keras.Input((5, 3)), layers.GRU(4, name="cell"), layers.Dense(2, name="head")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        prepare(residual(), Recipe([("stem|head", spec), (".*", spec)]))
+        prepare(residual(), Recipe([("head", QuantSpec(num_bits=8)), (".*", spec)]))
+        prepare(cell, Recipe([("cell", spec)]))
 
 
 def test_bad_input():

@@ -12,7 +12,7 @@ import numpy as np
 
 import r2keras
 from pilot_lib.progress import Board
-from pilot_lib.settings import Settings
+from pilot_lib.settings import OWN_BITS, PALETTES, Settings
 from pilot_lib.store import Store
 from pilot_lib.training import fine_tune
 from r2keras.record import RangeFigures
@@ -22,12 +22,15 @@ from r2keras.workloads.training import accuracy, kernel_layers, scores
 CALIBRATION_IMAGES = 2048
 EDGE_BELOW = 4
 # What each word of --methods makes of a QuantSpec.
-POST_TRAINING = {"ptq_min_max": {"range": "min_max"}, "ptq_mse": {"range": "mse"}, "ptq_adaround": {"range": "mse"}}
-TRAINED = {"qat": {"range": "min_max"}, **{method: {"method": method} for method in ("lsq", "ewgs", "dorefa")}}
+RANGES = {name: {"range": "mse"} for name in ("ptq_mse", "ptq_equalize", "ptq_adaround")}
+POST_TRAINING = {"ptq_min_max": {"range": "min_max"}, **RANGES}
+METHODS = {method: {"method": method} for method in ("lsq", "ewgs", "dorefa", "wrpn", *OWN_BITS)}
+PACT = {"method": "dorefa", "activation_method": "pact"}
+TRAINED = {"qat": {"range": "min_max"}, "pact": PACT, **METHODS}
 # Weights a table row where a palette is of vectors, by bits a weight: indices of 4 bits, of 8 bits from 3 bits up.
 VECTORS = {1: 4, 2: 2, 3: 2, 4: 2}
-PALETTES = ("ptq_palette", "dkm", "dkm_vector")
-STEPS = {"ptq_adaround": ["adaround", "reestimate_batch_norm"]}
+EQUALIZE = ["fold_batch_norm", "equalize", "correct_bias"]
+STEPS = {"ptq_adaround": ["adaround", "reestimate_batch_norm"], "ptq_equalize": EQUALIZE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +89,16 @@ def _compress(trained, method, num_bits, settings, data, board):
     recipe = make_recipe(trained.model, num_bits, method, settings)
     if method in TRAINED or method.startswith("dkm"):
         return fine_tune(trained.model, recipe, settings, data, trained.seed, board.epochs(settings.qat_epochs))
-    return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES], progress=False)
+    more = {"input_bits": settings.input_bits, "progress": False}
+    return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES], **more)
 
 
 def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settings) -> r2keras.Recipe:
     """Every kernel at `num_bits` a weight; under 4 bits the first and the last kernel at `--edge_bits`."""
     rules = [(".*", make_spec(num_bits, method, settings))]
     if settings.edge_bits and num_bits < EDGE_BELOW:
-        edge = make_spec(settings.edge_bits, "ptq_mse" if method in PALETTES else method, settings)
+        at_edges = {**dict.fromkeys(PALETTES, "ptq_mse"), **dict.fromkeys(OWN_BITS, "qat")}
+        edge = make_spec(settings.edge_bits, at_edges.get(method, method), settings)
         names = kernel_layers(model)
         rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
     return r2keras.Recipe(rules, steps=STEPS.get(method, []))
@@ -103,6 +108,7 @@ def make_spec(num_bits: int, method: str, settings: Settings) -> r2keras.QuantSp
     """Returns what a word of --methods makes of a kernel; a palette is one table a kernel, of small kernels too."""
     if method not in PALETTES:
         options = (POST_TRAINING | TRAINED)[method]
-        return r2keras.QuantSpec(num_bits=num_bits, granularity=settings.granularity, **options)
+        common = {"granularity": settings.granularity, "activation_bits": settings.activation_bits}
+        return r2keras.QuantSpec(num_bits=num_bits, **common, **options)
     dim = VECTORS.get(num_bits, 1) if method == "dkm_vector" else 1
     return r2keras.PaletteSpec(num_bits=num_bits * dim, dim=dim, min_size=0)

@@ -9,7 +9,11 @@ from typing import Any
 from absl import flags
 
 REGULARIZERS = ("none", "l2", "kurtosis", "linf", "margin", "soft_min_max")
-METHODS = ("ptq_min_max", "ptq_mse", "ptq_adaround", "qat", "lsq", "ewgs", "dorefa", "ptq_palette", "dkm", "dkm_vector")
+PALETTES = ("ptq_palette", "dkm", "dkm_vector")
+# They have one width, whatever --bits says.
+OWN_BITS = {"ternary": 2, "binary": 1}
+POST_TRAINING = ("ptq_min_max", "ptq_mse", "ptq_equalize", "ptq_adaround")
+METHODS = (*POST_TRAINING, "qat", "lsq", "ewgs", "dorefa", "pact", "wrpn", *OWN_BITS, *PALETTES)
 DEFAULT_METHODS = ("ptq_min_max", "ptq_mse", "qat")
 DATASETS = ("digits", "fashion_mnist", "cifar10")
 GRANULARITIES = ("per_channel", "per_tensor")
@@ -27,9 +31,10 @@ flags.DEFINE_string("model", "cnn", "A net of r2keras.workloads.nets, or a .kera
 flags.DEFINE_list("regularizers", ["none", "soft_min_max"], f"Any of {', '.join(REGULARIZERS)}.")
 flags.DEFINE_float("factor", None, "Strength of every regularizer but none; each has its own default.")
 flags.DEFINE_list("bits", ["8", "4", "2"], "Bits a weight, 1 to 8.")
+flags.DEFINE_integer("activation_bits", None, "Bits of activations (inputs: 8), 2 to 8; float by default.")
 flags.DEFINE_integer("edge_bits", 8, "Bits of the first and last kernel where the others have under 4; 0: the same.")
 flags.DEFINE_string("granularity", "per_channel", f"Who shares a scale: {' or '.join(GRANULARITIES)}.")
-flags.DEFINE_list("methods", list(DEFAULT_METHODS), f"Any of {', '.join(METHODS)}: after training, or in it.")
+flags.DEFINE_list("methods", list(DEFAULT_METHODS), f"After training or in it: any of {', '.join(METHODS)}.")
 flags.DEFINE_string("seeds", "3", "How many seeds (3 means 0,1,2), or a list with a comma (4,7 or 5,).")
 flags.DEFINE_integer("epochs", None, "Epochs of the float training; 0 takes --model as it is; by default by data set.")
 flags.DEFINE_integer("qat_epochs", None, "Epochs of the quantization-aware fine-tuning; by default by data set.")
@@ -56,6 +61,7 @@ class Settings:
     regularizers: tuple[str, ...]
     factor: float | None
     bits: tuple[int, ...]
+    activation_bits: int | None
     edge_bits: int
     granularity: str
     methods: tuple[str, ...]
@@ -73,6 +79,18 @@ class Settings:
     def starts_trained(self) -> bool:
         """Whether `--model` is a file, which brings its weights."""
         return self.model.endswith((".keras", ".h5"))
+
+    @property
+    def input_bits(self) -> int | None:
+        """Bits of the model's inputs: 8, as pixels have, where activations are quantized."""
+        return None if self.activation_bits is None else 8
+
+    @property
+    def jobs(self) -> list[tuple[str, int]]:
+        """Every method at each of its widths."""
+        return list(
+            dict.fromkeys((method, OWN_BITS.get(method, bits)) for bits in self.bits for method in self.methods)
+        )
 
     def fixed(self) -> dict[str, Any]:
         """Returns what every row of one `--out` folder must share."""
@@ -121,7 +139,22 @@ def _settings(found: dict[str, flags.Flag]) -> Settings:
     value["seeds"] = _seeds(value["seeds"])
     settings = Settings(**value)
     _check_numbers(settings)
+    _check_activations(settings)
     return settings
+
+
+def _check_activations(settings: Settings) -> None:
+    """Raises for methods that go with bits of activations only, or without."""
+    bits = settings.activation_bits
+    if bits is not None and not 2 <= bits <= 8:
+        raise UsageError(f"--activation_bits={bits} is out of range: expected 2 to 8")
+    if bits is None and "pact" in settings.methods:
+        raise UsageError("--methods=pact is about activations: give --activation_bits too")
+    palettes = [method for method in settings.methods if method in PALETTES]
+    if bits is not None and palettes:
+        raise UsageError(f"--activation_bits={bits} does not go with --methods={palettes[0]}, which leaves them float")
+    if "wrpn" in settings.methods and 1 in settings.bits:
+        raise UsageError("--methods=wrpn begins at 2 bits: leave 1 out of --bits")
 
 
 def _check_numbers(settings: Settings) -> None:

@@ -21,7 +21,7 @@ REGULARIZERS: dict[str, tuple[Callable[..., keras.regularizers.Regularizer], flo
     "kurtosis": (r2keras.Kurtosis, 1.0, {}),
     "linf": (r2keras.R2Linf, 0.01, SCALE_FREE),
     "margin": (r2keras.R2Margin, 0.01, SCALE_FREE),
-    "soft_min_max": (r2keras.R2SoftMinMax, 0.03, SCALE_FREE),
+    "soft_min_max": (r2keras.R2SoftMinMax, 0.01, SCALE_FREE),
 }
 SMOKE_IMAGES = 256
 FINE_TUNING = 1 / 3
@@ -88,7 +88,7 @@ def fine_tune(
 ) -> tuple[keras.Model, r2keras.CompressionRecord]:
     """Trains on under quantization and returns the model with its weights on the grid, and the record."""
     keras.utils.set_random_seed(seed)
-    student = r2keras.prepare(model, recipe)
+    student = r2keras.prepare(model, recipe, input_bits=settings.input_bits)
     palettes = any(isinstance(spec, r2keras.PaletteSpec) for _, spec in recipe.rules)
     more = [r2keras.callbacks.AnnealPalettes()] if palettes else []
     fit(student, settings, data, settings.qat_epochs, settings.learning_rate * FINE_TUNING, [callback, *more])

@@ -99,6 +99,7 @@ def adaround(
                     store.save(full, tensors[full].codes, tensors[full].scale, notes[full])
             run.put(path, name, tensors[full])
             advance(full)
+    notes |= {full: f"{notes[full]}; {note}" for full, note in record.notes.items() if notes[full] != note}
     return run.result(tensors), dataclasses.replace(record, tensors=tensors, notes=notes)
 
 

@@ -142,6 +142,9 @@ def test_a_dead_channel_is_no_obstacle():
     small, record = quantized(model)
     _, after = adaround(model, small, record, images(), options=FAST, progress=False)
     assert (after.tensors["first/kernel"].codes[..., 1] == 0).all()
+    words = "1 of 6 output channels are all zero"
+    assert words in record.notes["first/kernel"] and "second/kernel" not in record.notes
+    assert words in after.notes["first/kernel"] and "error" in after.notes["first/kernel"]
 
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch):

@@ -134,6 +134,22 @@ def test_palettes_by_name(tmp_path):
     assert dims == {"ptq_palette": {1}, "dkm": {1}, "dkm_vector": {4}}
 
 
+@pytest.mark.slow
+def test_methods_and_activations_by_name(tmp_path):
+    methods = "ptq_equalize,ptq_adaround,lsq,ewgs,dorefa,pact,wrpn,ternary,binary"
+    flags = ("--smoke", "--regularizers=none", "--bits=4,2", f"--methods={methods}", "--activation_bits=8")
+    code, _, error = run_warm(*flags, f"--out={tmp_path}")
+    assert code == 0, error
+    rows = {(row["method"], row["num_bits"]): row for row in rows_in(tmp_path)}
+    widths = {"ternary": [2], "binary": [1]}
+    assert set(rows) == {("float", 32)} | {(m, bits) for m in methods.split(",") for bits in widths.get(m, [4, 2])}
+    for (method, _), row in rows.items():
+        assert row["file_accuracy"] == pytest.approx(row["accuracy"], abs=0.02)
+        if method != "float":
+            record = CompressionRecord.load(Path(row["path"]).with_suffix(".npz"))
+            assert {grid.num_bits for grid in record.activations.values()} == {8}
+
+
 def test_stopped_by_the_person(tmp_path):
     folder = tmp_path / "out"
     process = scripts.start("examples/pilot.py", *SMALL, f"--out={folder}")
@@ -170,6 +186,10 @@ def test_a_model_file_without_training(tmp_path):
         (["--max_accuracy_drop=1"], "one percentage point is 0.01"),
         (["--max_bytes=0"], "expected at least 1"),
         (["--edge_bits=9"], "at most 8"),
+        (["--activation_bits=9"], "expected 2 to 8"),
+        (["--methods=qat,pact"], "give --activation_bits too"),
+        (["--methods=dkm", "--activation_bits=8"], "does not go with --methods=dkm"),
+        (["--methods=wrpn", "--bits=2,1"], "leave 1 out of --bits"),
         (["--learning_rate=-1"], "above 0"),
         (["--factor=0"], "above 0"),
         (["--epoch=3"], "epoch"),

@@ -1,0 +1,29 @@
+"""Which cases of a test run on JAX and PyTorch."""
+
+from types import SimpleNamespace
+
+from tests.conftest import ONE_IN, is_kept
+
+
+def kept(names):
+    """Returns the names of the tests that would run."""
+    seen = set()
+    return [name for name in names if is_kept(SimpleNamespace(nodeid=name), seen)]
+
+
+def test_the_first_case_of_every_test():
+    names = [f"tests/test_a.py::test_{test}[{case}]" for test in range(40) for case in range(20)]
+    found = kept(names)
+    assert set(names[::20]) <= set(found) and kept(names) == found
+    assert len(names) / ONE_IN * 0.8 < len(found) < len(names) / ONE_IN * 1.3
+
+
+def test_every_value_of_a_parameter_is_met():
+    found = kept([f"tests/test_a.py::test_b[{bits}-{grid}]" for bits in range(1, 9) for grid in range(9)])
+    for place in (0, 1):
+        values = {name.partition("[")[2].rstrip("]").split("-")[place] for name in found}
+        assert len(values) == (8, 9)[place]
+
+
+def test_tests_without_cases():
+    assert len(kept(["tests/test_a.py::test_b", "tests/test_a.py::TestC::test_b"])) == 2
