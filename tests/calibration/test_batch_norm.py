@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import _model
+from r2keras import QuantSpec, Recipe, _model, finalize, prepare
 from r2keras.calibration import reestimate_batch_norm
 from tests import nets
 
@@ -164,3 +164,18 @@ def test_a_model_without_norms_needs_no_data():
 def test_no_data_is_refused():
     with pytest.raises(ValueError, match=r"`data`.*2 batch normalisations.*batch_norm='keep'"):
         reestimate_batch_norm(net(), None)
+
+
+def test_a_student_is_measured_on_its_quantized_weights():
+    """At the end of training: the same as measuring the finalized model."""
+    data = np.concatenate(BATCHES)
+    student = prepare(net(), Recipe([(".*", QuantSpec(num_bits=2))]))
+    wanted = finalize(student)[0]
+    assert reestimate_batch_norm(wanted, data) == reestimate_batch_norm(student, data) == 2
+    for name in ("norm1", "norm2"):
+        for got, expected in zip(
+            finalize(student)[0].get_layer(name).non_trainable_variables,
+            wanted.get_layer(name).non_trainable_variables,
+            strict=True,
+        ):
+            np.testing.assert_allclose(array(got), array(expected), rtol=1e-5, atol=1e-6)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import r2keras
 from r2keras.calibration import fold_batch_norm
 from tests.calibration.nets import branched, images, nested, outputs_of, spiced
 
@@ -93,3 +94,19 @@ def test_a_weight_that_is_not_finite_is_named():
     model.get_layer("stem_norm").moving_mean.assign(np.full(6, np.nan, "float32"))
     with pytest.raises(ValueError, match="stem/bias has 6 NaN"):
         fold_batch_norm(model)
+
+
+def test_the_folded_form_trains_under_quantization():
+    """What `prepare` quantizes then is the product of kernel and gamma / std: what a file has, too."""
+    folded = fold_batch_norm(branched())
+    recipe = r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=4, activation_bits=8))])
+    student = r2keras.prepare(folded, recipe, input_bits=8)
+    student.compile(keras.optimizers.SGD(0.01), "mse")
+    start = np.array(keras.ops.convert_to_numpy(student.get_layer("stem").layer.kernel))
+    student.fit(images(), np.zeros((16, 4), "float32"), epochs=2, verbose=0)
+    small, record = r2keras.finalize(student)
+    assert norms(small) == ["late_norm"]
+    assert not np.array_equal(keras.ops.convert_to_numpy(student.get_layer("stem").layer.kernel), start)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(small.get_layer("stem").kernel), record.tensors["stem/kernel"].values()
+    )
