@@ -20,7 +20,7 @@ The recipe w4.yaml; the first rule that matches a weight wins:
 
 Operators on integers, for a recipe with `activation_bits: 8` in its rules, or a record that was made with one. The
 calibration data also give a range to the outputs, which the record has none for; inputs and outputs stay float unless
---io=int8 is given.
+--io=int8 is given. Bytes and time stand beside those of the exact file, whose operators compute in float.
 
     python tools/convert.py --model=m.keras --recipe=w4a8.yaml --input_bits=8 --calibration_data=x.npz \
         --activations=int8 --output=small.tflite
@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -126,9 +127,21 @@ def convert() -> int:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
+    if integers:
+        print(routes(model, record))
     if FLAGS.format == "tflm":
         print(f"memory (arena) that the microcontroller needs: {found.arena_bytes:,} bytes")
     return 0
+
+
+def routes(model, record):
+    """Returns bytes and time of the file beside those of the exact one, whose operators compute in float."""
+    import r2keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder, "exact.tflite")
+        r2keras.export.to_litert(model, exact, record, optimize=FLAGS.optimize)
+        return r2keras.report.compare_routes({"exact, in float": exact, "on integers": FLAGS.output})
 
 
 def check_flags() -> None:

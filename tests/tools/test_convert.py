@@ -135,6 +135,9 @@ def test_integer_operators_from_a_recipe_and_from_its_record(made, tmp_path, cap
     given = {"activations": "int8", "io": io, "calibration_data": made / "x.npz"}
     flags = {"recipe": tmp_path / "a8.yaml", "input_bits": 8, **kept, **given}
     assert run(model=made / "float.keras", output=tmp_path / "m.tflite", **flags) == 0
+    told = capsys.readouterr().out
+    size = (tmp_path / "m.tflite").stat().st_size
+    assert "exact, in float" in told and f"{size:,}" in told.partition("on integers")[2]
     given |= {"record": tmp_path / "r.npz", "output": tmp_path / "again.tflite"}
     assert run(model=tmp_path / "m.keras", **given) == 0
     assert (tmp_path / "again.tflite").read_bytes() == (tmp_path / "m.tflite").read_bytes()
