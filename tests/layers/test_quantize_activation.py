@@ -64,6 +64,50 @@ def test_span_is_the_oracle(bits, low, high, inner, delta):
     np.testing.assert_allclose(found[1:], [0.5 * to_low, 0.5 * to_high], atol=1e-3)
 
 
+def learned_oracle(method, unsigned, stored, at):
+    """The range in use, and the gradients to what is learned, from those to the range's ends: the chain rule."""
+    low, high = stored
+    if method == "pact":
+        return (low * at["bound"], high * at["bound"]), lambda d_low, d_high: {"bound": d_low * low + d_high * high}
+    lower = low * at.get("lower", 1.0)
+    if method == "ewgs":
+        ends, slopes = (lower, high * at["upper"]), lambda d_low, d_high: {"upper": d_high * high, "lower": d_low * low}
+    else:
+        ends = (lower, lower + (high - low) * at["step"])
+        slopes = lambda d_low, d_high: {"step": d_high * (high - low), "lower": (d_low + d_high) * low}  # noqa: E731
+    return ends, lambda *d: {name: value for name, value in slopes(*d).items() if name in at}
+
+
+@SIGNS
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("method", ["lsq", "pact", "ewgs"])
+def test_what_is_learned_gets_the_gradient_of_its_paper(method, bits, unsigned):
+    """LSQ and EWGS scale it by `1 / sqrt(features steps)`; PACT does not, and only clipped values move its bound."""
+    delta = {"delta": 0.3} if method == "ewgs" else {}
+    spec = ActivationSpec(num_bits=bits, method=method, unsigned=unsigned, **delta)
+    quantizer, x = ACTIVATIONS[method](spec), data(unsigned)
+    stored = (0.0 if unsigned else -0.8, 1.1)
+    quantizer.start(*stored)
+    variables = quantizer.trainable_variables
+    at = {variable.name: value for variable, value in zip(variables, (0.9, 1.2), strict=False)}
+
+    def weighted(x, *values):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return ops.sum(quantizer(x, training=False) * ops.convert_to_tensor(UPSTREAM))
+
+    found = gradients(weighted, x, *(np.float32(value) for value in at.values()))
+    ends, slopes = learned_oracle(method, unsigned, stored, at)
+    _, to_x, *to_ends = oracle(x, *ends, bits, inner=float(method != "pact"), delta=delta.get("delta", 0.0))
+    share = 1.0 if method == "pact" else 1.0 / np.sqrt(x.shape[1] * (2**bits - 1))
+    expected = slopes(*(share * value for value in to_ends))
+    np.testing.assert_allclose(found[0], to_x, atol=1e-5)
+    names = {"lsq": ["step"], "pact": ["bound"], "ewgs": ["upper"]}[method]
+    names += ["lower"] * (method != "pact" and not unsigned)
+    assert set(expected) == set(at) == set(names)
+    for name, value in zip(at, found[1:], strict=True):
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-3)
+
+
 def test_zero_is_on_every_grid():
     for low, high in [(0.0, 1.0), (-0.31, 1.0), (-1.0, 0.0), (0.0, 0.0)]:
         scale, zero = (float(part) for part in span_grid(low, high, -8, 7))
