@@ -13,6 +13,7 @@ import numpy as np
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras._graph import Call, Tensor, graph_of
+from r2keras.layers.recurrent import QuantizedRNN
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.widening import kinds
 from r2keras.widening.channels import Channels, FixedError, Resized, kept, new_size, wider_weight
@@ -54,7 +55,8 @@ def widen(
         TypeError: a subclassed model.
         ValueError: a factor that gives zero units, or below 1 with `function_preserving`; `match` finds no layer that
             has a width; every layer found has to keep its own; an embedding tied to the softmax; a layer between that
-            more channels cannot go through; a model that is prepared for compression already.
+            more channels cannot go through; a model that is prepared for compression already; a recurrent layer that
+            quantizes or normalises, with `function_preserving`.
 
     Example:
 
@@ -69,6 +71,8 @@ def widen(
     layers = dict(_model.leaf_layers(model))
     _check_bare(layers)
     resized = _resized(model, _widths(layers, factor, match), match, function_preserving)
+    if function_preserving:
+        _check_copies({path: layers[path] for path, plan in resized.items() if plan.axes})
     rng = np.random.default_rng(0)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
@@ -105,6 +109,20 @@ def _check_bare(layers: dict[str, keras.Layer]) -> None:
             raise ValueError(
                 f"The layer {path!r} is prepared for compression. Expected a plain model. "
                 "Widen first, then call r2keras.prepare on the wider model."
+            )
+
+
+def _check_copies(layers: dict[str, keras.Layer]) -> None:
+    """Raises for recurrent layers whose units depend on one another, so that copies would not compute the same."""
+    for path, layer in layers.items():
+        parts = (
+            [layer.forward_layer, layer.backward_layer] if isinstance(layer, keras.layers.Bidirectional) else [layer]
+        )
+        if any(isinstance(part, QuantizedRNN) and (part.specs.any or part.normalization) for part in parts):
+            raise ValueError(
+                f"The layer {path!r} quantizes or normalises, which copies of its units would change. Expected float "
+                "layers with function_preserving=True. Widen the float model, then quantize the wider one, or leave "
+                "function_preserving out to start afresh."
             )
 
 

@@ -239,6 +239,16 @@ def prepared():
     return r2keras.prepare(dense_only(), r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=4))]))
 
 
+def rounded():
+    spec = r2keras.QuantSpec(num_bits=2, method="lsq")
+    return recurrent(lambda units, name: r2keras.layers.QuantizedLSTM(units, recurrent_spec=spec, name=name))
+
+
+def normalised():
+    cell = r2keras.layers.QuantizedGRU(4, normalization="layer")
+    return keras.Sequential([keras.Input((5, 3)), layers.Bidirectional(cell, name="ways"), layers.Dense(2)])
+
+
 BAD = [
     (dense_only, 0.1, {}, r"a width of at least 1 for 'hidden', which has 4.*factor=0.1.*factor=0.25"),
     (dense_only, 0, {}, "`factor`. Expected a number above 0"),
@@ -252,6 +262,8 @@ BAD = [
     (attention, 2, {}, "'attend' is a MultiHeadAttention.*fed by hidden.*`match`"),
     (layer_norm, 1.5, {"function_preserving": True}, "some would have more copies"),
     (prepared, 2, {}, "prepared for compression"),
+    (rounded, 2, {"function_preserving": True}, "'rnn' quantizes or normalises.*Widen the float model"),
+    (normalised, 2, {"function_preserving": True}, "'ways' quantizes or normalises"),
 ]
 
 
@@ -259,6 +271,14 @@ BAD = [
 def test_mistakes_are_told_in_one_sentence(make, factor, options, words):
     with pytest.raises(ValueError, match=words):
         widen(make(), factor, **options)
+
+
+def test_quantized_layers_without_specs_keep_the_function_and_others_start_afresh():
+    model = recurrent(r2keras.layers.QuantizedLSTM)
+    x = nets.inputs_of(model)
+    wide = widen(model, 1.5, function_preserving=True)
+    np.testing.assert_allclose(outputs(wide, x)[0], outputs(model, x)[0], atol=1e-5)
+    assert widen(rounded(), 1.5).get_layer("rnn").units == 6
 
 
 @pytest.mark.parametrize("factor", ["2", True])
