@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from ptb_lib.rows import FLOAT_BITS, Row, front
@@ -29,14 +30,26 @@ def write_front(rows: list[Row], path: Path) -> None:
             place = methods.index(row["method"]) % len(SERIES)
             color = PLAIN[INK if row["weight_bits"] == FLOAT_BITS else SERIES[place]]
             marker = MARKERS[widths.index(row["width"]) % len(MARKERS)]
+            kind = "float" if row["weight_bits"] == FLOAT_BITS else row["method"]
+            label = f"{kind}, \u00d7{row['width']:g}"
             place = row["bytes"], row["perplexity"]
-            axes.plot(*place, marker, color=color, markersize=6.5, markeredgewidth=0, zorder=4)
-        # Runs of other seeds, epochs or settings lie under the best one of their bits and width.
-        for name, place in _best(rows).items():
-            axes.annotate(name, place, (5, 4), textcoords="offset points", fontsize=7, color=PLAIN[FAINT])
+            axes.plot(*place, marker, color=color, markersize=6.5, markeredgewidth=0, zorder=4, label=label)
+        _label(axes, rows)
         _finish(axes, rows)
+        found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(found.values(), found.keys(), frameon=False, fontsize=7, loc="lower right", labelcolor=PLAIN[FAINT])
         with replacing(path) as temporary:
             figure.savefig(temporary)
+
+
+def _label(axes, rows: list[Row]) -> None:
+    """Names the best run of each kind; runs of other seeds, epochs or settings lie under it."""
+    named: list[tuple[int, float]] = []
+    for name, (size, perplexity) in _best(rows).items():
+        crowded = any(abs(math.log(size / other)) < 0.2 and abs(perplexity - ppl) < 1 for other, ppl in named)
+        offset = (6, -9) if crowded else (5, 4)
+        axes.annotate(name, (size, perplexity), offset, textcoords="offset points", fontsize=7, color=PLAIN[FAINT])
+        named.append((size, perplexity))
 
 
 def _best(rows: list[Row]) -> dict[str, tuple[int, float]]:
