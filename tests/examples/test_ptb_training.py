@@ -201,6 +201,30 @@ def test_training_goes_on_with_new_dropout_where_its_start_had_ended(tmp_path, m
     assert seeds == [2000, 2001, 2002, 2003, 2004, 2005]
 
 
+def test_a_training_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
+    rng = np.random.default_rng(4)
+    text = Text(rng.integers(0, WORDS, 1301), rng.integers(0, WORDS, 401), tuple(map(str, range(WORDS))), "numbers")
+    schedule = Schedule((Stage(3, "float", UNITS, "none"),), rate=1.0, decay=0.5, dropout=0.5, sampled=True, seed=2)
+
+    def run(name, measured):
+        keras.utils.set_random_seed(1)
+        path = tmp_path / name
+        return train(build(WORDS, UNITS, 0.5), text, schedule, path, report=lambda *_: None, measured=measured)
+
+    def stop(epoch, perplexity):
+        raise KeyboardInterrupt
+
+    whole = run("whole.npz", lambda *_: None)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run("cut.npz", stop)
+    assert read_stages(tmp_path / "cut.npz") == (schedule.stages[0]._replace(epochs=2),)
+    assert run("cut.npz", lambda *_: None) == pytest.approx(whole, rel=1e-6)
+    for name, values in np.load(tmp_path / "whole.npz").items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(np.load(tmp_path / "cut.npz")[name], values, rtol=1e-5, atol=1e-7)
+
+
 def test_names_of_stages():
     stages = (Stage(12, "float", 300, "none"), Stage(2, "float", 450, "linf"), Stage(1, "lsq", 450, "none"))
     assert label(stages, 450) == "12 float of 300 + 2 float, linf + 1 lsq" and label((), 450) == ""
