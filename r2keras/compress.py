@@ -166,7 +166,7 @@ def dead_channels(layer: keras.Layer, kernel: keras.Variable) -> str | None:
     if not dead or axes == (0,):
         return None
     count = int(np.prod([values.shape[axis] for axis in axes]))
-    return f"{dead} of {count} output channels are all zero: a model without them computes the same"
+    return f"{dead} of {count} output channels are all zero: they pass nothing of their input on"
 
 
 def unwrapped(student: keras.Model) -> tuple[keras.Model, dict[str, Tensor]]:

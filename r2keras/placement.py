@@ -68,9 +68,22 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
 
     Source: Jacob et al., arXiv 1712.05877, section 3.
     """
+    plan, idle = planned(model, recipe, input_bits)
+    for pattern in idle:
+        warnings.warn(
+            f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
+            f"output feeds another; outputs of the model stay float. Leave them out of this rule.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return plan
+
+
+def planned(model: keras.Model, recipe: Recipe, input_bits: int | None) -> tuple[dict[str, ActivationSpec], list[str]]:
+    """Returns the plan of `activation_plan`, and the patterns of rules whose activation bits come to nothing."""
     plan = {} if input_bits is None else _input_plan(model, input_bits)
     if not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
-        return plan
+        return plan, []
     planner = _Planner(graph_of(model), recipe, _model.kernels)
     found = planner.plan()
     if not found and not planner.has_states:
@@ -78,14 +91,7 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
             f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
             "matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
         )
-    for pattern in planner.idle():
-        warnings.warn(
-            f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
-            f"output feeds another; outputs of the model stay float. Leave them out of this rule.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return plan | found
+    return plan | found, planner.idle()
 
 
 def plan_graph(graph: Graph, recipe: Recipe, kernels: Callable) -> dict[str, ActivationSpec]:

@@ -21,7 +21,7 @@ from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.rounding import AdaRoundOptions
 from r2keras.calibration.sensitivity import sensitivity
-from r2keras.placement import activation_plan
+from r2keras.placement import activation_plan, planned
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
 
@@ -135,7 +135,7 @@ def _prepared(model: keras.Model, recipe: Recipe, data, steps: tuple[str, ...]) 
 
 def _with_activations(small, record, recipe, data, input_bits):
     """Adds the quantized activations that the recipe asks for, their ranges found on the quantized weights."""
-    plan = activation_plan(small, recipe, input_bits=input_bits)
+    plan, _ = planned(small, recipe, input_bits)
     if not plan:
         return small, record
     student = compress.prepare_activations(small, plan)
