@@ -72,7 +72,7 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     for pattern in idle:
         warnings.warn(
             f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
-            f"output feeds another; outputs of the model stay float. Leave them out of this rule.",
+            "output feeds another; outputs of the model stay float. Leave them out of this rule.",
             UserWarning,
             stacklevel=2,
         )

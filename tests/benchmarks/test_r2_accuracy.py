@@ -94,6 +94,19 @@ def test_table_of_strengths(library):
     assert "batch norm kept | **70.0** ± 0.0 (n=2) | 50.0 (n=1) | 60.0 (n=1) |" in table(rows)
 
 
+def test_rows_name_their_revision_where_there_is_git(library, monkeypatch):
+    import common
+
+    common.revision.cache_clear()
+    monkeypatch.setattr(common.shutil, "which", lambda name: None)
+    assert common.revision() is None
+    monkeypatch.undo()
+    common.revision.cache_clear()
+    monkeypatch.setattr(common.subprocess, "run", lambda *a, **k: common.subprocess.CompletedProcess(a, 0, "abc1234\n"))
+    assert common.revision() == "abc1234"
+    common.revision.cache_clear()
+
+
 def test_readme_has_the_table_of_the_results(library):
     from r2_table import table
 
