@@ -49,3 +49,26 @@ def sentence(text: str) -> str:
     ('Did you mean it?', 'It is empty.')
     """
     return text if text.endswith((".", "?", "!")) else text + "."
+
+
+def check_int(name: str, value: object, low: int, high: int | None) -> None:
+    """Raises unless `value` is an integer in `[low, high]`."""
+    expected = f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(invalid(name, expected, value))
+    if value < low or (high is not None and value > high):
+        raise ValueError(invalid(name, expected, value))
+
+
+def check_owned(spec: object, name: str, owner: str, low: float, high: float) -> None:
+    """Raises unless an argument is None, or a number in `[low, high]` where the argument that needs it is given."""
+    value, (argument, word) = getattr(spec, name), owner.split("=")
+    expected = f"a number from {low:g} to {high:g}" if high < float("inf") else f"a number of at least {low:g}"
+    if value is None:
+        return
+    if getattr(spec, argument) != word:
+        raise ValueError(invalid(name, f"None unless {argument}={word!r}", value, f"Leave {name} out"))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(invalid(name, expected, value))
+    if not (low <= value <= high and abs(value) < float("inf")):
+        raise ValueError(invalid(name, expected, value))

@@ -7,6 +7,7 @@ import keras
 from r2keras import _model
 from r2keras.layers.compressor import too_small
 from r2keras.layers.recurrent import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
+from r2keras.layers.recurrent_specs import STATE_METHODS
 from r2keras.palette_spec import PaletteSpec
 from r2keras.record import QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec, QuantSpec
@@ -122,8 +123,8 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
 
 def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec:
     """Returns the spec of a recurrent state under the `activation_bits` of its kernels' spec."""
-    if spec.activation_method == "ste":
-        return QuantSpec(num_bits=spec.activation_bits)
+    if spec.activation_method in STATE_METHODS:
+        return QuantSpec(num_bits=spec.activation_bits, method=spec.activation_method)
     return spec.activation()
 
 

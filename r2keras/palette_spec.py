@@ -6,8 +6,8 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from r2keras._errors import invalid, invalid_choice
-from r2keras.specs import SPEC_KINDS, _check_int, _Plain
+from r2keras._errors import check_int, invalid, invalid_choice
+from r2keras.specs import SPEC_KINDS, _Plain
 
 GRANULARITIES = ("per_tensor", "per_group")
 TABLE_DTYPES = ("float32", "float16", "int8")
@@ -76,7 +76,7 @@ class PaletteSpec(_Plain):
 
     def __post_init__(self):
         for name, low, high in (("num_bits", 1, 8), ("dim", 1, 8), ("updates", 1, 20), ("min_size", 0, None)):
-            _check_int(name, getattr(self, name), low, high)
+            check_int(name, getattr(self, name), low, high)
         for name, choices in (("granularity", GRANULARITIES), ("table_dtype", TABLE_DTYPES)):
             if getattr(self, name) not in choices:
                 raise ValueError(invalid_choice(name, choices, getattr(self, name)))
@@ -97,7 +97,7 @@ class PaletteSpec(_Plain):
             raise ValueError(
                 invalid("group_size", "a number of output channels with granularity='per_group'", None, fix)
             )
-        _check_int("group_size", self.group_size, 1, None)
+        check_int("group_size", self.group_size, 1, None)
         if self.group_size % self.dim:
             raise ValueError(invalid("group_size", f"a multiple of dim={self.dim}", self.group_size))
 
@@ -119,7 +119,7 @@ class PaletteSpec(_Plain):
             if not 0 < value < math.inf:
                 raise ValueError(invalid(name, "a finite number above 0", value))
         if self.anneal_steps is not None:
-            _check_int("anneal_steps", self.anneal_steps, 1, None)
+            check_int("anneal_steps", self.anneal_steps, 1, None)
 
     def activation(self, *, unsigned: bool = False) -> None:
         """Returns None: a palette leaves the layer's output float.

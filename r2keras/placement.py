@@ -72,7 +72,8 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     for pattern in idle:
         warnings.warn(
             f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
-            "output feeds another; outputs of the model stay float. Leave them out of this rule.",
+            "output feeds another (under activation_method='alternating' a recurrent one); outputs of the model stay "
+            "float. Leave them out of this rule.",
             UserWarning,
             stacklevel=2,
         )
@@ -89,7 +90,8 @@ def planned(model: keras.Model, recipe: Recipe, input_bits: int | None) -> tuple
     if not found and not planner.has_states:
         raise ValueError(
             f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
-            "matched layer whose output feeds another. Outputs of the model stay float: leave activation_bits out."
+            "matched layer whose output feeds another (under activation_method='alternating' a recurrent one). Outputs "
+            "of the model stay float: leave activation_bits out."
         )
     return plan | found, planner.idle()
 

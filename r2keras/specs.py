@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from r2keras._errors import invalid, invalid_choice
+from r2keras._errors import check_int, check_owned, invalid, invalid_choice
 
 if TYPE_CHECKING:
     from r2keras.palette_spec import PaletteSpec
@@ -27,6 +27,8 @@ METHOD_LEVELS = {
 METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2), "alternating": (1, 4)}
 PERCENTILE, DELTA = 99.9, 1e-3
 ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")
+# For states of recurrent layers alone: codes fitted to each row on line.
+ON_LINE = "alternating"
 ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
 # What goes with the weights' method where `activation_method` is left out; WRPN's activations are those of DoReFa.
 PARTNERS = {"lsq": "lsq", "ewgs": "ewgs", "dorefa": "dorefa", "wrpn": "dorefa"}
@@ -105,7 +107,8 @@ class QuantSpec(_Plain):
         activation_bits: bits of the layer's output (after batch normalisation and activation function), 2 to 8; of a
             recurrent layer's state, inside its time loop; None leaves it float.
         activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None takes the partner of `method` (the
-            same, DoReFa for WRPN, else straight-through). Only with `activation_bits`.
+            same, DoReFa for WRPN, else straight-through). `"alternating"`, 2 to 4 bits, fits codes to each row of a
+            recurrent state on line and leaves other layers' outputs float. Only with `activation_bits`.
         activation_range: how a range of `activation_method="ste"` is found (`ActivationSpec.range`); None means
             `"moving_average"` there at 8 bits, `"mse"` below.
 
@@ -142,7 +145,7 @@ class QuantSpec(_Plain):
     kind: ClassVar[str] = "quantize"
 
     def __post_init__(self):
-        _check_int("num_bits", self.num_bits, 1, 8)
+        check_int("num_bits", self.num_bits, 1, 8)
         _check_choices(self)
         self._check_method()
         self._resolve_defaults()
@@ -194,7 +197,7 @@ class QuantSpec(_Plain):
                         "Pass group_size=32, say",
                     )
                 )
-            _check_int("group_size", self.group_size, 1, None)
+            check_int("group_size", self.group_size, 1, None)
         elif self.group_size is not None:
             raise ValueError(
                 invalid(
@@ -249,12 +252,24 @@ class QuantSpec(_Plain):
                     fix = "Pass activation_bits=8, say"
                     raise ValueError(invalid(name, "None without activation_bits", getattr(self, name), fix))
             return
-        _check_int("activation_bits", self.activation_bits, 2, 8)
+        check_int("activation_bits", self.activation_bits, 2, 8)
         self._default("activation_method", PARTNERS.get(self.method, "ste"))
+        if self.activation_method == ON_LINE:
+            self._check_on_line()
+            return
         self._default("activation_range", self.activation().range)
 
+    def _check_on_line(self) -> None:
+        """Raises for a state on line with more bits than the method has, or with a range."""
+        where = f" with activation_method={ON_LINE!r}"
+        if self.activation_bits not in range(2, METHOD_BITS[ON_LINE][1] + 1):
+            raise ValueError(invalid("activation_bits", "2 to 4" + where, self.activation_bits, "Pass 3"))
+        if self.activation_range is not None:
+            fix = "The codes are fitted to each row"
+            raise ValueError(invalid("activation_range", "None" + where, self.activation_range, fix))
+
     def activation(self, *, unsigned: bool = False) -> ActivationSpec | None:
-        """Returns what becomes of the layer's output, or None if it stays float.
+        """Returns what becomes of the layer's output, or None if it stays float (as under `"alternating"`).
 
         Args:
             unsigned: whether the output is never negative, as after a ReLU.
@@ -264,7 +279,7 @@ class QuantSpec(_Plain):
         >>> QuantSpec(num_bits=2, method="ewgs", activation_bits=2).activation().method
         'ewgs'
         """
-        if self.activation_bits is None:
+        if self.activation_bits is None or self.activation_method == ON_LINE:
             return None
         return ActivationSpec(
             num_bits=self.activation_bits,
@@ -323,7 +338,7 @@ class ActivationSpec(_Plain):
     delta: float | None = None
 
     def __post_init__(self):
-        _check_int("num_bits", self.num_bits, 2, 8)
+        check_int("num_bits", self.num_bits, 2, 8)
         if self.method not in ACTIVATION_METHODS:
             raise ValueError(invalid_choice("activation_method", ACTIVATION_METHODS, self.method))
         if not isinstance(self.unsigned, bool):
@@ -333,7 +348,7 @@ class ActivationSpec(_Plain):
             raise ValueError(invalid("activation_range", where, self.range, "The method sets its own range"))
         if self.range not in (*ACTIVATION_RANGES, None):
             raise ValueError(invalid_choice("activation_range", ACTIVATION_RANGES, self.range))
-        _check_number(self, "delta", "method=ewgs", 0, float("inf"))
+        check_owned(self, "delta", "method=ewgs", 0, float("inf"))
         if self.method == "ste":
             self._default("range", "moving_average" if self.num_bits == 8 else "mse")
         if self.method == "ewgs":
@@ -350,29 +365,6 @@ class ActivationSpec(_Plain):
         return 2 ** (self.num_bits - 1) - 1
 
 
-def _check_int(name: str, value: object, low: int, high: int | None) -> None:
-    """Raises unless `value` is an integer in `[low, high]`."""
-    expected = f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(invalid(name, expected, value))
-    if value < low or (high is not None and value > high):
-        raise ValueError(invalid(name, expected, value))
-
-
-def _check_number(spec: _Plain, name: str, owner: str, low: float, high: float) -> None:
-    """Raises unless an argument is None, or a number in `[low, high]` where the argument that needs it is given."""
-    value, (argument, word) = getattr(spec, name), owner.split("=")
-    expected = f"a number from {low:g} to {high:g}" if high < float("inf") else f"a number of at least {low:g}"
-    if value is None:
-        return
-    if getattr(spec, argument) != word:
-        raise ValueError(invalid(name, f"None unless {argument}={word!r}", value, f"Leave {name} out"))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(invalid(name, expected, value))
-    if not (low <= value <= high and abs(value) < float("inf")):
-        raise ValueError(invalid(name, expected, value))
-
-
 def _check_choices(spec: QuantSpec) -> None:
     """Raises for a word that no argument knows."""
     if spec.method == "pact":
@@ -387,8 +379,8 @@ def _check_choices(spec: QuantSpec) -> None:
         raise TypeError(invalid("symmetric", "True or False", spec.symmetric))
     if not isinstance(spec.narrow_range, (bool, type(None))):
         raise TypeError(invalid("narrow_range", "True, False or None", spec.narrow_range))
-    _check_number(spec, "percentile", "range=percentile", 50, 100)
-    _check_number(spec, "delta", "method=ewgs", 0, float("inf"))
+    check_owned(spec, "percentile", "range=percentile", 50, 100)
+    check_owned(spec, "delta", "method=ewgs", 0, float("inf"))
     if isinstance(spec.channel_axis, bool) or not isinstance(spec.channel_axis, (int, type(None))):
         raise TypeError(invalid("channel_axis", "an integer or None", spec.channel_axis))
 

@@ -196,6 +196,16 @@ def test_a_rule_whose_activation_bits_come_to_nothing_is_told():
         prepare(cell, Recipe([("cell", spec)]))
 
 
+def test_codes_on_line_are_for_states_alone():
+    spec = QuantSpec(num_bits=4, activation_bits=4, activation_method="alternating")
+    assert spec.activation() is None
+    with pytest.raises(ValueError, match=r"under activation_method='alternating' a recurrent one"):
+        activation_plan(residual(), Recipe([(".*", spec)]))
+    cell = keras.Sequential([keras.Input((5, 3)), layers.GRU(4, name="cell"), layers.Dense(2, name="head")])
+    with pytest.warns(UserWarning, match="rule 'head' quantize nothing"):
+        assert activation_plan(cell, Recipe([("head", spec), ("cell", spec)])) == {}
+
+
 def test_bad_input():
     spec = QuantSpec(num_bits=4, activation_bits=4)
     with pytest.raises(ValueError, match="no activation of 'net' can be quantized"):

@@ -87,6 +87,23 @@ def test_prepare_quantizes_states_where_activations_are():
     np.testing.assert_allclose(state * 3, np.rint(state * 3), atol=1e-5)
 
 
+def test_a_recipe_fits_states_to_each_row_on_line(tmp_path):
+    few = QuantSpec(num_bits=2, method="balanced", activation_bits=2, activation_method="alternating")
+    Recipe([(".*", few)]).save(tmp_path / "w2a2.yaml")
+    student = prepare(plain(), Recipe.load(tmp_path / "w2a2.yaml"))
+    both = student.get_layer("both").layer
+    for layer in (student.get_layer("lstm").layer, both.forward_layer, both.backward_layer):
+        assert layer.specs.state == QuantSpec(num_bits=2, method="alternating")
+    model, record = finalize(student)
+    assert record.activations == {}
+    np.testing.assert_allclose(outputs(model), outputs(student), atol=1e-5)
+    states = np.asarray(keras.Model(model.inputs, model.get_layer("lstm").output).predict(TOKENS, verbose=0))
+    rows = np.sort(np.abs(states.reshape(-1, 6)), axis=1)
+    # Two signs times two coefficients: two magnitudes a row, each row its own.
+    assert np.all(np.sum(np.diff(rows) > 1e-5, axis=1) <= 1)
+    assert np.unique(np.round(rows[:, -1], 4)).size > 10
+
+
 def test_learned_ranges_of_states_become_grids():
     model = keras.Sequential([keras.Input((5, 4)), layers.LSTM(6, name="lstm"), layers.Dense(2)])
     student = prepare(model, Recipe([("lstm", QuantSpec(num_bits=2, method="lsq", activation_bits=4))]))

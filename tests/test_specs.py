@@ -77,6 +77,9 @@ BAD_VALUES = [
     ({"delta": 0.1}, ValueError, "method='ewgs'"),
     ({"method": "ewgs", "delta": -1.0}, ValueError, "delta"),
     ({"method": "ewgs", "delta": float("inf")}, ValueError, "delta"),
+    ({"activation_bits": 5, "activation_method": "alternating"}, ValueError, "2 to 4 with activation_method='alter"),
+    ({"activation_bits": 3, "activation_method": "alternating", "activation_range": "mse"}, ValueError, "_range`. Exp"),
+    ({"activation_method": "alternating"}, ValueError, "None without activation_bits"),
 ]
 
 

@@ -41,7 +41,8 @@ MISSED = 1
 # Flags that are settings of the search, by the same name.
 SETTINGS = (
     *("model", "data", "metric", "max_bytes", "max_drop", "epochs", "seed", "trials", "match", "keep_float"),
-    *("granularity", "activation_bits", "start", "learning_rate", "batch_size", "length", "early_stopping", "count"),
+    *("granularity", "activation_bits", "activation_method", "start", "learning_rate", "batch_size", "length"),
+    *("early_stopping", "count"),
 )
 
 flags.DEFINE_string("model", None, "The float Keras model, .keras or .h5.", flag_values=FLAGS)
@@ -66,7 +67,8 @@ flags.DEFINE_integer("jobs", 1, "Candidates trained at a time, each in a process
 flags.DEFINE_string("match", None, "Layers to widen, a regular expression; recurrent ones, or all.", flag_values=FLAGS)
 flags.DEFINE_string("keep_float", None, "Kernels that stay float, a regular expression.", flag_values=FLAGS)
 flags.DEFINE_string("granularity", "per_channel", "Who shares a scale: per_channel or per_tensor.", flag_values=FLAGS)
-flags.DEFINE_integer("activation_bits", None, "Bits of layers' outputs, 2 to 8.", flag_values=FLAGS)
+flags.DEFINE_integer("activation_bits", None, "Bits of layers' outputs and states, 2 to 8.", flag_values=FLAGS)
+flags.DEFINE_string("activation_method", None, "Their method; by default that of the weights.", flag_values=FLAGS)
 flags.DEFINE_string("start", "trained", "Widen the trained weights, or begin fresh.", flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "Samples a step.", flag_values=FLAGS)

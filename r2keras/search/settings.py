@@ -44,7 +44,8 @@ class Search:
         match: which layers are widened, as in `widen`.
         keep_float: a regular expression: kernels that stay float.
         granularity: who shares a scale: `"per_channel"` or `"per_tensor"`.
-        activation_bits: bits of layers' outputs, 2 to 8; None leaves them float.
+        activation_bits: bits of layers' outputs and recurrent states, 2 to 8; None leaves them float.
+        activation_method: their method, as in `QuantSpec`; None takes the partner of each candidate's method.
         start: `"trained"` widens the trained weights and fine-tunes; `"fresh"` trains every candidate from the start.
         learning_rate: of Adam.
         batch_size: samples a step.
@@ -78,6 +79,7 @@ class Search:
     keep_float: str | None = None
     granularity: str = "per_channel"
     activation_bits: int | None = None
+    activation_method: str | None = None
     start: str = "trained"
     learning_rate: float = 1e-3
     batch_size: int = 32

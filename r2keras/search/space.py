@@ -126,6 +126,7 @@ def _spec(search: Search, method: str, num_bits: int) -> Spec:
         method=method,
         granularity=search.granularity,
         activation_bits=search.activation_bits,
+        activation_method=search.activation_method,
     )
 
 

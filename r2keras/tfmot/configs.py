@@ -16,7 +16,7 @@ from r2keras.layers.compressor import too_small
 from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import never_negative
 from r2keras.recipe import Spec
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ON_LINE, ActivationSpec, QuantSpec
 from r2keras.tfmot.quantizers import (
     ActivationQuantizer,
     GridQuantizer,
@@ -174,6 +174,9 @@ class LowBitQuantizeConfig(KernelsConfig):
         super().__init__(QuantSpec.from_dict({"num_bits": weight_bits, **words, **options}), kernels)
         if activation is not None and activation_bits is not None:
             raise ValueError(invalid("activation", "None where activation_bits is given", activation))
+        if self.spec.activation_method == ON_LINE:
+            fix = "States are quantized by r2keras.prepare on a Keras 3 model"
+            raise ValueError(invalid("activation_method", "a method for outputs", ON_LINE, fix))
         self.activation = ActivationSpec.from_dict(activation) if isinstance(activation, dict) else activation
 
     @classmethod

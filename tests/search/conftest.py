@@ -33,6 +33,10 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 6)).astype("float32")
     np.savez(folder / "x.npz", x=x, y=x[:, :3].argmax(-1))
+    image = [keras.Input((6, 6, 1)), layers.Conv2D(4, 3, use_bias=False, name="conv"), layers.BatchNormalization()]
+    image += [layers.DepthwiseConv2D(3, activation="relu", name="deep"), layers.GlobalAveragePooling2D()]
+    keras.Sequential([*image, layers.Dense(3, name="head")], name="image").save(folder / "image.keras")
+    np.savez(folder / "image.npz", x=rng.normal(size=(60, 6, 6, 1)).astype("float32"), y=rng.integers(0, 3, 60))
     words = keras.Input((None,), dtype="int32")
     text = layers.LSTM(6, return_sequences=True, name="lstm")(layers.Embedding(9, 4, name="words")(words))
     keras.Model(words, layers.Dense(9, activation="softmax", name="out")(text), name="text").save(folder / "text.keras")

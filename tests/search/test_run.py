@@ -72,6 +72,25 @@ def test_two_processes_train_each_candidate_once(search, tmp_path):
     assert len({row["trial"] for row in found.rows}) == 3
 
 
+def test_filters_are_searched_as_units_are(folder, search, tmp_path):
+    image = {"model": folder / "image.keras", "data": folder / "image.npz", "methods": ("lsq",), "activation_bits": 4}
+    found = run(search(**image, bits=(2,), widths=(1.5,), epochs=1), tmp_path)
+    assert labels(found) == ["float, width 1.5", "lsq, 2 bits, width 1.5"]
+    assert found.controls[0]["bytes"] == 4 * (9 * 6 + 4 * 6 + 9 * 6 + 6 + 6 * 3 + 3)
+    model = keras.models.load_model(found.front[0]["path"], compile=False)
+    assert (model.get_layer("conv").filters, model.get_layer("deep").kernel.shape) == (6, (3, 3, 6, 1))
+    record = r2keras.CompressionRecord.load(found.front[0]["path"].replace(".keras", ".record.npz"))
+    assert all(np.unique(tensor.codes).size <= 4 for tensor in record.tensors.values()) and record.activations
+
+
+def test_states_on_line_can_be_asked_for(folder, search, tmp_path):
+    text = {"model": folder / "text.keras", "data": folder / "text.npz", "length": 10, "metric": "perplexity"}
+    asked = search(**text, bits=(2,), epochs=1, activation_bits=3, activation_method="alternating")
+    found = run(asked, tmp_path)
+    model = keras.models.load_model(found.front[0]["path"], compile=False)
+    assert model.get_layer("lstm").specs.state == r2keras.QuantSpec(num_bits=3, method="alternating")
+
+
 def test_language_model_is_judged_by_perplexity(folder, search, tmp_path):
     text = {"model": folder / "text.keras", "data": folder / "text.npz", "length": 10, "metric": "perplexity"}
     found = run(search(**text, bits=(4,), widths=(1.5,), epochs=1), tmp_path)

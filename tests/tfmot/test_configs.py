@@ -105,6 +105,11 @@ def test_one_config_serves_two_layers():
         (lambda: LowBitQuantizeConfig(weight_bits=9), ValueError, "num_bits"),
         (lambda: LowBitQuantizeConfig(method="lqs"), ValueError, "Did you mean 'lsq'"),
         (lambda: LowBitQuantizeConfig(rnage="mse"), ValueError, "Did you mean 'range'"),
+        (
+            lambda: LowBitQuantizeConfig(activation_bits=4, activation_method="alternating"),
+            ValueError,
+            "a method for outputs.*r2keras.prepare on a Keras 3 model",
+        ),
         (lambda: LowBitQuantizeConfig(activation_bits=4, activation=ActivationSpec()), ValueError, "activation_bits"),
         (lambda: LowBitQuantizeConfig(kernels={"kernel": PaletteSpec()}), TypeError, "a QuantSpec"),
         (lambda: PalettizeQuantizeConfig(num_bits=0), ValueError, "num_bits"),
