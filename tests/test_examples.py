@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import run
+from tests.scripts import run, run_warm
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
@@ -41,3 +41,19 @@ def test_example_runs(name, tmp_path):
     assert code == 0, out[-2000:] + error[-4000:]
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
     assert list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow
+def test_bits_and_widths_of_a_text_and_its_folder(tmp_path):
+    flags = ("--smoke", "--dataset=text", "--activation_bits=3", "--activation_method=alternating", f"--out={tmp_path}")
+    code, out, error = run_warm("examples/bits_and_widths.py", *flags)
+    assert code == 0, error
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["label"] for row in found["rows"]][:2] == ["float, width 1", "float, width 1.5"]
+    assert len(found["rows"]) == 4 and all(row["state"] == "complete" for row in found["rows"])
+    (command,) = (line for line in out.splitlines() if "r2keras-search --model=" in line)
+    assert "--activation_method=alternating" in command and "--match='lstm|words'" in command
+    code, _, error = run_warm("examples/bits_and_widths.py", *flags, "--units=9")
+    assert code == 1 and "a model of other flags. Choose another --out" in error and "Traceback" not in error
+    code, _, error = run_warm("examples/bits_and_widths.py", *flags, "--bits=two")
+    assert code == 2 and "--bits=two is no list of numbers" in error
