@@ -124,7 +124,12 @@ def one_line(error: BaseException) -> str:
 
 def _array(data: bytes) -> np.ndarray:
     """Parses one member of an `.npz`."""
-    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        if "Object arrays" in str(error):
+            raise ValueError("an array of objects, such as lists of different lengths: join or pad them") from error
+        raise
 
 
 def _atomic(path: str | os.PathLike, write: Callable[[Path], object]) -> None:

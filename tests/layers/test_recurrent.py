@@ -143,6 +143,38 @@ def test_normalised_pre_activations(name):
         np.testing.assert_allclose(array(layer(X)), formula(X, w, u, b, norms=norms), atol=1e-4)
 
 
+@pytest.mark.parametrize("spec", [QuantSpec(num_bits=1, method="binary"), KERNELS["ternary_per_gate"]], ids=str)
+@pytest.mark.parametrize("kind", ["layer", "weight"])
+def test_normalised_signs(kind, spec):
+    """Hou et al.: binary and ternary kernels under normalised pre-activations; the oracle takes the grid's values."""
+    layer = QuantizedLSTM(UNITS, kernel_spec=spec, recurrent_spec=spec, normalization=kind, return_sequences=True)
+    layer.build(X.shape)
+    for gain in layer.cell.gains.values():
+        gain.assign(array(gain) * RNG.uniform(0.5, 1.5, gain.shape))
+    gains = [array(gain) for gain in layer.cell.gains.values()]
+    parts = [(layer.parts.compressors[name], getattr(layer.cell, name)) for name in ("kernel", "recurrent_kernel")]
+    w, u = (made.tensor(v.name, v.value, array(v)).values() for made, v in parts)
+    assert all(len(np.unique(np.abs(kernel[:, 0]))) <= spec.num_bits for kernel in (w, u))
+    if kind == "layer":
+        norms = [lambda z, g=gain: oracles.layer_norm(z, 4, g) for gain in gains]
+    else:
+        lengths = [np.linalg.norm(kernel, axis=0) for kernel in (w, u)]
+        norms = [lambda z, f=gain / length: z * f for gain, length in zip(gains, lengths, strict=True)]
+    formula = oracles.lstm(X, w, u, array(layer.cell.bias), norms=norms)
+    np.testing.assert_allclose(array(layer(X)), formula, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru"])
+def test_both_directions_without_specs_are_keras_own(name):
+    ours, theirs, *_ = PAIRS[name]
+    pair = [layers.Bidirectional(cls(UNITS, return_sequences=True)) for cls in (ours, theirs)]
+    for layer in pair:
+        layer.build(X.shape)
+    for value, source in zip(pair[0].weights, pair[1].weights, strict=True):
+        value.assign(array(source))
+    assert_alike(pair[0](X), pair[1](X), atol=1e-6)
+
+
 def test_weight_normalisation_starts_as_the_layer_without():
     layer, plain = QuantizedLSTM(UNITS, normalization="weight"), layers.LSTM(UNITS)
     layer.build(X.shape), plain.build(X.shape)

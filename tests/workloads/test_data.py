@@ -136,7 +136,7 @@ def test_an_imagenet_sample_that_is_no_image(tmp_path):
         (lambda path: np.savez(path, x=np.zeros((3, 28, 28)), y=np.zeros(2)), ValueError, "other arrays"),
         (lambda path: np.savez(path, x=np.zeros((3, 14)), y=np.zeros(3)), ValueError, "other arrays"),
         (lambda path: np.savez(path, x=np.zeros((0, 28, 28)), y=np.zeros(0)), ValueError, "other arrays"),
-        (lambda path: np.savez(path, x=np.array([{}], object), y=np.zeros(1)), ValueError, "Object arrays"),
+        (lambda path: np.savez(path, x=np.array([{}], object), y=np.zeros(1)), ValueError, "array of objects"),
     ],
 )
 def test_damaged_file(folder, damage, error, words):
