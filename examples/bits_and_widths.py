@@ -1,4 +1,4 @@
-r"""Bits x width: a small float model is trained, then wider ones at fewer bits are searched for as good a model in less.
+"""Bits x width: a small float model is trained, then wider ones at fewer bits are searched for as good a model in less.
 
     python examples/bits_and_widths.py                                              # embedded digits: filters x bits
     python examples/bits_and_widths.py --dataset=fashion_mnist --data_dir=DIR       # the same on real images

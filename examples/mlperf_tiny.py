@@ -9,8 +9,9 @@ folder `imagenet` (500 calibrate, the others are evaluated). Weights at each bit
 timed. ResNet-8 (CIFAR-10) is calibrated on 2,048 training images; the keyword set has no training part, so its first
 500 inputs calibrate (without their labels) and the other 500 are evaluated. The file of integer operators is written
 twice: as a whole, and with the end of the model (average, last dense layer, softmax) in float, which decides as Keras
-does. Beside them the int8 files that MLPerf ships, where DIR has them. `--smoke` runs untrained stand-ins on random
-inputs, to try the installation: its figures mean nothing.
+does. With `--output_bits=8` Keras rounds the end too, and both files are on integers to the end. Beside them the int8
+files that MLPerf ships, where DIR has them. `--smoke` runs untrained stand-ins on random inputs, to try the
+installation: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ flags.DEFINE_list("models", ["ic_resnet8", "kws_dscnn"], f"Any of {', '.join(MOD
 flags.DEFINE_list("bits", ["8", "4"], "Bits a weight, 1 to 8.")
 flags.DEFINE_string("eight_bits", None, "Pattern over names of layers that keep 8 bits, such as 'conv_dw|conv1'.")
 flags.DEFINE_integer("activation_bits", None, "8 quantizes activations too and writes files of integer operators.")
+flags.DEFINE_integer("output_bits", None, "8 lets Keras round outputs and averages of all as the file does.")
 flags.DEFINE_list("ranges", ["min_max", "mse"], "Any of min_max, mse.")
 flags.DEFINE_list("steps", [], "Steps of calibration: fold_batch_norm, equalize, adaround, correct_bias, ...")
 flags.DEFINE_string("batch_norm", "auto", "Repair of batch norm statistics: auto, shift, replace or keep.")
@@ -74,7 +76,7 @@ def run() -> int:
     jobs = [(name, kind, int(bits)) for name in FLAGS.models for bits in FLAGS.bits for kind in FLAGS.ranges]
     done = {key_of(row) for row in rows}
     chosen = {"batch_norm": FLAGS.batch_norm, "activation_bits": FLAGS.activation_bits, "steps": FLAGS.steps}
-    chosen["eight_bits"] = FLAGS.eight_bits
+    chosen |= {"eight_bits": FLAGS.eight_bits, "output_bits": FLAGS.output_bits}
     jobs = [{"model": name, "range": kind, "num_bits": bits, **chosen} for name, kind, bits in jobs]
     jobs = [job for job in jobs if key_of(job) not in done]
     tasks = {name: load(name) for name in dict.fromkeys(job["model"] for job in jobs)}
@@ -93,8 +95,8 @@ def run() -> int:
 
 def key_of(row: dict) -> tuple:
     """Returns what tells one experiment from another; rows of older runs lack what they did not have."""
-    steps, later = tuple(row.get("steps") or ()), (row.get("activation_bits"), row.get("eight_bits"))
-    return (*(row[name] for name in ("model", "range", "num_bits", "batch_norm")), *later, steps)
+    steps, later = tuple(row.get("steps") or ()), ("activation_bits", "eight_bits", "output_bits")
+    return (*(row[name] for name in ("model", "range", "num_bits", "batch_norm")), *map(row.get, later), steps)
 
 
 def spec_of(bits: int, kind: str):
@@ -111,11 +113,12 @@ def measure(name: str, task: Task, recipe) -> dict[str, object]:
     """Calibrates, exports, and runs the file."""
     import r2keras
 
-    bits = {"batch_norm": FLAGS.batch_norm, "input_bits": FLAGS.activation_bits}
+    bits = {"batch_norm": FLAGS.batch_norm, "input_bits": FLAGS.activation_bits, "output_bits": FLAGS.output_bits}
     small, record = r2keras.calibrate(task.model, recipe, task.calibration, **bits)
     spec = recipe.rules[-1][1]
     width = f"w{spec.num_bits}" if spec.activation_bits is None else f"w{spec.num_bits}a{spec.activation_bits}"
     mixed = ["mixed"] * (len(recipe.rules) > 1)
+    mixed += ["ends"] * (FLAGS.output_bits is not None)
     path = Path(FLAGS.out) / ("_".join([name, spec.range, width, *mixed, *FLAGS.steps]) + ".tflite")
     sizes = r2keras.export.to_litert(small, path, record)
     found = r2keras.export.verify(small, path, (task.inputs, task.labels))

@@ -14,7 +14,7 @@ from r2keras.layers.quantize_activation import GridActivation, QuantizeActivatio
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.palette_spec import PaletteSpec
-from r2keras.placement import activation_plan
+from r2keras.placement import activation_plan, with_bare_ends
 from r2keras.quantizers.axes import output_axes
 from r2keras.recipe import Recipe, Spec
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
@@ -24,7 +24,9 @@ KEPT_FLOAT = "no rule of the recipe compresses it"
 QUANTIZED = "_quantized"
 
 
-def prepare(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None) -> keras.Model:
+def prepare(
+    model: keras.Model, recipe: Recipe, *, input_bits: int | None = None, output_bits: int | None = None
+) -> keras.Model:
     """Returns a copy of a model that trains under compression: what the recipe names is fake-quantized.
 
     Weights, regularizers, names and (if the model is compiled) the compile settings are carried over; the optimizer
@@ -34,6 +36,9 @@ def prepare(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None
         model: a built Functional or Sequential model, nested ones included. It is left untouched.
         recipe: what becomes what.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
+        output_bits: bits of what else a file on integers from end to end rounds: the model's outputs, before a last
+            softmax, sigmoid or tanh (which becomes a layer of its own, `"<layer>_softmax"`), and averages over all of
+            an image; 2 to 8; None leaves them float.
 
     Returns:
         A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize` or
@@ -53,7 +58,9 @@ def prepare(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None
     >>> type(student.get_layer("head")).__name__
     'FakeQuantize'
     """
-    return _prepared(model, plan_of(model, recipe), activation_plan(model, recipe, input_bits=input_bits))
+    model = model if output_bits is None else with_bare_ends(model)
+    activations = activation_plan(model, recipe, input_bits=input_bits, output_bits=output_bits)
+    return _prepared(model, plan_of(model, recipe), activations)
 
 
 def prepare_weights(model: keras.Model, recipe: Recipe) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ PASSING = (
     *(f"{g}{k}Pooling{d}D" for g in ("", "Global") for k in ("Max", "Average") for d in (1, 2, 3)),
 )
 ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Relu", "Relu6", "Sigmoid", "Tanh", "Silu")
+# LiteRT's integer operators compute these to a grid of their own.
+FIXED = ("softmax", "sigmoid", "tanh")
 NORMS = ("BatchNormalization",)
 FOLDING = ("Conv", "Dense", "Depthwise", "Separable")
 # They quantize their states, which are their outputs, inside their time loops.
@@ -30,7 +33,9 @@ NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softpl
 NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
 
 
-def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | None = None) -> dict[str, ActivationSpec]:
+def activation_plan(
+    model: keras.Model, recipe: Recipe, *, input_bits: int | None = None, output_bits: int | None = None
+) -> dict[str, ActivationSpec]:
     """Returns which tensors of a model a recipe quantizes, and how: what `prepare` inserts.
 
     A tensor is quantized once, where LiteRT's fused operators end: after convolution, batch normalisation and
@@ -47,12 +52,16 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
         model: a built Functional or Sequential model.
         recipe: what becomes what; specs with `activation_bits` quantize the outputs of their layers.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
+        output_bits: bits of what else a file on integers from end to end rounds: the model's outputs, before a last
+            softmax, sigmoid or tanh (which becomes a layer of its own where it is part of another), and averages over
+            all of an image; 2 to 8; None leaves them float.
 
     Returns:
         Specs by the path of the layer whose output is quantized, in the order they run.
 
     Raises:
-        ValueError: the recipe has `activation_bits` but there is no tensor to quantize; a bad `input_bits`.
+        ValueError: the recipe has `activation_bits` but there is no tensor to quantize; a bad `input_bits` or
+            `output_bits`.
 
     Warns:
         UserWarning: a rule has `activation_bits` and decides no tensor, as one for the last layer alone.
@@ -68,7 +77,8 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
 
     Source: Jacob et al., arXiv 1712.05877, section 3.
     """
-    plan, idle = planned(model, recipe, input_bits)
+    bare = model if output_bits is None else with_bare_ends(model)
+    plan, idle = planned(bare, recipe, input_bits, output_bits)
     for pattern in idle:
         warnings.warn(
             f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
@@ -80,12 +90,15 @@ def activation_plan(model: keras.Model, recipe: Recipe, *, input_bits: int | Non
     return plan
 
 
-def planned(model: keras.Model, recipe: Recipe, input_bits: int | None) -> tuple[dict[str, ActivationSpec], list[str]]:
+def planned(
+    model: keras.Model, recipe: Recipe, input_bits: int | None, output_bits: int | None = None
+) -> tuple[dict[str, ActivationSpec], list[str]]:
     """Returns the plan of `activation_plan`, and the patterns of rules whose activation bits come to nothing."""
     plan = {} if input_bits is None else _input_plan(model, input_bits)
-    if not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
+    ends = None if output_bits is None else _end_spec("output_bits", output_bits)
+    if ends is None and not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
         return plan, []
-    planner = _Planner(graph_of(model), recipe, _model.kernels)
+    planner = _Planner(graph_of(model), recipe, _model.kernels, ends)
     found = planner.plan()
     if not found and not planner.has_states:
         raise ValueError(
@@ -94,6 +107,24 @@ def planned(model: keras.Model, recipe: Recipe, input_bits: int | None) -> tuple
             "of the model stay float: leave activation_bits out."
         )
     return plan | found, planner.idle()
+
+
+def with_bare_ends(model: keras.Model) -> keras.Model:
+    """Returns a model whose last softmax, sigmoid or tanh is a layer of its own, `"<layer>_softmax"`.
+
+    Args:
+        model: a built Functional or Sequential model; returned as it is where it ends so already.
+    """
+    functions = _Planner(graph_of(model), Recipe([(".*", None)]), _model.kernels).own_functions()
+
+    def bare(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return type(layer).from_config(layer.get_config() | {"activation": None}) if path in functions else None
+
+    def append(path: str) -> keras.Layer | None:
+        function = functions.get(path)
+        return function and keras.layers.Activation(function, name=f"{path.rpartition('/')[2]}_{function}")
+
+    return _model.rebuild(model, bare, append=append) if functions else model
 
 
 def plan_graph(graph: Graph, recipe: Recipe, kernels: Callable) -> dict[str, ActivationSpec]:
@@ -110,27 +141,45 @@ def plan_graph(graph: Graph, recipe: Recipe, kernels: Callable) -> dict[str, Act
 class _Planner:
     """Decides, call by call, what becomes of the output."""
 
-    def __init__(self, graph: Graph, recipe: Recipe, kernels: Callable):
-        self.graph, self.recipe, self.kernels = graph, recipe, kernels
+    def __init__(self, graph: Graph, recipe: Recipe, kernels: Callable, ends: ActivationSpec | None = None):
+        self.graph, self.recipe, self.kernels, self.ends = graph, recipe, kernels, ends
         self.consumers = graph.consumers()
         self.makers = {call.number: call for call in graph.calls}
         # The places of rules that quantize an activation or a state.
-        self.used: set[int] = set()
+        self.used: set[int | None] = set()
 
     def plan(self) -> dict[str, ActivationSpec]:
         """Returns the specs by path."""
         found = {}
         for call in self.graph.calls:
-            tensor = (call.number, 0)
-            if self._passes(call) or self._fuses_forward(call) or self._ends(tensor):
-                continue
-            place = self._rule(call)
-            spec = None if place is None else self.recipe.rules[place][1]
-            activation = spec and spec.activation(unsigned=never_negative(call))
-            if activation and not _has_state(call):
-                found[call.path] = activation
-                self.used.add(place)
+            if self.ends and self._is_end(call):
+                found[call.path] = dataclasses.replace(self.ends, unsigned=never_negative(call))
+                self.used.add(self._rule(call))
+            elif not (self._passes(call) or self._fuses_forward(call) or self._ends((call.number, 0))):
+                place = self._rule(call)
+                spec = None if place is None else self.recipe.rules[place][1]
+                activation = spec and spec.activation(unsigned=never_negative(call))
+                if activation and not _has_state(call):
+                    found[call.path] = activation
+                    self.used.add(place)
         return found
+
+    def _is_end(self, call: Call) -> bool:
+        """Whether integer operators round an output that no rule is for: at the model's end, or an average of all."""
+        if _averages_all(call):
+            return True
+        if self._passes(call) or _has_state(call) or not self._ends((call.number, 0)) or self._is_fixed(call):
+            return False
+        return not self._fuses_forward(call) or all(map(self._is_fixed, self.consumers[call.number, 0]))
+
+    def own_functions(self) -> dict[str, str]:
+        """Returns the softmax, sigmoid or tanh that ends the model as part of a layer, by the layer's path."""
+        calls = [c for c in self.graph.calls if not self._is_fixed(c) and not _has_state(c)]
+        return {c.path: _function(c) for c in calls if _function(c) in FIXED and self._ends((c.number, 0))}
+
+    def _is_fixed(self, call: Call) -> bool:
+        """Whether a call is nothing but a softmax, sigmoid or tanh."""
+        return call.kind.lower() in FIXED or (call.kind == "Activation" and _function(call) in FIXED)
 
     def idle(self) -> list[str]:
         """Returns the patterns of rules with activation bits that come to nothing; after `plan`."""
@@ -201,6 +250,17 @@ def _has_state(call: Call) -> bool:
     return isinstance(layer, RECURRENT)
 
 
+def _averages_all(call: Call) -> bool:
+    """Whether a pool averages over all of an image: integer operators do so to a grid of its own."""
+    if not call.kind.startswith("AveragePooling"):
+        return call.kind.startswith("GlobalAverage")
+    try:
+        shape = call.layer.input.shape[1:-1]
+    except (AttributeError, ValueError):  # A layer that is called in several places.
+        return False
+    return call.layer.data_format == "channels_last" and tuple(shape) == tuple(call.layer.pool_size)
+
+
 def _function(call: Call) -> str | None:
     """Returns the name of a layer's own activation function."""
     function = getattr(call.layer, "activation", None)
@@ -219,7 +279,12 @@ def never_negative(call: Call) -> bool:
 
 
 def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec]:
-    if isinstance(input_bits, bool) or not isinstance(input_bits, int) or not 2 <= input_bits <= 8:
-        raise ValueError(invalid("input_bits", "None or an integer from 2 to 8", input_bits))
-    floats = [tensor for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)]
-    return {tensor.name: ActivationSpec(num_bits=input_bits) for tensor in floats}
+    spec = _end_spec("input_bits", input_bits)
+    return {tensor.name: spec for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)}
+
+
+def _end_spec(name: str, num_bits: int) -> ActivationSpec:
+    """Returns the spec of inputs or outputs; raises for bits that they cannot have."""
+    if isinstance(num_bits, bool) or not isinstance(num_bits, int) or not 2 <= num_bits <= 8:
+        raise ValueError(invalid(name, "None or an integer from 2 to 8", num_bits))
+    return ActivationSpec(num_bits=num_bits)

@@ -97,6 +97,58 @@ def test_operators_are_seen():
     assert list(plan)[:2] == ["one", "two"] and "relu" in list(plan)[2]
 
 
+ENDS = {
+    residual: ["head"],
+    sequential: ["gap", "head"],
+    nested: ["head"],
+    shared: ["head"],
+    operators: ["head", "other"],
+}
+
+
+@pytest.mark.parametrize("make", ENDS)
+def test_output_bits_are_for_the_end_and_averages_of_all(make):
+    model = make()
+    plan, more = activation_plan(model, ALL), activation_plan(model, ALL, output_bits=8)
+    assert {path: spec for path, spec in more.items() if path in plan} == plan
+    assert {path: spec.num_bits for path, spec in more.items() if path not in plan} == dict.fromkeys(ENDS[make], 8)
+    student = prepare(model, ALL, output_bits=8)
+    found = {path.removesuffix("_quantized") for path, x in leaves(student) if isinstance(x, QuantizeActivation)}
+    assert found == set(more) and student.output_shape == model.output_shape
+
+
+def test_output_bits_alone_and_where_they_cannot_be():
+    weights = Recipe([(".*", QuantSpec(num_bits=4))])
+    ends = [keras.Input((4, 4, 1)), layers.AveragePooling2D(2, name="part"), layers.AveragePooling2D(2, name="all")]
+    net = keras.Sequential([*ends, layers.Dense(2, name="d"), layers.ReLU(name="r")])
+    found = activation_plan(net, weights, output_bits=4)
+    assert {path: spec.unsigned for path, spec in found.items()} == {"all": False, "r": True}
+    with pytest.raises(ValueError, match="`output_bits`"):
+        activation_plan(net, weights, output_bits=9)
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "tanh"])
+def test_a_last_function_gets_a_layer_of_its_own(function):
+    x = inputs = keras.Input(SHAPE, name="image")
+    ends = [layers.Dense(2, activation=function, name=name)(layers.Flatten()(x)) for name in ("one", "two")]
+    model = keras.Model(inputs, ends, name="net")
+    recipe = Recipe([(".*", QuantSpec(num_bits=8))])
+    assert list(activation_plan(model, recipe, output_bits=8)) == ["one", "two"]
+    small, record = calibrate(model, recipe, X, output_bits=8)
+    order = [layer.name for layer in small.layers if "two" in layer.name]
+    assert order == ["two", "two_quantized", f"two_{function}"]
+    assert model.get_layer("two").activation.__name__ == function
+    for ours, theirs in zip(small(X), model(X), strict=True):
+        np.testing.assert_allclose(array(ours), array(theirs), atol=0.1)
+    grid = record.activations["two"]
+    before = array(keras.Model(small.inputs, small.get_layer("two_quantized").output)(X))
+    codes = before / grid.scale
+    np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
+    np.testing.assert_allclose(array(getattr(keras.activations, function)(before)), array(small(X)[1]), atol=1e-6)
+    student = prepare(model, recipe, output_bits=8)
+    assert student.get_layer(f"one_{function}").activation.__name__ == function
+
+
 @pytest.mark.parametrize("make", [*PLANS, operators])
 @pytest.mark.parametrize("input_bits", [None, 8])
 def test_prepare_inserts_the_plan(make, input_bits):
@@ -194,6 +246,7 @@ def test_a_rule_whose_activation_bits_come_to_nothing_is_told():
         prepare(residual(), Recipe([("stem|head", spec), (".*", spec)]))
         prepare(residual(), Recipe([("head", QuantSpec(num_bits=8)), (".*", spec)]))
         prepare(cell, Recipe([("cell", spec)]))
+        prepare(residual(), Recipe([("head", spec), (".*", spec)]), output_bits=8)
 
 
 def test_codes_on_line_are_for_states_alone():

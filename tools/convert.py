@@ -18,12 +18,12 @@ The recipe w4.yaml; the first rule that matches a weight wins:
     - {match: "attention", keep_float: true}
     - {match: ".*", quantize: {num_bits: 4}}
 
-Operators on integers, for a recipe with `activation_bits: 8` in its rules, or a record that was made with one. The
-calibration data also give a range to the outputs, which the record has none for; inputs and outputs stay float unless
---io=int8 is given. Bytes and time stand beside those of the exact file, whose operators compute in float.
+Operators on integers, for a recipe with `activation_bits: 8` in its rules, or a record that was made with one. With
+--output_bits=8 the Keras model rounds its outputs as the file does; without, the calibration data give them a range.
+Inputs and outputs stay float unless --io=int8 is given. Bytes and time stand beside those of the exact file.
 
-    python tools/convert.py --model=m.keras --recipe=w4a8.yaml --input_bits=8 --calibration_data=x.npz \
-        --activations=int8 --output=small.tflite
+    python tools/convert.py --model=m.keras --recipe=w4a8.yaml --input_bits=8 --output_bits=8 \
+        --calibration_data=x.npz --activations=int8 --output=small.tflite
 
 A file for microcontrollers, with look-up tables of 1 to 7 bits (needs `pip install 'r2keras[tflm]'`, on Linux):
 
@@ -71,6 +71,12 @@ flags.DEFINE_string(
     "calibration_data", None, "Inputs to calibrate on, .npz; with --recipe or --activations=int8.", flag_values=FLAGS
 )
 flags.DEFINE_integer("input_bits", None, "Bits of the model's inputs, 2 to 8; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "output_bits",
+    None,
+    "Bits of its outputs and of averages of all, as integers are rounded; with --recipe.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum("format", "litert", ["litert", "tflm"], "The runtime that the file is for.", flag_values=FLAGS)
 flags.DEFINE_enum("activations", "float", ["float", "int8"], "What the operators compute on.", flag_values=FLAGS)
 flags.DEFINE_enum(
@@ -113,7 +119,9 @@ def convert() -> int:
         from r2keras._errors import DataNeededError
 
         try:
-            model, record = r2keras.calibrate(model, recipe, data, input_bits=FLAGS.input_bits)
+            model, record = r2keras.calibrate(
+                model, recipe, data, input_bits=FLAGS.input_bits, output_bits=FLAGS.output_bits
+            )
         except DataNeededError as error:
             raise ValueError(f"{error} Give them with --calibration_data") from error
     integers = {"activations": "int8", "io": FLAGS.io, "data": data} if FLAGS.activations == "int8" else {}
@@ -150,7 +158,7 @@ def check_flags() -> None:
     if FLAGS.record and FLAGS.recipe:
         raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
     integers = FLAGS.activations == "int8"
-    for name in ("calibration_data", "input_bits", "record_output", "model_output"):
+    for name in ("calibration_data", "input_bits", "output_bits", "record_output", "model_output"):
         if FLAGS[name].value and not FLAGS.recipe and not (integers and name == "calibration_data"):
             raise ValueError(f"--{name} goes with --recipe, which is missing")
     if FLAGS.optimize != "size" and not (FLAGS.record or FLAGS.recipe):

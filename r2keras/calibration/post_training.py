@@ -21,7 +21,7 @@ from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.rounding import AdaRoundOptions
 from r2keras.calibration.sensitivity import sensitivity
-from r2keras.placement import activation_plan, planned
+from r2keras.placement import activation_plan, planned, with_bare_ends
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
 
@@ -35,6 +35,7 @@ def calibrate(
     *,
     batch_norm: str = "auto",
     input_bits: int | None = None,
+    output_bits: int | None = None,
     batch_size: int = 128,
     options: AdaRoundOptions | None = None,
     folder: str | os.PathLike | None = None,
@@ -67,6 +68,9 @@ def calibrate(
             adds only what quantization changed (`reestimate_batch_norm`), `"keep"` leaves them, `"auto"` takes
             whichever of the three brings the outputs on `data` nearest to the float model's, in the mean square.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
+        output_bits: bits of what else a file on integers from end to end rounds: the model's outputs, before a last
+            softmax, sigmoid or tanh (which becomes a layer of its own, `"<layer>_softmax"`), and averages over all of
+            an image; 2 to 8; None leaves them float.
         batch_size: samples a batch where `data` is an array.
         options: of the step `adaround`; None takes the defaults.
         folder: where the step `adaround` keeps finished layers, so that a run that was cut off goes on.
@@ -98,7 +102,8 @@ def calibrate(
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
     # What the steps would refuse only after minutes of work.
     compress.plan_of(model, recipe)
-    activation_plan(model, recipe, input_bits=input_bits)
+    activation_plan(model, recipe, input_bits=input_bits, output_bits=output_bits)
+    model = model if output_bits is None else with_bare_ends(model)
     steps = recipe.steps or ("reestimate_batch_norm",)
     kept = None if data is None else list(batches(model, data, batch_size))
     for step in ("adaround", "sensitivity"):
@@ -117,7 +122,7 @@ def calibrate(
             )
         _repair(model, small, kept, batch_norm)
     record = dataclasses.replace(record, num_values=small.count_params())
-    return _with_activations(small, record, recipe, kept, input_bits)
+    return _with_activations(small, record, recipe, kept, (input_bits, output_bits))
 
 
 def _prepared(model: keras.Model, recipe: Recipe, data, steps: tuple[str, ...]) -> keras.Model:
@@ -133,9 +138,9 @@ def _prepared(model: keras.Model, recipe: Recipe, data, steps: tuple[str, ...]) 
     return student
 
 
-def _with_activations(small, record, recipe, data, input_bits):
+def _with_activations(small, record, recipe, data, bits):
     """Adds the quantized activations that the recipe asks for, their ranges found on the quantized weights."""
-    plan, _ = planned(small, recipe, input_bits)
+    plan, _ = planned(small, recipe, *bits)
     if not plan:
         return small, record
     student = compress.prepare_activations(small, plan)

@@ -202,6 +202,25 @@ def test_averages_over_all_places_have_a_grid_of_their_own_or_none(pool, kind, t
     assert verify(model, tmp_path / "m.tflite", X).steps < 3
 
 
+@pytest.mark.parametrize("pool", [layers.AveragePooling2D(6), layers.GlobalAveragePooling2D()], ids=lambda p: p.name)
+def test_with_output_bits_keras_rounds_where_the_file_does(pool, tmp_path):
+    keras.utils.set_random_seed(1)
+    net = [layers.Conv2D(6, 3, activation="relu"), type(pool).from_config(pool.get_config()), layers.Flatten()]
+    model = keras.Sequential([keras.Input(X.shape[1:], name="in"), *net, layers.Dense(5), layers.Softmax()])
+    recipe = Recipe([(".*", QuantSpec(activation_bits=8))])
+    model, record = calibrate(model, recipe, X, input_bits=8, output_bits=8)
+    to_litert(model, tmp_path / "m.tflite", record, activations="int8", io="int8")
+    assert {"MEAN", "FULLY_CONNECTED", "SOFTMAX"} <= set(operators(tmp_path / "m.tflite"))
+    to_litert(model, tmp_path / "m.tflite", record, activations="int8")
+    logits = keras.Model(model.inputs, model.layers[-1].input)
+    to_litert(logits, tmp_path / "logits.tflite", record, activations="int8")
+    grid = record.activations[model.layers[-2].name.removesuffix("_quantized")]
+    found = LiteRTModel(tmp_path / "logits.tflite").predict(X)
+    codes = found / grid.scale - logits.predict(X, verbose=0) / grid.scale
+    assert np.mean(np.rint(codes) == 0) > 0.99 and np.abs(np.rint(codes)).max() <= 1
+    assert verify(model, tmp_path / "m.tflite", X).agreement > 0.97
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
