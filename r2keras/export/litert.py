@@ -79,11 +79,12 @@ def to_litert(
     With `activations="int8"` the operators compute on integers, as accelerators and microcontrollers ask for. The grids
     of the activations come from the record, which needs them (`activation_bits=8`, `input_bits=8`); weights keep their
     codes, in 8 bits or, from 4 bits down, in 4; biases are 32-bit integers. Outputs differ from Keras' by the integer
-    operators' rounding. The record has no grid for a model's outputs, nor for averages over all of height and width,
-    which stay float in Keras. Without `data` the operators at the end that make them, as a rule the average, the last
-    dense layer and the softmax, stay float here too, and the file decides as Keras does; `data` gives their tensors
-    ranges, and they compute on integers as well. What has no integer form (a weight that is float, asymmetric, in
-    groups, or a palette) computes in float between DEQUANTIZE and QUANTIZE, exactly, and a warning names it.
+    operators' rounding; kernels of 4 bits round twice, which moves some codes by one (`optimize="latency"` does not). A
+    record made with `output_bits=8` has grids for the model's outputs and for averages over all of an image; without it
+    the operators at the end that make them, as a rule the average, the last dense layer and the softmax, stay float
+    here too, and the file decides as Keras does, unless `data` gives their tensors ranges. What has no integer form (a
+    weight that is float, asymmetric, in groups, or a palette) computes in float between DEQUANTIZE and QUANTIZE,
+    exactly, and a warning names it.
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`; or one of
