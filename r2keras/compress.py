@@ -58,9 +58,9 @@ def prepare(
     >>> type(student.get_layer("head")).__name__
     'FakeQuantize'
     """
-    model = model if output_bits is None else with_bare_ends(model)
+    plan = plan_of(model, recipe)
     activations = activation_plan(model, recipe, input_bits=input_bits, output_bits=output_bits)
-    return _prepared(model, plan_of(model, recipe), activations)
+    return _prepared(model if output_bits is None else with_bare_ends(model), plan, activations)
 
 
 def prepare_weights(model: keras.Model, recipe: Recipe) -> keras.Model:
