@@ -19,6 +19,7 @@ from r2keras.record import CompressionRecord
 
 NO_GRID = "its output has no grid in the record"
 FLOAT_INPUT = "its input is float"
+LAST_SOFTMAX = "its output is the model's and float"
 
 
 def needs_range(file: Any) -> list[int]:
@@ -56,6 +57,7 @@ class Integerizer:
         self.operators: list[Any] = []
         self.weights: list[IntegerWeight] = []
         self._kept: list[tuple[int, str, str]] = []
+        self.float_ends: set[int] = set()
         self.count = 0
 
     def run(self, io: str) -> None:
@@ -64,6 +66,8 @@ class Integerizer:
         Raises:
             ValueError: nothing can compute in integers, or an input or output has no grid and `io` is `"int8"`.
         """
+        # Probabilities on 256 levels tie where there are many classes: a last softmax that returns floats computes so.
+        self.float_ends = {int(i) for i in self.graph.outputs} if io == "float" else set()
         for op in list(self.graph.operators):
             self._visit(op)
         if not self.weights:
@@ -82,7 +86,7 @@ class Integerizer:
     def reasons(self) -> list[str]:
         """Which operators stayed float, and why; without those that end the model because its output has no grid."""
         tail = {why for count, _, why in self._kept if count == self.count}
-        expected = tail <= {NO_GRID, FLOAT_INPUT}
+        expected = tail <= {NO_GRID, FLOAT_INPUT, LAST_SOFTMAX}
         return [text for count, text, _ in self._kept if not (expected and count == self.count)]
 
     def _visit(self, op: Any) -> None:
@@ -116,6 +120,8 @@ class Integerizer:
             raise NotIntegerError("there is no integer form of it")
         if len(op.outputs) != 1:
             raise NotIntegerError("it has several outputs")
+        if kind == "SOFTMAX" and int(op.outputs[0]) in self.float_ends:
+            raise NotIntegerError(LAST_SOFTMAX)
         fused = getattr(op.builtinOptions, "fusedActivationFunction", 0)
         if fused not in [getattr(packages.schema().ActivationFunctionType, name) for name in FUSED]:
             raise NotIntegerError("its activation function has no integer form")

@@ -133,10 +133,13 @@ def test_float_ends_are_quantized_at_the_borders(tmp_path):
     model, record = quantized(many_kinds, 2)
     to_litert(model, tmp_path / "m.tflite", record, activations="int8", data=X)
     kinds = operators(tmp_path / "m.tflite")
-    assert (kinds[0], kinds[-1]) == ("QUANTIZE", "DEQUANTIZE")
+    # Floats are returned: their softmax is not rounded to 256 levels, on which many classes would tie.
+    assert (kinds[0], *kinds[-2:]) == ("QUANTIZE", "DEQUANTIZE", "SOFTMAX")
     to_litert(model, tmp_path / "i.tflite", record, activations="int8", io="int8", data=X)
+    assert operators(tmp_path / "i.tflite") == [*kinds[1:-2], "SOFTMAX"]
     one, two = (LiteRTModel(tmp_path / f"{name}.tflite") for name in "mi")
-    np.testing.assert_array_equal(one.predict(X), two.dequantized(two.predict(X))[0])
+    np.testing.assert_allclose(one.predict(X), two.dequantized(two.predict(X))[0], atol=1 / 256)
+    np.testing.assert_allclose(one.predict(X).sum(-1), 1, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -218,7 +221,7 @@ def test_with_output_bits_keras_rounds_where_the_file_does(pool, tmp_path):
     found = LiteRTModel(tmp_path / "logits.tflite").predict(X)
     codes = found / grid.scale - logits.predict(X, verbose=0) / grid.scale
     assert np.mean(np.rint(codes) == 0) > 0.99 and np.abs(np.rint(codes)).max() <= 1
-    assert verify(model, tmp_path / "m.tflite", X).agreement > 0.97
+    assert verify(model, tmp_path / "m.tflite", X).agreement > 0.98
 
 
 @pytest.mark.parametrize(
