@@ -34,6 +34,7 @@ flags.DEFINE_list("widths", ["1", "1.5", "2"], "Factors of filters and units.")
 flags.DEFINE_list("methods", ["lsq"], "How weights are quantized; methods of r2keras.QuantSpec, or palette.")
 flags.DEFINE_integer("activation_bits", None, "Bits of layers' outputs and states; float by default.")
 flags.DEFINE_string("activation_method", None, "Their method; by default that of the weights.")
+flags.DEFINE_float("learning_rate", 1e-3, "Of Adam, in the float training and the search.")
 flags.DEFINE_float("max_drop", 0.01, "Accuracy, or share of perplexity, that may be lost.")
 flags.DEFINE_integer("max_bytes", None, "Bytes that the weights may take.")
 flags.DEFINE_integer("seed", 0, "Of everything random.")
@@ -44,7 +45,8 @@ flags.DEFINE_bool("smoke", False, "Seconds: little data, one epoch, four candida
 SMOKE = {"size": 400, "units": 8, "epochs": 1, "search_epochs": 1, "bits": ["2"], "widths": ["1", "1.5"]}
 COUNTS = ("size", "units", "epochs", "search_epochs", "jobs")
 LISTS = ("bits", "widths", "methods")
-BATCH, LENGTH = 64, 30
+# Samples a step: images in the float training, windows of text in both.
+BATCH, TEXT_BATCH, LENGTH = 64, 20, 30
 
 
 def main(argv: list[str]) -> int:
@@ -79,6 +81,8 @@ def check(argv: list[str]) -> None:
     for name in COUNTS:
         if FLAGS[name].value is not None and FLAGS[name].value < 1:
             raise ValueError(f"--{name}={FLAGS[name].value} is out of range: expected a number of at least 1.")
+    if not 0 < FLAGS.learning_rate < float("inf"):
+        raise ValueError(f"--learning_rate={FLAGS.learning_rate} is out of range: expected a number above 0.")
     for name, kind in (("bits", int), ("widths", float)):
         try:
             FLAGS[name].value = [kind(word) for word in FLAGS[name].value]
@@ -106,8 +110,13 @@ def search() -> int:
 def asked(folder: Path) -> dict:
     """Returns the settings of the search."""
     names = ("bits", "widths", "methods", "activation_bits", "activation_method", "max_drop", "max_bytes", "seed")
+    names += ("learning_rate",)
     text = FLAGS.dataset == "text"
-    own = {"metric": "perplexity", "match": "lstm|words", "length": LENGTH} if text else {"metric": "accuracy"}
+    own = (
+        {"metric": "perplexity", "match": "lstm|words", "length": LENGTH, "batch_size": TEXT_BATCH}
+        if text
+        else {"metric": "accuracy"}
+    )
     files = {"model": str(folder / "model.keras"), "data": str(folder / "data.npz")}
     return files | {name: FLAGS[name].value for name in names} | own | {"epochs": FLAGS.search_epochs}
 
@@ -128,7 +137,7 @@ def start(model_file: Path, data_file: Path) -> None:
 
     from r2keras._files import replacing
 
-    of = {name: FLAGS[name].value for name in ("dataset", "size", "units", "epochs", "seed")}
+    of = {name: FLAGS[name].value for name in ("dataset", "size", "units", "epochs", "learning_rate", "seed")}
     settings = model_file.with_name("start.json")
     if settings.exists() and json.loads(settings.read_text()) != of:
         raise ValueError(f"{settings} tells of a model of other flags. Choose another --out, or these flags again.")
@@ -141,9 +150,11 @@ def start(model_file: Path, data_file: Path) -> None:
         return
     keras.utils.set_random_seed(FLAGS.seed)
     model, x, y = language_model(arrays) if FLAGS.dataset == "text" else convnet(arrays)
-    logits = FLAGS.dataset != "text"
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=logits))
-    model.fit(x, y, batch_size=BATCH, epochs=FLAGS.epochs, verbose=1 if sys.stdout.isatty() else 2)
+    logits, batch = (False, TEXT_BATCH) if FLAGS.dataset == "text" else (True, BATCH)
+    model.compile(
+        keras.optimizers.Adam(FLAGS.learning_rate), keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    )
+    model.fit(x, y, batch_size=batch, epochs=FLAGS.epochs, verbose=1 if sys.stdout.isatty() else 2)
     with replacing(model_file) as temporary:
         model.save(temporary)
 
