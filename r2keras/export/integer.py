@@ -66,7 +66,7 @@ class Integerizer:
         Raises:
             ValueError: nothing can compute in integers, or an input or output has no grid and `io` is `"int8"`.
         """
-        # Probabilities on 256 levels tie where there are many classes: a last softmax that returns floats computes so.
+        # On 256 levels small probabilities would be zero: a last softmax that returns floats computes in float.
         self.float_ends = {int(i) for i in self.graph.outputs} if io == "float" else set()
         for op in list(self.graph.operators):
             self._visit(op)

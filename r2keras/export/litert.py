@@ -83,8 +83,8 @@ def to_litert(
     record made with `output_bits=8` has grids for the model's outputs and for averages over all of an image; without it
     the operators at the end that make them, as a rule the average, the last dense layer and the softmax, stay float
     here too, and the file decides as Keras does, unless `data` gives their tensors ranges. A last softmax that returns
-    floats (`io="float"`) computes in float: many classes would tie on its 256 levels. What has no integer form (a weight
-    that is float, asymmetric, in groups, or a palette) computes in float between DEQUANTIZE and QUANTIZE,
+    floats (`io="float"`) computes in float: on 256 levels small probabilities would be zero. What has no integer form
+    (a weight that is float, asymmetric, in groups, or a palette) computes in float between DEQUANTIZE and QUANTIZE,
     exactly, and a warning names it.
 
     Args:

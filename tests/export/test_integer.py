@@ -133,7 +133,7 @@ def test_float_ends_are_quantized_at_the_borders(tmp_path):
     model, record = quantized(many_kinds, 2)
     to_litert(model, tmp_path / "m.tflite", record, activations="int8", data=X)
     kinds = operators(tmp_path / "m.tflite")
-    # Floats are returned: their softmax is not rounded to 256 levels, on which many classes would tie.
+    # Floats are returned: their softmax is not rounded to 256 levels, on which small probabilities are zero.
     assert (kinds[0], *kinds[-2:]) == ("QUANTIZE", "DEQUANTIZE", "SOFTMAX")
     to_litert(model, tmp_path / "i.tflite", record, activations="int8", io="int8", data=X)
     assert operators(tmp_path / "i.tflite") == [*kinds[1:-2], "SOFTMAX"]
