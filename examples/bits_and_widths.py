@@ -109,14 +109,10 @@ def search() -> int:
 
 def asked(folder: Path) -> dict:
     """Returns the settings of the search."""
-    names = ("bits", "widths", "methods", "activation_bits", "activation_method", "max_drop", "max_bytes", "seed")
-    names += ("learning_rate",)
-    text = FLAGS.dataset == "text"
-    own = (
-        {"metric": "perplexity", "match": "lstm|words", "length": LENGTH, "batch_size": TEXT_BATCH}
-        if text
-        else {"metric": "accuracy"}
-    )
+    names = (*LISTS, "activation_bits", "activation_method", "learning_rate", "max_drop", "max_bytes", "seed")
+    own = {"metric": "accuracy"}
+    if FLAGS.dataset == "text":
+        own = {"metric": "perplexity", "match": "lstm|words", "length": LENGTH, "batch_size": TEXT_BATCH}
     files = {"model": str(folder / "model.keras"), "data": str(folder / "data.npz")}
     return files | {name: FLAGS[name].value for name in names} | own | {"epochs": FLAGS.search_epochs}
 
@@ -135,27 +131,26 @@ def start(model_file: Path, data_file: Path) -> None:
     import keras
     import numpy as np
 
-    from r2keras._files import replacing
+    from r2keras._files import atomic_write_text, replacing
 
     of = {name: FLAGS[name].value for name in ("dataset", "size", "units", "epochs", "learning_rate", "seed")}
     settings = model_file.with_name("start.json")
-    if settings.exists() and json.loads(settings.read_text()) != of:
-        raise ValueError(f"{settings} tells of a model of other flags. Choose another --out, or these flags again.")
-    settings.write_text(json.dumps(of))
-    arrays = text_arrays() if FLAGS.dataset == "text" else image_arrays()
-    if not data_file.exists():
-        with replacing(data_file) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)
     if model_file.exists():
+        if json.loads(settings.read_text()) != of:
+            raise ValueError(f"{model_file} was made with other flags. Choose another --out, or its flags again.")
         return
+    text = FLAGS.dataset == "text"
+    arrays = text_arrays() if text else image_arrays()
     keras.utils.set_random_seed(FLAGS.seed)
-    model, x, y = language_model(arrays) if FLAGS.dataset == "text" else convnet(arrays)
-    logits, batch = (False, TEXT_BATCH) if FLAGS.dataset == "text" else (True, BATCH)
-    model.compile(
-        keras.optimizers.Adam(FLAGS.learning_rate), keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
-    )
-    model.fit(x, y, batch_size=batch, epochs=FLAGS.epochs, verbose=1 if sys.stdout.isatty() else 2)
-    with replacing(model_file) as temporary:
+    model, x, y = language_model(arrays) if text else convnet(arrays)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not text)
+    model.compile(keras.optimizers.Adam(FLAGS.learning_rate), loss)
+    batch, verbose = TEXT_BATCH if text else BATCH, 1 if sys.stdout.isatty() else 2
+    model.fit(x, y, batch_size=batch, epochs=FLAGS.epochs, verbose=verbose)
+    with replacing(data_file) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)
+    atomic_write_text(settings, json.dumps(of))
+    with replacing(model_file) as temporary:  # Last: where it is, the others are.
         model.save(temporary)
 
 

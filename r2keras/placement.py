@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 
@@ -98,8 +98,16 @@ def planned(
     ends = None if output_bits is None else _end_spec("output_bits", output_bits)
     if ends is None and not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
         return plan, []
-    planner = _Planner(graph_of(model), recipe, _model.kernels, ends)
+    graph = graph_of(model)
+    floats = [keras.backend.is_float_dtype(tensor.dtype) for tensor in model.outputs]
+    integers = {tensor for tensor, is_float in zip(graph.outputs, floats, strict=True) if not is_float}
+    planner = _Planner(graph, recipe, _model.kernels, ends, integers)
     found = planner.plan()
+    if not found and not planner.asks:
+        raise ValueError(
+            f"The output_bits quantize nothing of {model.name!r}. Expected a float output that is no recurrent state. "
+            "Leave output_bits out."
+        )
     if not found and not planner.has_states:
         raise ValueError(
             f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
@@ -141,8 +149,17 @@ def plan_graph(graph: Graph, recipe: Recipe, kernels: Callable) -> dict[str, Act
 class _Planner:
     """Decides, call by call, what becomes of the output."""
 
-    def __init__(self, graph: Graph, recipe: Recipe, kernels: Callable, ends: ActivationSpec | None = None):
+    def __init__(
+        self,
+        graph: Graph,
+        recipe: Recipe,
+        kernels: Callable,
+        ends: ActivationSpec | None = None,
+        integers: Iterable[Tensor] = (),
+    ):
         self.graph, self.recipe, self.kernels, self.ends = graph, recipe, kernels, ends
+        # Outputs of the model that are no floats, as an argmax.
+        self.integers = set(integers)
         self.consumers = graph.consumers()
         self.makers = {call.number: call for call in graph.calls}
         # The places of rules that quantize an activation or a state.
@@ -168,14 +185,26 @@ class _Planner:
         """Whether integer operators round an output that no rule is for: at the model's end, or an average of all."""
         if _averages_all(call):
             return True
-        if self._passes(call) or _has_state(call) or not self._ends((call.number, 0)) or self._is_fixed(call):
+        if self._passes(call) or _has_state(call) or self._is_fixed(call) or not self._reaches_end(call):
             return False
         return not self._fuses_forward(call) or all(map(self._is_fixed, self.consumers[call.number, 0]))
+
+    def _reaches_end(self, call: Call) -> bool:
+        """Whether a call makes a float output, itself or through layers that pass it on."""
+        tensor = (call.number, 0)
+        if tensor in self.graph.outputs:
+            return tensor not in self.integers
+        return self._ends(tensor) and all(self._reaches_end(taker) for taker in self.consumers.get(tensor, []))
+
+    @property
+    def asks(self) -> bool:
+        """Whether any rule has activation bits."""
+        return any(spec is not None and spec.activation_bits for _, spec in self.recipe.rules)
 
     def own_functions(self) -> dict[str, str]:
         """Returns the softmax, sigmoid or tanh that ends the model as part of a layer, by the layer's path."""
         calls = [c for c in self.graph.calls if not self._is_fixed(c) and not _has_state(c)]
-        return {c.path: _function(c) for c in calls if _function(c) in FIXED and self._ends((c.number, 0))}
+        return {c.path: _function(c) for c in calls if _function(c) in FIXED and self._reaches_end(c)}
 
     def _is_fixed(self, call: Call) -> bool:
         """Whether a call is nothing but a softmax, sigmoid or tanh."""

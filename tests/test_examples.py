@@ -54,6 +54,6 @@ def test_bits_and_widths_of_a_text_and_its_folder(tmp_path):
     (command,) = (line for line in out.splitlines() if "r2keras-search --model=" in line)
     assert "--activation_method=alternating" in command and "--match='lstm|words'" in command
     code, _, error = run_warm("examples/bits_and_widths.py", *flags, "--units=9")
-    assert code == 1 and "a model of other flags. Choose another --out" in error and "Traceback" not in error
+    assert code == 1 and "was made with other flags. Choose another --out" in error and "Traceback" not in error
     code, _, error = run_warm("examples/bits_and_widths.py", *flags, "--bits=two")
     assert code == 2 and "--bits=two is no list of numbers" in error

@@ -125,6 +125,16 @@ def test_output_bits_alone_and_where_they_cannot_be():
     assert {path: spec.unsigned for path, spec in found.items()} == {"all": False, "r": True}
     with pytest.raises(ValueError, match="`output_bits`"):
         activation_plan(net, weights, output_bits=9)
+    states = keras.Sequential([keras.Input((5, 3)), layers.GRU(4, name="cell")], name="states")
+    with pytest.raises(ValueError, match=r"output_bits quantize nothing of 'states'.*no recurrent state"):
+        prepare(states, weights, output_bits=8)
+
+
+def test_output_bits_leave_integers_alone():
+    inputs = keras.Input((6,))
+    logits = layers.Dense(4, name="d")(inputs)
+    model = keras.Model(inputs, [logits, ops.reshape(ops.argmax(logits, -1), (-1, 1))])
+    assert list(activation_plan(model, Recipe([(".*", QuantSpec(num_bits=8))]), output_bits=8)) == ["d"]
 
 
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "tanh"])
