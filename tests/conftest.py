@@ -13,7 +13,7 @@ import pytest
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 BACKENDS_MARK = re.compile(r"\bmark\.backends\b")
 # Of so many cases of a test, JAX and PyTorch run one: JAX compiles each anew. `make test SLOW=1` runs all of them.
-ONE_IN = 4
+ONE_IN = 6
 
 os.environ["KERAS_BACKEND"] = BACKEND
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,7 +45,7 @@ def runs_here(item: pytest.Item) -> bool:
 
 
 def is_kept(item: pytest.Item, seen: set[str]) -> bool:
-    """Whether a test runs on JAX and PyTorch: of every test its first case and, drawn by name, one in four others.
+    """Whether a test runs on JAX and PyTorch: of every test its first case and, drawn by name, one in six others.
 
     Counted off, the cases left out could be all those with one value of one parameter.
     """

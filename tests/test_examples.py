@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import run, run_warm
+from tests.scripts import run_warm
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
@@ -27,17 +27,17 @@ def test_layers_of_a_pattern_keep_8_bits(tmp_path):
     """Two runs in one folder: a row and a file each, the second larger; a pattern that fits nothing is told."""
     flags = ("--smoke", "--models=ic_resnet8", "--bits=4", "--ranges=mse", f"--out={tmp_path}")
     for more in ((), ("--eight_bits=stem",)):
-        code, _, error = run("examples/mlperf_tiny.py", *flags, *more)
+        code, _, error = run_warm("examples/mlperf_tiny.py", *flags, *more)
         assert code == 0, error
     plain, mixed = json.loads((tmp_path / "results.json").read_text())
     assert plain["path"] != mixed["path"] and plain["file_bytes"] < mixed["file_bytes"]
-    code, _, error = run("examples/mlperf_tiny.py", *flags, "--eight_bits=nowhere")
+    code, _, error = run_warm("examples/mlperf_tiny.py", *flags, "--eight_bits=nowhere")
     assert code == 1 and "nowhere" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ELSEWHERE])
 def test_example_runs(name, tmp_path):
-    code, out, error = run(f"examples/{name}.py", "--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)
+    code, out, error = run_warm(f"examples/{name}.py", "--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)
     assert code == 0, out[-2000:] + error[-4000:]
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
     assert list((tmp_path / "out").iterdir())
@@ -45,7 +45,8 @@ def test_example_runs(name, tmp_path):
 
 @pytest.mark.slow
 def test_bits_and_widths_of_a_text_and_its_folder(tmp_path):
-    flags = ("--smoke", "--dataset=text", "--activation_bits=3", "--activation_method=alternating", f"--out={tmp_path}")
+    methods = "--activation_bits=3", "--activation_method=alternating"
+    flags = ("--smoke", "--dataset=text", "--widths=1,1.5", *methods, f"--out={tmp_path}")
     code, out, error = run_warm("examples/bits_and_widths.py", *flags)
     assert code == 0, error
     found = json.loads((tmp_path / "results.json").read_text())
