@@ -50,7 +50,8 @@ class Search:
         learning_rate: of Adam.
         batch_size: samples a step.
         length: words a window of text.
-        early_stopping: whether a candidate is given up that a smaller one was ahead of at the same epoch.
+        early_stopping: whether a candidate is given up in the second half of its epochs that a smaller one
+            was ahead of at the same epoch.
         count: `"packed"` counts codes at their bits, `"containers"` in the 2, 4 or 8 bits that a `.tflite` has.
 
     Raises:

@@ -112,9 +112,9 @@ def untried(study: Any, search: Search, space: Space) -> list[Candidate]:
 def ahead(study: Any, search: Search, candidate: Candidate, epoch: int, values: list[float]) -> str | None:
     """Returns the smaller candidate that was ahead at the same epoch, or None if there is none.
 
-    A trial is judged by its best epoch so far; the first third of the epochs is not judged at all.
+    A trial is judged by its best epoch so far, and not at all in the first half of the epochs: few bits catch up late.
     """
-    if candidate.is_control or not search.early_stopping or epoch >= search.epochs or epoch <= search.epochs // 3:
+    if candidate.is_control or not search.early_stopping or epoch >= search.epochs or epoch <= search.epochs // 2:
         return None
     own = max(quality(search.metric, value) for value in values)
     for trial in _live(study):

@@ -94,6 +94,9 @@ def test_a_smaller_candidate_ahead_ends_a_trial(opened):
     assert [studies.ahead(study, search, *case) for case in cases] == [small.label, None, None, None]
     control = space.candidates[0]
     assert studies.ahead(study, search, control, 2, [0.0, 0.0]) is None
+    four = opened(epochs=4)[0]
+    assert [studies.ahead(study, four, large, n, [0.1] * n) for n in (1, 2, 3)] == [None, None, small.label]
+    assert studies.ahead(study, opened(epochs=2)[0], large, 1, [0.1]) is None
     lenient = opened(epochs=3, early_stopping=False)[0]
     assert studies.ahead(study, lenient, large, 2, [0.1, 0.1]) is None
 
