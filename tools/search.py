@@ -73,7 +73,7 @@ flags.DEFINE_string("start", "trained", "Widen the trained weights, or begin fre
 flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "Samples a step.", flag_values=FLAGS)
 flags.DEFINE_integer("length", 30, "Words a window of text.", flag_values=FLAGS)
-flags.DEFINE_boolean("early_stopping", True, "Give up late what a smaller candidate is ahead of.", flag_values=FLAGS)
+flags.DEFINE_boolean("early_stopping", True, "Half way on, give up what a smaller one is ahead of.", flag_values=FLAGS)
 flags.DEFINE_string("count", "packed", "Count codes packed, or in the containers of a .tflite.", flag_values=FLAGS)
 
 
