@@ -1,6 +1,7 @@
 """The Penn Treebank example: its rows, and runs as a person starts them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -62,6 +63,14 @@ class TestRows:
         small = FLOAT | {"weight_bits": 2, "activation_bits": 3, "bytes": 800}
         found = _best([FLOAT, FLOAT | {"seed": 1, "perplexity": 99.0}, small])
         assert found == {"W32A32 \u00d71": (8000, 99.0), "W2A3 \u00d71": (800, 100.0)}
+
+    def test_a_network_far_off_lies_at_the_edge_beside_its_figure(self, tmp_path):
+        from ptb_lib.plot import write_front
+
+        off = FLOAT | {"method": "wrpn", "weight_bits": 2, "bytes": 800, "perplexity": 512.0}
+        write_front([FLOAT, off], tmp_path / "front.svg")
+        written = re.findall(r">(\d+)</text>", (tmp_path / "front.svg").read_text())
+        assert "512" in written and all(int(number) < 130 for number in written if number != "512")
 
     def test_front_and_table(self):
         small = FLOAT | {
