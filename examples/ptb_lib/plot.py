@@ -46,7 +46,8 @@ def write_front(rows: list[Row], path: Path) -> None:
         look = {"frameon": False, "fontsize": 7, "labelcolor": PLAIN[FAINT]}
         axes.legend(found.values(), found.keys(), loc="upper left", bbox_to_anchor=(1, 1), **look)
         with replacing(path) as temporary:
-            figure.savefig(temporary)
+            # Without the date the same rows give the same file.
+            figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _label(axes, rows: list[Row]) -> None:

@@ -70,6 +70,7 @@ class TestRows:
         off = FLOAT | {"method": "wrpn", "weight_bits": 2, "bytes": 800, "perplexity": 512.0}
         write_front([FLOAT, off], tmp_path / "front.svg")
         written = re.findall(r">(\d+)</text>", (tmp_path / "front.svg").read_text())
+        assert b"<dc:date>" not in (tmp_path / "front.svg").read_bytes()
         assert "512" in written and all(int(number) < 130 for number in written if number != "512")
 
     def test_front_and_table(self):
