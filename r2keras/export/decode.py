@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from r2keras.export import packages
-from r2keras.export.flatbuffer import FLOAT16, FLOAT32, INT32, WIDTHS, buffer_of, shape_of
+from r2keras.export.flatbuffer import FLOAT16, FLOAT32, INT32, WIDTHS, buffer_of, kind_of, shape_of
 from r2keras.export.once import CONTAINER
 from r2keras.export.pack import unpack
 
@@ -20,14 +19,6 @@ def stored_codes(file: Any, tensor: Any) -> np.ndarray:
     """Returns the integers of a tensor of codes, int8, in its shape."""
     shape = shape_of(tensor)
     return unpack(buffer_of(file, tensor), WIDTHS[tensor.type], int(np.prod(shape))).reshape(shape)
-
-
-def kind_of(file: Any, operator: Any) -> str:
-    """Returns the name of an operator."""
-    code = file.operatorCodes[operator.opcodeIndex]
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    names = vars(packages.schema().BuiltinOperator)
-    return next(name for name, value in names.items() if value == number)
 
 
 class Constants:

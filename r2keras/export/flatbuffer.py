@@ -1,16 +1,27 @@
-"""Reading, editing and writing the schema objects of a `.tflite` file."""
+"""The schema objects of a `.tflite` file: reading them, reading constants from them, and making new ones."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2keras.export import packages
 from r2keras.export.quiet import quiet
+
+if TYPE_CHECKING:
+    # Other modules import the schema's types from here, under TYPE_CHECKING too: LiteRT is loaded on first use only.
+    from ai_edge_litert.schema_py_generated import (
+        ModelT,
+        OperatorT,
+        QuantizationParametersT,
+        SubGraphT,
+        TensorT,
+    )
 
 FLOAT32, FLOAT16, INT32, UINT8, INT8, RESOURCE, INT4, INT2 = 0, 1, 2, 3, 9, 13, 17, 19
 SEPARATOR = ";"
@@ -18,12 +29,12 @@ TYPES = {2: INT2, 4: INT4, 8: INT8}
 WIDTHS = {kind: bits for bits, kind in TYPES.items()}
 
 
-def read(path: str | os.PathLike) -> Any:
+def read(path: str | os.PathLike) -> ModelT:
     """Returns the schema's `ModelT` of a file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt, or no `.tflite`.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,9 +42,13 @@ def read(path: str | os.PathLike) -> Any:
     return parse(path.read_bytes(), str(path))
 
 
-def parse(data: bytes, name: str = "the file") -> Any:
-    """Returns the schema's `ModelT` of a file's bytes; raises ValueError, naming `name`, if they are no `.tflite`."""
-    # The schema's Python reader trusts every offset; LiteRT's own verifier runs first and does not.
+def parse(data: bytes, name: str = "the file") -> ModelT:
+    """Returns the schema's `ModelT` of a file's bytes.
+
+    Raises:
+        ValueError: the bytes are not a `.tflite`; the message calls them `name`.
+    """
+    # The schema's Python reader trusts every offset, so LiteRT's own verifier runs first.
     open_interpreter(data, name)
     schema = packages.schema()
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
@@ -42,17 +57,17 @@ def parse(data: bytes, name: str = "the file") -> Any:
 def open_interpreter(
     data: bytes, name: str, num_threads: int = 1, delegate: bool = False, *, keep_all: bool = False
 ) -> Any:
-    """Returns LiteRT's interpreter on a file's bytes, not yet allocated.
+    """Returns LiteRT's interpreter of a file's bytes, not yet allocated.
 
     Args:
         data: the file's bytes.
-        name: what an error calls them.
-        num_threads: threads of the interpreter.
-        delegate: whether XNNPACK may take operators over.
-        keep_all: whether the tensors between operators can be read after a run.
+        name: what errors call the file.
+        num_threads: number of threads.
+        delegate: whether XNNPACK may run operators.
+        keep_all: whether intermediate tensors can be read after a run.
 
     Raises:
-        ValueError: LiteRT's verifier refuses the bytes.
+        ValueError: LiteRT's verifier rejects the bytes.
     """
     module = packages.interpreter()
     kind = module.OpResolverType
@@ -75,90 +90,126 @@ def unreadable(name: str, error: Exception) -> ValueError:
     return ValueError(f"{name} is not a readable .tflite ({reason}). Write it again with `r2keras.export.to_litert`.")
 
 
-def constants(model: Any) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yields `(subgraph, tensor, values)` of every float32 constant of every subgraph, scalars excepted."""
-    for g, graph in enumerate(model.subgraphs):
+def constants(file: ModelT) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields `(subgraph, tensor, values)` for every float32 constant in every subgraph, except scalars."""
+    for g, graph in enumerate(file.subgraphs):
         for i, tensor in enumerate(graph.tensors):
-            if tensor.type == FLOAT32 and shape_of(tensor) and buffer_of(model, tensor).size:
-                yield g, i, values_of(model, tensor)
+            if tensor.type == FLOAT32 and shape_of(tensor) and buffer_of(file, tensor).size:
+                yield g, i, values_of(file, tensor)
 
 
-def buffer_of(model: Any, tensor: Any) -> np.ndarray:
-    """Returns a tensor's bytes; none if it is no constant."""
-    data = model.buffers[tensor.buffer].data
+def buffer_of(file: ModelT, tensor: TensorT) -> np.ndarray:
+    """Returns a constant's bytes; an empty vector for any other tensor."""
+    data = file.buffers[tensor.buffer].data
     return np.asarray([] if data is None else data, np.uint8)
 
 
-def values_of(model: Any, tensor: Any) -> np.ndarray:
+def values_of(file: ModelT, tensor: TensorT) -> np.ndarray:
     """Returns a float32 constant's values."""
-    return buffer_of(model, tensor).view("<f4").reshape(shape_of(tensor))
+    return buffer_of(file, tensor).view("<f4").reshape(shape_of(tensor))
 
 
-def shape_of(tensor: Any) -> tuple[int, ...]:
+def shape_of(tensor: TensorT) -> tuple[int, ...]:
     """Returns a tensor's shape."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
+def kind_of(file: ModelT, operator: OperatorT) -> str:
+    """Returns the name of an operator in the schema's `BuiltinOperator`, `"DEQUANTIZE"`."""
+    code = file.operatorCodes[operator.opcodeIndex]
+    return _kinds()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@functools.cache
+def _kinds() -> dict[int, str]:
+    """Returns the names of the built-in operators by code."""
+    members = vars(packages.schema().BuiltinOperator)
+    return {code: name for name, code in members.items() if not name.startswith("_")}
+
+
 def add_tensor(
-    model: Any, graph: Any, shape: tuple[int, ...], kind: int, data: np.ndarray | None = None, name: str | None = None
+    file: ModelT,
+    graph: SubGraphT,
+    shape: tuple[int, ...],
+    kind: int,
+    data: np.ndarray | None = None,
+    name: str | None = None,
 ) -> int:
     """Adds a tensor, a constant if `data` is given, and returns its index in the subgraph."""
     schema = packages.schema()
     tensor = schema.TensorT(shape=np.asarray(shape, np.int32), type=kind, name=name)
     if data is not None:
-        model.buffers.append(schema.BufferT(data=np.ascontiguousarray(data).view(np.uint8).ravel()))
-        tensor.buffer = len(model.buffers) - 1
+        file.buffers.append(schema.BufferT(data=np.ascontiguousarray(data).view(np.uint8).ravel()))
+        tensor.buffer = len(file.buffers) - 1
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 
 
+def quantization(scale: np.ndarray | float, zero_point: np.ndarray | int = 0, axis: int = 0) -> QuantizationParametersT:
+    """Returns the schema's quantization parameters, `x = scale * (code - zero_point)`.
+
+    Args:
+        scale: one for the whole tensor, or a vector of one for each index along `axis`.
+        zero_point: as many, or one for all scales.
+        axis: the axis along which the scales vary.
+    """
+    scale = np.ascontiguousarray(scale, np.float32).ravel()
+    parameters = packages.schema().QuantizationParametersT()
+    parameters.scale = scale
+    parameters.zeroPoint = np.ascontiguousarray(np.broadcast_to(zero_point, scale.shape), np.int64)
+    parameters.quantizedDimension = axis
+    return parameters
+
+
 def operator(
-    model: Any,
+    file: ModelT,
     kind: str,
     version: int,
-    inputs: list[int],
-    outputs: list[int],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
     options_name: str | None = None,
     **options: Any,
-) -> Any:
+) -> OperatorT:
     """Returns a new operator.
 
     Args:
-        model: gets the operator's code if it does not have it.
+        file: gets the operator's code if it does not have it.
         kind: name in the schema's `BuiltinOperator`, `"DEQUANTIZE"`.
         version: the operator's version.
         inputs: tensor indices.
         outputs: tensor indices.
-        options_name: what the schema calls the operator's options, `"ReducerOptions"`; None follows `kind`; `"NONE"`:
-            it has none.
+        options_name: the schema's name for the operator's options, `"ReducerOptions"`; None derives it from `kind`;
+            `"NONE"` for an operator without options.
         options: fields of the operator's options.
     """
     schema = packages.schema()
     options_name = options_name or f"{kind.title()}Options"
-    made = None if options_name == "NONE" else getattr(schema, f"{options_name}T")()
-    for key, value in options.items():
-        setattr(made, key, value)
+    values = None if options_name == "NONE" else getattr(schema, f"{options_name}T")()
+    for field, value in options.items():
+        setattr(values, field, value)
     return schema.OperatorT(
-        opcodeIndex=_code(model, getattr(schema.BuiltinOperator, kind), version),
+        opcodeIndex=_code_index(file, kind, version),
         inputs=np.asarray(inputs, np.int32),
         outputs=np.asarray(outputs, np.int32),
         builtinOptionsType=getattr(schema.BuiltinOptions, options_name),
-        builtinOptions=made,
+        builtinOptions=values,
     )
 
 
-def set_kind(model: Any, made: Any, kind: str, version: int) -> None:
-    """Makes an operator one of another kind or version; its inputs, outputs and options stay."""
-    made.opcodeIndex = _code(model, getattr(packages.schema().BuiltinOperator, kind), version)
+def set_kind(file: ModelT, operator: OperatorT, kind: str, version: int) -> None:
+    """Changes an operator's kind or version and keeps its inputs, outputs and options."""
+    operator.opcodeIndex = _code_index(file, kind, version)
 
 
-def _code(model: Any, builtin: int, version: int) -> int:
-    """Returns the index of an operator code, added if it is not there."""
-    for i, code in enumerate(model.operatorCodes):
+def _code_index(file: ModelT, kind: str, version: int) -> int:
+    """Returns the index of an operator code of at least that version, added if the file has none."""
+    schema = packages.schema()
+    builtin = getattr(schema.BuiltinOperator, kind)
+    for i, code in enumerate(file.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= version:
             return i
     # Readers take the larger of the two fields; the old one is a byte and holds codes below 127 only.
-    made = packages.schema().OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, 127))
-    made.version = version
-    model.operatorCodes.append(made)
-    return len(model.operatorCodes) - 1
+    file.operatorCodes.append(
+        schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, 127), version=version)
+    )
+    return len(file.operatorCodes) - 1
