@@ -27,7 +27,8 @@ class Subgraph:
     """The tensors and operators of one subgraph.
 
     Tensor indices are plain integers everywhere. Producers and consumers are found in one pass over the operators, on
-    the first question after an edit. Edit operators through these methods, or their answers become outdated.
+    the first question after an edit. Every edit makes a new list of operators, so that all objects on one subgraph see
+    it; whoever changes that list, or an operator's inputs and outputs, in place leaves outdated answers.
 
     Args:
         file: the schema's `ModelT`.
@@ -43,18 +44,18 @@ class Subgraph:
         self.file = file
         self.index = index
         self.schema: SubGraphT = file.subgraphs[index]
+        self._mapped: list[OperatorT] | None = None
         self._producers: dict[int, OperatorT] | None = None
         self._consumers: dict[int, list[OperatorT]] | None = None
 
     @property
     def operators(self) -> Sequence[OperatorT]:
-        """The operators in the order in which they run. An edit makes a new list and leaves this one as it is."""
+        """The operators in the order in which they run. An edit leaves this list as it is."""
         return self.schema.operators or []
 
     @operators.setter
     def operators(self, operators: Sequence[OperatorT]) -> None:
         self.schema.operators = list(operators)
-        self._producers = self._consumers = None
 
     @property
     def inputs(self) -> list[int]:
@@ -88,7 +89,8 @@ class Subgraph:
 
     @property
     def producers(self) -> Mapping[int, OperatorT]:
-        """The operator that computes each tensor, by tensor index. An edit makes a new mapping."""
+        """The operator that computes each tensor, by tensor index. An edit leaves this mapping as it is."""
+        self._drop_outdated()
         if self._producers is None:
             self._producers = {tensor: op for op in self.operators for tensor in outputs_of(op)}
         return self._producers
@@ -99,6 +101,7 @@ class Subgraph:
 
     def consumers(self, tensor: int) -> Sequence[OperatorT]:
         """Returns the operators that read a tensor, in the order in which they run."""
+        self._drop_outdated()
         if self._consumers is None:
             self._consumers = {}
             for op in self.operators:
@@ -129,12 +132,12 @@ class Subgraph:
     def set_inputs(self, operator: OperatorT, tensors: Sequence[int]) -> None:
         """Sets the tensors that an operator reads."""
         operator.inputs = np.asarray(tensors, np.int32)
-        self._producers = self._consumers = None
+        self.operators = self.operators
 
     def set_outputs(self, operator: OperatorT, tensors: Sequence[int]) -> None:
         """Sets the tensors that an operator computes."""
         operator.outputs = np.asarray(tensors, np.int32)
-        self._producers = self._consumers = None
+        self.operators = self.operators
 
     def replace_input(self, operator: OperatorT, old: int, new: int) -> None:
         """Makes an operator read one tensor wherever it reads another."""
@@ -157,6 +160,12 @@ class Subgraph:
             packages.schema().TensorT(shape=like.shape, type=like.type, quantization=like.quantization)
         )
         return len(self.schema.tensors) - 1
+
+    def _drop_outdated(self) -> None:
+        """Forgets producers and consumers if the operators have changed since they were found."""
+        if self._mapped is not self.schema.operators:
+            self._mapped = self.schema.operators
+            self._producers = self._consumers = None
 
     def _splice(self, position: int, removed: int, operators: Sequence[OperatorT]) -> None:
         """Puts operators in the place of the `removed` ones from `position` on."""

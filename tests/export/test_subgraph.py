@@ -132,6 +132,18 @@ def test_new_inputs_and_outputs_are_seen():
     assert (graph.producer(2), graph.producer(target)) == (None, second)
 
 
+def test_another_object_on_the_subgraph_sees_an_edit():
+    file = chain_file(2)
+    one, other = Subgraph(file), Subgraph(file)
+    second = one.operators[1]
+    assert one.producer(1) is not None
+    assert list(other.consumers(1)) == [second]
+    one.replace_input(second, 1, 0)
+    assert list(other.consumers(1)) == []
+    other.operators = []
+    assert one.producer(1) is None
+
+
 def test_every_subgraph_is_listed():
     file = chain_file(1)
     file.subgraphs.append(packages.schema().SubGraphT(tensors=[], operators=[]))
