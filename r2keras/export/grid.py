@@ -1,24 +1,32 @@
-"""Grids of 8-bit activations in a file: reading, writing, and finding them from data where the record has none."""
+"""Grids of 8-bit activations: reading and writing them, and measuring them on data where the record has none."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2keras._errors import invalid
-from r2keras.export import packages
 from r2keras.export.builder import write
-from r2keras.export.flatbuffer import INT8, buffer_of, open_interpreter
+from r2keras.export.flatbuffer import INT8, open_interpreter, quantization
 from r2keras.export.quiet import quiet
+from r2keras.export.subgraph import Subgraph, inputs_of
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+    from r2keras.export.flatbuffer import ModelT, TensorT
+
+# Inputs without labels: one array, one for each input in order, or one by input name.
+Data = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 LOWEST, HIGHEST = -128, 127
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class ActivationGrid:
     """An 8-bit grid, `x = scale * (code - zero_point)`.
 
     Args:
@@ -27,7 +35,7 @@ class Grid:
 
     Example:
 
-    >>> Grid(0.5, -128).low, Grid(0.5, -128).high
+    >>> ActivationGrid(0.5, -128).low, ActivationGrid(0.5, -128).high
     (0.0, 127.5)
     """
 
@@ -45,73 +53,72 @@ class Grid:
         return self.scale * (HIGHEST - self.zero_point)
 
     @classmethod
-    def over(cls, low: float, high: float) -> Grid:
-        """Returns the finest grid over a range and zero.
+    def over(cls, low: float, high: float) -> ActivationGrid:
+        """Returns the finest grid that spans a range and zero.
 
-        >>> Grid.over(1.0, 127.5)
-        Grid(scale=0.5, zero_point=-128)
+        >>> ActivationGrid.over(1.0, 127.5)
+        ActivationGrid(scale=0.5, zero_point=-128)
         """
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / (HIGHEST - LOWEST) or 1.0
         return cls(scale, int(np.clip(np.rint(LOWEST - low / scale), LOWEST, HIGHEST)))
 
 
-def grid_of(tensor: Any) -> Grid:
+def grid_of(tensor: TensorT) -> ActivationGrid:
     """Returns the grid of an int8 tensor."""
-    return Grid(float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
+    return ActivationGrid(float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
 
 
-def set_grid(tensor: Any, grid: Grid) -> None:
-    """Gives a tensor a grid."""
-    made = packages.schema().QuantizationParametersT()
-    made.scale = np.asarray([grid.scale], np.float32)
-    made.zeroPoint = np.asarray([grid.zero_point], np.int64)
-    tensor.quantization = made
+def set_grid(tensor: TensorT, grid: ActivationGrid) -> None:
+    """Sets the grid of a tensor."""
+    tensor.quantization = quantization(grid.scale, grid.zero_point)
 
 
-def output_steps(file: Any) -> list[float | None]:
-    """Returns the step of each output of a file: of its integers, or of those it is dequantized from; None if float."""
-    graph = file.subgraphs[0]
-    makers = {int(i): op for op in graph.operators for i in op.outputs}
-    steps = []
-    for output in map(int, graph.outputs):
-        maker = makers.get(output)
-        source = int(maker.inputs[0]) if maker is not None and len(maker.inputs) == 1 else output
-        tensor = graph.tensors[output if graph.tensors[output].type == INT8 else source]
-        known = tensor.type == INT8 and tensor.quantization is not None and not buffer_of(file, tensor).size
-        steps.append(grid_of(tensor).scale if known else None)
-    return steps
+def output_steps(file: ModelT) -> list[float | None]:
+    """Returns the step size of each output of a file, or of the integers that it is dequantized from; None if float."""
+    graph = Subgraph(file)
+    return [_output_step(graph, output) for output in graph.outputs]
 
 
-def measured(file: Any, tensors: Iterable[int], data: Any, batch_size: int = 64) -> dict[int, Grid]:
-    """Runs a file on data and returns the grids of tensors that span their smallest to their largest value.
+def _output_step(graph: Subgraph, output: int) -> float | None:
+    """Returns the step size of one output."""
+    source, producer = output, graph.producer(output)
+    if graph.tensor(output).type != INT8 and producer is not None and len(inputs_of(producer)) == 1:
+        source = inputs_of(producer)[0]
+    tensor = graph.tensor(source)
+    is_integer = tensor.type == INT8 and tensor.quantization is not None and not graph.is_constant(source)
+    return grid_of(tensor).scale if is_integer else None
+
+
+def measured(file: ModelT, tensors: Iterable[int], data: Data, batch_size: int = 64) -> dict[int, ActivationGrid]:
+    """Runs a file on data and returns grids that span the smallest to the largest value of each tensor.
 
     Args:
         file: the schema's `ModelT`.
         tensors: indices in the first subgraph.
-        data: array; list of arrays in the order of the inputs; or dict by input name.
-        batch_size: samples a run.
+        data: an array; a list of arrays in the order of the inputs; or a dict by input name.
+        batch_size: samples per run, for files without a fixed batch size.
 
     Raises:
         ValueError: the data do not fit the inputs, are empty or not finite.
     """
-    wanted = list(tensors)
+    indices = list(tensors)
     interpreter = open_interpreter(write(file), "the converted model", keep_all=True)
     inputs = interpreter.get_input_details()
     arrays = _checked(data, inputs)
-    ranges = np.tile([np.inf, -np.inf], (len(wanted), 1))
+    ranges = np.tile([np.inf, -np.inf], (len(indices), 1))
     count, fixed = len(arrays[0]), int(inputs[0]["shape_signature"][0])
     for start in range(0, count, fixed if fixed > 0 else batch_size):
-        # A file with a fixed batch has its last one filled up from the start.
+        # With a fixed batch size, the last batch is filled up with samples from the start.
         rows = np.arange(start, start + fixed) % count if fixed > 0 else slice(start, start + batch_size)
         _run(interpreter, inputs, [array[rows] for array in arrays])
-        for row, tensor in enumerate(wanted):
+        for row, tensor in enumerate(indices):
             values = interpreter.get_tensor(tensor)
             ranges[row] = min(ranges[row, 0], values.min()), max(ranges[row, 1], values.max())
-    return {tensor: Grid.over(*map(float, ends)) for tensor, ends in zip(wanted, ranges, strict=True)}
+    return {tensor: ActivationGrid.over(*map(float, ends)) for tensor, ends in zip(indices, ranges, strict=True)}
 
 
-def _run(interpreter: Any, inputs: list[dict[str, Any]], batch: list[np.ndarray]) -> None:
+def _run(interpreter: Interpreter, inputs: list[dict[str, Any]], batch: list[np.ndarray]) -> None:
     """Runs one batch."""
     with quiet():
         for detail, array in zip(inputs, batch, strict=True):
@@ -122,10 +129,10 @@ def _run(interpreter: Any, inputs: list[dict[str, Any]], batch: list[np.ndarray]
     interpreter.invoke()
 
 
-def _checked(data: Any, inputs: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Returns the data as arrays in the order of the inputs."""
+def _checked(data: Data, inputs: list[dict[str, Any]]) -> list[np.ndarray]:
+    """Returns the data as arrays in the order of the inputs; raises ValueError if they do not fit."""
     names = [detail["name"] for detail in inputs]
-    if isinstance(data, dict):
+    if isinstance(data, Mapping):
         if set(data) != set(names):
             raise ValueError(invalid("data", f"a dict with the keys {sorted(names)}", sorted(data)))
         data = [data[name] for name in names]

@@ -11,7 +11,7 @@ from r2keras.export import packages
 from r2keras.export.assign import Place
 from r2keras.export.decode import kind_of
 from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, add_tensor, buffer_of, operator, set_kind, shape_of
-from r2keras.export.grid import Grid, grid_of, set_grid
+from r2keras.export.grid import ActivationGrid, grid_of, set_grid
 from r2keras.export.integer_weights import IntegerWeight, add_weight
 from r2keras.export.kernels import NotIntegerError
 from r2keras.export.rules import FUSED, RULES, Rule
@@ -47,7 +47,9 @@ class Integerizer:
         ranges: grids of tensors that the record has none for.
     """
 
-    def __init__(self, file: Any, record: CompressionRecord, places: Mapping[int, Place], ranges: Mapping[int, Grid]):
+    def __init__(
+        self, file: Any, record: CompressionRecord, places: Mapping[int, Place], ranges: Mapping[int, ActivationGrid]
+    ):
         self.file, self.graph, self.record = file, file.subgraphs[0], record
         self.places, self.ranges = places, ranges
         self.takers = _takers(file)
@@ -158,7 +160,7 @@ class Integerizer:
             raise NotIntegerError("it computes with a float constant" if constant else FLOAT_INPUT)
         return self.twins[tensor]
 
-    def _grid(self, kind: str, rule: Rule, op: Any, inputs: list[int], wanted: Grid | None) -> Grid:
+    def _grid(self, kind: str, rule: Rule, op: Any, inputs: list[int], wanted: ActivationGrid | None) -> ActivationGrid:
         """Returns the grid of an operator's output; `wanted` is the one that the record or the data give."""
         if rule.output == "fixed":
             return rule.grid
@@ -168,7 +170,7 @@ class Integerizer:
             return wanted
         grids = [grid_of(self.graph.tensors[i]) for i in inputs]
         same = all(grid == grids[0] for grid in grids)
-        return grids[0] if same else Grid.over(min(g.low for g in grids), max(g.high for g in grids))
+        return grids[0] if same else ActivationGrid.over(min(g.low for g in grids), max(g.high for g in grids))
 
     def _mean(self, source: int, target: int) -> Any:
         """Returns the operator that averages over height and width, to any grid."""
@@ -176,7 +178,7 @@ class Integerizer:
         version = RULES["MEAN"].version
         return operator(self.file, "MEAN", version, [source, axes], [target], "ReducerOptions", keepDims=True)
 
-    def _kernel(self, rule: Rule, source: int, rest: list[int], grid: Grid) -> tuple[list[int], int]:
+    def _kernel(self, rule: Rule, source: int, rest: list[int], grid: ActivationGrid) -> tuple[list[int], int]:
         """Adds integer codes and bias; returns their tensors and the operator's version."""
         place = self.places.get(rest[0])
         if place is None:
@@ -185,7 +187,7 @@ class Integerizer:
         self.weights.append(weight)
         return weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
 
-    def _regrid(self, tensor: int, grid: Grid) -> int:
+    def _regrid(self, tensor: int, grid: ActivationGrid) -> int:
         """Returns integers on another grid."""
         if grid_of(self.graph.tensors[tensor]) == grid:
             return tensor
@@ -193,7 +195,7 @@ class Integerizer:
         self.operators.append(operator(self.file, "QUANTIZE", 2, [tensor], [made]))
         return made
 
-    def _new_twin(self, like: int, grid: Grid) -> int:
+    def _new_twin(self, like: int, grid: ActivationGrid) -> int:
         """Adds an int8 tensor of another's shape."""
         source = self.graph.tensors[like]
         made = add_tensor(self.file, self.graph, shape_of(source), INT8)

@@ -11,7 +11,7 @@ from r2keras._tf_keras import is_tf_keras
 from r2keras.export import packages
 from r2keras.export.convert import convert
 from r2keras.export.flatbuffer import INT8, UINT8
-from r2keras.export.grid import Grid, set_grid
+from r2keras.export.grid import ActivationGrid, set_grid
 from r2keras.export.source import layers_of
 from r2keras.record import CompressionRecord, QuantizedActivation
 
@@ -82,13 +82,13 @@ def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
 def restore_grids(file: Any, record: CompressionRecord) -> None:
     """Makes the converter's unsigned codes signed, with the record's scales: its own went through single precision."""
     # The half steps of a recurrent state are no operator's grid.
-    grids = [Grid(a.scale, int(a.zero_point)) for a in record.activations.values() if a.zero_point % 1 == 0]
+    grids = [ActivationGrid(a.scale, int(a.zero_point)) for a in record.activations.values() if a.zero_point % 1 == 0]
     for graph in file.subgraphs:
         for tensor in graph.tensors:
             if tensor.type == UINT8 and tensor.quantization is not None and tensor.quantization.scale is not None:
                 scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]) - 128
                 same = [grid for grid in grids if grid.zero_point == zero_point]
-                nearest = min(same, key=lambda grid: abs(grid.scale - scale), default=Grid(0.0, 0))
+                nearest = min(same, key=lambda grid: abs(grid.scale - scale), default=ActivationGrid(0.0, 0))
                 if abs(nearest.scale - scale) > CLOSE * scale:
                     raise RuntimeError(
                         f"The converter returned an activation grid that the record does not have: scale={scale!r}, "

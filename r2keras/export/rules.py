@@ -1,37 +1,40 @@
-"""Which LiteRT operators compute on 8-bit integers, and what grid each one's output has."""
+"""The LiteRT operators that compute on 8-bit integers, and the grids of their outputs."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from r2keras.export.grid import Grid
+from r2keras.export.grid import ActivationGrid
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How one kind of operator goes to integers.
+    """The integer form of one kind of operator.
 
     Args:
-        version: the operator's lowest version on int8.
-        output: `"own"`: any grid; `"same"`: the input's; `"fixed"`: the one that LiteRT prescribes.
+        version: the operator's lowest version for int8.
+        output: grid of its output: `"own"`, any grid; `"same"`, the input's; `"fixed"`, the one that LiteRT prescribes.
         grid: the prescribed grid.
-        all_inputs: whether all inputs carry activations, not the first alone.
+        all_inputs: whether all inputs are activations; otherwise only the first one is.
         kernel_axis: the axis of the output channels of its weight; None if it has no weight.
-        narrow: its lowest version on int8 activations and 4-bit weights.
-        shares_scale: whether one scale may serve all channels of the weight.
+        narrow: its lowest version for int8 activations and 4-bit weights.
+        shares_scale: whether all channels of the weight may share one scale.
     """
 
     version: int
     output: str
-    grid: Grid | None = None
+    grid: ActivationGrid | None = None
     all_inputs: bool = False
     kernel_axis: int | None = None
     narrow: int = 0
     shares_scale: bool = False
 
 
-_PROBABILITY, _SIGNED = Grid(1 / 256, -128), Grid(1 / 128, 0)
+# LiteRT's kernels accept no other grid for outputs in [0, 1] and in [-1, 1].
+_PROBABILITY = ActivationGrid(1 / 256, -128)
+_SIGNED = ActivationGrid(1 / 128, 0)
 
+# Versions as LiteRT's converter writes them (op_version.cc).
 RULES = {
     "CONV_2D": Rule(3, "own", kernel_axis=0, narrow=7),
     "DEPTHWISE_CONV_2D": Rule(3, "own", kernel_axis=3, narrow=7),
@@ -62,4 +65,5 @@ RULES = {
     "BATCH_TO_SPACE_ND": Rule(2, "same"),
     "RESIZE_NEAREST_NEIGHBOR": Rule(2, "same"),
 }
+# The fused activation functions that integer operators compute.
 FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
