@@ -1,36 +1,43 @@
-"""Writes schema objects as bytes, equal vectors and strings once, buffers aligned as the schema asks."""
+"""Serialization of schema objects: equal vectors and strings are written once, buffers are aligned."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT
+
 IDENTIFIER = b"TFL3"
+# The schema's `force_align` of the buffers of constants, in bytes.
 ALIGNMENT = 16
+# Where the builder starts; it grows as needed.
+INITIAL_BYTES = 1024
 
 
-def write(model: Any) -> bytes:
+def write(file: ModelT) -> bytes:
     """Returns the bytes of a `.tflite` file.
 
     Args:
-        model: the schema's `ModelT`.
+        file: the schema's `ModelT`.
     """
-    builder = _sharing_builder()(1024)
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    builder = _sharing_builder()(INITIAL_BYTES)
+    builder.Finish(file.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
 @functools.cache
 def _sharing_builder() -> type:
-    """Returns the builder's class; flatbuffers comes with ai-edge-litert and is imported on first use."""
+    """Returns the class of the builder. flatbuffers comes with ai-edge-litert and is imported on first use."""
     import flatbuffers
 
     class SharingBuilder(flatbuffers.Builder):
-        """A builder that writes equal vectors of numbers, and equal strings, once.
+        """A builder that writes equal vectors of numbers, and equal strings, only once.
 
-        Every tensor has its own shape, scales and zero points, many of them equal: eight bytes of zero a channel.
+        Every tensor has its own shape, scales and zero points, and many are equal: zero points of 0 alone take eight
+        bytes per channel.
         """
 
         def __init__(self, size: int):
@@ -39,17 +46,17 @@ def _sharing_builder() -> type:
             self._start: tuple[int, int, int] | None = None
 
         def StartVector(self, elemSize, numElems, alignment):
-            """Remembers where the vector began, to take it back."""
+            """Remembers where the vector starts, so that `EndVector` can remove it."""
             self._start = (self.Offset(), elemSize, alignment)
             return super().StartVector(elemSize, numElems, alignment)
 
         def PrependUOffsetTRelative(self, off):
-            """Marks the vector as one of offsets: these are relative to their place and cannot be shared."""
+            """Marks the vector as one of offsets, which are relative to their own position and cannot be shared."""
             self._start = None
             return super().PrependUOffsetTRelative(off)
 
         def EndVector(self, numElems=None):
-            """Returns an equal vector written before, if there is one, and takes the new one back."""
+            """Ends the vector; if an equal one was written before, removes this one and returns the earlier one."""
             count = self.vectorNumElems
             offset = super().EndVector()
             if self._start is None:
@@ -63,7 +70,7 @@ def _sharing_builder() -> type:
             return first
 
         def CreateString(self, s, encoding="utf-8", errors="strict"):
-            """Returns an equal string written before, if there is one."""
+            """Writes a string, or returns an equal one that was written before."""
             self._start = None
             key = (0, 0, s.encode(encoding, errors) if isinstance(s, str) else bytes(s))
             if key not in self._vectors:
@@ -71,7 +78,7 @@ def _sharing_builder() -> type:
             return self._vectors[key]
 
         def CreateNumpyVector(self, x):
-            """Aligns byte vectors, which are the buffers of constants, as the schema's `force_align` says."""
+            """Writes a vector; byte vectors, which are the buffers of constants, are aligned."""
             if x.dtype != np.uint8:
                 return super().CreateNumpyVector(x)
             self.Prep(ALIGNMENT, x.size)

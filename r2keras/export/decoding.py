@@ -80,7 +80,7 @@ def decoding(file: Any, constants: Constants, subgraph: int, tensor: int) -> Dec
     graph = file.subgraphs[subgraph]
     operators: list[Any] = []
     while not buffer_of(file, graph.tensors[tensor]).size:
-        operators.insert(0, constants.maker(subgraph, tensor))
+        operators.insert(0, constants.producer(subgraph, tensor))
         kind = kind_of(file, operators[0])
         if kind not in STEPS:
             return None

@@ -1,9 +1,9 @@
-"""Fills a converted float file with the codes of a record: as float operators, exactly, or as integer ones."""
+"""Writes a record's codes into a converted float file: exactly, for float operators, or for integer operators."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from r2keras.export.builder import write
 from r2keras.export.check import Written, check_written
 from r2keras.export.containers import store
 from r2keras.export.flatbuffer import SEPARATOR, constants, parse
-from r2keras.export.grid import measured
+from r2keras.export.grid import Data, measured
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer_weights import check_weights
 from r2keras.export.lookup import is_table, look_up
@@ -20,33 +20,49 @@ from r2keras.export.marks import restore_grids
 from r2keras.export.once import Once
 from r2keras.export.palettes import store_palette
 from r2keras.export.prune import prune
-from r2keras.export.rewrite import rewrite
+from r2keras.export.rewrite import replace_constant
 from r2keras.export.slim import slim
+from r2keras.export.subgraph import Subgraph
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord
 
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT
+
+# A constant of a file: subgraph, tensor, values.
 Where = tuple[int, int, np.ndarray]
 
 
-def exact_file(file: Any, record: CompressionRecord, once: Once | None) -> tuple[bytes, Any]:
-    """Puts the record's codes into the float `file`; returns its bytes and what was read back from them, checked."""
+def exact_file(file: ModelT, record: CompressionRecord, once: Once | None) -> tuple[bytes, ModelT]:
+    """Puts the record's codes into a float file, edited in place.
+
+    Args:
+        file: the schema's `ModelT`.
+        record: codes, indices and scales.
+        once: decodes palettes once; None decodes them where they are used.
+
+    Returns:
+        The file's bytes, and the file as read back from them, compared with the record.
+    """
     where = list(constants(file))
     written = [_put(file, where[place.constant], place, record, once) for place in places_of(where, record)]
     return _finished(file, written, set())
 
 
-def integer_file(file: Any, record: CompressionRecord, once: Once | None, io: str, data: Any) -> tuple[bytes, Any]:
-    """Makes integer operators of a float file.
+def integer_file(
+    file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None
+) -> tuple[bytes, ModelT]:
+    """Makes integer operators of a float file, edited in place.
 
     Args:
-        file: the schema's `ModelT` of a model that `marks.marked` returned; edited in place.
+        file: the schema's `ModelT` of a model that `marks.marked` returned.
         record: codes, scales and grids.
-        once: where palettes are decoded; None: where they are used.
+        once: decodes palettes once; None decodes them where they are used.
         io: `"float"` or `"int8"`.
-        data: inputs, or None.
+        data: inputs to measure ranges on, or None.
 
     Returns:
-        The file's bytes and what was read back from them, checked.
+        The file's bytes, and the file as read back from them, compared with the record.
 
     Raises:
         ValueError: see `to_litert`.
@@ -55,25 +71,36 @@ def integer_file(file: Any, record: CompressionRecord, once: Once | None, io: st
     where = list(constants(file))
     places = places_of(where, record)
     ranges = {} if data is None else measured(file, needs_range(file), data)
-    mine = {where[place.constant][1]: place for place in places if where[place.constant][0] == 0}
-    work = Integerizer(file, record, mine, ranges)
-    work.run(io)
-    moved = prune(file)
-    for weight in work.weights:
-        weight.tensors = [moved.get(i, i) for i in weight.tensors]
+    places_by_tensor = {}
+    for place in places:
+        subgraph, tensor, _ = where[place.constant]
+        if subgraph == 0:
+            places_by_tensor[tensor] = place
+    integerizer = Integerizer(file, record, places_by_tensor, ranges)
+    integerizer.run(io)
+    weights = integerizer.weights
+    new_indices = prune(file)
+    for weight in weights:
+        weight.tensors = [new_indices.get(i, i) for i in weight.tensors]
     written = []
     for place in places:
-        graph, tensor, constant = where[place.constant]
-        if graph or tensor in moved:
-            written.append(_put(file, (graph, tensor if graph else moved[tensor], constant), place, record, once))
-    found = _finished(file, written, {(0, weight.tensors[0]) for weight in work.weights})
-    check_weights(found[1], work.weights, record)
-    _warn(work.reasons, work.count)
-    return found
+        subgraph, tensor, constant = where[place.constant]
+        # A constant that became the weight of an integer operator is no longer in the file.
+        if subgraph > 0 or tensor in new_indices:
+            new_index = tensor if subgraph > 0 else new_indices[tensor]
+            written.append(_put(file, (subgraph, new_index, constant), place, record, once))
+    content, read_back = _finished(file, written, {(0, weight.tensors[0]) for weight in weights})
+    check_weights(read_back, weights, record)
+    _warn(integerizer.reasons, integerizer.count)
+    return content, read_back
 
 
 def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
-    """Returns which constant holds which weight."""
+    """Returns the constants that hold the recorded weights, each with its weights.
+
+    Raises:
+        ValueError: a weight is in none of them.
+    """
     values = {name: tensor.values() for name, tensor in record.tensors.items()}
     places, missing = assign(values, [constant for _, _, constant in where])
     if missing:
@@ -84,13 +111,13 @@ def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
     return places
 
 
-def _finished(file: Any, written: list[Written], named: set[tuple[int, int]]) -> tuple[bytes, Any]:
-    """Returns the file's bytes and what was read back from them, the float operators' weights checked."""
+def _finished(file: ModelT, written: list[Written], named: set[tuple[int, int]]) -> tuple[bytes, ModelT]:
+    """Returns the file's bytes, and the file as read back from them, the float operators' weights compared."""
     slim(file, named | {(item.subgraph, tensor) for item in written for tensor in item.named})
     content = write(file)
-    file = parse(content)
-    check_written(file, written)
-    return content, file
+    read_back = parse(content)
+    check_written(read_back, written)
+    return content, read_back
 
 
 def _warn(reasons: list[str], count: int) -> None:
@@ -103,16 +130,17 @@ def _warn(reasons: list[str], count: int) -> None:
         )
 
 
-def _put(file: Any, where: Where, place: Place, record: CompressionRecord, once: Once | None) -> Written:
+def _put(file: ModelT, where: Where, place: Place, record: CompressionRecord, once: Once | None) -> Written:
     """Stores one weight in the place of its constant."""
     subgraph, tensor, constant = where
+    graph = Subgraph(file, subgraph)
     owner = record.tensors[place.owner]
     match = place.matches[place.owner]
     constant = constant.copy()
     stored = (store_palette if isinstance(owner, PalettizedTensor) else store)(owner, match, constant)
     name = SEPARATOR.join(place.matches)
-    if is_table(file, file.subgraphs[subgraph], tensor, stored):
-        named, found = look_up(file, file.subgraphs[subgraph], tensor, stored, name)
-        return Written(subgraph, tuple(named), (subgraph, found.rows), owner, match, stored, constant, found.ids)
-    holder, named = rewrite(file, subgraph, tensor, stored, name, once)
+    if is_table(graph, tensor, stored):
+        named, lookup = look_up(graph, tensor, stored, name)
+        return Written(subgraph, tuple(named), (subgraph, lookup.rows), owner, match, stored, constant, lookup.ids)
+    holder, named = replace_constant(graph, tensor, stored, name, once)
     return Written(holder, tuple(named), (subgraph, tensor), owner, match, stored, constant)

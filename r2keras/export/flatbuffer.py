@@ -14,6 +14,8 @@ from r2keras.export import packages
 from r2keras.export.quiet import quiet
 
 if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
     # Other modules import the schema's types from here, under TYPE_CHECKING too: LiteRT is loaded on first use only.
     from ai_edge_litert.schema_py_generated import (
         ModelT,
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
         TensorT,
     )
 
+# Codes of the schema's `TensorType`.
 FLOAT32, FLOAT16, INT32, UINT8, INT8, RESOURCE, INT4, INT2 = 0, 1, 2, 3, 9, 13, 17, 19
+# Between the names of weights that share a constant.
 SEPARATOR = ";"
+# Types of integers by their bits, and bits by type.
 TYPES = {2: INT2, 4: INT4, 8: INT8}
 WIDTHS = {kind: bits for bits, kind in TYPES.items()}
 
@@ -56,7 +61,7 @@ def parse(data: bytes, name: str = "the file") -> ModelT:
 
 def open_interpreter(
     data: bytes, name: str, num_threads: int = 1, delegate: bool = False, *, keep_all: bool = False
-) -> Any:
+) -> Interpreter:
     """Returns LiteRT's interpreter of a file's bytes, not yet allocated.
 
     Args:
@@ -85,7 +90,7 @@ def open_interpreter(
 
 
 def unreadable(name: str, error: Exception) -> ValueError:
-    """Returns the error for bytes that LiteRT cannot run."""
+    """Returns the error for a file that LiteRT cannot run."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(f"{name} is not a readable .tflite ({reason}). Write it again with `r2keras.export.to_litert`.")
 

@@ -1,140 +1,166 @@
-"""Embedding tables of which only the looked-up rows are decoded: EMBEDDING_LOOKUP on codes in the place of GATHER."""
+"""Embedding tables of which only the requested rows are decoded: EMBEDDING_LOOKUP on codes instead of GATHER."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from r2keras.export.containers import Stored, along
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import FLOAT32, INT32, add_tensor, operator, shape_of
+from r2keras.export.flatbuffer import FLOAT32, INT32, operator, shape_of
 from r2keras.export.palettes import StoredPalette
-from r2keras.export.steps import TO_INT32, Step, add_codes, add_table
+from r2keras.export.steps import TO_INT32, DecodingStep, add_codes, add_table
+from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of
+
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import OperatorT, TensorT
+
+# The version that LiteRT's converter writes (op_version.cc) for tables with one scale per row or of 4 bits.
+LOOKUP_VERSION = 4
 
 
-class Lookup(NamedTuple):
-    """A table that is decoded by rows.
+class RowLookup(NamedTuple):
+    """The tensors between which the rows of a table are looked up and decoded.
 
     Args:
-        ids: the tensor of the rows' numbers, a vector.
-        rows: the float tensor that the runtime computes for them.
+        ids: the row numbers, a vector.
+        rows: the float rows that the runtime computes for them.
     """
 
     ids: int
     rows: int
 
 
-def is_table(file: Any, graph: Any, tensor: int, stored: Any) -> bool:
-    """Whether a constant is used by look-ups of its rows alone, and stored in a way that EMBEDDING_LOOKUP decodes."""
-    users = [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]
-    shape = shape_of(graph.tensors[tensor])
-    # LiteRT finds a row by whole bytes.
-    fits = len(shape) == 2 and stored.codes.shape == shape and getattr(stored, "dim", 1) == 1
-    fits = fits and stored.layout.order == (0, 1) and shape[1] * stored.bits % 8 == 0
-    free = tensor not in graph.outputs and bool(users)
-    return fits and free and all(_takes_rows(file, graph, op, tensor) for op in users)
-
-
-def _takes_rows(file: Any, graph: Any, op: Any, tensor: int) -> bool:
-    """Whether an operator is a GATHER of rows of a tensor whose result has one open size at most."""
-    if kind_of(file, op) != "GATHER" or int(op.inputs[0]) != tensor:
+def is_table(graph: Subgraph, tensor: int, stored: Stored | StoredPalette) -> bool:
+    """Whether a constant is only used to look up rows, and is stored in a form that EMBEDDING_LOOKUP decodes."""
+    shape, consumers = graph.shape(tensor), graph.consumers(tensor)
+    if len(shape) != 2 or stored.codes.shape != shape or stored.layout.order != (0, 1):
         return False
-    options, ids = op.builtinOptions, graph.tensors[int(op.inputs[1])]
-    plain = options is None or (options.axis, options.batchDims) == (0, 0)
-    return plain and ids.type == INT32 and _sizes(ids).count(-1) <= 1
+    if isinstance(stored, StoredPalette) and stored.dim > 1:
+        return False
+    # LiteRT addresses rows by whole bytes.
+    if shape[1] * stored.bits % 8:
+        return False
+    return bool(consumers) and not graph.is_output(tensor) and all(_takes_rows(graph, op, tensor) for op in consumers)
 
 
-def _sizes(tensor: Any) -> list[int]:
-    """Returns a tensor's shape, -1 where it is open."""
+def _takes_rows(graph: Subgraph, op: OperatorT, tensor: int) -> bool:
+    """Whether an operator is a GATHER of rows of a tensor whose result has at most one open size."""
+    if graph.kind(op) != "GATHER" or inputs_of(op)[0] != tensor:
+        return False
+    options, ids = op.builtinOptions, graph.tensor(inputs_of(op)[1])
+    has_defaults = options is None or (options.axis, options.batchDims) == (0, 0)
+    return has_defaults and ids.type == INT32 and _signature(ids).count(-1) <= 1
+
+
+def _signature(tensor: TensorT) -> list[int]:
+    """Returns a tensor's shape, -1 for open sizes."""
     signature = tensor.shapeSignature
     return list(shape_of(tensor)) if signature is None else [int(size) for size in signature]
 
 
-def look_up(model: Any, graph: Any, tensor: int, stored: Stored | StoredPalette, name: str) -> tuple[list[int], Lookup]:
-    """Makes every GATHER of a table one of its codes; the table's tensor is used no more.
+def look_up(graph: Subgraph, tensor: int, stored: Stored | StoredPalette, name: str) -> tuple[list[int], RowLookup]:
+    """Makes every GATHER of a table one of its codes; nothing reads the table's tensor any longer.
 
     A row is `((scale * (codes - zero_point)) + add) * multiply`, or `table[codes + half + offset] * multiply`, as
-    `Stored` and `StoredPalette` say. EMBEDDING_LOOKUP knows no zero points: where there are any, or the scale follows
-    the columns, it takes the codes as they are and the rest is computed on the rows.
+    `Stored` and `StoredPalette` say. EMBEDDING_LOOKUP has no zero points: if there are any, or the scale varies along
+    the columns, it returns the codes as they are, and the rest is computed on the rows.
 
     Args:
-        model: the schema's `ModelT`, edited in place.
-        graph: its subgraph.
-        tensor: index of the table in it.
+        graph: the subgraph of the table, edited in place.
+        tensor: index of the table.
         stored: codes, scales and arithmetic; or indices, table and scales.
-        name: name of the codes and of the constants beside them.
+        name: name of the codes and of the other stored constants in the file.
 
     Returns:
         The indices of the tensors that carry the name, the codes first, then the table of a palette; the first look-up.
     """
     if isinstance(stored, StoredPalette):
-        named, steps, before = _palette_parts(model, graph, stored, name)
+        named, steps, table_operators = _add_palette(graph, stored, name)
     else:
-        named, steps, before = _uniform_parts(model, graph, stored, name)
-    users = [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]
-    place = graph.operators.index(users[0])
-    graph.operators[place:place] = before
-    found = []
-    for op in users:
-        place = graph.operators.index(op)
-        graph.operators[place : place + 1], lookup = _rows(model, graph, op, named[0], steps)
-        found.append(lookup)
-    graph.tensors[tensor].buffer = 0
-    return named, found[0]
+        named, steps = _add_uniform(graph, stored, name)
+        table_operators = []
+    gathers = graph.consumers(tensor)
+    graph.insert_before(gathers[0], table_operators)
+    lookups = []
+    for gather in gathers:
+        operators, lookup = _row_operators(graph, gather, named[0], steps)
+        graph.replace(gather, operators)
+        lookups.append(lookup)
+    graph.tensor(tensor).buffer = 0
+    return named, lookups[0]
 
 
-def _uniform_parts(model: Any, graph: Any, stored: Stored, name: str) -> tuple[list[int], list[Step], list[Any]]:
-    """Adds codes and constants of a grid; returns them, the steps on looked-up rows, and no operators before."""
-    direct = not np.any(stored.zero_point) and (stored.axis == 0 or stored.scale.size == 1)
-    scale = stored.scale if direct else np.ones(1, np.float32)
-    codes = add_codes(model, graph, stored, scale, np.zeros(scale.size, np.int64), 0, name)
-    steps = [] if direct else _dequantizing(stored)
-    steps += [(kind, values) for kind, values in (("ADD", stored.add), ("MUL", stored.multiply)) if values is not None]
-    constants = [add_tensor(model, graph, values.shape, FLOAT32, values, name) for _, values in steps]
-    made = [Step(kind, (), (i,)) for (kind, _), i in zip(steps, constants, strict=True)]
-    return [codes, *constants], made, []
+def _add_uniform(graph: Subgraph, stored: Stored, name: str) -> tuple[list[int], list[DecodingStep]]:
+    """Adds codes and constants of a uniform grid; returns them and the steps on looked-up rows."""
+    is_direct = not np.any(stored.zero_point) and (stored.axis == 0 or stored.scale.size == 1)
+    scale = stored.scale if is_direct else np.ones(1, np.float32)
+    codes = add_codes(graph, stored, scale, np.zeros(scale.size, np.int64), 0, name)
+    arithmetic = [] if is_direct else _dequantizing(stored)
+    if stored.add is not None:
+        arithmetic.append(("ADD", stored.add))
+    if stored.multiply is not None:
+        arithmetic.append(("MUL", stored.multiply))
+    constants = [graph.add_tensor(values.shape, FLOAT32, values, name) for _, values in arithmetic]
+    steps = [DecodingStep(kind, (), (i,)) for (kind, _), i in zip(arithmetic, constants, strict=True)]
+    return [codes, *constants], steps
 
 
-def _palette_parts(model: Any, graph: Any, stored: StoredPalette, name: str) -> tuple[list[int], list[Step], list[Any]]:
-    """Adds indices and table; returns them, the steps on looked-up rows, and what makes the table float before."""
-    codes = add_codes(model, graph, stored, np.ones(1), np.zeros(1), 0, name)
-    table, floats, before = add_table(model, graph, stored, name)
-    # Not added up beforehand: another palette of as many tables has the same offset, and the file then holds one.
-    added = [np.full((1, 1), stored.half, np.float32), stored.offset]
-    shifts, factors = (
-        [add_tensor(model, graph, values.shape, FLOAT32, values, name) for values in given if values is not None]
-        for given in (added, [stored.multiply])
-    )
-    steps = [*(Step("ADD", (), (i,)) for i in shifts), TO_INT32, Step("GATHER", (), (floats,))]
-    return [codes, table, *shifts, *factors], [*steps, *(Step("MUL", (), (i,)) for i in factors)], before
+def _add_palette(
+    graph: Subgraph, stored: StoredPalette, name: str
+) -> tuple[list[int], list[DecodingStep], list[OperatorT]]:
+    """Adds indices and table; returns them, the steps on looked-up rows, and the operators that make a float table."""
+    codes = add_codes(graph, stored, np.ones(1), np.zeros(1), 0, name)
+    table, float_table, table_operators = add_table(graph, stored, name)
+    # `half` and `offset` stay two constants: another palette of as many tables has an equal offset, stored only once.
+    shifts = [np.full((1, 1), stored.half, np.float32)]
+    if stored.offset is not None:
+        shifts.append(stored.offset)
+    named = [codes, table]
+    steps = []
+    for values in shifts:
+        named.append(graph.add_tensor(values.shape, FLOAT32, values, name))
+        steps.append(DecodingStep("ADD", (), (named[-1],)))
+    steps += [TO_INT32, DecodingStep("GATHER", (), (float_table,))]
+    if stored.multiply is not None:
+        named.append(graph.add_tensor(stored.multiply.shape, FLOAT32, stored.multiply, name))
+        steps.append(DecodingStep("MUL", (), (named[-1],)))
+    return named, steps, table_operators
 
 
 def _dequantizing(stored: Stored) -> list[tuple[str, np.ndarray]]:
-    """Returns the operators, each with its constant, that make floats of codes."""
+    """Returns the operators that make floats of codes, each with its constant."""
     shift = -stored.zero_point.astype(np.float32)
-    steps = [("ADD", shift), ("MUL", stored.scale)] if np.any(shift) else [("MUL", stored.scale)]
-    return [(kind, along(values, stored.codes, stored.axis)) for kind, values in steps]
+    arithmetic = [("MUL", stored.scale)]
+    if np.any(shift):
+        arithmetic.insert(0, ("ADD", shift))
+    return [(kind, along(values, stored.codes, stored.axis)) for kind, values in arithmetic]
 
 
-def _rows(model: Any, graph: Any, gather: Any, codes: int, steps: list[Step]) -> tuple[list[Any], Lookup]:
-    """Returns the operators that stand for one GATHER; of constants with a row a word the rows are looked up too."""
-    source, result = int(gather.inputs[1]), int(gather.outputs[0])
-    ids, size = graph.tensors[source], shape_of(graph.tensors[codes])[1]
-    count, made, flat = int(np.prod(shape_of(ids))), [], source
-    if len(shape_of(ids)) != 1:
-        flat = add_tensor(model, graph, (count,), INT32)
-        made.append(operator(model, "RESHAPE", 1, [source], [flat], newShape=np.asarray([-1], np.int32)))
-    value = add_tensor(model, graph, (count, size), FLOAT32)
-    made.append(operator(model, "EMBEDDING_LOOKUP", 4, [flat, codes], [value], "NONE"))
+def _row_operators(
+    graph: Subgraph, gather: OperatorT, codes: int, steps: list[DecodingStep]
+) -> tuple[list[OperatorT], RowLookup]:
+    """Returns the operators that replace one GATHER.
+
+    They look up rows of the codes, and rows of those constants that have one per row of the table.
+    """
+    file = graph.file
+    source, result = inputs_of(gather)[1], outputs_of(gather)[0]
+    count, size = int(np.prod(graph.shape(source))), graph.shape(codes)[1]
+    operators, ids = [], source
+    if len(graph.shape(source)) != 1:
+        ids = graph.add_tensor((count,), INT32)
+        operators.append(operator(file, "RESHAPE", 1, [source], [ids], newShape=np.asarray([-1], np.int32)))
+    rows = graph.add_tensor((count, size), FLOAT32)
+    operators.append(operator(file, "EMBEDDING_LOOKUP", LOOKUP_VERSION, [ids, codes], [rows], "NONE"))
     for step in steps:
         others = step.others
-        if step.kind in ("ADD", "MUL") and shape_of(graph.tensors[others[0]])[0] > 1:
-            others = (add_tensor(model, graph, (count, shape_of(graph.tensors[others[0]])[1]), FLOAT32),)
-            made.append(operator(model, "GATHER", 1, [step.others[0], flat], list(others)))
-        before, value = value, add_tensor(model, graph, (count, size), step.result)
-        inputs = step._replace(others=others).inputs(before)
-        made.append(operator(model, step.kind, step.version, inputs, [value], **step.options))
-    shape = np.asarray([*_sizes(ids), size], np.int32)
-    made.append(operator(model, "RESHAPE", 1, [value], [result], newShape=shape))
-    return made, Lookup(flat, value)
+        if step.kind in ("ADD", "MUL") and graph.shape(others[0])[0] > 1:
+            others = (graph.add_tensor((count, graph.shape(others[0])[1]), FLOAT32),)
+            operators.append(operator(file, "GATHER", 1, [step.others[0], ids], others))
+        inputs = step._replace(others=others).inputs(rows)
+        rows = graph.add_tensor((count, size), step.result)
+        operators.append(operator(file, step.kind, step.version, inputs, [rows], **step.options))
+    shape = np.asarray([*_signature(graph.tensor(source)), size], np.int32)
+    operators.append(operator(file, "RESHAPE", 1, [rows], [result], newShape=shape))
+    return operators, RowLookup(ids, rows)

@@ -2,69 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras.export import packages
-from r2keras.export.flatbuffer import RESOURCE, add_tensor, operator
+from r2keras.export.flatbuffer import RESOURCE, operator
+from r2keras.export.subgraph import Subgraph, outputs_of
 
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT, OperatorT
+
+# Set on the variables that this package adds, to tell them from the model's own.
 CONTAINER = "r2keras"
 
 
 class Once:
-    """The subgraph whose operators run once, made when the first value goes into it.
+    """The subgraph whose operators run once, added to the file on first use.
 
-    `keep` ends a chain of operators in it; `read` puts the value where it is used: in the first subgraph, or in the
-    body of a loop, which then does not compute it at every step. A variable is read by copying it.
+    `keep` ends a chain of operators in it. `read` copies the value to where it is used, the first subgraph or the body
+    of a loop, so that a loop does not compute it at every step.
 
     Args:
-        model: the schema's `ModelT`, edited in place. Subgraphs that are there keep their indices.
+        file: the schema's `ModelT`, edited in place. Its other subgraphs keep their indices.
     """
 
-    def __init__(self, model: Any):
-        self._model = model
-        self._index: int | None = None
-        self._count = 0
+    def __init__(self, file: ModelT):
+        self._file = file
+        self._graph: Subgraph | None = None
+        self._num_variables = 0
 
     @property
-    def index(self) -> int:
-        """Index of the subgraph in the file."""
-        if self._index is None:
-            self._index = len(self._model.subgraphs)
-            graph = packages.schema().SubGraphT(tensors=[], operators=[])
-            graph.inputs = graph.outputs = np.zeros(0, np.int32)
-            self._model.subgraphs.append(graph)
-            call = operator(self._model, "CALL_ONCE", 1, [], [], "CallOnceOptions", initSubgraphIndex=self._index)
-            self._model.subgraphs[0].operators.insert(0, call)
-        return self._index
+    def graph(self) -> Subgraph:
+        """The subgraph that runs once."""
+        if self._graph is None:
+            index = len(self._file.subgraphs)
+            empty = packages.schema().SubGraphT(tensors=[], operators=[])
+            empty.inputs = empty.outputs = np.zeros(0, np.int32)
+            self._file.subgraphs.append(empty)
+            call = operator(self._file, "CALL_ONCE", 1, [], [], "CallOnceOptions", initSubgraphIndex=index)
+            first = Subgraph(self._file)
+            first.operators = [call, *first.operators]
+            self._graph = Subgraph(self._file, index)
+        return self._graph
 
-    def keep(self, operators: list[Any], value: int) -> str:
+    def keep(self, operators: Sequence[OperatorT], value: int) -> str:
         """Runs operators once and keeps what they compute.
 
         Args:
-            operators: of the subgraph `index`.
-            value: the tensor that they compute in it.
+            operators: operators of `graph`, not yet added to it.
+            value: the tensor of `graph` that they compute.
 
         Returns:
-            The name of the variable.
+            The name of the variable that keeps the value.
         """
-        graph, name = self._model.subgraphs[self.index], str(self._count)
-        self._count += 1
-        opened = self._handle(graph, name)
-        inputs = [int(opened.outputs[0]), value]
-        assigned = operator(self._model, "ASSIGN_VARIABLE", 1, inputs, [], "AssignVariableOptions")
-        graph.operators += [*operators, opened, assigned]
+        name = str(self._num_variables)
+        self._num_variables += 1
+        handle = self._handle(self.graph, name)
+        inputs = [*outputs_of(handle), value]
+        assign = operator(self._file, "ASSIGN_VARIABLE", 1, inputs, [], "AssignVariableOptions")
+        self.graph.append([*operators, handle, assign])
         return name
 
-    def read(self, subgraph: int, tensor: int, name: str) -> list[Any]:
-        """Returns the operators that make a tensor of a subgraph the value of a variable."""
-        opened = self._handle(self._model.subgraphs[subgraph], name)
-        inputs = [int(opened.outputs[0])]
-        return [opened, operator(self._model, "READ_VARIABLE", 1, inputs, [tensor], "ReadVariableOptions")]
+    def read(self, graph: Subgraph, tensor: int, name: str) -> list[OperatorT]:
+        """Returns the operators that copy the value of a variable to a tensor of a subgraph."""
+        handle = self._handle(graph, name)
+        inputs = outputs_of(handle)
+        return [handle, operator(self._file, "READ_VARIABLE", 1, inputs, [tensor], "ReadVariableOptions")]
 
-    def _handle(self, graph: Any, name: str) -> Any:
+    def _handle(self, graph: Subgraph, name: str) -> OperatorT:
         """Returns the operator that finds a variable by its name."""
-        handle = add_tensor(self._model, graph, (), RESOURCE)
+        resource = graph.add_tensor((), RESOURCE)
         options = {"container": CONTAINER, "sharedName": name}
-        return operator(self._model, "VAR_HANDLE", 1, [], [handle], "VarHandleOptions", **options)
+        return operator(self._file, "VAR_HANDLE", 1, [], [resource], "VarHandleOptions", **options)

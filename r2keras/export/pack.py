@@ -1,4 +1,4 @@
-"""Signed codes of 2, 4 or 8 bits as bytes, little end first, the way LiteRT stores them."""
+"""Packing of signed 2-, 4- or 8-bit codes into bytes, lowest bits first, as LiteRT stores them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ WIDTHS = (2, 4, 8)
 
 
 def pack(codes: np.ndarray, num_bits: int) -> np.ndarray:
-    """Packs signed codes, several to a byte.
+    """Packs signed codes, `n = 8 / num_bits` of them per byte.
 
-    Byte `k` holds the codes `k * n .. k * n + n - 1`, `n = 8 / num_bits`, the first one in the lowest bits; the last
-    byte is filled up with zeros.
+    Byte `k` holds the codes `k * n .. k * n + n - 1`, the first one in the lowest bits. The last byte is padded with
+    zeros.
 
     Args:
-        codes: integers in `[-2^(num_bits - 1), 2^(num_bits - 1) - 1]`, any shape, taken in row-major order.
+        codes: integers in `[-2^(num_bits - 1), 2^(num_bits - 1) - 1]`, of any shape, read in row-major order.
         num_bits: 2, 4 or 8.
 
     Returns:
         uint8 vector of `ceil(codes.size * num_bits / 8)` bytes.
 
     Raises:
-        ValueError: another width, or a code that does not fit it.
+        ValueError: `num_bits` is another width, or a code does not fit it.
 
     Example:
 
@@ -48,13 +48,13 @@ def unpack(data: np.ndarray, num_bits: int, size: int) -> np.ndarray:
     Args:
         data: uint8 vector.
         num_bits: 2, 4 or 8.
-        size: how many codes there are.
+        size: number of codes.
 
     Returns:
         int8 vector of `size` codes.
 
     Raises:
-        ValueError: another width, or too few bytes for `size` codes.
+        ValueError: `num_bits` is another width, or there are too few bytes for `size` codes.
 
     Example:
 
@@ -65,12 +65,12 @@ def unpack(data: np.ndarray, num_bits: int, size: int) -> np.ndarray:
     if data.size * 8 < size * num_bits:
         raise ValueError(invalid("data", f"{size} codes of {num_bits} bits", f"{data.size} bytes"))
     shifts = np.arange(0, 8, num_bits, dtype=np.uint8)
-    # Moving the code to the top of the byte and back down again copies its sign bit.
+    # An arithmetic shift from the top of the byte back down extends the sign.
     top = (data[:, None] >> shifts) << np.uint8(8 - num_bits)
     return (top.astype(np.uint8).view(np.int8) >> np.int8(8 - num_bits)).ravel()[:size]
 
 
 def _check_width(num_bits: int) -> None:
-    """Raises unless LiteRT has integers of that width."""
+    """Raises ValueError unless LiteRT has integers of that width."""
     if num_bits not in WIDTHS:
         raise ValueError(invalid("num_bits", "2, 4 or 8", num_bits))

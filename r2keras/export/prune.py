@@ -1,13 +1,19 @@
-"""Takes tensors and operator codes out of a file that no operator uses any more."""
+"""Removes tensors and operator codes that no operator uses from a file."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of
 
-def prune(file: Any, subgraph: int = 0) -> dict[int, int]:
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT
+
+
+def prune(file: ModelT, subgraph: int = 0) -> dict[int, int]:
     """Drops unused tensors of a subgraph and unused operator codes of the file.
 
     Args:
@@ -15,35 +21,40 @@ def prune(file: Any, subgraph: int = 0) -> dict[int, int]:
         subgraph: index of the subgraph.
 
     Returns:
-        The new index of each tensor that is left, by its old one.
+        The new index of each remaining tensor, by its old one.
     """
-    graph = file.subgraphs[subgraph]
-    used = {int(i) for i in (*graph.inputs, *graph.outputs)}
+    graph = Subgraph(file, subgraph)
+    used = {*graph.inputs, *graph.outputs}
     for op in graph.operators:
-        used.update(int(i) for i in (*op.inputs, *op.outputs) if i >= 0)
+        used.update(i for i in (*inputs_of(op), *outputs_of(op)) if i >= 0)
     kept = sorted(used)
-    places = {old: new for new, old in enumerate(kept)}
-    graph.tensors = [graph.tensors[i] for i in kept]
-    graph.inputs, graph.outputs = _moved(graph.inputs, places), _moved(graph.outputs, places)
+    new_indices = {old: new for new, old in enumerate(kept)}
+    graph.schema.tensors = [graph.tensor(i) for i in kept]
+    graph.schema.inputs = _renumbered(graph.inputs, new_indices)
+    graph.schema.outputs = _renumbered(graph.outputs, new_indices)
     for op in graph.operators:
-        op.inputs, op.outputs = _moved(op.inputs, places), _moved(op.outputs, places)
+        op.inputs = _renumbered(inputs_of(op), new_indices)
+        op.outputs = _renumbered(outputs_of(op), new_indices)
+    # A new list of operators tells other objects on the subgraph that these have changed.
+    graph.operators = graph.operators
     for signature in file.signatureDefs or []:
         for end in (*signature.inputs, *signature.outputs):
             if signature.subgraphIndex == subgraph:
-                end.tensorIndex = places[int(end.tensorIndex)]
+                end.tensorIndex = new_indices[end.tensorIndex]
     _prune_codes(file)
-    return places
+    return new_indices
 
 
-def _moved(indices: Any, places: dict[int, int]) -> np.ndarray:
-    """Returns tensor indices after the change; -1 stands for an input left out."""
-    return np.asarray([places[int(i)] if i >= 0 else -1 for i in indices], np.int32)
+def _renumbered(tensors: Iterable[int], new_indices: Mapping[int, int]) -> np.ndarray:
+    """Returns tensors under their new indices; -1 stands for an input that is left out."""
+    return np.asarray([new_indices[i] if i >= 0 else -1 for i in tensors], np.int32)
 
 
-def _prune_codes(file: Any) -> None:
+def _prune_codes(file: ModelT) -> None:
     """Drops operator codes that no operator has."""
     operators = [op for graph in file.subgraphs for op in graph.operators]
     kept = sorted({op.opcodeIndex for op in operators})
     file.operatorCodes = [file.operatorCodes[i] for i in kept]
+    new_indices = {old: new for new, old in enumerate(kept)}
     for op in operators:
-        op.opcodeIndex = kept.index(op.opcodeIndex)
+        op.opcodeIndex = new_indices[op.opcodeIndex]

@@ -1,48 +1,54 @@
-"""Takes everything out of a file that no runtime reads, and gives inputs and outputs their Keras names."""
+"""Removes from a file what no runtime reads: names, empty fields, metadata, and unused or repeated buffers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from r2keras.export.flatbuffer import buffer_of
+from r2keras.export.subgraph import subgraphs
+
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
 
 UNREAD_METADATA = (b"min_runtime_version", b"CONVERSION_METADATA")
 
 
-def slim(model: Any, named: set[tuple[int, int]]) -> None:
-    """Drops names of tensors between operators, empty fields, the converter's metadata, unused and double buffers.
+def slim(file: ModelT, named: set[tuple[int, int]]) -> None:
+    """Drops names of intermediate tensors, empty fields, the converter's metadata, and unused or repeated buffers.
 
     Kept: signatures, names of inputs and outputs, operators, all values.
 
     Args:
-        model: the schema's `ModelT`, edited in place.
-        named: `(subgraph, tensor)` of the tensors that keep their names besides inputs and outputs.
+        file: the schema's `ModelT`, edited in place.
+        named: `(subgraph, tensor)` of the tensors that keep their names in addition to inputs and outputs.
     """
-    model.description = None
-    model.metadataBuffer = None
-    model.metadata = [m for m in model.metadata or [] if m.name not in UNREAD_METADATA] or None
-    for g, graph in enumerate(model.subgraphs):
-        ends = {int(i) for i in (*graph.inputs, *graph.outputs)} if g == 0 else set()
-        for i, tensor in enumerate(graph.tensors):
-            _slim_tensor(tensor, is_end=i in ends, is_named=(g, i) in named, in_loop=g > 0)
+    file.description = None
+    file.metadataBuffer = None
+    file.metadata = [entry for entry in file.metadata or [] if entry.name not in UNREAD_METADATA] or None
+    for graph in subgraphs(file):
+        # Callers see the inputs and outputs of the first subgraph only.
+        ends = {*graph.inputs, *graph.outputs} if graph.index == 0 else set()
+        for i, tensor in enumerate(graph.schema.tensors):
+            is_named = (graph.index, i) in named
+            _slim_tensor(tensor, is_end=i in ends, is_named=is_named, in_loop=graph.index > 0)
         for operator in graph.operators:
             _slim_operator(operator)
-    _merge_buffers(model)
+    _merge_buffers(file)
 
 
-def _slim_tensor(tensor: Any, is_end: bool, is_named: bool, in_loop: bool) -> None:
+def _slim_tensor(tensor: TensorT, is_end: bool, is_named: bool, in_loop: bool) -> None:
     """Empties the fields of a tensor that nothing reads."""
     if not (is_end or is_named):
         tensor.name = None
     if not (is_end or in_loop):
-        # Only inputs are resized by callers; what lies between follows from the operators. Not so in the body of a
-        # loop: LiteRT checks the shapes of its operators before it knows those that the step's number decides.
+        # Callers resize inputs only, and the operators determine the other shapes. The body of a loop needs them:
+        # LiteRT checks its operators' shapes before it knows those that depend on the number of the step.
         tensor.shapeSignature = None
     if tensor.quantization is not None and tensor.quantization.scale is None:
         tensor.quantization = None
 
 
-def _slim_operator(operator: Any) -> None:
+def _slim_operator(operator: OperatorT) -> None:
     """Drops empty lists of an operator."""
     for field in ("intermediates", "mutatingVariableInputs", "customOptions"):
         value = getattr(operator, field)
@@ -50,15 +56,16 @@ def _slim_operator(operator: Any) -> None:
             setattr(operator, field, None)
 
 
-def _merge_buffers(model: Any) -> None:
+def _merge_buffers(file: ModelT) -> None:
     """Keeps one buffer for each different content, and none that nothing uses."""
-    users = [tensor for graph in model.subgraphs for tensor in graph.tensors] + list(model.metadata or [])
-    kept, place = [model.buffers[0]], {b"": 0}
-    model.buffers[0].data = None
+    users = [tensor for graph in file.subgraphs for tensor in graph.tensors] + list(file.metadata or [])
+    # Buffer 0 is empty by the schema's convention: it stands for "no data".
+    kept, index_by_content = [file.buffers[0]], {b"": 0}
+    file.buffers[0].data = None
     for user in users:
-        key = buffer_of(model, user).tobytes()
-        if key not in place:
-            place[key] = len(kept)
-            kept.append(model.buffers[user.buffer])
-        user.buffer = place[key]
-    model.buffers = kept
+        content = buffer_of(file, user).tobytes()
+        if content not in index_by_content:
+            index_by_content[content] = len(kept)
+            kept.append(file.buffers[user.buffer])
+        user.buffer = index_by_content[content]
+    file.buffers = kept
