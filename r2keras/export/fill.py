@@ -55,7 +55,7 @@ def integer_file(
     """Makes integer operators of a float file, edited in place.
 
     Args:
-        file: the schema's `ModelT` of a model that `marks.marked` returned.
+        file: the schema's `ModelT` that `marks.convert_marked` returned.
         record: codes, scales and grids.
         once: decodes palettes once; None decodes them where they are used.
         io: `"float"` or `"int8"`.
