@@ -1,16 +1,17 @@
-"""What a model costs in bytes under a recipe, before anything is trained, and how much wider it may become for them."""
+"""Bytes of a model under a recipe before any training, and the width at which a compressed model breaks even."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from r2keras import _model
 from r2keras._errors import invalid
+from r2keras._tables import add_row, new_table, shape_text, text_cell
 from r2keras.compress import plan_of
 from r2keras.export.containers import container_bits
 from r2keras.layers.specified import SpecifiedWeights
@@ -20,27 +21,35 @@ from r2keras.palettized import PalettizedTensor
 from r2keras.quantizers.alternating import row_layout, row_palette
 from r2keras.quantizers.axes import output_axes, scale_shape
 from r2keras.recipe import Recipe, Spec
-from r2keras.record import QuantizedTensor, RangeFigures, Tensor, table_bytes
-from r2keras.report._format import count, to_text
+from r2keras.record import QuantizedTensor, RangeFigures, table_bytes
+from r2keras.report._format import bits, count, to_text
 from r2keras.specs import QuantSpec
 from r2keras.widening import widen
 
-FLOAT_BITS = 32
-# Weights grow with the width or with its square, so three sizes tell all others.
-WIDTHS = (1.0, 1.5, 2.0)
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FLOAT32_BITS = 32
+FLOAT32_BYTES = 4
+# The bytes of a model are a quadratic function of its width, so three widths determine them all.
+SAMPLED_WIDTHS = (1.0, 1.5, 2.0)
+
+
+# Kernels of a recurrent layer, and the attributes of its `specs` that hold their specs.
+ROLES = {"kernel": "kernel", "recurrent_kernel": "recurrent"}
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorBytes:
-    """What one weight takes.
+    """The bytes of one weight.
 
     Args:
         name: `"<layer path>/<variable>"`.
         shape: the weight's shape.
-        num_bits: bits a code, or an index; 32 where it stays float.
-        code_bytes: codes packed at `num_bits`, or 4 bytes a float.
-        scale_bytes: scales and zero points, or tables of palettes.
-        container_bytes: as `code_bytes`, in the 2-, 4- or 8-bit containers of a `.tflite` file.
+        num_bits: bits per code or palette index; 32 if the weight stays in float.
+        code_bytes: bytes of the codes packed at `num_bits`, or 4 bytes per float value.
+        scale_bytes: bytes of scales and zero points, or of the tables and scales of a palette.
+        container_bytes: bytes of the codes in the 2-, 4- or 8-bit containers of a `.tflite` file.
     """
 
     name: str
@@ -53,27 +62,27 @@ class TensorBytes:
     @property
     def float_bytes(self) -> int:
         """Bytes as float32."""
-        return FLOAT_BITS // 8 * math.prod(self.shape)
+        return FLOAT32_BYTES * math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Codes, scales and tables together."""
+        """Total bytes of codes, scales and tables."""
         return self.code_bytes + self.scale_bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
-    """The bytes of a model's weights; `print` it, or take `to_dict()`.
+    """The bytes of a model's weights; `print` shows them as a table.
 
     Args:
         model_name: the model's name.
-        tensors: one entry a weight, in the model's order; biases and statistics too.
+        tensors: one entry per weight, including biases and statistics, in the order of the model.
 
     Example:
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")], name="tiny")
-    >>> found = footprint(model, Recipe([("head", QuantSpec(num_bits=4))]))
-    >>> found.bytes, found.float_bytes
+    >>> size = footprint(model, Recipe([("head", QuantSpec(num_bits=4))]))
+    >>> size.bytes, size.float_bytes
     (48, 144)
     """
 
@@ -82,42 +91,43 @@ class Footprint:
 
     @property
     def kernels(self) -> tuple[TensorBytes, ...]:
-        """The weights that compression is for, compressed or not."""
-        return tuple(t for t in self.tensors if t.num_bits < FLOAT_BITS or _is_kernel_name(t))
+        """The weights that can be compressed, whether they are or not."""
+        return tuple(t for t in self.tensors if t.num_bits < FLOAT32_BITS or _is_kernel_name(t))
 
     @property
     def bytes(self) -> int:
-        """Codes packed at their bits, scales, tables, and float32 for the rest."""
+        """Bytes of packed codes, scales and tables, and of the other weights as float32."""
         return sum(t.bytes for t in self.tensors)
 
     @property
     def container_bytes(self) -> int:
-        """As `bytes`, with codes in the 2-, 4- or 8-bit containers of a `.tflite` file."""
+        """Like `bytes`, with codes in the 2-, 4- or 8-bit containers of a `.tflite` file."""
         return sum(t.container_bytes + t.scale_bytes for t in self.tensors)
 
     @property
     def float_bytes(self) -> int:
-        """All weights as float32."""
+        """Bytes of all weights as float32."""
         return sum(t.float_bytes for t in self.tensors)
 
     @property
     def counted(self) -> str:
-        """Which tensors are compressed: what makes two figures comparable."""
-        small = [t.name for t in self.tensors if t.num_bits < FLOAT_BITS]
-        kept = [t.name for t in self.kernels if t.num_bits == FLOAT_BITS]
-        if not small:
+        """The compressed and the float kernels as text. Footprints are comparable if these agree."""
+        num_compressed = sum(t.num_bits < FLOAT32_BITS for t in self.tensors)
+        kept_float = [t.name for t in self.kernels if t.num_bits == FLOAT32_BITS]
+        if not num_compressed:
             return "all weights, float"
-        kernels = "1 kernel" if len(small) == 1 else f"{len(small)} kernels"
-        return f"all weights, {kernels} compressed" + (f", float: {', '.join(kept)}" if kept else "")
+        kernels = "1 kernel" if num_compressed == 1 else f"{num_compressed} kernels"
+        text = f"all weights, {kernels} compressed"
+        return f"{text}, float: {', '.join(kept_float)}" if kept_float else text
 
     @property
     def text(self) -> str:
-        """The totals, and what is not in them."""
+        """The totals, and what they include."""
         ratio = f"{self.float_bytes / max(self.bytes, 1):.1f} times smaller than float ({count(self.float_bytes)})"
         return (
             f"Total: {count(self.bytes)} bytes, {ratio}; {count(self.container_bytes)} in 2-, 4- and 8-bit "
-            f"containers.\nCounted: {self.counted}. Not counted: the file's graph and metadata, activations at run "
-            "time, scalars that regularizers and quantizers learn."
+            f"containers.\nIncluded: {self.counted}. Not included: graph and metadata of the file, activations at run "
+            "time, learned scalars of regularizers and quantizers."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,9 +136,7 @@ class Footprint:
         totals = ("bytes", "container_bytes", "float_bytes", "counted")
         return {"model_name": self.model_name, "tensors": rows, **{name: getattr(self, name) for name in totals}}
 
-    def __rich__(self) -> Any:
-        from r2keras.report.tables import footprint_table
-
+    def __rich__(self) -> Table:
         return footprint_table(self)
 
     def __str__(self) -> str:
@@ -136,22 +144,23 @@ class Footprint:
 
 
 def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
-    """Returns the bytes of every weight of a model under a recipe, from shapes alone: nothing is quantized.
+    """Returns the bytes of every weight of a model under a recipe, from shapes alone; nothing is quantized.
 
-    A uniformly quantized weight takes `num_bits * size / 8` bytes and its float32 scales; zero points are counted
-    where the grid has any (asymmetric and mid-rise grids). A palette takes `num_bits * indices / 8`, its tables and
-    scales. Biases, statistics and kernels that no rule names take 4 bytes a value.
+    A uniformly quantized weight takes `num_bits * size / 8` bytes plus its float32 scales. Grids with zero points
+    (asymmetric and mid-rise grids) add those. A palette takes `num_bits * indices / 8` bytes plus its tables and
+    scales. Biases, statistics and kernels without a matching rule take 4 bytes per value.
 
     Args:
-        model: a built Functional or Sequential model, plain or made by `prepare`.
-        recipe: what becomes what. None counts what the model's own layers compress, the others as float.
+        model: a built Functional or Sequential model, before or after `prepare`.
+        recipe: the specs of the weights. None takes the specs of the model's own layers and counts other weights as
+            float.
 
     Returns:
-        The bytes by tensor, with totals.
+        The bytes per tensor, with totals.
 
     Raises:
-        TypeError: a subclassed model, or `recipe` is no Recipe.
-        ValueError: a recipe for a model that is prepared already; a pattern that matches nothing; a spec that does not
+        TypeError: a subclassed model, or `recipe` is not a Recipe.
+        ValueError: a recipe for a model that is already prepared; a pattern that matches nothing; a spec that does not
             fit its weight.
 
     Example:
@@ -173,26 +182,41 @@ def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
     return Footprint(model.name, tuple(tensors))
 
 
+def footprint_table(size: Footprint) -> Table:
+    """Returns the bytes per kernel as a rich table; all other weights share one line."""
+    columns = [("tensor", False), ("shape", False), ("bits", True), ("codes", True), ("scales", True)]
+    table = new_table(f"Bytes of {size.model_name}", [*columns, ("bytes", True), ("float", True)])
+    for t in size.kernels:
+        sizes = (t.code_bytes, t.scale_bytes, t.bytes, t.float_bytes)
+        add_row(table, [t.name, shape_text(t.shape), bits(t.num_bits).split(" ")[0], *map(count, sizes)])
+    others = [t for t in size.tensors if t not in size.kernels]
+    if others:
+        total = count(sum(t.bytes for t in others))
+        add_row(table, [f"{len(others)} biases and statistics", "", "float", total, "0", total, total])
+    table.caption = text_cell(size.text)
+    return table
+
+
 def break_even_width(
     num_bits: int, model: keras.Model | None = None, *, match: str | None = None, recipe: Recipe | None = None
 ) -> float:
-    """Returns how many times wider a model may become at few bits before it takes more bytes than as float.
+    """Returns the width factor at which a widened, compressed model takes as many bytes as the float model.
 
-    Recurrent kernels alone grow with the square of the width: `width = sqrt(32 / num_bits)`. A whole model is counted
-    tensor by tensor, scales, biases and all: its embedding and softmax grow only in proportion, or not at all.
+    Recurrent kernels alone grow with the square of the width, so `width = sqrt(32 / num_bits)`. A whole model is
+    counted tensor by tensor, including scales and biases; its embedding and softmax grow at most linearly.
 
     Args:
-        num_bits: bits a weight, 1 to 8.
-        model: a built model that `widen` takes; None for recurrent kernels alone.
-        match: what is widened, as in `widen`.
-        recipe: what becomes what; None quantizes every kernel to `num_bits`, one scale a tensor.
+        num_bits: bits per weight, 1 to 8.
+        model: a built model that `widen` accepts; None for recurrent kernels alone.
+        match: the layers to widen, as in `widen`.
+        recipe: the specs of the weights; None quantizes every kernel to `num_bits` with one scale per tensor.
 
     Returns:
-        The largest width that pays; for a model the real number whose nearest whole units do.
+        The break-even width factor. Round the resulting numbers of units down to whole units.
 
     Raises:
-        ValueError: `num_bits` out of range; `match` or `recipe` without a model; a model that is no smaller even at its
-            own width; see `widen` and `footprint`.
+        ValueError: `num_bits` out of range; `match` or `recipe` without a model; a model that is no smaller at width 1
+            than as float; see `widen` and `footprint`.
 
     Example:
 
@@ -206,35 +230,42 @@ def break_even_width(
     if model is None:
         for name, value in (("match", match), ("recipe", recipe)):
             if value is not None:
-                raise ValueError(invalid(name, "None without a model", value, "Pass model= too"))
-        return math.sqrt(FLOAT_BITS / num_bits)
+                raise ValueError(invalid(name, "None without a model", value, "Pass `model` too"))
+        return math.sqrt(FLOAT32_BITS / num_bits)
     recipe = recipe or Recipe([(".*", QuantSpec(num_bits=num_bits, granularity="per_tensor"))])
-    sizes = [footprint(widen(model, width, match=match), recipe).bytes for width in WIDTHS]
-    return _crossing(sizes, footprint(model).bytes)
+    sizes = [footprint(widen(model, width, match=match), recipe).bytes for width in SAMPLED_WIDTHS]
+    return _width_at(footprint(model).bytes, sizes)
 
 
-def _crossing(sizes: list[int], limit: int) -> float:
-    """Returns where the parabola through the sizes at `WIDTHS` reaches the limit."""
+def _width_at(limit: int, sizes: list[int]) -> float:
+    """Returns the width at which the parabola through the sizes at `SAMPLED_WIDTHS` reaches the limit."""
     if sizes[0] > limit:
-        raise ValueError("The model takes no fewer bytes at its own width. Expected fewer bits or larger groups.")
-    square, slope, rest = np.polyfit(WIDTHS, sizes, 2)
+        raise ValueError(
+            f"The compressed model is no smaller than the float model at width 1. Expected at most {count(limit)} "
+            f"bytes. Received: {count(sizes[0])} bytes. Use fewer bits or larger groups."
+        )
+    square, slope, rest = np.polyfit(SAMPLED_WIDTHS, sizes, 2)
     rest -= limit
-    # In the form that a parabola without a square, where no recurrent kernel is widened, does not divide by zero in.
+    # This form of the quadratic formula also holds for square = 0, when no recurrent kernel is widened.
     return float(-2 * rest / (slope + math.sqrt(slope**2 - 4 * square * rest)))
 
 
 def _own_specs(layer: keras.Layer) -> dict[str, Spec]:
-    """Returns the specs of a layer that `prepare` made, or of a recurrent one that was built with them."""
+    """Returns the specs by kernel name of a layer made by `prepare`, or of a recurrent layer built with specs."""
     if isinstance(layer, SpecifiedWeights):
         return layer.kernel_specs()
-    ends = {"kernel": "kernel", "recurrent_kernel": "recurrent"}
-    own = getattr(layer, "specs", None)
-    found = {name: getattr(own, ends.get(name.rpartition("/")[2], ""), None) for name, _ in _model.kernels(layer)}
-    return {name: spec for name, spec in found.items() if spec is not None}
+    layer_specs = getattr(layer, "specs", None)
+    specs = {}
+    for name, _ in _model.kernels(layer):
+        role = ROLES.get(name.rpartition("/")[2])
+        spec = getattr(layer_specs, role, None) if role else None
+        if spec is not None:
+            specs[name] = spec
+    return specs
 
 
 def _learned(variable: keras.Variable) -> list[keras.Variable]:
-    """Returns what the regularizer of a weight learns: it is in no file."""
+    """Returns the variables that the regularizer of a weight learns; files do not contain them."""
     regularizer = variable.regularizer
     return regularizer.weights if isinstance(regularizer, keras.Layer) else []
 
@@ -243,16 +274,24 @@ def _tensor_bytes(name: str, layer: keras.Layer, variable: keras.Variable, spec:
     """Returns the bytes of one weight."""
     shape = tuple(variable.shape)
     if spec is None or (isinstance(spec, PaletteSpec) and math.prod(shape) < spec.min_size):
-        size = FLOAT_BITS // 8 * math.prod(shape)
-        return TensorBytes(name, shape, FLOAT_BITS, size, 0, size)
-    tensor = _stand_in(name, layer, variable, spec)
-    contained = tensor.ideal_bits // spec.num_bits * container_bits(spec.num_bits)
-    codes, in_file = math.ceil(tensor.ideal_bits / 8), math.ceil(contained / 8)
-    return TensorBytes(name, shape, spec.num_bits, codes, table_bytes(tensor), in_file)
+        size = FLOAT32_BYTES * math.prod(shape)
+        return TensorBytes(name, shape, FLOAT32_BITS, size, 0, size)
+    tensor = _dummy_tensor(name, layer, variable, spec)
+    container_size = tensor.ideal_bits // spec.num_bits * container_bits(spec.num_bits)
+    return TensorBytes(
+        name=name,
+        shape=shape,
+        num_bits=spec.num_bits,
+        code_bytes=math.ceil(tensor.ideal_bits / 8),
+        scale_bytes=table_bytes(tensor),
+        container_bytes=math.ceil(container_size / 8),
+    )
 
 
-def _stand_in(name: str, layer: keras.Layer, variable: keras.Variable, spec: Spec) -> Tensor:
-    """Returns a tensor of the record with the right shapes and no values, so that its bytes are the record's."""
+def _dummy_tensor(
+    name: str, layer: keras.Layer, variable: keras.Variable, spec: Spec
+) -> QuantizedTensor | PalettizedTensor:
+    """Returns a tensor with the shapes and dtypes of the record's tensor, and so with the same bytes."""
     before = RangeFigures.of(np.zeros(1))
     if isinstance(spec, PaletteSpec):
         layout = PaletteLayout(variable.shape, spec.dim, output_axes(layer, variable), spec.group_size)
@@ -266,17 +305,23 @@ def _stand_in(name: str, layer: keras.Layer, variable: keras.Variable, spec: Spe
         table = np.ones((layout.groups, 2**spec.num_bits, 1), np.float32)
         return row_palette(name, np.zeros(layout.index_shape, np.uint8), table, layout, before)
     codes = np.zeros(variable.shape, np.int8)
-    zero = 0.0 if spec.symmetric and spec.levels == "mid_tread" else -0.5 if spec.symmetric else float(spec.quant_min)
-    scale = np.ones(shape, np.float32)
-    return QuantizedTensor(name, codes, scale, np.full(shape, zero, np.float32), spec, before)
+    scale, zero_point = np.ones(shape, np.float32), np.full(shape, _zero_point(spec), np.float32)
+    return QuantizedTensor(name, codes, scale, zero_point, spec, before)
+
+
+def _zero_point(spec: QuantSpec) -> float:
+    """Returns a valid zero point of a grid. Only whether it is 0 matters: zero points of 0 are not stored."""
+    if not spec.symmetric:
+        return float(spec.quant_min)
+    return 0.0 if spec.levels == "mid_tread" else -0.5
 
 
 def _palette_scale(spec: PaletteSpec, layer: keras.Layer, variable: keras.Variable) -> np.ndarray:
-    """Returns ones in the shape of a palette's channel scale."""
+    """Returns a channel scale of ones for a palette."""
     axes = output_axes(layer, variable) if spec.channel_scale else ()
     return np.ones([size if axis in axes else 1 for axis, size in enumerate(variable.shape)], np.float32)
 
 
 def _is_kernel_name(tensor: TensorBytes) -> bool:
-    """Whether a weight that stays float is one that compression is for."""
+    """Whether a weight that stays in float could be compressed."""
     return len(tensor.shape) >= 2 and tensor.name.rpartition("/")[2] not in _model.NOT_KERNELS

@@ -1,6 +1,6 @@
-"""Reports: what compression cost and saved, tables over seeds, the recommendation, one self-contained HTML page.
+"""Reports: sizes of a compressed model, result tables over seeds, a recommendation, a self-contained HTML page.
 
-Everything here reads a `CompressionRecord`, a file on disk and result rows; nothing reads layers.
+Reports read a `CompressionRecord`, a file on disk and result rows. They never read layers.
 """
 
 from r2keras.report._format import to_text

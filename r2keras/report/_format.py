@@ -1,22 +1,23 @@
-"""How numbers and renderables become text: percent, bytes, points, plain terminal output."""
+"""Numbers and rich renderables as text: percent, points, counts, bit widths, plain terminal output."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r2keras._errors import missing
 
 if TYPE_CHECKING:
-    from r2keras.report.groups import Stat
+    from rich.console import RenderableType
 
 DASH = "\u2013"
-FLOAT_BITS = 16
+# Quantized weights have at most 8 bits; 16 and 32 bits are floating-point formats.
+MIN_FLOAT_BITS = 16
 
 
 def percent(value: float | None) -> str:
-    """Returns a fraction as percent.
+    """Returns a fraction as a percentage.
 
     >>> percent(0.98765)
     '98.77%'
@@ -44,7 +45,7 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Returns a figure with three significant digits.
+    """Returns a number with three significant digits.
 
     >>> number(0.12345), number(12.345), number(1234.5)
     ('0.123', '12.3', '1,234')
@@ -54,38 +55,29 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def percent_stat(stat: Stat | None) -> str:
-    """Returns mean and spread of fractions, in percent: `98.77 ±0.12`; no spread for one seed."""
-    if stat is None:
-        return DASH
-    return f"{100 * stat.mean:.2f}" + (f" \u00b1{100 * stat.std:.2f}" if stat.std is not None else "")
-
-
-def number_stat(stat: Stat | None) -> str:
-    """Returns the mean of a figure."""
-    return DASH if stat is None else number(stat.mean)
-
-
 def bits(num_bits: int) -> str:
     """Returns a bit width in words.
 
     >>> bits(1), bits(4), bits(32)
     ('1 bit', '4 bits', 'float')
     """
-    if num_bits >= FLOAT_BITS:
+    if num_bits >= MIN_FLOAT_BITS:
         return "float"
     return "1 bit" if num_bits == 1 else f"{num_bits} bits"
 
 
-def to_text(renderable: Any, *, width: int | None = None) -> str:
-    """Returns a rich renderable as plain text without colour codes, for logs, files and pipes.
+def to_text(renderable: RenderableType, *, width: int | None = None) -> str:
+    """Returns a rich renderable as plain text without color codes, for logs, files and pipes.
 
     Args:
-        renderable: what `results_table` returns, a `Summary`, or anything that rich prints.
-        width: columns; None takes the terminal's, and 100 where there is no terminal.
+        renderable: a table of `results_table`, a `Summary`, or anything else that rich prints.
+        width: number of columns. None takes the width of the terminal, or 100 where there is no terminal.
 
     Returns:
         The text, without trailing spaces.
+
+    Raises:
+        ImportError: rich is not installed.
 
     Example:
 
@@ -96,7 +88,7 @@ def to_text(renderable: Any, *, width: int | None = None) -> str:
     try:
         from rich.console import Console
     except ImportError as error:
-        raise ImportError(missing("rich", "a text table")) from error
+        raise ImportError(missing("rich", "A text table")) from error
     columns = width or max(60, min(160, shutil.get_terminal_size((100, 24)).columns))
     buffer = io.StringIO()
     console = Console(file=buffer, width=columns, color_system=None, force_terminal=False, legacy_windows=False)

@@ -1,4 +1,4 @@
-"""The axes of the accuracy plots: a scale for accuracies that lie far apart, round ticks, labels of bit widths."""
+"""Axes of the accuracy plots: a stretched scale for accuracies far apart, round ticks, labels of bit widths."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ from typing import TYPE_CHECKING
 
 from r2keras.report._format import bits
 from r2keras.report.groups import Baseline, Group, Stat
-from r2keras.report.recommendation import TOLERANCE, Recommendation
+from r2keras.report.recommendation import Recommendation
 from r2keras.report.svg import FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Above this span a straight axis would squeeze the accuracies that matter into one line at the top.
-STRAIGHT_SPAN = 0.2
-# Distance from the best accuracy that the stretched axis gives half of its resolution to.
-NEAR = 0.01
+# With a larger range, a linear axis would squeeze the accuracies that matter into one line at the top.
+LINEAR_RANGE = 0.2
+# The stretched axis shows `-log(best - accuracy + RESOLUTION)`: nearly linear within this distance of the best.
+RESOLUTION = 0.01
 TICK_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-MANTISSAS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+# Multiples of a tick step are not exact in binary; without this, 0.29 / 0.005 would round down to 57 steps.
+TICK_ROUNDING = 1e-9
+# Sets of ticks per power of ten, from dense to sparse.
+MANTISSAS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+# Labels of bit widths closer than this, in inches, are joined.
+LABEL_GAP = 0.7
 
 
 def accuracy_axis(axes: Axes, groups: list[Group], baseline: Baseline) -> Callable[[float], float]:
-    """Sets the accuracy axis up and returns the map from accuracy to it."""
-    reached = [end for g in groups for end in ends(g.score)] + [baseline.accuracy.mean]
-    low, high = min(reached), max(reached)
-    straight = high - low <= STRAIGHT_SPAN
-    scale = (lambda a: a) if straight else (lambda a: -math.log(max(high - a, 0.0) + NEAR))
-    # One point, or several alike, still need room for two ticks.
-    margin = max(0.07 * (scale(high) - scale(low)), 0.01 if straight else 0.0)
+    """Sets up the accuracy axis and returns the function that maps an accuracy to its position."""
+    accuracies = [end for g in groups for end in ends(g.score)] + [baseline.accuracy.mean]
+    low, high = min(accuracies), max(accuracies)
+    is_linear = high - low <= LINEAR_RANGE
+    scale = (lambda a: a) if is_linear else (lambda a: -math.log(max(high - a, 0.0) + RESOLUTION))
+    # Equal accuracies still need room for two ticks.
+    margin = max(0.07 * (scale(high) - scale(low)), 0.01 if is_linear else 0.0)
     bottom, top = scale(low) - margin, scale(high) + margin
-    # The stretched axis ends at the best accuracy: nothing above it has a place.
-    first = high + margin if straight else high
-    ticks = [t for t in _accuracy_ticks(low, first, scale, (top - bottom) / 10) if bottom <= scale(t) <= top]
+    # The stretched axis ends at the best accuracy: it has no positions above.
+    highest_tick = high + margin if is_linear else high
+    ticks = [t for t in _accuracy_ticks(low, highest_tick, scale, (top - bottom) / 10) if bottom <= scale(t) <= top]
     axes.set_yticks([scale(t) for t in ticks], [f"{100 * t:.4g}%" for t in ticks])
     axes.set_ylim(bottom, top)
     axes.grid(True, axis="y")
@@ -43,35 +48,35 @@ def accuracy_axis(axes: Axes, groups: list[Group], baseline: Baseline) -> Callab
 def _accuracy_ticks(low: float, high: float, scale: Callable[[float], float], gap: float) -> list[float]:
     """Returns round accuracies from the top down, each at least `gap` below the one before on the axis."""
     ticks: list[float] = []
-    place = min(1.0, math.floor(high / TICK_STEPS[0] + TOLERANCE) * TICK_STEPS[0])
-    while place > low - TICK_STEPS[-1] and place >= 0:
-        if not ticks or scale(ticks[-1]) - scale(place) >= gap:
-            ticks.append(place)
-        place = _next_tick(place, scale, gap)
+    tick = min(1.0, math.floor(high / TICK_STEPS[0] + TICK_ROUNDING) * TICK_STEPS[0])
+    while tick > low - TICK_STEPS[-1] and tick >= 0:
+        if not ticks or scale(ticks[-1]) - scale(tick) >= gap:
+            ticks.append(tick)
+        tick = _next_tick(tick, scale, gap)
     return ticks
 
 
-def _next_tick(place: float, scale: Callable[[float], float], gap: float) -> float:
-    """Returns the next accuracy below `place` on the finest round grid that leaves room for a label."""
+def _next_tick(tick: float, scale: Callable[[float], float], gap: float) -> float:
+    """Returns the next lower tick on the finest round grid that leaves room for a label."""
     for step in TICK_STEPS:
-        below = round((math.ceil(round(place / step, 6)) - 1) * step, 4)
-        if scale(place) - scale(below) >= gap:
+        below = round((math.ceil(round(tick / step, 6)) - 1) * step, 4)
+        if scale(tick) - scale(below) >= gap:
             return below
     return below
 
 
 def bytes_axis(axes: Axes, groups: list[Group], recommendation: Recommendation | None, *, most: int) -> None:
-    """Sets the log axis of bytes up with at most `most` ticks, wide enough for the limit where it is not far away."""
+    """Sets up the log axis of bytes with at most `most` ticks; it includes the limit unless that is far away."""
     sizes = [g.file_bytes for g in groups]
     limit = recommendation.max_bytes if recommendation else None
     if limit and min(sizes) / 4 <= limit <= max(sizes) * 4:
         sizes.append(limit)
     byte_ticks(axes, min(sizes) / 1.25, max(sizes) * 1.25, most=most)
-    axes.set_xlabel("bytes of the file (log scale)")
+    axes.set_xlabel("file size in bytes (log scale)")
 
 
 def byte_ticks(axes: Axes, low: float, high: float, *, most: int) -> None:
-    """Makes the axis of bytes a log axis between two bounds, with at most `most` ticks."""
+    """Sets a log axis of bytes between two bounds, with at most `most` ticks."""
     ticks = _log_ticks(low, high, most)
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -82,7 +87,7 @@ def byte_ticks(axes: Axes, low: float, high: float, *, most: int) -> None:
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     """Returns at most `most` round numbers between two bounds."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for mantissas in (MANTISSAS, (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+    for mantissas in MANTISSAS:
         ticks = [m * 10.0**p for p in powers for m in mantissas if low <= m * 10.0**p <= high]
         if len(ticks) <= most:
             return ticks
@@ -90,7 +95,7 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _bytes_text(size: float) -> str:
-    """Returns a round number of bytes.
+    """Returns a round number of bytes as text.
 
     >>> _bytes_text(500), _bytes_text(15000), _bytes_text(2e6)
     ('500 B', '15 kB', '2 MB')
@@ -102,7 +107,7 @@ def _bytes_text(size: float) -> str:
 
 
 def label_bits(axes: Axes, groups: list[Group], width: float) -> None:
-    """Writes the bit widths above their clusters; those too close to tell apart share one label."""
+    """Writes each bit width above its points; widths that are too close share one label. `width` is in inches."""
     left, right = map(math.log, axes.get_xlim())
     centers = {}
     for num_bits in {g.num_bits for g in groups}:
@@ -110,15 +115,17 @@ def label_bits(axes: Axes, groups: list[Group], width: float) -> None:
         centers[num_bits] = (sum(logs) / len(logs) - left) / (right - left)
     clusters: list[list[int]] = []
     for num_bits in sorted(centers, key=lambda b: (centers[b], b)):
-        near = clusters and centers[num_bits] - centers[clusters[-1][-1]] < 0.7 / width
-        clusters[-1].append(num_bits) if near else clusters.append([num_bits])
+        if clusters and centers[num_bits] - centers[clusters[-1][-1]] < LABEL_GAP / width:
+            clusters[-1].append(num_bits)
+        else:
+            clusters.append([num_bits])
     for cluster in clusters:
-        place = sum(centers[b] for b in cluster) / len(cluster)
-        axes.text(place, 1.01, _cluster_text(cluster), transform=axes.transAxes, ha="center", va="bottom", color=FAINT)
+        x = sum(centers[b] for b in cluster) / len(cluster)
+        axes.text(x, 1.01, _cluster_text(cluster), transform=axes.transAxes, ha="center", va="bottom", color=FAINT)
 
 
 def _cluster_text(cluster: list[int]) -> str:
-    """Returns the label of one or several bit widths.
+    """Returns the label of one or more bit widths.
 
     >>> _cluster_text([2]), _cluster_text([2, 4])
     ('2 bits', '2, 4 bits')
@@ -128,6 +135,6 @@ def _cluster_text(cluster: list[int]) -> str:
 
 
 def ends(stat: Stat) -> tuple[float, float]:
-    """Returns mean minus and plus the spread, within 0 and 1."""
+    """Returns the mean minus and plus the spread, clipped to 0 and 1."""
     spread = stat.std or 0.0
     return max(0.0, stat.mean - spread), min(1.0, stat.mean + spread)

@@ -1,4 +1,4 @@
-"""How the indices of a palette are spread over its table: what is used, how evenly, and how few bits would do."""
+"""Occupancy and entropy of palettes: the share of vectors that each codebook entry represents."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2keras.palettized import PalettizedTensor
 from r2keras.report._format import count, percent
 from r2keras.report.svg import FAINT, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
-    """Occupancy of a palette's tables.
+    """Occupancy of the tables of a palette.
 
     Args:
-        counts: how many vectors each entry stands for, table after table.
-        entries: rows of a table.
-        dim: weights a row.
-        entropy: `-sum_j p_j log2 p_j` bits an index with `p_j` the share of entry `j` in its table, averaged over
-            tables: what an ideal entropy coder needs; at most the bits of an index.
+        counts: number of vectors that each entry represents, table after table.
+        entries: number of rows per table.
+        dim: number of weights per row.
+        entropy: `-sum_j p_j log2 p_j` bits per index, where `p_j` is the share of entry `j` in its table, averaged over
+            tables. An ideal entropy coder needs this much; it is at most the bit width of an index.
 
     Example:
 
@@ -37,13 +40,13 @@ class Clusters:
     entropy: float
 
     @classmethod
-    def of_counts(cls, counts: Any, *, entries: int, dim: int) -> Clusters:
-        """Measures counts.
+    def of_counts(cls, counts: ArrayLike, *, entries: int, dim: int) -> Clusters:
+        """Returns the occupancy of given counts.
 
         Args:
-            counts: integers, table after table, of at least one vector a table.
-            entries: rows of a table.
-            dim: weights a row.
+            counts: integers, table after table, with at least one vector per table.
+            entries: number of rows per table.
+            dim: number of weights per row.
 
         Example:
 
@@ -56,8 +59,8 @@ class Clusters:
         return cls(tuple(rows.ravel().tolist()), entries, dim, max(0.0, float(bits.mean())))
 
     @classmethod
-    def of(cls, tensor: Any) -> Clusters:
-        """Measures a palettized tensor of a record."""
+    def of(cls, tensor: PalettizedTensor) -> Clusters:
+        """Returns the occupancy of a palettized tensor of a record."""
         entries = tensor.spec.entries
         groups = tensor.layout.split_indices(tensor.indices, np)
         counts = [np.bincount(group, minlength=entries) for group in groups]
@@ -65,28 +68,29 @@ class Clusters:
 
     @property
     def used(self) -> int:
-        """Entries that stand for at least one vector, of `len(counts)`."""
+        """Number of entries that represent at least one vector, out of `len(counts)`."""
         return int(np.count_nonzero(self.counts))
 
     @property
     def largest(self) -> float:
-        """Share of the fullest entry among all vectors."""
+        """Share of all vectors that the most frequent entry represents."""
         return max(self.counts) / sum(self.counts)
 
     @property
     def entropy_bytes(self) -> float:
-        """Bytes of the indices behind an ideal entropy coder."""
+        """Bytes of the indices after an ideal entropy coder."""
         return self.entropy * sum(self.counts) / 8
 
     @property
     def table(self) -> str:
-        """The tables in words.
+        """Number and shape of the tables as text.
 
         >>> Clusters((4, 4, 4, 4), 2, 8, 1.0).table
         '2 of 2 x 8'
         """
-        tables = len(self.counts) // self.entries
-        return (f"{tables} of " if tables > 1 else "") + str(self.entries) + (f" x {self.dim}" if self.dim > 1 else "")
+        num_tables = len(self.counts) // self.entries
+        shape = f"{self.entries} x {self.dim}" if self.dim > 1 else str(self.entries)
+        return f"{num_tables} of {shape}" if num_tables > 1 else shape
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain JSON."""
@@ -94,38 +98,38 @@ class Clusters:
         return dataclasses.asdict(self) | {"counts": list(self.counts)} | derived
 
 
-def occupancy(tensor: Any, *, name: str) -> Any:
-    """Draws how many vectors each entry of a palette stands for, the fullest first, beside an even spread.
+def occupancy(tensor: PalettizedTensor, *, name: str) -> Markup:
+    """Draws the share of vectors of each palette entry in decreasing order, with a line at a uniform distribution.
 
     Args:
         tensor: a palettized tensor of a record.
         name: prefix of the ids, unique in the page.
 
     Returns:
-        Inline SVG as Markup.
+        Inline SVG.
     """
-    found = Clusters.of(tensor)
+    clusters = Clusters.of(tensor)
     with style():
         figure = new_figure(3.1, 0.9)
         axes = figure.add_subplot()
-        _draw(axes, np.sort(found.counts)[::-1], sum(found.counts))
-        return to_svg(figure, name, _describe(tensor, found))
+        _draw(axes, np.sort(clusters.counts)[::-1], sum(clusters.counts))
+        return to_svg(figure, name, _describe(tensor, clusters))
 
 
 def _draw(axes: Axes, counts: np.ndarray, total: int) -> None:
-    """Draws shares in falling order and the share that each would have if all were alike."""
+    """Draws the shares, and the share of every entry in a uniform distribution."""
     edges = np.arange(len(counts) + 1)
     axes.stairs(counts / total, edges, fill=True, color=SERIES[1], alpha=0.6, zorder=2)
     axes.axhline(1 / len(counts), color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
     axes.set_xlim(0, len(counts))
     axes.set_xticks([])
     axes.set_yticks([counts[0] / total], [percent(counts[0] / total)])
-    axes.set_xlabel("entries, the fullest first")
+    axes.set_xlabel("entries, most frequent first")
 
 
-def _describe(tensor: Any, found: Clusters) -> str:
-    """Returns the plot's content in words."""
-    return (
-        f"Entries of the palette of {tensor.name}: {count(found.used)} of {count(len(found.counts))} are used, the "
-        f"fullest by {percent(found.largest)} of the vectors; {found.entropy:.2f} bits an index would do."
-    )
+def _describe(tensor: PalettizedTensor, clusters: Clusters) -> str:
+    """Returns the content of the plot as text."""
+    used = f"{count(clusters.used)} of {count(len(clusters.counts))} are used"
+    largest = f"the most frequent one for {percent(clusters.largest)} of the vectors"
+    entropy = f"the entropy is {clusters.entropy:.2f} bits per index"
+    return f"Entries of the palette of {tensor.name}: {used}, {largest}; {entropy}."

@@ -1,4 +1,4 @@
-"""Rows of several seeds taken together: mean and spread per (regularizer, method, num_bits)."""
+"""Result rows grouped over seeds: mean and spread per regularizer, method and bit width."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from r2keras._errors import invalid
-from r2keras.report._format import bits
-from r2keras.report.results import Row, checked_rows
+from r2keras.report._format import DASH, bits, number
+from r2keras.report.results import ResultRow, checked_rows
 
+# The name of the models trained without a regularizer.
 REFERENCE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class Stat:
-    """Mean and spread of one figure over seeds.
+    """Mean and spread of a figure over seeds.
 
     Args:
         mean: arithmetic mean.
         std: sample standard deviation (divisor `n - 1`); None for one seed.
-        n: how many seeds have the figure.
+        n: number of seeds that have the figure.
     """
 
     mean: float
@@ -30,7 +31,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Stat:
-        """Measures at least one value.
+        """Returns the statistics of at least one value.
 
         >>> Stat.of([0.5, 0.7]).mean
         0.6
@@ -44,23 +45,23 @@ class Stat:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The rows that differ in their seed alone.
+    """Rows that differ only in their seed.
 
     Args:
-        regularizer: its name; `"none"` is the reference.
+        regularizer: name of the regularizer; `"none"` is the reference.
         method: how the weights were quantized.
-        num_bits: bits a weight.
+        num_bits: bits per weight.
         rows: one row per seed.
     """
 
     regularizer: str
     method: str
     num_bits: int
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells the group from the others."""
+        """The columns that identify the group."""
         return self.regularizer, self.method, self.num_bits
 
     @property
@@ -70,38 +71,38 @@ class Group:
         return ", ".join(dict.fromkeys((name, self.method, bits(self.num_bits))))
 
     def stat(self, column: str) -> Stat | None:
-        """Returns mean and spread of a column over the seeds that have it; None if none has."""
+        """Returns mean and spread of a column over the seeds that have a value; None if no seed has one."""
         values = [row[column] for row in self.rows if row[column] is not None]
         return Stat.of(values) if values else None
 
     @property
     def on_file(self) -> bool:
-        """Whether every seed's file was run, so that its accuracy is known."""
+        """Whether the accuracy of the file was measured for every seed."""
         return all(row["file_accuracy"] is not None for row in self.rows)
 
     @property
     def score_column(self) -> str:
-        """The column that the group is judged by: `file_accuracy` if every seed has it, else `accuracy`."""
+        """The accuracy column that counts: `file_accuracy` if every seed has it, else `accuracy`."""
         return "file_accuracy" if self.on_file else "accuracy"
 
     @property
     def score(self) -> Stat:
-        """Accuracy that the group is judged by."""
+        """Mean and spread of the accuracy in `score_column`."""
         return Stat.of(row[self.score_column] for row in self.rows)
 
     @property
     def file_bytes(self) -> int | None:
-        """The largest file of all seeds; None if a seed has no file."""
+        """Size of the largest file of all seeds; None if a seed has no file."""
         sizes = [row["file_bytes"] for row in self.rows]
         return None if None in sizes else max(sizes)
 
     @property
-    def typical_row(self) -> Row:
-        """The row whose accuracy is nearest the median over seeds; on a tie the less accurate, then the lower seed."""
+    def typical_row(self) -> ResultRow:
+        """The row closest to the median accuracy over seeds; of equals the less accurate one, then the lower seed."""
         ordered = sorted(row[self.score_column] for row in self.rows)
         middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
-        def distance(row: Row) -> tuple:
+        def distance(row: ResultRow) -> tuple:
             accuracy = row[self.score_column]
             return round(abs(accuracy - middle), 12), accuracy, row["seed"]
 
@@ -110,29 +111,42 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """The float accuracy that a loss of accuracy is counted from.
+    """The float accuracy that accuracy drops are measured from.
 
     Args:
         accuracy: mean and spread over seeds.
-        regularizer: the one that the float models were trained with.
+        regularizer: the regularizer that the float models were trained with.
     """
 
     accuracy: Stat
     regularizer: str
 
 
+def percent_stat(stat: Stat | None) -> str:
+    """Returns mean and spread of fractions in percent, `98.77 ±0.12`; without the spread for one seed."""
+    if stat is None:
+        return DASH
+    spread = "" if stat.std is None else f" \u00b1{100 * stat.std:.2f}"
+    return f"{100 * stat.mean:.2f}{spread}"
+
+
+def number_stat(stat: Stat | None) -> str:
+    """Returns the mean of a figure with three significant digits."""
+    return DASH if stat is None else number(stat.mean)
+
+
 def group(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
-    """Puts together the rows that differ in their seed alone.
+    """Groups rows that differ only in their seed.
 
     Args:
         rows: result rows of one dataset and one model.
 
     Returns:
-        Groups: regularizers and methods in the order of their first row, most bits first.
+        The groups, by regularizer and method in the order of their first row, then by decreasing bits.
 
     Raises:
-        ValueError: no rows, a bad row, or rows that cannot be averaged: several datasets, models, or numbers of epochs
-            within a group.
+        ValueError: no rows, an invalid row, or rows that cannot be averaged: several datasets or models, or several
+            numbers of epochs within a group.
         TypeError: a value has the wrong type.
 
     Example:
@@ -146,38 +160,43 @@ def group(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     checked = checked_rows(rows)
     for column in ("dataset", "model"):
         _check_same(checked, column, "the results")
-    found: dict[tuple[str, str, int], list[Row]] = {}
+    rows_by_key: dict[tuple[str, str, int], list[ResultRow]] = {}
     for row in checked:
-        found.setdefault((row["regularizer"], row["method"], row["num_bits"]), []).append(row)
-    groups = [Group(*key, tuple(part)) for key, part in found.items()]
+        rows_by_key.setdefault((row["regularizer"], row["method"], row["num_bits"]), []).append(row)
+    groups = [Group(*key, tuple(part)) for key, part in rows_by_key.items()]
     for part in groups:
         _check_same(part.rows, "epochs", f"the group {part.label}")
-    places = [list(dict.fromkeys(row[name] for row in checked)) for name in ("regularizer", "method")]
-    return sorted(groups, key=lambda g: (places[0].index(g.regularizer), places[1].index(g.method), -g.num_bits))
+    regularizers = list(dict.fromkeys(row["regularizer"] for row in checked))
+    methods = list(dict.fromkeys(row["method"] for row in checked))
+    return sorted(groups, key=lambda g: (regularizers.index(g.regularizer), methods.index(g.method), -g.num_bits))
 
 
 def float_baseline(groups: Iterable[Group]) -> Baseline:
     """Returns the float accuracy that all groups are compared with.
 
-    It is the mean over seeds of the models trained without a regularizer (`"none"`); where there are none, the
-    best mean of any regularizer.
+    This is the mean over seeds of the models trained without a regularizer (`"none"`), or the best mean of any
+    regularizer if there are no such models.
 
     Raises:
         ValueError: no groups.
     """
-    seeds: dict[str, dict[int, list[float]]] = {}
+    accuracies: dict[str, dict[int, list[float]]] = {}
     for part in groups:
         for row in part.rows:
-            seeds.setdefault(part.regularizer, {}).setdefault(row["seed"], []).append(row["float_accuracy"])
-    if not seeds:
+            accuracies.setdefault(part.regularizer, {}).setdefault(row["seed"], []).append(row["float_accuracy"])
+    if not accuracies:
         raise ValueError(invalid("groups", "at least one group", []))
-    means = {name: Stat.of(Stat.of(values).mean for values in found.values()) for name, found in seeds.items()}
-    name = REFERENCE if REFERENCE in means else max(means, key=lambda key: means[key].mean)
-    return Baseline(means[name], name)
+    # A seed has one float model but a row for each of its files, so rows are averaged within a seed first.
+    stats = {
+        regularizer: Stat.of(Stat.of(values).mean for values in by_seed.values())
+        for regularizer, by_seed in accuracies.items()
+    }
+    best = REFERENCE if REFERENCE in stats else max(stats, key=lambda regularizer: stats[regularizer].mean)
+    return Baseline(stats[best], best)
 
 
 def pareto(groups: Iterable[Group]) -> list[Group]:
-    """Returns the groups that no other beats in bytes and accuracy both, smallest file first."""
+    """Returns the Pareto front of accuracy against bytes, smallest file first."""
     sized = sorted((g for g in groups if g.file_bytes is not None), key=lambda g: (g.file_bytes, -g.score.mean))
     front: list[Group] = []
     for part in sized:
@@ -186,11 +205,11 @@ def pareto(groups: Iterable[Group]) -> list[Group]:
     return front
 
 
-def _check_same(rows: Iterable[Row], column: str, where: str) -> None:
-    """Raises if rows differ in a column that averages must not mix."""
+def _check_same(rows: Iterable[ResultRow], column: str, where: str) -> None:
+    """Raises if rows differ in a column that must be the same for an average."""
     values = list(dict.fromkeys(row.get(column) for row in rows))
     if len(values) > 1:
         raise ValueError(
             f"Rows of different `{column}` cannot be averaged. Expected one in {where}. Received: "
-            f"{', '.join(map(repr, values))}. Report each on its own."
+            f"{', '.join(map(repr, values))}. Report each one separately."
         )

@@ -1,46 +1,43 @@
-"""One self-contained HTML page: the recommendation, the plots, the tables, and what is needed to get them again."""
+"""The HTML report: recommendation, plots, tables and settings on one self-contained page."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r2keras._errors import invalid, missing
 from r2keras._files import atomic_write_text
-from r2keras.record import CompressionRecord
-from r2keras.report._format import FLOAT_BITS, bits, count, number, percent, points
+from r2keras._tables import shape_text
+from r2keras.palettized import PalettizedTensor
+from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.report._format import DASH, MIN_FLOAT_BITS, bits, count, number, percent, points
 from r2keras.report.clusters import occupancy
 from r2keras.report.groups import Group, float_baseline, group, pareto
 from r2keras.report.histograms import histogram
 from r2keras.report.plots import accuracy_against_bits, accuracy_against_bytes, method_colors, regularizer_markers
 from r2keras.report.recommendation import Recommendation
 from r2keras.report.results import COLUMNS
-from r2keras.report.routes import Routes
+from r2keras.report.routes import ROUTE_COLUMNS, Routes, route_cells
 from r2keras.report.summary import Summary, TensorSummary, summarize
+from r2keras.report.summary_tables import PALETTE_COLUMNS, activation_rows, palette_cells, range_cells, stored_text
 from r2keras.report.svg import MARKER_GLYPHS, MARKERS, VARIABLES
-from r2keras.report.tables import (
-    PALETTE_COLUMNS,
-    RESULT_COLUMNS,
-    ROUTE_COLUMNS,
-    activation_rows,
-    palette_cells,
-    range_cells,
-    result_cells,
-    route_cells,
-    shape_text,
-    stored_text,
-)
+from r2keras.report.tables import RESULT_COLUMNS, result_cells
 
-# A plot that is only scaled down to a telephone has letters too small to read, so each is drawn for both widths.
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
+# Widths in inches. Text of a plot scaled down to a phone is too small to read, so each plot is drawn for both widths.
 WIDE, NARROW = 10.4, 4.4
+# Columns that are hidden on a narrow screen.
 WIDE_COLUMNS = ("n", "float %", "Keras %", "ms", "max/std")
 PART_NAMES = {
-    "codes": "codes, at their ideal size",
-    "wider container": "padding to the container's bits",
+    "codes": "codes at their ideal size",
+    "wider container": "padding to the width of the container",
     "scales": "scales, zero points, tables",
-    "rest": "values kept float, graph, metadata",
+    "rest": "float values, graph, metadata",
 }
 
 
@@ -54,24 +51,26 @@ def write_html(
     settings: Mapping[str, Any] | None = None,
     routes: Mapping[str, Routes] | None = None,
 ) -> None:
-    """Writes one HTML file that needs nothing else: no network, no scripts; light and dark, desk and telephone.
+    """Writes a self-contained HTML report, without scripts or network access.
 
-    The same arguments give the same bytes. Names are escaped wherever they come from.
+    The page adapts to light and dark mode and to wide and narrow screens. The same arguments give the same bytes. All
+    names are escaped.
 
     Args:
-        path: the file to write, whole or not at all.
+        path: the file to write. The write is atomic.
         rows: result rows of one dataset and one model.
-        recommendation: what `recommend` returned for these rows; it comes first. None leaves it out.
-        records: compressed models to open up, by the name they get on the page: a record, or a `Summary` where the
-            sizes in the file are known (`summarize(record, file)`).
+        recommendation: the result of `recommend` for these rows, shown first. None leaves it out.
+        records: compressed models to show in detail, by their name on the page: a record, or a `Summary` to include
+            the sizes in the file (`summarize(record, file)`).
         title: heading of the page.
-        settings: what is needed to get the numbers again: `command`, seeds, hardware, versions; any JSON values.
-        routes: files side by side, by the heading they get: what `compare_routes` returned.
+        settings: what is needed to reproduce the numbers, such as `command`, seeds, hardware, versions; any JSON
+            values.
+        routes: results of `compare_routes`, by their heading on the page.
 
     Raises:
-        ValueError: no rows, a bad row, or a record without tensors.
-        TypeError: an argument of another type.
-        OSError: the file cannot be written; what was there stays.
+        ValueError: no rows, an invalid row, or a record without tensors.
+        TypeError: an argument or a value has the wrong type.
+        OSError: the file cannot be written; an existing file remains unchanged.
         ImportError: jinja2 or matplotlib is not installed.
 
     Example:
@@ -85,7 +84,7 @@ def write_html(
     True
     """
     if recommendation is not None and not isinstance(recommendation, Recommendation):
-        raise TypeError(invalid("recommendation", "what `recommend` returns, or None", recommendation))
+        raise TypeError(invalid("recommendation", "the result of `recommend`, or None", recommendation))
     groups = group(rows)
     page = _template().render(
         title=title,
@@ -103,12 +102,12 @@ def write_html(
     atomic_write_text(path, page)
 
 
-def _template() -> Any:
-    """Returns the page's template, which escapes every value."""
+def _template() -> Template:
+    """Returns the template of the page, which escapes every value."""
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError(missing("jinja2", "an HTML report")) from error
+        raise ImportError(missing("jinja2", "An HTML report")) from error
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -117,7 +116,7 @@ def _template() -> Any:
 
 
 def _summary(name: str, part: CompressionRecord | Summary) -> Summary:
-    """Returns the summary of a record."""
+    """Returns the summary of a record with at least one compressed tensor."""
     summary = part if isinstance(part, Summary) else summarize(part)
     if not summary.tensors:
         raise ValueError(f"The record {name!r} holds no compressed tensors. Leave it out of `records`.")
@@ -125,7 +124,7 @@ def _summary(name: str, part: CompressionRecord | Summary) -> Summary:
 
 
 def _subtitle(groups: list[Group]) -> str:
-    """Returns what was measured, in one line."""
+    """Returns dataset, model and number of runs in one line."""
     first = groups[0].rows[0]
     seeds = {row["seed"] for g in groups for row in g.rows}
     runs = sum(len(g.rows) for g in groups)
@@ -135,31 +134,42 @@ def _subtitle(groups: list[Group]) -> str:
 
 
 def _plural(n: int, word: str) -> str:
-    """Returns a number with its noun."""
+    """Returns a number and a noun, in the plural unless the number is 1."""
     return f"{n} {word}" + ("" if n == 1 else "s")
 
 
 def _recommendation_context(recommendation: Recommendation | None) -> dict[str, Any] | None:
-    """Returns the heading, the sentences and, if there is a choice, its four figures."""
+    """Returns heading and sentences and, if a group was chosen, four figures of it."""
     if recommendation is None:
         return None
     part = recommendation.chosen
-    told = {"sentences": recommendation.sentences, "limits": recommendation.limits, "facts": []}
-    context: dict[str, Any] = {"found": part is not None, **told}
     if part is None:
-        return context | {"heading": "Nothing measured meets the limits", "sentences": context["sentences"][1:]}
+        return {
+            "found": False,
+            "heading": "No result meets the limits",
+            "limits": recommendation.limits,
+            "facts": [],
+            # The first sentence says the same as the heading.
+            "sentences": recommendation.sentences[1:],
+        }
     drop = recommendation.drop(part)
     facts = [
         ("bytes in the file", count(part.file_bytes)),
         ("accuracy", percent(part.score.mean)),
-        ("lost against float" if drop >= 0 else "gained over float", points(abs(drop))),
+        ("below float" if drop >= 0 else "above float", points(abs(drop))),
         ("weights", bits(part.num_bits)),
     ]
-    return context | {"heading": f"Recommended: {part.label}", "facts": facts}
+    return {
+        "found": True,
+        "heading": f"Recommended: {part.label}",
+        "limits": recommendation.limits,
+        "facts": facts,
+        "sentences": recommendation.sentences,
+    }
 
 
 def _plots(groups: list[Group], recommendation: Recommendation | None) -> dict[str, Any]:
-    """Returns both accuracy plots, each wide and narrow; None where there is nothing to draw."""
+    """Returns both accuracy plots, each wide and narrow; None for a plot without points."""
     by_bytes = {
         "wide": accuracy_against_bytes(groups, recommendation, name="bytes-w", size=(WIDE, 4.6)),
         "narrow": accuracy_against_bytes(groups, recommendation, name="bytes-n", size=(NARROW, 4.4)),
@@ -172,10 +182,10 @@ def _plots(groups: list[Group], recommendation: Recommendation | None) -> dict[s
 
 
 def _legend(groups: list[Group], recommendation: Recommendation | None) -> dict[str, Any]:
-    """Returns the colours of the methods and the glyphs of the regularizers."""
+    """Returns the colors of the methods and the glyphs of the regularizers."""
     glyphs = dict(zip(MARKERS, MARKER_GLYPHS, strict=True))
     colors = {name: VARIABLES[color] for name, color in method_colors(groups).items()}
-    quantized = {g.method for g in groups if g.num_bits < FLOAT_BITS}
+    quantized = {g.method for g in groups if g.num_bits < MIN_FLOAT_BITS}
     return {
         "methods": list(colors.items()),
         "quantized": [(name, color) for name, color in colors.items() if name in quantized],
@@ -186,7 +196,7 @@ def _legend(groups: list[Group], recommendation: Recommendation | None) -> dict[
 
 
 def _results_context(groups: list[Group], recommendation: Recommendation | None) -> dict[str, Any]:
-    """Returns the table of groups: cells, and which lines stand out."""
+    """Returns the table of groups: the cells and the highlighted lines."""
     front = pareto(groups)
     chosen = recommendation.chosen.key if recommendation and recommendation.chosen else None
     previous = [groups[0], *groups]
@@ -205,36 +215,36 @@ def _results_context(groups: list[Group], recommendation: Recommendation | None)
 
 
 def _runs(groups: list[Group]) -> dict[str, Any]:
-    """Returns the table of single runs, with every column that a row has."""
+    """Returns the table of individual runs, with all columns of the rows."""
     rows = [row for g in groups for row in g.rows]
     extra = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in COLUMNS]
     columns = [*COLUMNS, *extra]
     return {"columns": columns, "lines": [[_run_cell(name, row.get(name)) for name in columns] for row in rows]}
 
 
-def _run_cell(name: str, value: Any) -> str:
-    """Returns one value of one run."""
+def _run_cell(name: str, value: object) -> str:
+    """Returns one value of one run as text."""
     if value is None:
-        return "\u2013"
-    if name.endswith("accuracy"):
-        return f"{100 * value:.2f}%"
-    if name.endswith("_bytes"):
+        return DASH
+    if isinstance(value, (int, float)) and name.endswith("accuracy"):
+        return percent(value)
+    if isinstance(value, (int, float)) and name.endswith("_bytes"):
         return count(value)
     return number(value) if isinstance(value, float) else str(value)
 
 
 def _routes(routes: Mapping[str, Routes]) -> list[tuple[str, list[list[str]]]]:
-    """Returns heading and lines of each table of files."""
+    """Returns heading and lines of each comparison of files."""
     return [(str(name), [route_cells(row) for row in part.rows]) for name, part in routes.items()]
 
 
 def _records(records: Mapping[str, CompressionRecord | Summary]) -> list[dict[str, Any]]:
-    """Returns what the page shows of each compressed model."""
+    """Returns the details of each compressed model."""
     return [_record_context(index, name, _summary(name, part)) for index, (name, part) in enumerate(records.items())]
 
 
 def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
-    """Returns sizes, ranges and histograms of one compressed model."""
+    """Returns sizes, ranges and plots of one compressed model."""
     return {
         "name": name,
         "overhead": summary.overhead,
@@ -249,35 +259,37 @@ def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
                 "note": t.note,
                 "bytes": [count(t.float_bytes), count(t.ideal_bytes), count(t.packed_bytes)],
                 "ranges": range_cells(t),
-                "plot": histogram(summary.record.tensors[t.name], name=f"h{index}-{place}"),
-                "clusters": _cluster_context(t, summary.record.tensors[t.name], f"c{index}-{place}"),
+                "plot": histogram(summary.record.tensors[t.name], name=f"h{index}-{position}"),
+                "clusters": _cluster_context(t, summary.record.tensors[t.name], f"c{index}-{position}"),
             }
-            for place, t in enumerate(summary.tensors)
+            for position, t in enumerate(summary.tensors)
         ],
         "kept": [(_breakable(k.name), shape_text(k.shape), k.reason) for k in summary.kept_float],
         "activations": [(_breakable(name), *rest) for name, *rest in activation_rows(summary.record)],
-        "notes": [(_breakable(name), words) for name, words in summary.record.notes.items()],
+        "notes": [(_breakable(name), note) for name, note in summary.record.notes.items()],
         "in_file": summary.file_bytes is not None,
         "palette_columns": PALETTE_COLUMNS,
     }
 
 
-def _cluster_context(tensor: TensorSummary, recorded: Any, name: str) -> dict[str, Any] | None:
-    """Returns figures and plot of a palette; None for a uniform grid."""
-    if tensor.clusters is None:
+def _cluster_context(
+    tensor: TensorSummary, recorded: QuantizedTensor | PalettizedTensor, name: str
+) -> dict[str, Any] | None:
+    """Returns cells and plot of a palette; None for a uniform grid."""
+    if not isinstance(recorded, PalettizedTensor):
         return None
     return {"cells": palette_cells(tensor), "plot": occupancy(recorded, name=name)}
 
 
-def _breakable(name: str) -> Any:
-    """Returns a weight's name, escaped, that a line may break after a slash."""
+def _breakable(name: str) -> Markup:
+    """Returns the escaped name of a weight, with line breaks allowed after slashes."""
     from markupsafe import Markup, escape
 
     return escape(name).replace("/", Markup("/<wbr>"))
 
 
 def _bars(summary: Summary) -> list[tuple[str, str, float]]:
-    """Returns (name, bytes, percent of the longest) of the model as float, in the file, and the ideal."""
+    """Returns (name, bytes, percent of the longest bar) of the float model, the file and the ideal size."""
     sizes = [
         ("all values as float32", summary.float_bytes),
         ("the file", summary.file_bytes),
@@ -290,23 +302,27 @@ def _bars(summary: Summary) -> list[tuple[str, str, float]]:
 
 
 def _parts(summary: Summary) -> list[dict[str, Any]]:
-    """Returns what the file's bytes are for, with percents of the file."""
-    shares = {key: round(100 * size / summary.file_bytes, 2) for key, size in summary.parts.items()}
+    """Returns the bytes of the file by purpose, with their share in percent."""
     return [
-        {"name": PART_NAMES[key], "bytes": count(size), "share": shares[key], "key": key.split()[0]}
+        {
+            "name": PART_NAMES[key],
+            "bytes": count(size),
+            "share": round(100 * size / summary.file_bytes, 2),
+            "key": key.split()[0],
+        }
         for key, size in summary.parts.items()
         if size
     ]
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the command apart from the other settings, as texts."""
+    """Returns the command and the other settings as text."""
     rest = [(str(name), _setting_text(value)) for name, value in settings.items() if name != "command"]
     return {"command": settings.get("command"), "rest": rest}
 
 
-def _setting_text(value: Any) -> str:
-    """Returns a setting as text; lists with commas, dictionaries with names."""
+def _setting_text(value: object) -> str:
+    """Returns a setting as text: lists with commas, dictionaries with their keys."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_setting_text(part)}" for name, part in value.items())
     return ", ".join(map(_setting_text, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,4 +1,4 @@
-"""Result rows: one per (regularizer, method, num_bits, seed), in a `results.json` that a killed run does not lose."""
+"""Result rows, one per regularizer, method, bit width and seed, in a `results.json` that survives a killed run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from r2keras._errors import invalid
 from r2keras._files import atomic_write_text
 
+# The columns that identify an experiment.
 KEYS = ("dataset", "model", "regularizer", "method", "num_bits", "seed")
 TEXTS = ("regularizer", "method")
 ACCURACIES = ("float_accuracy", "accuracy", "file_accuracy")
@@ -20,31 +21,33 @@ FIGURES = ("latency_ms", "max_over_std")
 COLUMNS = (*TEXTS, "num_bits", "seed", *ACCURACIES, *SIZES, *FIGURES, "path")
 NULLABLE = ("file_accuracy", *SIZES, *FIGURES, "path")
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 
-def checked_row(row: Mapping[str, Any], place: str = "The row") -> Row:
-    """Returns a row as plain JSON values, after a look at every column.
+def checked_row(row: Mapping[str, Any], name: str = "The row") -> ResultRow:
+    """Checks every column of a row and returns it as plain JSON values.
 
     | column | value |
     |---|---|
-    | `regularizer`, `method` | text; the reference without a regularizer is called `"none"` |
+    | `regularizer`, `method` | text; the reference without a regularizer is `"none"` |
     | `num_bits`, `seed` | integers; `num_bits` is 32 for a float file |
-    | `float_accuracy`, `accuracy`, `file_accuracy` | fractions from 0 to 1; the last may be None: no file was run |
-    | `file_bytes`, `ideal_bytes`, `latency_ms`, `max_over_std`, `path` | numbers of at least 0 and text, or None |
+    | `float_accuracy`, `accuracy` | fractions from 0 to 1 |
+    | `file_accuracy` | a fraction from 0 to 1, or None if no file was run |
+    | `file_bytes`, `ideal_bytes`, `latency_ms`, `max_over_std` | numbers of at least 0, or None |
+    | `path` | text, or None |
 
-    Further columns (`dataset`, `model`, `epochs`, ...) are kept as they are.
+    Other columns (`dataset`, `model`, `epochs`, ...) are kept unchanged.
 
     Args:
-        row: the columns by name; NumPy scalars are taken too.
-        place: how an error calls the row.
+        row: the columns by name; values may be NumPy scalars.
+        name: name of the row in error messages.
 
     Returns:
         A new dictionary.
 
     Raises:
-        ValueError: a column is missing (all missing ones are named) or a value is out of range.
-        TypeError: the row is not a dictionary, or a value has another type.
+        ValueError: columns are missing, or a value is out of range.
+        TypeError: the row is not a dictionary, or a value has the wrong type.
 
     Example:
 
@@ -55,23 +58,23 @@ def checked_row(row: Mapping[str, Any], place: str = "The row") -> Row:
 'file_bytes', 'ideal_bytes', 'latency_ms', 'max_over_std', 'path'. Write None where nothing was measured.
     """
     if not isinstance(row, Mapping):
-        raise TypeError(f"{place} is no dictionary of columns. Received: {row!r}.")
-    absent = [name for name in COLUMNS if name not in row]
+        raise TypeError(f"{name} is not a dictionary of columns. Received: {row!r}.")
+    absent = [column for column in COLUMNS if column not in row]
     if absent:
-        names = ("column " if len(absent) == 1 else "columns ") + ", ".join(map(repr, absent))
-        raise ValueError(f"{place} lacks the {names}. Write None where nothing was measured.")
-    plain = {name: _plain(value) for name, value in row.items()}
-    for name in COLUMNS:
-        if plain[name] is not None or name not in NULLABLE:
-            _check_value(place, name, plain[name])
+        columns = ("column " if len(absent) == 1 else "columns ") + ", ".join(map(repr, absent))
+        raise ValueError(f"{name} lacks the {columns}. Write None where nothing was measured.")
+    plain = {column: _plain(value) for column, value in row.items()}
+    for column in COLUMNS:
+        if plain[column] is not None or column not in NULLABLE:
+            _check_value(name, column, plain[column])
     return plain
 
 
-def checked_rows(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Returns all rows checked.
+def checked_rows(rows: Iterable[Mapping[str, Any]]) -> list[ResultRow]:
+    """Checks all rows and returns them as plain JSON values.
 
     Raises:
-        ValueError: no rows, a bad row (named by its number), or two rows of one experiment.
+        ValueError: no rows, an invalid row (named by its number), or two rows of one experiment.
         TypeError: a value has the wrong type.
     """
     checked = [checked_row(row, f"Row {index} of the results") for index, row in enumerate(rows)]
@@ -82,26 +85,26 @@ def checked_rows(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
         first = seen.setdefault(key_of(row), index)
         if first != index:
             raise ValueError(
-                f"Rows {first} and {index} of the results are of one experiment: {_named(row)}. "
-                "Keep the newer one; `Results.add` does so."
+                f"Rows {first} and {index} of the results are of the same experiment: {_key_text(row)}. "
+                "Keep the newer one, as `Results.add` does."
             )
     return checked
 
 
 def key_of(row: Mapping[str, Any]) -> tuple:
-    """Returns what tells an experiment from the others."""
+    """Returns the values that identify an experiment."""
     return tuple(row.get(name) for name in KEYS)
 
 
 class Results:
-    """The rows of a run, on disk after every `add`.
+    """The rows of a run, written to disk after every `add`.
 
     Args:
-        path: the file, a JSON list with one row per line. Rows that are there already are read; a file that is not
-            there is made by the first `add`.
+        path: the file, a JSON list with one row per line. Existing rows are read; a file that does not exist is
+            created by the first `add`.
 
     Raises:
-        ValueError: the file is corrupt or truncated, or holds a bad row.
+        ValueError: the file is corrupt or truncated, or contains an invalid row.
         OSError: the file cannot be read.
 
     Example:
@@ -120,35 +123,35 @@ class Results:
         self._rows = load_results(self.path) if self.path.exists() else []
 
     @property
-    def rows(self) -> list[Row]:
-        """The rows, oldest first; a copy."""
+    def rows(self) -> list[ResultRow]:
+        """A copy of the rows, oldest first."""
         return [dict(row) for row in self._rows]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Adds a row, or replaces the one of the same experiment, and writes the file.
+        """Adds a row, or replaces the row of the same experiment, and writes the file.
 
         Raises:
             ValueError: a column is missing or a value is out of range.
             TypeError: a value has the wrong type.
-            OSError: the file cannot be written; the file and the rows are as they were before.
+            OSError: the file cannot be written; the file and the rows remain unchanged.
         """
         new = checked_row(row)
         rows = [old for old in self._rows if key_of(old) != key_of(new)] + [new]
         save_results(self.path, rows)
         self._rows = rows
 
-    def find(self, **columns: Any) -> Row | None:
-        """Returns the one row with these values, or None.
+    def find(self, **columns: Any) -> ResultRow | None:
+        """Returns the only row with these values, or None.
 
         Raises:
-            ValueError: several rows have them.
+            ValueError: several rows match.
         """
-        found = [row for row in self._rows if all(row.get(name) == value for name, value in columns.items())]
-        if len(found) > 1:
-            raise ValueError(invalid("columns", "values that only one row has", columns, f"{len(found)} rows match"))
-        return dict(found[0]) if found else None
+        matches = [row for row in self._rows if all(row.get(name) == value for name, value in columns.items())]
+        if len(matches) > 1:
+            raise ValueError(invalid("columns", "values that only one row has", columns, f"{len(matches)} rows match"))
+        return dict(matches[0]) if matches else None
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[ResultRow]:
         return iter(self.rows)
 
     def __len__(self) -> int:
@@ -156,16 +159,16 @@ class Results:
 
 
 def save_results(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows as a JSON list, one row per line, whole or not at all.
+    """Writes rows as a JSON list with one row per line. The write is atomic.
 
     Args:
         path: the file to write.
-        rows: what goes into it.
+        rows: the result rows.
 
     Raises:
-        ValueError: no rows, a row that lacks a column or has a value out of range.
+        ValueError: no rows, or a row that lacks a column or has a value out of range.
         TypeError: a value has the wrong type.
-        OSError: the file cannot be written; it is as it was before.
+        OSError: the file cannot be written; it remains unchanged.
 
     Example:
 
@@ -181,8 +184,8 @@ def save_results(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> 
     atomic_write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def load_results(path: str | os.PathLike) -> list[Row]:
-    """Reads the rows that `save_results` or `Results` wrote.
+def load_results(path: str | os.PathLike) -> list[ResultRow]:
+    """Reads rows written by `save_results` or `Results`.
 
     Args:
         path: the file to read.
@@ -191,7 +194,7 @@ def load_results(path: str | os.PathLike) -> list[Row]:
         The rows, oldest first.
 
     Raises:
-        ValueError: the file is corrupt or truncated, or holds a bad row.
+        ValueError: the file is corrupt or truncated, or contains an invalid row.
         OSError: the file cannot be read.
 
     Example:
@@ -209,41 +212,47 @@ def load_results(path: str | os.PathLike) -> list[Row]:
         return checked_rows(rows) if rows else []
     except (ValueError, TypeError) as error:
         reason = str(error).rstrip(".")
-        raise ValueError(f"{path} is not a readable results file ({reason}). Restore it or choose another.") from error
+        raise ValueError(
+            f"{path} is not a readable results file ({reason}). Restore it or choose another file."
+        ) from error
 
 
 def _plain(value: Any) -> Any:
-    """Returns a NumPy scalar or a path as plain JSON."""
+    """Returns a NumPy scalar as a Python number and a path as text."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
-def _check_value(place: str, name: str, value: Any) -> None:
-    """Raises for a value that its column cannot hold."""
-    if name in (*TEXTS, "path"):
+def _check_value(row: str, column: str, value: object) -> None:
+    """Raises for a value that its column cannot hold; `row` is the name of the row."""
+    if column in (*TEXTS, "path"):
         fits, expected = isinstance(value, str) and value != "", "text"
-    elif name in ("num_bits", "seed"):
-        fits, expected = _is_int(value) and value >= (name == "num_bits"), "a whole number"
-    elif name in ACCURACIES:
-        fits, expected = _is_number(value) and 0 <= value <= 1, "a fraction from 0 to 1, not percent"
+    elif column == "num_bits":
+        fits, expected = _is_int(value, 1), "an integer of at least 1"
+    elif column == "seed":
+        fits, expected = _is_int(value, 0), "an integer of at least 0"
+    elif column in ACCURACIES:
+        fits, expected = _is_number(value, 0, 1), "a fraction from 0 to 1, not percent"
     else:
-        fits, expected = _is_number(value) and value >= 0, "a finite number of at least 0"
+        fits, expected = _is_number(value, 0), "a finite number of at least 0"
     if not fits:
-        kind = ValueError if isinstance(value, (int, float)) and name not in TEXTS else TypeError
-        raise kind(f"{place}, column {name!r}: expected {expected}. Received: {value!r}.")
+        kind = ValueError if isinstance(value, (int, float)) and column not in TEXTS else TypeError
+        raise kind(f"{row}, column {column!r}: expected {expected}. Received: {value!r}.")
 
 
-def _is_int(value: Any) -> bool:
-    """Whether a value is an integer, and no truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_int(value: object, low: int) -> bool:
+    """Whether a value is an integer of at least `low`; a boolean is not."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object, low: float, high: float = math.inf) -> bool:
+    """Whether a value is a finite number in `[low, high]`; a boolean is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and low <= value <= high
 
 
-def _named(row: Mapping[str, Any]) -> str:
-    """Returns the key of a row in words."""
+def _key_text(row: Mapping[str, Any]) -> str:
+    """Returns the identifying columns of a row as text."""
     return ", ".join(f"{name}={row[name]!r}" for name in KEYS if name in row)

@@ -1,4 +1,4 @@
-"""Files of one model side by side: bytes, time and memory of routes (float, integer) and forms (size, latency)."""
+"""Comparison of several files of one model: bytes, latency and memory."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2keras._errors import invalid
-from r2keras.report._format import to_text
+from r2keras._tables import add_row, new_table
+from r2keras.report._format import count, number, to_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+ROUTE_COLUMNS = ("file", "bytes", "gzip", "ms", "p90 ms", "peak KiB")
+
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """One file.
+    """The figures of one file.
 
     Args:
-        name: what the table calls it.
-        file_bytes: the file on disk.
-        gzip_bytes: the file after gzip.
-        median_ms: median time of one run at batch size 1, in milliseconds.
-        p90_ms: nine in ten runs were faster.
-        peak_bytes: the most memory that a process took to load and run it, LiteRT's own (about a megabyte) in it; None
-            where it was not measured.
+        name: its name in the table.
+        file_bytes: size of the file on disk.
+        gzip_bytes: size of the file after gzip.
+        median_ms: median latency at batch size 1, in milliseconds.
+        p90_ms: 90th percentile of the latency, in milliseconds.
+        peak_bytes: peak memory of a process that loads and runs the file, including about a megabyte of LiteRT itself;
+            None if it was not measured.
 
     Example:
 
@@ -45,10 +48,10 @@ class Route:
 
 @dataclasses.dataclass(frozen=True)
 class Routes:
-    """Files side by side; `print` it, or take `to_dict()`.
+    """Figures of several files; `print` shows them as a table.
 
     Args:
-        rows: one a file, in the order given.
+        rows: one entry per file, in the order given.
 
     Example:
 
@@ -67,8 +70,6 @@ class Routes:
         return {"rows": [dataclasses.asdict(row) for row in self.rows]}
 
     def __rich__(self) -> Table:
-        from r2keras.report.tables import routes_table
-
         return routes_table(self)
 
     def __str__(self) -> str:
@@ -83,21 +84,22 @@ def compare_routes(
     xnnpack: bool = True,
     memory: bool = True,
 ) -> Routes:
-    """Measures files of one model: the exact route beside the integer route, or the forms of one record.
+    """Measures several files of one model, such as the exact and the integer route, or all forms of one record.
 
     Args:
-        files: paths of `.tflite` files by the names that the table gives them.
-        num_runs: runs that each time is the median of.
+        files: paths of `.tflite` files by their names in the table.
+        num_runs: number of runs that latencies are measured over.
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
-        memory: whether to measure the memory of each file, in a process of its own (half a second each; on Linux).
+        memory: whether to measure peak memory. Each file is run in its own process, which takes half a second; Linux
+            only.
 
     Returns:
         The figures; `print` shows them as a table.
 
     Raises:
-        ValueError: no files; a file is no `.tflite`; `num_runs` is below 1.
-        FileNotFoundError: there is no such file.
+        ValueError: no files; a file is not a `.tflite` file; `num_runs` is below 1.
+        FileNotFoundError: a file does not exist.
         ImportError: ai-edge-litert is not installed.
 
     Example:
@@ -111,7 +113,7 @@ def compare_routes(
     ['float']
     """
     if not files:
-        raise ValueError(invalid("files", "at least one .tflite file by its name in the table", files))
+        raise ValueError(invalid("files", "at least one .tflite file, by its name in the table", files))
     from r2keras.export.memory import peak_memory
     from r2keras.export.runtime import LiteRTModel
 
@@ -119,7 +121,28 @@ def compare_routes(
     for name, path in files.items():
         latency = LiteRTModel(path, num_threads, xnnpack=xnnpack).latency(num_runs)
         data = Path(path).read_bytes()
-        packed = len(gzip.compress(data, 6, mtime=0))
+        gzip_bytes = len(gzip.compress(data, 6, mtime=0))
         peak = peak_memory(path, num_threads, xnnpack=xnnpack) if memory else None
-        rows.append(Route(name, len(data), packed, latency.median_ms, latency.p90_ms, peak))
+        rows.append(Route(name, len(data), gzip_bytes, latency.median_ms, latency.p90_ms, peak))
     return Routes(tuple(rows))
+
+
+def routes_table(routes: Routes) -> Table:
+    """Returns a rich table with one line per file."""
+    table = new_table("", [(name, name != "file") for name in ROUTE_COLUMNS])
+    for row in routes.rows:
+        add_row(table, route_cells(row))
+    return table
+
+
+def route_cells(row: Route) -> list[str]:
+    """Returns the cells of one file, in the order of `ROUTE_COLUMNS`."""
+    peak_kib = None if row.peak_bytes is None else row.peak_bytes / 1024
+    return [
+        row.name,
+        count(row.file_bytes),
+        count(row.gzip_bytes),
+        number(row.median_ms),
+        number(row.p90_ms),
+        count(peak_kib),
+    ]

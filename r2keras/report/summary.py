@@ -1,4 +1,4 @@
-"""What compression cost and saved: bytes and range figures of every tensor of a record, and of the file on disk."""
+"""Summary of a compressed model: bytes and range figures of each tensor of a record, and bytes of its file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2keras._errors import invalid
-from r2keras.record import CompressionRecord, RangeFigures, table_bytes
+from r2keras.palettized import PalettizedTensor
+from r2keras.record import CompressionRecord, QuantizedTensor, RangeFigures, table_bytes
 from r2keras.report._format import count, to_text
 from r2keras.report.clusters import Clusters
+from r2keras.report.summary_tables import summary_tables
 
 if TYPE_CHECKING:
     import keras
+    from rich.console import Group as RenderableGroup
 
+    from r2keras.export.sizes import FileSizes, TensorSize
+
+# Bytes of a float32 value.
 FLOAT_BYTES = 4
 
 
@@ -27,19 +33,19 @@ class TensorSummary:
     Args:
         name: `"<layer path>/<variable>"`.
         shape: the weight's shape.
-        num_bits: bits a code.
+        num_bits: bits per code.
         float_bytes: bytes as float32.
-        ideal_bytes: `num_bits * weights / 8`; with a palette, `num_bits * indices / 8`.
-        scale_bytes: bytes of the scales and of the zero points that are not all zero, as float32; of a palette's
-            table and scales.
+        ideal_bytes: `num_bits * weights / 8`; for a palette, `num_bits * indices / 8`.
+        scale_bytes: bytes of the float32 scales, and of the zero points unless all are zero; for a palette, bytes of
+            its tables and scales.
         before: range of the float weight.
         after: range of the compressed weight.
-        container_bits: bits a code takes in the file; None without a file.
-        packed_bytes: bytes of codes, scales, zero points and tables in the file; None without a file, 0 for a tensor
-            that another one stores.
-        note: what the file does otherwise than asked.
-        gzip_bytes: what codes, indices and tables take after gzip on their own; None without a file.
-        clusters: how a palette's indices are spread; None for a uniform grid.
+        container_bits: bits per code in the file; None without a file.
+        packed_bytes: bytes of codes, scales, zero points and tables in the file; None without a file, 0 if another
+            tensor stores the same weight.
+        note: how the file differs from what the spec asks for; empty if it does not.
+        gzip_bytes: bytes of codes, indices and tables after gzip; None without a file.
+        clusters: occupancy of a palette; None for a uniform grid.
     """
 
     name: str
@@ -65,13 +71,13 @@ class TensorSummary:
 
 @dataclasses.dataclass(frozen=True)
 class KeptFloat:
-    """One kernel that stays float.
+    """One kernel that stays in float.
 
     Args:
         name: `"<layer path>/<variable>"`.
-        reason: why it stays.
-        shape: the weight's shape; None where no model was given.
-        range: its range; None where no model was given.
+        reason: why it is not compressed.
+        shape: the weight's shape; None without a model.
+        range: the weight's range; None without a model.
     """
 
     name: str
@@ -81,7 +87,7 @@ class KeptFloat:
 
     @property
     def float_bytes(self) -> int | None:
-        """Bytes as float32; None where no model was given."""
+        """Bytes as float32; None without a model."""
         return None if self.shape is None else FLOAT_BYTES * int(np.prod(self.shape))
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,14 +103,14 @@ class KeptFloat:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What compression cost and saved; `print` it, or take `to_dict()`.
+    """Sizes and ranges of a compressed model; `print` shows them as tables.
 
     Args:
         model_name: the model's name.
-        tensors: the compressed tensors, in the record's order.
-        kept_float: kernels that stay float.
-        num_values: scalars in the whole model.
-        record: the record that the figures are of.
+        tensors: the compressed tensors, in the order of the record.
+        kept_float: kernels that stay in float.
+        num_values: number of scalars in the whole model.
+        record: the record that the figures describe.
         file_bytes: bytes of the file; None without a file.
         gzip_bytes: bytes of the file after gzip; None without a file.
 
@@ -112,13 +118,13 @@ class Summary:
 
     >>> summary = summarize(CompressionRecord({}, {"head/kernel": "no rule of the recipe matches"}, 650, "tiny"))
     >>> print(summary)
-    Kept float
+    Kept in float
     <BLANKLINE>
-     kernel       shape      bytes  why
+     kernel       shape      bytes  reason
      ────────────────────────────────────────────────────────────
      head/kernel  –              –  no rule of the recipe matches
     <BLANKLINE>
-    Total: float 2,600 bytes; ideal for the codes 0.
+    Total: float 2,600 bytes; ideal size of the codes 0.
     No tensor is compressed: all values take 2,600 bytes as float.
     """
 
@@ -132,68 +138,68 @@ class Summary:
 
     @property
     def float_bytes(self) -> int:
-        """Bytes of the whole model's values as float32."""
+        """Bytes of all values of the model as float32."""
         return FLOAT_BYTES * self.num_values
 
     @property
     def ideal_bytes(self) -> float:
-        """Bytes of all codes, `num_bits * weights / 8`, and nothing else."""
+        """Bytes of all codes alone, `num_bits * weights / 8`."""
         return sum(tensor.ideal_bytes for tensor in self.tensors)
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of all scales, zero points and palettes' tables of the record."""
+        """Bytes of all scales, zero points and palette tables of the record."""
         return sum(tensor.scale_bytes for tensor in self.tensors)
 
     @property
     def uncompressed_bytes(self) -> int:
-        """Bytes of the values that are in no compressed tensor: biases, statistics, kernels that stay float."""
+        """Bytes of the values outside of compressed tensors: biases, statistics, kernels that stay in float."""
         return self.float_bytes - sum(tensor.float_bytes for tensor in self.tensors)
 
     @property
     def packed_bytes(self) -> int | None:
-        """Bytes of all codes, scales, zero points and palettes' tables in the file; None without a file."""
+        """Bytes of all codes, scales, zero points and palette tables in the file; None without a file."""
         return None if self.file_bytes is None else sum(tensor.packed_bytes for tensor in self.tensors)
 
     @property
     def ratio(self) -> float | None:
-        """How many times smaller the file is than the values as float32; None without a file."""
+        """Bytes of all values as float32 divided by the size of the file; None without a file."""
         return None if self.file_bytes is None else self.float_bytes / self.file_bytes
 
     @property
     def parts(self) -> dict[str, int]:
-        """The file's bytes by what they are for; empty without a file. They add up to `file_bytes`."""
+        """The bytes of the file by purpose, which add up to `file_bytes`; empty without a file."""
         if self.file_bytes is None:
             return {}
         stored = [tensor for tensor in self.tensors if tensor.packed_bytes]
         codes = sum(math.ceil(t.ideal_bytes) for t in stored)
-        # Centroids in the place of indices leave out what filled up the last vectors.
+        # Files that store centroids in place of indices do not store the padding of the last vectors.
         contained = sum(min(math.ceil(t.ideal_bytes * t.container_bits / t.num_bits), t.packed_bytes) for t in stored)
         parts = {"codes": codes, "wider container": contained - codes, "scales": self.packed_bytes - contained}
         return parts | {"rest": self.file_bytes - self.packed_bytes}
 
     @property
     def overhead(self) -> str:
-        """Where the bytes go, in one line."""
+        """The purpose of the bytes, in one line."""
         if not self.tensors:
             return f"No tensor is compressed: all values take {count(self.float_bytes)} bytes as float."
         if self.file_bytes is None:
             return (
-                f"The codes take {count(self.ideal_bytes)} bytes, their {self._beside} {count(self.scale_bytes)}; all "
+                f"The codes take {count(self.ideal_bytes)} bytes, their {self._scales} {count(self.scale_bytes)}; all "
                 f"other values take {count(self.uncompressed_bytes)} as float. The file adds the graph and metadata."
             )
         parts = self.parts
         return (
-            f"Of the file's {count(self.file_bytes)} bytes, codes need {count(parts['codes'])}; wider containers add "
-            f"{count(parts['wider container'])}, {self._beside} {count(parts['scales'])}; {count(parts['rest'])} are "
-            f"values kept float, graph and metadata."
+            f"Of the file's {count(self.file_bytes)} bytes, codes take {count(parts['codes'])}; wider containers add "
+            f"{count(parts['wider container'])}, {self._scales} {count(parts['scales'])}; {count(parts['rest'])} are "
+            f"float values, graph and metadata."
         )
 
     @property
-    def _beside(self) -> str:
-        """What is stored beside codes."""
-        palettes = any(map(_is_palette, self.record.tensors.values()))
-        return "scales and tables" if palettes else "scales"
+    def _scales(self) -> str:
+        """The name of what is stored in addition to codes."""
+        has_palettes = any(tensor.clusters is not None for tensor in self.tensors)
+        return "scales and tables" if has_palettes else "scales"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all figures as plain JSON."""
@@ -207,9 +213,7 @@ class Summary:
             "kept_float": [kept.to_dict() for kept in self.kept_float],
         }
 
-    def __rich__(self) -> Any:
-        from r2keras.report.tables import summary_tables
-
+    def __rich__(self) -> RenderableGroup:
         return summary_tables(self)
 
     def __str__(self) -> str:
@@ -219,20 +223,20 @@ class Summary:
 def summarize(
     record: CompressionRecord, path: str | os.PathLike | None = None, *, model: keras.Model | None = None
 ) -> Summary:
-    """Measures what compression cost and saved, per tensor and in total.
+    """Summarizes bytes and ranges of a compressed model, per tensor and in total.
 
     Args:
-        record: what `finalize` or `calibrate` returned beside the model.
-        path: the exported file; without one only the record's figures are shown.
-        model: the finalized model; with it the kernels that stay float get their shapes and ranges, and the record is
-            compared with the weights.
+        record: the record returned by `finalize` or `calibrate`.
+        path: the exported file; None leaves out the figures of the file.
+        model: the finalized model. It adds shapes and ranges of the kernels that stay in float, and the record is
+            compared with its weights.
 
     Returns:
         The summary; `print` shows it as tables.
 
     Raises:
         TypeError: `record` is not a `CompressionRecord`.
-        ValueError: the record is empty, or is not of this model or file.
+        ValueError: the record is empty, or does not belong to the model or file.
         OSError: the file cannot be read.
 
     Example:
@@ -249,14 +253,14 @@ def summarize(
     _check_record(record)
     kernels = {} if model is None else _kernels(record, model)
     sizes = None if path is None else _sizes(record, path)
-    rows = {} if sizes is None else {row.name: row for row in sizes.tensors}
+    stored = {} if sizes is None else {size.name: size for size in sizes.tensors}
     kept = [
         KeptFloat(name, reason, *(_shape_and_range(kernels[name]) if name in kernels else ()))
         for name, reason in record.kept_float.items()
     ]
     return Summary(
         model_name=record.model_name,
-        tensors=tuple(_tensor_summary(tensor, rows.get(name)) for name, tensor in record.tensors.items()),
+        tensors=tuple(_tensor_summary(tensor, stored.get(name)) for name, tensor in record.tensors.items()),
         kept_float=tuple(kept),
         num_values=record.num_values,
         record=record,
@@ -266,7 +270,7 @@ def summarize(
 
 
 def _check_record(record: object) -> None:
-    """Raises unless there is something to report."""
+    """Raises unless the record has a tensor to report."""
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "a CompressionRecord", type(record), "Pass the second result of `finalize`"))
     if not record.tensors and not record.kept_float:
@@ -276,19 +280,17 @@ def _check_record(record: object) -> None:
         )
 
 
-def _sizes(record: CompressionRecord, path: str | os.PathLike) -> Any:
+def _sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
     """Returns the sizes of the file."""
     from r2keras.export.sizes import sizes
 
     return sizes(record, path)
 
 
-def _tensor_summary(tensor: Any, row: Any) -> TensorSummary:
-    """Returns the figures of one tensor, with those of its row in the file if there is one."""
+def _tensor_summary(tensor: QuantizedTensor | PalettizedTensor, stored: TensorSize | None) -> TensorSummary:
+    """Returns the figures of one tensor, including its sizes in the file if there is one."""
     values = tensor.values()
-    columns = ("container_bits", "packed_bytes", "note", "gzip_bytes")
-    in_file = {} if row is None else {name: getattr(row, name) for name in columns}
-    return TensorSummary(
+    summary = TensorSummary(
         name=tensor.name,
         shape=values.shape,
         num_bits=tensor.spec.num_bits,
@@ -297,36 +299,39 @@ def _tensor_summary(tensor: Any, row: Any) -> TensorSummary:
         scale_bytes=table_bytes(tensor),
         before=tensor.before,
         after=RangeFigures.of(values),
-        clusters=Clusters.of(tensor) if _is_palette(tensor) else None,
-        **in_file,
+        clusters=Clusters.of(tensor) if isinstance(tensor, PalettizedTensor) else None,
+    )
+    if stored is None:
+        return summary
+    return dataclasses.replace(
+        summary,
+        container_bits=stored.container_bits,
+        packed_bytes=stored.packed_bytes,
+        note=stored.note,
+        gzip_bytes=stored.gzip_bytes,
     )
 
 
-def _is_palette(tensor: Any) -> bool:
-    """Whether a tensor of a record is a palette."""
-    return hasattr(tensor, "codebook")
-
-
 def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the model's kernels by name, compared with the record."""
+    """Returns the kernels of the model by name, after comparing them with the record."""
     from r2keras._model import kernels, leaf_layers, to_numpy
 
-    found = {f"{path}/{name}": to_numpy(v) for path, layer in leaf_layers(model) for name, v in kernels(layer)}
+    values = {f"{path}/{name}": to_numpy(v) for path, layer in leaf_layers(model) for name, v in kernels(layer)}
     for name, tensor in record.tensors.items():
-        if name not in found or not np.array_equal(found[name], tensor.values()):
-            problem = "has other values in" if name in found else "is not in"
+        if name not in values or not np.array_equal(values[name], tensor.values()):
+            problem = "has different values in" if name in values else "is not in"
             raise ValueError(
                 f"The record does not belong to the model: {name!r} {problem} {model.name!r}. Pass the model and the "
                 "record that `finalize` returned together."
             )
-    return found
+    return values
 
 
 def _shape_and_range(values: np.ndarray) -> tuple[tuple[int, ...], RangeFigures]:
-    """Returns the shape and the range of a kernel."""
+    """Returns the shape and range of a kernel."""
     return values.shape, RangeFigures.of(values)
 
 
 def _range_dict(figures: RangeFigures) -> dict[str, Any]:
-    """Returns the range figures as plain JSON, the derived one with them."""
+    """Returns the range figures as plain JSON, including the derived one."""
     return dataclasses.asdict(figures) | {"counts": list(figures.counts), "max_over_std": figures.max_over_std}

@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG: colours of the page, words for readers, the same bytes on every run."""
+"""Matplotlib figures as inline SVG: themed with CSS variables, described in text, reproducible byte for byte."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from r2keras._errors import missing
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
-# Stand-ins that no one draws with: each becomes a CSS variable, so that one figure serves light and dark pages.
+# Placeholder colors that nothing else uses: each becomes a CSS variable, so that one figure fits light and dark pages.
 INK, FAINT, GRID, LIMIT, GOOD = "#f1e001", "#f1e002", "#f1e003", "#f1e004", "#f1e005"
 SERIES = tuple(f"#f1e01{digit:x}" for digit in range(8))
 VARIABLES = {
@@ -22,7 +25,7 @@ VARIABLES = {
     GOOD: "var(--good)",
     **{color: f"var(--s{index})" for index, color in enumerate(SERIES)},
 }
-# The light page's colours, for figures that stand alone.
+# The colors of the light page, for standalone figures.
 PLAIN = {INK: "#1b1f24", FAINT: "#5b6470", GRID: "#dfe3e8", LIMIT: "#b3261e", GOOD: "#1a7f4b"}
 PLAIN_SERIES = ("#1f5fbf", "#c2570c", "#18794e", "#8436b5", "#c02158", "#0d7487", "#7a6300", "#5b6470")
 PLAIN |= dict(zip(SERIES, PLAIN_SERIES, strict=True))
@@ -30,6 +33,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MARKER_GLYPHS = "\u25cf\u25a0\u25b2\u25c6\u25bc\u271a\u2716\u2605"
 
 STYLE: dict[str, Any] = {
+    # Without a fixed salt, the ids differ on every run.
     "svg.hashsalt": "r2keras",
     "svg.fonttype": "none",
     "path.simplify": False,
@@ -56,8 +60,8 @@ STYLE: dict[str, Any] = {
 }
 
 
-def style() -> Any:
-    """Returns the context in which figures of a page are drawn and written.
+def style() -> AbstractContextManager[None]:
+    """Returns the context in which the figures of a page are drawn and saved.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -65,8 +69,8 @@ def style() -> Any:
     return _context(STYLE)
 
 
-def plain_style() -> Any:
-    """Returns the context in which figures that stand alone are drawn and written, in the light page's colours.
+def plain_style() -> AbstractContextManager[None]:
+    """Returns the context in which standalone figures are drawn and saved, in the colors of the light page.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -74,32 +78,32 @@ def plain_style() -> Any:
     return _context({name: PLAIN.get(value, value) for name, value in STYLE.items()} | {"figure.facecolor": "white"})
 
 
-def _context(settings: dict[Any, Any]) -> Any:
-    """Returns matplotlib's context with these settings."""
+def _context(settings: dict[Any, Any]) -> AbstractContextManager[None]:
+    """Returns the matplotlib context with these settings, whose keys matplotlib types as literals."""
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError(missing("matplotlib", "a plot")) from error
+        raise ImportError(missing("matplotlib", "A plot")) from error
     return matplotlib.rc_context({**settings})
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty figure that no global state knows of; sizes in inches."""
+    """Returns an empty figure outside of pyplot's global state; sizes are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def to_svg(figure: Figure, name: str, description: str) -> Any:
-    """Returns a figure as SVG to put into a page; call it inside `style()`.
+def to_svg(figure: Figure, name: str, description: str) -> Markup:
+    """Returns a figure as inline SVG; call it inside `style()`.
 
     Args:
         figure: the figure.
-        name: unique in the page; its ids begin with it.
-        description: what a person who does not see it should know.
+        name: prefix of the ids, unique in the page.
+        description: text for readers who cannot see the figure.
 
     Returns:
-        Markup, safe to insert: without XML header, metadata or namespaces, scaled to the width it is given.
+        SVG without XML header, metadata or namespaces, scaled to the width of its container.
     """
     from markupsafe import Markup, escape
 
@@ -109,15 +113,15 @@ def to_svg(figure: Figure, name: str, description: str) -> Any:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
-    text = _own_ids(text, name).replace("xlink:href", "href")
+    text = _with_prefixed_ids(text, name).replace("xlink:href", "href")
     text = re.sub("#f1e0[0-9a-f]{2}", lambda match: VARIABLES[match.group()], text)
     box = re.search(r'viewBox="([^"]*)"', text).group(1)
     head = f'<svg viewBox="{box}" role="img" aria-label="{escape(description)}">'
     return Markup(head + text[text.index(">") + 1 :].strip())
 
 
-def _own_ids(text: str, name: str) -> str:
-    """Returns SVG whose ids begin with `name`, and drops the ids that nothing refers to."""
+def _with_prefixed_ids(text: str, name: str) -> str:
+    """Returns SVG whose ids begin with `name`, without the ids that nothing refers to."""
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m.group(1)}"' if m.group(1) in used else "", text)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)

@@ -113,7 +113,7 @@ class TestKilledAndResumed:
         before = state(folder)
         code, out, error = run_warm("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99", "--max_bytes=1")
         assert code == 0, error
-        assert "Nothing measured meets the limits" in out
+        assert "No result meets the limits" in out
         assert state(folder) == before
 
 

@@ -239,7 +239,7 @@ def test_the_report_knows_palettes():
     assert (row.num_bits, row.ideal_bytes, row.shape) == (2, 24 * 2 / 8, (6, 4))
     # What becomes of the weights when the palette turns hard.
     words = " ".join(str(summary).split())
-    assert "soft and hard palette differ by" in words[words.index("Remarks") :]
+    assert "soft and hard palette differ by" in words[words.index("Notes") :]
 
 
 def bias():

@@ -96,7 +96,7 @@ def test_the_plot_says_what_it_shows(name):
     found = Clusters.of(palette(name))
     assert svg == str(occupancy(palette(name), name="c0"))
     assert f"{found.used} of {len(found.counts)} are used" in svg
-    assert f"{found.entropy:.2f} bits an index" in svg
+    assert f"{found.entropy:.2f} bits per index" in svg
 
 
 def test_the_page_shows_palettes_and_files(summary, tmp_path):

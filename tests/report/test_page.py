@@ -103,7 +103,7 @@ def test_every_colour_is_one_of_the_page(full):
 
 def test_recommendation_comes_first(full):
     text = Page(full).text
-    assert text.index("Take ") < text.index("Accuracy against bytes") < text.index("Every run")
+    assert text.index("Use ") < text.index("Accuracy against bytes") < text.index("All runs")
     for sentence in recommend(run_rows(), max_accuracy_drop=0.5, max_bytes=20_000).sentences:
         assert sentence in text
 
@@ -181,7 +181,7 @@ def test_names_are_escaped_everywhere(tmp_path):
 def test_nothing_fits(tmp_path):
     advice = recommend(run_rows(), max_accuracy_drop=0.0, max_bytes=1)
     text = Page(write(tmp_path / "n.html", recommendation=advice)).text
-    assert "Nothing measured meets the limits" in text
+    assert "No result meets the limits" in text
     assert advice.sentences[1] in text
 
 
@@ -206,7 +206,7 @@ def test_odd_rows_make_a_page(tmp_path, rows):
     [
         ([], {}, ValueError, "at least one result row"),
         ([{"regularizer": "linf"}], {}, ValueError, "Row 0 of the results lacks the columns 'method'"),
-        ([row()], {"recommendation": "take it"}, TypeError, "what `recommend` returns"),
+        ([row()], {"recommendation": "take it"}, TypeError, "the result of `recommend`"),
         (
             [row()],
             {"records": {"a": CompressionRecord({}, {"k": "why"}, 1, "m")}},

@@ -10,7 +10,7 @@ import pytest
 from r2keras.report import group, recommend
 from r2keras.report.axes import accuracy_axis, bytes_axis
 from r2keras.report.groups import float_baseline
-from r2keras.report.plots import _places, accuracy_against_bits, accuracy_against_bytes, method_colors
+from r2keras.report.plots import _positions, accuracy_against_bits, accuracy_against_bytes, method_colors
 from r2keras.report.svg import new_figure, style
 from tests.report.samples import row, run_rows
 
@@ -65,9 +65,9 @@ def test_points_that_stand_aside_do_not_cross_the_limit(limit):
     drawn = axes()
     advice = recommend([row(file_bytes=1000)], max_accuracy_drop=None, max_bytes=limit)
     bytes_axis(drawn, groups, advice, most=7)
-    places = _places(drawn, groups, limit).values()
-    assert all((place <= limit) == (limit >= 1000) or place == limit for place in places)
-    assert len({round(math.log(place), 9) for place in places}) > 1
+    positions = _positions(drawn, groups, limit).values()
+    assert all((x <= limit) == (limit >= 1000) or x == limit for x in positions)
+    assert len({round(math.log(x), 9) for x in positions}) > 1
 
 
 def test_a_method_has_one_colour_in_both_plots():

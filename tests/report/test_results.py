@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(path, cut):
 
 
 def test_two_rows_of_one_experiment_are_refused(path):
-    with pytest.raises(ValueError, match="Rows 0 and 1 of the results are of one experiment: regularizer='linf'"):
+    with pytest.raises(ValueError, match="Rows 0 and 1 of the results are of the same experiment: regularizer='linf'"):
         save_results(path, [row(), row(accuracy=0.2)])
 
 

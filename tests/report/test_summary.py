@@ -61,7 +61,7 @@ def test_text_names_everything():
     for expected in ("stem/kernel", "3x3x8x16", "3-bit codes in a 4-bit", "head/kernel", "no rule matches", "4,608"):
         assert expected in text
     assert "float 8,000 bytes → file 4,000 (2.0 times smaller, 3,500 after gzip)" in text
-    assert "Of the file's 4,000 bytes, codes need 624; wider containers add 144, scales 44; 3,188 are" in text
+    assert "Of the file's 4,000 bytes, codes take 624; wider containers add 144, scales 44; 3,188 are" in text
 
 
 def test_text_without_a_file_says_what_the_record_knows():
@@ -132,7 +132,7 @@ def test_a_record_of_another_model_is_refused(exported):
     before = layer.kernel.numpy()
     layer.kernel.assign(before + 1.0)
     try:
-        with pytest.raises(ValueError, match="'conv/kernel' has other values in"):
+        with pytest.raises(ValueError, match="'conv/kernel' has different values in"):
             summarize(made, model=model)
     finally:
         layer.kernel.assign(before)

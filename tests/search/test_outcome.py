@@ -64,12 +64,12 @@ def test_smallest_within_the_drop_or_best_within_the_bytes_is_taken(search, limi
 def test_text_says_what_to_take_and_what_is_missing(search):
     text = outcome(search(max_drop=0.01), ACCURACIES, over_budget=3, left=2).text
     assert text == (
-        "Take ste 4 x1: accuracy 89.50% in 180 bytes, 5.6 times smaller than float 32 x1 (90.00%), 0.50 points below. "
-        "Its own width as float has 90.00% in 1,000 bytes. "
-        "Candidates without a result: 3 over the budget, 1 given up early, 2 not trained yet."
+        "Use ste 4 x1: accuracy 89.50% in 180 bytes, 5.6 times smaller than float 32 x1 (90.00%), 0.50 points below. "
+        "The float model of the same width has 90.00% in 1,000 bytes. "
+        "Candidates without a result: 3 over the budget, 1 stopped early, 2 not trained yet."
     )
-    assert "Nothing measured meets the limits" in outcome(search(max_drop=0.0), ACCURACIES[:4]).text
-    assert outcome(search(max_drop=0.0), []).text == "No candidate is done yet."
+    assert "No result meets the limits" in outcome(search(max_drop=0.0), ACCURACIES[:4]).text
+    assert outcome(search(max_drop=0.0), []).text == "No candidate is finished yet."
 
 
 def test_perplexity_is_better_when_it_is_less(search):
@@ -91,7 +91,8 @@ def test_plot_shows_candidates_front_and_controls(search, tmp_path, suffix, metr
     if suffix == "png":
         assert data.startswith(b"\x89PNG")
     else:
-        words = ("float, widened", "front", "width 2", "lsq", "limits", "take", f"validation {metric}", "8b", "\u00d72")
+        legend = ("float, widened", "Pareto front", "width 2", "lsq", "limits", "recommended")
+        words = (*legend, f"validation {metric}", "8b", "\u00d72")
         assert [word for word in words if word not in data.decode()] == []
         assert b"#f1e0" not in data
 
