@@ -1,4 +1,4 @@
-"""The search: bits x width x method under a byte budget, on a study that processes share and a killed run keeps."""
+"""Search over bits, widths and methods under a byte budget, in a study that can be resumed and shared."""
 
 from r2keras.search.outcome import Outcome
 from r2keras.search.processes import load, run

@@ -1,4 +1,4 @@
-"""`run`: starts the processes of a search, shows how far they are, and gathers what they found."""
+"""Running a search: its processes, their progress, and the outcome."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-import r2keras
 from r2keras._errors import invalid, missing
 from r2keras.search import study as studies
 from r2keras.search.data import load_data
@@ -23,29 +22,36 @@ from r2keras.search.settings import FLOAT, Search
 from r2keras.search.space import Space, space_of
 from r2keras.search.worker import work
 
+if TYPE_CHECKING:
+    from optuna import Study
+
+# Between two looks at the processes.
 POLL_SECONDS = 0.5
+# Until processes that ignore the interrupt are killed.
 STOP_SECONDS = 20
 
 
 def run(search: Search, study: str | os.PathLike, *, jobs: int = 1, progress: bool = False) -> Outcome:
-    """Trains the candidates of a search, or those that are left of it.
+    """Trains the candidates of a search, or the remaining ones of an earlier run.
 
-    Candidates over the budget are never trained. The others are drawn by Optuna's TPE for the front of quality against
-    bytes, each once. The study is on disk after every epoch: a run that was stopped goes on where it was, with the
-    candidates in training at that time started anew. Other processes and machines may call `run` on the same folder.
+    Candidates over the budget are never trained. Optuna's TPE sampler picks the others, each once, to find the Pareto
+    front of quality against bytes. The study is written to disk after every epoch, so a stopped run can be resumed;
+    candidates that were in training at that time start over. Other processes and machines may call `run` on the same
+    folder.
 
     Args:
-        search: what to search.
-        study: the folder of the study; made if it does not exist.
-        jobs: processes; 1 trains in this one.
+        search: the settings of the search.
+        study: the folder of the study; it is created if it does not exist.
+        jobs: number of processes; 1 trains in this process.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        What is known of all candidates.
+        The outcome, including earlier runs and other processes.
 
     Raises:
-        ValueError: data that do not fit the model; a model that cannot be widened so; a budget below the smallest
-            candidate; a folder with the study of another search; `jobs` below 1.
+        ValueError: the data do not fit the model; the model cannot be widened to a width; the budget is below the
+            smallest candidate; the folder has the study of another search; `jobs` is below 1.
+        RuntimeError: a process ended with an error.
         OSError: a file cannot be read or written.
         ImportError: Optuna is not installed.
 
@@ -61,23 +67,23 @@ def run(search: Search, study: str | os.PathLike, *, jobs: int = 1, progress: bo
     space = _begin(search, study)
     opened = studies.open_study(study, search, space)
     studies.release_dead(opened)
-    with _shown(opened, search, space, progress) as refresh:
+    with _progress_bar(opened, search, space, progress) as refresh:
         if jobs == 1:
             work(study, 0, refresh)
         else:
             _run_processes(study, jobs, refresh)
-    _tidy(outcome_of(opened, search, space, study))
+    _delete_dominated(outcome_of(opened, search, space, study))
     return outcome_of(opened, search, space, study)
 
 
 def load(study: str | os.PathLike) -> Outcome:
-    """Returns what a study knows so far; it may be running.
+    """Returns the outcome of a study so far, which may still be running.
 
     Args:
         study: the folder of the study.
 
     Raises:
-        OSError: there is no study in the folder.
+        OSError: the folder has no study.
         ImportError: Optuna is not installed.
 
     Example:
@@ -92,7 +98,7 @@ def load(study: str | os.PathLike) -> Outcome:
 
 
 def _begin(search: Search, folder: str | os.PathLike) -> Space:
-    """Checks model, data and budget before anything is trained, and writes the settings."""
+    """Checks model, data and budget before any training, and writes the settings."""
     model = keras.models.load_model(search.model, compile=False)
     load_data(search, model)
     space = space_of(search, model)
@@ -100,8 +106,8 @@ def _begin(search: Search, folder: str | os.PathLike) -> Space:
     return space
 
 
-def _tidy(outcome: Outcome) -> None:
-    """Deletes the saved models that are no longer on the front, and their records."""
+def _delete_dominated(outcome: Outcome) -> None:
+    """Deletes the saved models and records that are no longer on the Pareto front."""
     for row in outcome.rows:
         if row["path"] and not row["on_front"]:
             Path(row["path"]).unlink(missing_ok=True)
@@ -109,7 +115,7 @@ def _tidy(outcome: Outcome) -> None:
 
 
 def _run_processes(folder: str | os.PathLike, jobs: int, refresh: Callable[[], None]) -> None:
-    """Runs workers side by side; Ctrl-C stops all of them."""
+    """Runs workers in parallel until no candidate is left; Ctrl-C stops all of them."""
     for worker in range(jobs):
         Path(folder, f"worker{worker}.error").unlink(missing_ok=True)
     processes = [_start(folder, worker, jobs) for worker in range(jobs)]
@@ -120,25 +126,26 @@ def _run_processes(folder: str | os.PathLike, jobs: int, refresh: Callable[[], N
     finally:
         _stop(processes)
     refresh()
-    codes = [process.returncode for process in processes]
-    for worker, code in enumerate(codes):
-        if code:
-            raise RuntimeError(f"Process {worker} of the search ended early: {_complaint(folder, worker, code)}.")
+    for worker, process in enumerate(processes):
+        if process.returncode:
+            reason = _error_of(folder, worker, process.returncode)
+            raise RuntimeError(f"Process {worker} of the search failed: {reason}.")
 
 
 def _start(folder: str | os.PathLike, worker: int, jobs: int) -> subprocess.Popen:
-    """Starts a worker with its share of the cores, in a group of its own: Ctrl-C reaches it through `_stop`."""
+    """Starts a worker with its share of the cores, in its own session: Ctrl-C reaches it only through `_stop`."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     env = {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-    root = str(Path(r2keras.__file__).parents[1])
+    # The worker imports this copy of the package, whether it is installed or not.
+    root = str(Path(__file__).parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "r2keras.search.worker", str(folder), str(worker)]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, env=env, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    null = subprocess.DEVNULL
+    return subprocess.Popen(command, env=env, stdin=null, stdout=null, stderr=null, start_new_session=True)
 
 
 def _stop(processes: list[subprocess.Popen]) -> None:
-    """Interrupts the workers that still run, and waits for them to give their candidates back."""
+    """Interrupts the running workers and waits until they have released their candidates."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.send_signal(signal.SIGINT)
@@ -151,15 +158,15 @@ def _stop(processes: list[subprocess.Popen]) -> None:
             process.wait()
 
 
-def _complaint(folder: str | os.PathLike, worker: int, code: int) -> str:
-    """Returns what a worker said before it ended."""
+def _error_of(folder: str | os.PathLike, worker: int, code: int) -> str:
+    """Returns the error that a worker left, or its exit code."""
     path = Path(folder, f"worker{worker}.error")
     return path.read_text(encoding="utf-8") if path.exists() else f"exit code {code}"
 
 
 @contextlib.contextmanager
-def _shown(study: Any, search: Search, space: Space, progress: bool) -> Iterator[Callable[[], None]]:
-    """Shows a progress bar; yields the function that brings it up to date."""
+def _progress_bar(study: Study, search: Search, space: Space, progress: bool) -> Iterator[Callable[[], None]]:
+    """Shows a progress bar and yields the function that updates it."""
     if not progress:
         yield lambda: None
         return
@@ -175,17 +182,17 @@ def _shown(study: Any, search: Search, space: Space, progress: bool) -> Iterator
     total = controls + min(quantized, search.trials or quantized)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("search", total=total)
-        yield lambda: bar.update(task, **_state(study, search))
+        yield lambda: bar.update(task, **_progress(study, search))
 
 
-def _state(study: Any, search: Search) -> dict[str, Any]:
-    """Returns how many trials are done, and in words which are running and what the best one reached."""
+def _progress(study: Study, search: Search) -> dict[str, Any]:
+    """Returns the number of finished trials, and a description of the running ones and of the best one."""
     trials = study.get_trials(deepcopy=False)
     ended = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED") or "failed" in t.user_attrs]
     running = [t for t in trials if t.state.name == "RUNNING" and "label" in t.user_attrs]
     texts = [f"{t.user_attrs['label']} {len(t.user_attrs.get('values', []))}/{search.epochs}" for t in running]
-    done = [t for t in ended if t.state.name == "COMPLETE" and t.params["method"] != FLOAT]
-    best = max(done, key=lambda t: t.values[0], default=None)
+    complete = [t for t in ended if t.state.name == "COMPLETE" and t.params["method"] != FLOAT]
+    best = max(complete, key=lambda t: t.values[0], default=None)
     if best is not None:
         texts.append(f"best {best.user_attrs['value']:.4g} ({best.user_attrs['label']})")
     return {"completed": len(ended), "description": "; ".join(texts) or "search"}

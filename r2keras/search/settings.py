@@ -1,4 +1,4 @@
-"""What a search is told: the candidates, the limits, and how each one is trained."""
+"""Settings of a search: candidates, limits and training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from r2keras._errors import invalid, invalid_choice, missing
+from r2keras._errors import check_int, invalid, invalid_choice, missing
 from r2keras.specs import METHODS
 
 PALETTE = "palette"
@@ -17,46 +19,48 @@ FLOAT = "float"
 METRICS = ("accuracy", "perplexity")
 STARTS = ("trained", "fresh")
 COUNTS = ("packed", "containers")
-# A rerun may ask for more; the rows of the study stay comparable.
-FREE = ("bits", "widths", "max_bytes", "max_drop", "trials", "count")
+# Settings that may change between runs of a study: its rows stay comparable.
+CHANGEABLE = ("bits", "widths", "max_bytes", "max_drop", "trials", "count")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search over bits, widths and methods.
+    """Settings of a search over bits, widths and methods.
 
-    Every width is also trained as float, the control: what widening alone brings.
+    Every width is also trained in float. This control shows the effect of widening alone.
 
     Args:
-        model: the Keras model, `.keras` or `.h5`.
-        data: an `.npz`: inputs `x` (or one array by the name of each input) and integer labels `y`, for validation
-            `x_val` and `y_val`, else a fifth is held out; or text as two vectors of word numbers, `train` and `valid`.
-        bits: bits a weight, each 1 to 8.
-        widths: factors for `widen`; those below 1 need `start="fresh"`.
+        model: path of the Keras model, `.keras` or `.h5`.
+        data: path of an `.npz` file. Either inputs `x` (or one array per input, by name) and integer labels `y`, with
+            optional validation data `x_val` and `y_val`; without them, a fifth of the samples is held out. Or text as
+            two vectors of word indices, `train` and `valid`.
+        bits: bits per weight, each 1 to 8.
+        widths: width factors for `widen`; factors below 1 need `start="fresh"`.
         methods: methods of `QuantSpec`, or `"palette"`.
-        max_bytes: what the weights may take; candidates above are not trained. None sets no limit.
-        max_drop: what may be lost against the float control of the smallest width: accuracy as a fraction (0.01 is a
-            point), perplexity as a ratio (0.01 is a hundredth more). None sets no limit.
-        metric: `"accuracy"` or `"perplexity"`, of the validation data.
-        epochs: epochs of each training.
-        seed: of everything random.
-        trials: how many candidates are trained at most, float controls not counted; None: all.
-        match: which layers are widened, as in `widen`.
-        keep_float: a regular expression: kernels that stay float.
-        granularity: who shares a scale: `"per_channel"` or `"per_tensor"`.
-        activation_bits: bits of layers' outputs and recurrent states, 2 to 8; None leaves them float.
-        activation_method: their method, as in `QuantSpec`; None takes the partner of each candidate's method.
-        start: `"trained"` widens the trained weights and fine-tunes; `"fresh"` trains every candidate from the start.
-        learning_rate: of Adam.
-        batch_size: samples a step.
-        length: words a window of text.
-        early_stopping: whether a candidate is given up in the second half of its epochs that a smaller one
-            was ahead of at the same epoch.
-        count: `"packed"` counts codes at their bits, `"containers"` in the 2, 4 or 8 bits that a `.tflite` has.
+        max_bytes: maximum bytes of the weights; larger candidates are not trained. None sets no limit.
+        max_drop: maximum loss relative to the float control of the smallest width: accuracy as a fraction (0.01 is one
+            point), perplexity as a ratio (0.01 is 1 % more). None sets no limit.
+        metric: `"accuracy"` or `"perplexity"`, measured on the validation data.
+        epochs: number of epochs per candidate.
+        seed: seed of all random numbers.
+        trials: maximum number of trained candidates, not counting float controls; None trains all.
+        match: the layers to widen, as in `widen`.
+        keep_float: regular expression of the kernels that stay in float; None compresses all.
+        granularity: granularity of the scales, `"per_channel"` or `"per_tensor"`.
+        activation_bits: bits of layer outputs and recurrent states, 2 to 8; None leaves them in float.
+        activation_method: method of the activations, as in `QuantSpec`; None takes the counterpart of the method of
+            the weights.
+        start: `"trained"` widens and fine-tunes the trained weights; `"fresh"` trains every candidate from scratch.
+        learning_rate: learning rate of Adam.
+        batch_size: samples per step.
+        length: words per window of text.
+        early_stopping: whether a candidate is stopped in the second half of its epochs if a smaller one was better at
+            the same epoch.
+        count: `"packed"` counts codes at their bit width, `"containers"` in the 2, 4 or 8 bits of a `.tflite` file.
 
     Raises:
-        ValueError: a value out of range, or two values that contradict each other.
-        TypeError: a value of another type.
+        ValueError: a value is out of range, or two values contradict each other.
+        TypeError: a value has the wrong type.
 
     Example:
 
@@ -103,7 +107,7 @@ class Search:
         self._check_widths()
 
     def _check_list(self, name: str) -> None:
-        """Makes a list a tuple of different values."""
+        """Replaces a list by a tuple of its distinct values."""
         values = getattr(self, name)
         if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
             raise TypeError(invalid(name, "a list", values))
@@ -115,20 +119,21 @@ class Search:
     def _check_numbers(self) -> None:
         """Raises for a number out of range."""
         for bits in self.bits:
-            _check("bits", bits, int, lambda b: 1 <= b <= 8, "integers from 1 to 8")
-        whole = {"epochs": 1, "seed": 0, "batch_size": 1, "length": 1}
-        whole |= {name: 1 for name in ("max_bytes", "trials") if getattr(self, name) is not None}
-        for name, low in whole.items():
-            _check(name, getattr(self, name), int, lambda v, low=low: v >= low, f"an integer of at least {low}")
-        positive = "a number above 0"
-        _check("learning_rate", self.learning_rate, (int, float), lambda v: 0 < v < math.inf, positive)
+            _check_number("bits", bits, int, lambda b: 1 <= b <= 8, "integers from 1 to 8")
+        minima = {"epochs": 1, "seed": 0, "batch_size": 1, "length": 1, "max_bytes": 1, "trials": 1}
+        for name, low in minima.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("max_bytes", "trials"):
+                check_int(name, value, low, None)
+        real, positive = (int, float), "a number greater than 0"
+        _check_number("learning_rate", self.learning_rate, real, lambda v: 0 < v < math.inf, positive)
         if self.max_drop is not None:
-            _check("max_drop", self.max_drop, (int, float), lambda v: 0 <= v < math.inf, "a fraction of at least 0")
+            _check_number("max_drop", self.max_drop, real, lambda v: 0 <= v < math.inf, "a fraction of at least 0")
 
     def _check_widths(self) -> None:
-        """Raises for widths that nothing can have."""
+        """Raises for invalid widths."""
         for width in self.widths:
-            _check("widths", width, (int, float), lambda w: 0 < w < math.inf, "numbers above 0")
+            _check_number("widths", width, (int, float), lambda w: 0 < w < math.inf, "numbers greater than 0")
             if width < 1 and self.start == "trained":
                 fix = "Pass start='fresh' to train narrower models from the start"
                 raise ValueError(invalid("widths", "at least 1 with start='trained'", width, fix))
@@ -136,21 +141,26 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+        settings = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Search:
-        """Returns the settings of a `to_dict` result."""
+        """Returns the settings from the result of `to_dict`."""
         return cls(**config)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns what all rows of one study share: files by their contents, and how candidates are trained."""
-        fixed = {name: value for name, value in self.to_dict().items() if name not in FREE}
+        """Returns the settings that all rows of a study share, with hashes of the files in place of their paths."""
+        fixed = {name: value for name, value in self.to_dict().items() if name not in CHANGEABLE}
         return fixed | {name: _digest(getattr(self, name)) for name in ("model", "data")}
 
 
-def load_optuna() -> Any:
-    """Imports Optuna quietly, or says what to install."""
+def load_optuna() -> ModuleType:
+    """Imports Optuna without its log messages.
+
+    Raises:
+        ImportError: Optuna is not installed.
+    """
     try:
         import optuna
     except ImportError as error:
@@ -159,8 +169,10 @@ def load_optuna() -> Any:
     return optuna
 
 
-def _check(name: str, value: object, kind: Any, fits: Any, expected: str) -> None:
-    """Raises unless a number is of its kind and in its range."""
+def _check_number(
+    name: str, value: object, kind: type | tuple[type, ...], fits: Callable[[Any], bool], expected: str
+) -> None:
+    """Raises unless a number has its type and is in its range."""
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(invalid(name, expected, value))
     if not fits(value):
@@ -168,5 +180,5 @@ def _check(name: str, value: object, kind: Any, fits: Any, expected: str) -> Non
 
 
 def _digest(path: str) -> str:
-    """Returns the hash of a file."""
+    """Returns the SHA-256 hash of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

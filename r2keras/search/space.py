@@ -1,8 +1,9 @@
-"""The candidates of a search, and which of them fit its budget."""
+"""Candidates of a search and their bytes."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from r2keras.search.settings import FLOAT, PALETTE, Search
 from r2keras.specs import QuantSpec
 from r2keras.widening import widen
 
-FLOAT_BITS = 32
+FLOAT32_BITS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +25,11 @@ class Candidate:
 
     Args:
         method: a method of `QuantSpec`, `"palette"` or `"float"`.
-        num_bits: bits a weight; 32 for float.
-        width: the factor for `widen`.
-        bytes: what its weights take, counted as the search says.
-        container_bytes: what they take in the containers of a `.tflite`.
-        counted: which tensors that covers.
+        num_bits: bits per weight; 32 for float.
+        width: the width factor for `widen`.
+        bytes: bytes of its weights, packed or in containers according to `Search.count`.
+        container_bytes: bytes of its weights in the containers of a `.tflite` file.
+        counted: the compressed and the float kernels, as in `Footprint.counted`.
     """
 
     method: str
@@ -45,12 +46,12 @@ class Candidate:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What tells it from the others."""
+        """The parameters that identify the candidate."""
         return {"method": self.method, "num_bits": self.num_bits, "width": self.width}
 
     @property
     def label(self) -> str:
-        """The candidate in words."""
+        """The candidate as text."""
         name = FLOAT if self.is_control else f"{self.method}, {bits(self.num_bits)}"
         return f"{name}, width {self.width:g}"
 
@@ -60,9 +61,9 @@ class Space:
     """The candidates of a search.
 
     Args:
-        candidates: those to train, the float controls first.
-        over_budget: how many were left out because they take more than `max_bytes`.
-        undefined: how many were left out because a method has no such number of bits.
+        candidates: the candidates to train, float controls first.
+        over_budget: number of candidates left out because they exceed `max_bytes`.
+        undefined: number of candidates left out because the method does not support the bit width.
     """
 
     candidates: tuple[Candidate, ...]
@@ -70,7 +71,7 @@ class Space:
     undefined: int
 
     def find(self, params: dict[str, Any]) -> Candidate | None:
-        """Returns the candidate of a trial's parameters, or None."""
+        """Returns the candidate with the parameters of a trial, or None."""
         return next((c for c in self.candidates if c.params == params), None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,46 +80,52 @@ class Space:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Space:
-        """Returns the space of a `to_dict` result."""
+        """Returns the space from the result of `to_dict`."""
         return cls(tuple(Candidate(**c) for c in config["candidates"]), config["over_budget"], config["undefined"])
 
 
 def recipe_of(search: Search, method: str, num_bits: int) -> Recipe | None:
-    """Returns the recipe of a method and a number of bits; None for the float control.
+    """Returns the recipe of a method and bit width; None for the float control.
 
     Raises:
-        ValueError: the method has no such number of bits.
+        ValueError: the method does not support the bit width.
     """
     if method == FLOAT:
         return None
-    rules: list[tuple[str, Spec | None]] = [] if search.keep_float is None else [(search.keep_float, None)]
-    return Recipe([*rules, (".*", _spec(search, method, num_bits))])
+    rules: list[tuple[str, Spec | None]] = [(".*", _spec(search, method, num_bits))]
+    if search.keep_float is not None:
+        rules.insert(0, (search.keep_float, None))
+    return Recipe(rules)
 
 
 def space_of(search: Search, model: keras.Model) -> Space:
-    """Returns the candidates of a search, each with its bytes, from shapes alone.
+    """Returns the candidates of a search with their bytes, from shapes alone.
 
     Raises:
-        ValueError: a model that cannot be widened so; no candidate within the budget.
+        ValueError: the model cannot be widened to a width, or no candidate is within the budget.
     """
-    wide = {width: _wider(search, model, width) for width in search.widths}
-    controls = [_candidate(search, FLOAT, FLOAT_BITS, width, wide[width], None) for width in sorted(wide)]
-    recipes = {(m, b): _recipe_or_none(search, m, b) for m in search.methods for b in search.bits}
-    defined = {key: recipe for key, recipe in recipes.items() if recipe is not None}
-    found = [_candidate(search, *key, width, wide[width], recipe) for key, recipe in defined.items() for width in wide]
-    fitting = [c for c in found if search.max_bytes is None or c.bytes <= search.max_bytes]
+    models = {width: _widened(search, model, width) for width in search.widths}
+    controls = [_candidate(search, FLOAT, FLOAT32_BITS, width, models[width], None) for width in sorted(models)]
+    compressed, num_undefined = [], 0
+    for method, num_bits in itertools.product(search.methods, search.bits):
+        recipe = _recipe_or_none(search, method, num_bits)
+        if recipe is None:
+            num_undefined += len(models)
+        else:
+            compressed += [_candidate(search, method, num_bits, w, wide, recipe) for w, wide in models.items()]
+    fitting = [c for c in compressed if search.max_bytes is None or c.bytes <= search.max_bytes]
     if not fitting:
-        raise ValueError(_none_fits(search, found))
-    missing = (len(recipes) - len(defined)) * len(wide)
-    return Space((*controls, *fitting), len(found) - len(fitting), missing)
+        raise ValueError(_no_candidate_message(search, compressed))
+    return Space((*controls, *fitting), len(compressed) - len(fitting), num_undefined)
 
 
-def _wider(search: Search, model: keras.Model, width: float) -> keras.Model:
-    """Returns the wider model; width 1 alone needs nothing to widen."""
+def _widened(search: Search, model: keras.Model, width: float) -> keras.Model:
+    """Returns the widened model, or the model itself if 1 is the only width: it may have no layer to widen."""
     return model if width == 1 and search.widths == (1.0,) else widen(model, width, match=search.match)
 
 
 def _spec(search: Search, method: str, num_bits: int) -> Spec:
+    """Returns the spec of all compressed kernels."""
     if method == PALETTE:
         return PaletteSpec(num_bits=num_bits)
     return QuantSpec(
@@ -131,7 +138,7 @@ def _spec(search: Search, method: str, num_bits: int) -> Spec:
 
 
 def _recipe_or_none(search: Search, method: str, num_bits: int) -> Recipe | None:
-    """Returns the recipe, or None where only the number of bits does not go with the method."""
+    """Returns the recipe, or None if the method does not support the bit width."""
     try:
         return recipe_of(search, method, num_bits)
     except ValueError as error:
@@ -140,19 +147,23 @@ def _recipe_or_none(search: Search, method: str, num_bits: int) -> Recipe | None
         raise
 
 
-def _candidate(search: Search, method: str, num_bits: int, width: float, model, recipe: Recipe | None) -> Candidate:
+def _candidate(
+    search: Search, method: str, num_bits: int, width: float, model: keras.Model, recipe: Recipe | None
+) -> Candidate:
     """Returns a candidate with its bytes."""
-    found = footprint(model, recipe)
-    size = found.container_bytes if search.count == "containers" else found.bytes
-    return Candidate(method, num_bits, width, size, found.container_bytes, found.counted)
+    size = footprint(model, recipe)
+    num_bytes = size.container_bytes if search.count == "containers" else size.bytes
+    return Candidate(method, num_bits, width, num_bytes, size.container_bytes, size.counted)
 
 
-def _none_fits(search: Search, found: list[Candidate]) -> str:
-    """Returns the message for a budget below every candidate, or for methods without any of the bits."""
-    if not found:
-        return f"None of the methods {list(search.methods)} has any of the bits {list(search.bits)}. Choose other bits."
-    least = min(found, key=lambda c: c.bytes)
+def _no_candidate_message(search: Search, compressed: list[Candidate]) -> str:
+    """Returns the message for a budget below every candidate, or for methods that support none of the bits."""
+    if not compressed:
+        methods, bit_widths = list(search.methods), list(search.bits)
+        return f"None of the methods {methods} supports any of the bits {bit_widths}. Choose other bits."
+    smallest = min(compressed, key=lambda c: c.bytes)
     return (
-        f"No candidate fits max_bytes={count(search.max_bytes)}. Expected a budget of at least {count(least.bytes)}, "
-        f"which the smallest takes ({least.label}). Allow fewer bits, smaller widths or more bytes."
+        f"No candidate fits max_bytes={count(search.max_bytes)}. Expected a budget of at least "
+        f"{count(smallest.bytes)}, the bytes of the smallest candidate ({smallest.label}). Allow fewer bits, smaller "
+        "widths or more bytes."
     )

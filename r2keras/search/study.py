@@ -1,4 +1,4 @@
-"""The study on disk: Optuna's journal, who works on what, and who is given up."""
+"""The study on disk: Optuna's journal, claims of candidates by processes, early stopping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,106 +18,120 @@ from r2keras.search.settings import FLOAT, Search, load_optuna
 from r2keras.search.space import Candidate, Space
 from r2keras.search.training import quality
 
-NAME = "r2keras"
-JOURNAL, SETTINGS = "journal.log", "search.json"
-# A process that was killed between asking for a trial and signing it.
-UNSIGNED_SECONDS = 60
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+STUDY_NAME = "r2keras"
+# File names in the folder of the study.
+JOURNAL = "journal.log"
+SETTINGS = "search.json"
+# A trial without an owner after this time belongs to a process that was killed between creating and claiming it.
+OWNERLESS_SECONDS = 60
+# Processes that release a trial because another one claims it too try again after a random time up to this.
+MAX_RETRY_SECONDS = 0.2
 
 
-def open_study(folder: str | os.PathLike, search: Search, space: Space, worker: int = 0) -> Any:
-    """Opens the study of a folder, or starts it; several processes may have it open."""
+def open_study(folder: str | os.PathLike, search: Search, space: Space, worker: int = 0) -> Study:
+    """Opens or creates the study in a folder. Several processes may have it open."""
     optuna = load_optuna()
     backend = optuna.storages.journal.JournalFileBackend(str(Path(folder, JOURNAL)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.create_study(
-            study_name=NAME,
+            study_name=STUDY_NAME,
             storage=optuna.storages.JournalStorage(backend),
             directions=["maximize", "minimize"],
-            sampler=_sampler(optuna, search, space, worker),
+            sampler=_sampler(search, space, worker),
             load_if_exists=True,
         )
 
 
 def save_settings(folder: str | os.PathLike, search: Search, space: Space) -> None:
-    """Writes what the study is of, or compares it with what is there.
+    """Writes the settings of a study, after comparing them with those of an existing study.
 
     Raises:
-        ValueError: the folder holds the study of another search.
+        ValueError: the folder has the study of another search.
     """
-    path, own = Path(folder, SETTINGS), search.fingerprint()
+    path, fingerprint = Path(folder, SETTINGS), search.fingerprint()
     if path.exists():
-        before = _read(path)["fingerprint"]
-        other = [name for name in own if before.get(name) != own[name]]
-        if other:
-            name = other[0]
-            what = "other contents" if name in ("model", "data") else f"{name}={before.get(name)!r}, not {own[name]!r}"
-            raise ValueError(
-                f"{folder} holds the study of another search ({name}: {what}). Expected the same settings, beside "
-                "bits, widths, limits and trials. Choose another study folder, or go back to these settings."
-            )
-    config = {"fingerprint": own, "settings": search.to_dict(), "space": space.to_dict()}
+        existing = _read(path)["fingerprint"]
+        for name, value in fingerprint.items():
+            if existing.get(name) != value:
+                change = f"{name}={existing.get(name)!r}, not {value!r}"
+                # The fingerprints of files are hashes, which say nothing to a reader.
+                change = "different contents" if name in ("model", "data") else change
+                raise ValueError(
+                    f"{folder} has the study of another search ({name}: {change}). Expected the same settings, except "
+                    "bits, widths, limits and trials. Choose another study folder, or restore these settings."
+                )
+    config = {"fingerprint": fingerprint, "settings": search.to_dict(), "space": space.to_dict()}
     atomic_write_text(path, json.dumps(config, indent=1) + "\n")
 
 
 def load_settings(folder: str | os.PathLike) -> tuple[Search, Space]:
-    """Reads what `save_settings` wrote.
+    """Reads the settings written by `save_settings`.
 
     Raises:
         ValueError: the file is corrupt.
-        OSError: there is no study in the folder.
+        OSError: the folder has no study.
     """
     path = Path(folder, SETTINGS)
     config = _read(path)
     return Search.from_dict(config["settings"]), Space.from_dict(config["space"])
 
 
-def claim(study: Any, search: Search, space: Space) -> tuple[Any, Candidate] | None:
-    """Returns a trial and the candidate that it is for, which no other process has; None when all are taken."""
+def claim(study: Study, search: Search, space: Space) -> tuple[Trial, Candidate] | None:
+    """Returns a trial and its candidate, which no other process trains; None if no candidate is left."""
     while untried(study, search, space):
-        trial = study.ask(_distributions(load_optuna(), search))
+        trial = study.ask(_distributions(search))
         trial.set_user_attr("owner", [socket.gethostname(), os.getpid()])
         candidate = space.find(trial.params)
-        others = [t for t in _live(study) if t.number != trial.number and t.params == trial.params]
+        others = [t for t in _valid_trials(study) if t.number != trial.number and t.params == trial.params]
         if candidate is not None and not others:
             return trial, candidate
-        # Two processes that see each other's claim both step back; chance tells them apart the next time.
+        # Two processes that see each other's claim both release it; the random delay separates them the next time.
         release(study, trial.number)
-        time.sleep(np.random.default_rng().uniform(0, 0.2))
+        time.sleep(np.random.default_rng().uniform(0, MAX_RETRY_SECONDS))
     return None
 
 
-def release(study: Any, number: int) -> None:
-    """Gives a trial up without a result, so that its candidate is untried again."""
+def release(study: Study, number: int) -> None:
+    """Ends a trial without a result, so that its candidate is untried again."""
     study.tell(number, state=load_optuna().trial.TrialState.FAIL)
 
 
-def release_dead(study: Any) -> int:
-    """Releases the running trials of processes on this machine that are gone; returns how many."""
-    dead = [t.number for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING" and not _alive(t)]
+def release_dead(study: Study) -> int:
+    """Releases the running trials of processes that no longer exist on this machine; returns their number."""
+    dead = [t.number for t in study.get_trials(deepcopy=False) if t.state.name == "RUNNING" and not _is_alive(t)]
     for number in dead:
         release(study, number)
     return len(dead)
 
 
-def untried(study: Any, search: Search, space: Space) -> list[Candidate]:
-    """Returns the candidates that nobody has trained or is training; float controls alone while any is left."""
-    taken = [t.params for t in _live(study)]
-    left = [c for c in space.candidates if c.params not in taken]
+def untried(study: Study, search: Search, space: Space) -> list[Candidate]:
+    """Returns the candidates that are neither trained nor in training; only float controls while any is left."""
+    tried = [t.params for t in _valid_trials(study)]
+    left = [c for c in space.candidates if c.params not in tried]
     controls = [c for c in left if c.is_control]
-    done = sum(params.get("method") != FLOAT for params in taken)
-    return controls or ([] if search.trials is not None and done >= search.trials else left)
+    if controls:
+        return controls
+    num_compressed = sum(params.get("method") != FLOAT for params in tried)
+    return [] if search.trials is not None and num_compressed >= search.trials else left
 
 
-def ahead(study: Any, search: Search, candidate: Candidate, epoch: int, values: list[float]) -> str | None:
-    """Returns the smaller candidate that was ahead at the same epoch, or None if there is none.
+def ahead(study: Study, search: Search, candidate: Candidate, epoch: int, values: list[float]) -> str | None:
+    """Returns the label of a smaller candidate that was better at the same epoch, or None if there is none.
 
-    A trial is judged by its best epoch so far, and not at all in the first half of the epochs: few bits catch up late.
+    Trials are compared by their best epoch so far. There is no comparison in the first half of the epochs, because
+    candidates of few bits catch up late.
     """
     if candidate.is_control or not search.early_stopping or epoch >= search.epochs or epoch <= search.epochs // 2:
         return None
     own = max(quality(search.metric, value) for value in values)
-    for trial in _live(study):
+    for trial in _valid_trials(study):
         reported = trial.user_attrs.get("values", [])[:epoch]
         if trial.params == candidate.params or len(reported) < epoch or trial.user_attrs["bytes"] > candidate.bytes:
             continue
@@ -126,18 +140,18 @@ def ahead(study: Any, search: Search, candidate: Candidate, epoch: int, values: 
     return None
 
 
-def _live(study: Any) -> list[Any]:
-    """Returns the trials that count: running, finished, given up early, or failed for good."""
+def _valid_trials(study: Study) -> list[FrozenTrial]:
+    """Returns the trials that are running, finished, stopped early or failed; released trials are left out."""
     trials = [t for t in study.get_trials(deepcopy=False) if t.params]
     return [t for t in trials if t.state.name != "FAIL" or "failed" in t.user_attrs]
 
 
-def _alive(trial: Any) -> bool:
-    """Whether the process of a running trial is there; other machines are believed."""
+def _is_alive(trial: FrozenTrial) -> bool:
+    """Whether the process of a running trial exists; trials on other hosts are assumed to be running."""
     host, pid = trial.user_attrs.get("owner", (None, None))
     if host is None:
         age = datetime.datetime.now() - trial.datetime_start
-        return age.total_seconds() < UNSIGNED_SECONDS
+        return age.total_seconds() < OWNERLESS_SECONDS
     if host != socket.gethostname():
         return True
     try:
@@ -149,25 +163,28 @@ def _alive(trial: Any) -> bool:
     return True
 
 
-def _distributions(optuna: Any, search: Search) -> dict[str, Any]:
-    """Returns the parameters; ranges, not lists, so that a later run may add bits and widths."""
-    found = optuna.distributions
+def _distributions(search: Search) -> dict[str, BaseDistribution]:
+    """Returns the search parameters. They are ranges, not lists, so that a later run may add bits and widths."""
+    distributions = load_optuna().distributions
     return {
-        "method": found.CategoricalDistribution([FLOAT, *search.methods]),
-        "num_bits": found.IntDistribution(1, 32),
-        "width": found.FloatDistribution(min(0.01, *search.widths), max(16.0, *search.widths)),
+        "method": distributions.CategoricalDistribution([FLOAT, *search.methods]),
+        "num_bits": distributions.IntDistribution(1, 32),
+        "width": distributions.FloatDistribution(min(0.01, *search.widths), max(16.0, *search.widths)),
     }
 
 
-def _sampler(optuna: Any, search: Search, space: Space, worker: int) -> Any:
-    """Returns a TPE sampler that only draws candidates nobody has tried."""
+def _sampler(search: Search, space: Space, worker: int) -> BaseSampler:
+    """Returns a TPE sampler that only draws untried candidates."""
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import TPESampler
+
     rng = np.random.default_rng([search.seed, worker])
 
-    class UntriedTPE(optuna.samplers.TPESampler):
-        """Takes the untried candidate nearest to what TPE asks for; at random while TPE knows too little."""
+    class UntriedTPE(TPESampler):
+        """Draws the untried candidate closest to the proposal of TPE, or a random one while TPE has no proposal."""
 
         def infer_relative_search_space(self, study, trial):
-            return _distributions(optuna, search)
+            return _distributions(search)
 
         def sample_relative(self, study, trial, search_space):
             left = untried(study, search, space)
@@ -175,19 +192,20 @@ def _sampler(optuna: Any, search: Search, space: Space, worker: int) -> Any:
                 return {}
             if left[0].is_control:
                 return left[0].params
-            wish = super().sample_relative(study, trial, search_space)
-            chosen = min(left, key=lambda c: _distance(c, wish)) if wish else left[rng.integers(len(left))]
-            return chosen.params
+            proposal = super().sample_relative(study, trial, search_space)
+            if not proposal:
+                return left[rng.integers(len(left))].params
+            return min(left, key=lambda c: _distance(c, proposal)).params
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", ExperimentalWarning)
         return UntriedTPE(seed=search.seed + worker, multivariate=True)
 
 
-def _distance(candidate: Candidate, wish: dict[str, Any]) -> tuple[float, bool]:
-    """Returns how far a candidate is from what was asked for: bits and width as ratios, then the method."""
-    ratios = [candidate.num_bits / wish["num_bits"], candidate.width / wish["width"]]
-    return float(np.abs(np.log(ratios)).sum()), candidate.method != wish["method"]
+def _distance(candidate: Candidate, proposal: dict[str, Any]) -> tuple[float, bool]:
+    """Returns the distance of a candidate from a proposal: ratios of bits and widths first, then the method."""
+    ratios = [candidate.num_bits / proposal["num_bits"], candidate.width / proposal["width"]]
+    return float(np.abs(np.log(ratios)).sum()), candidate.method != proposal["method"]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -195,4 +213,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not the settings of a search ({error}). Choose another study folder.") from error
+        raise ValueError(
+            f"{path} is not a valid settings file of a search ({error}). Choose another study folder."
+        ) from error

@@ -1,4 +1,4 @@
-"""One process of a search, `python -m r2keras.search.worker FOLDER N`: takes candidates until none is left."""
+"""One process of a search, `python -m r2keras.search.worker FOLDER N`: trains candidates until none is left."""
 
 from __future__ import annotations
 
@@ -7,95 +7,115 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from r2keras._files import atomic_write_text, one_line, replacing
 from r2keras.search import study as studies
-from r2keras.search.data import Data, load_data
+from r2keras.search.data import SearchData, load_data
 from r2keras.search.settings import Search
-from r2keras.search.space import Candidate, Space
-from r2keras.search.training import Trained, quality, train
+from r2keras.search.space import Candidate
+from r2keras.search.training import TrainedCandidate, quality, train
 from r2keras.workloads.training import release
 
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+# The folder of the saved models, within the folder of the study.
 MODELS = "models"
+# Longer error messages are cut before they are stored in the study.
+MAX_REASON = 300
 
 
-class _GivenUpError(Exception):
-    """A smaller candidate was ahead."""
+class _StoppedEarly(Exception):
+    """Stops a training because a smaller candidate was ahead."""
 
 
 def work(folder: str | os.PathLike, worker: int = 0, on_event: Callable[[], None] = lambda: None) -> None:
     """Trains candidates until none is left.
 
     Args:
-        folder: of the study.
-        worker: the process' number, which tells the processes' chance apart.
-        on_event: called whenever there is something new in the study.
+        folder: the folder of the study.
+        worker: number of the process. Each process draws its own random numbers.
+        on_event: called whenever the study has changed.
     """
     search, space = studies.load_settings(folder)
     study = studies.open_study(folder, search, space, worker)
     model = keras.models.load_model(search.model, compile=False)
     data = load_data(search, model)
     while (claimed := studies.claim(study, search, space)) is not None:
-        _Trial(folder, search, space, study, *claimed, on_event).run(model, data)
+        _CandidateTraining(folder, search, study, *claimed, on_event).run(model, data)
         on_event()
         release()
 
 
-class _Trial:
-    """The training of one candidate, told to the study epoch by epoch."""
+class _CandidateTraining:
+    """The training of one candidate, reported to the study after every epoch."""
 
-    def __init__(self, folder, search: Search, space: Space, study: Any, trial: Any, candidate: Candidate, on_event):
-        self.folder, self.search, self.space, self.study = Path(folder), search, space, study
-        self.trial, self.candidate, self.on_event = trial, candidate, on_event
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        search: Search,
+        study: Study,
+        trial: Trial,
+        candidate: Candidate,
+        on_event: Callable[[], None],
+    ):
+        self.folder = Path(folder)
+        self.search = search
+        self.study = study
+        self.trial = trial
+        self.candidate = candidate
+        self.on_event = on_event
         self.values: list[float] = []
 
-    def run(self, model: keras.Model, data: Data) -> None:
-        """Trains and tells how it ended; a candidate that cannot be trained ends with the reason."""
+    def run(self, model: keras.Model, data: SearchData) -> None:
+        """Trains the candidate and reports the result, or the reason why there is none."""
         states = studies.load_optuna().trial.TrialState
         self._note(bytes=self.candidate.bytes, label=self.candidate.label)
-        started = time.monotonic()
+        start = time.monotonic()
         try:
-            trained = train(self.search, model, self.candidate, data, self._epoch)
-            self._note(value=trained.value, seconds=round(time.monotonic() - started, 2), model=self._save(trained))
-            figures = (quality(self.search.metric, trained.value), float(self.candidate.bytes))
-            self.study.tell(self.trial, figures)
-        except _GivenUpError as reason:
-            self._note(given_up=str(reason), seconds=round(time.monotonic() - started, 2))
+            trained = train(self.search, model, self.candidate, data, self._on_epoch)
+            self._note(value=trained.value, seconds=round(time.monotonic() - start, 2), model=self._save(trained))
+            objectives = (quality(self.search.metric, trained.value), float(self.candidate.bytes))
+            self.study.tell(self.trial, objectives)
+        except _StoppedEarly as stopped:
+            self._note(given_up=str(stopped), seconds=round(time.monotonic() - start, 2))
             self.study.tell(self.trial, state=states.PRUNED)
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            self._note(failed=one_line(error)[:300])
+            self._note(failed=one_line(error)[:MAX_REASON])
             self.study.tell(self.trial, state=states.FAIL)
         except BaseException:
+            # Ctrl-C, for one: another run trains the candidate.
             studies.release(self.study, self.trial.number)
             raise
 
-    def _epoch(self, epoch: int, value: float) -> None:
-        """Reports an epoch; raises when a smaller candidate was ahead."""
+    def _on_epoch(self, epoch: int, value: float) -> None:
+        """Reports an epoch; raises if a smaller candidate was ahead at the same epoch."""
         self.values.append(value)
         self._note(values=self.values)
         self.on_event()
         winner = studies.ahead(self.study, self.search, self.candidate, epoch, self.values)
         if winner is not None:
-            raise _GivenUpError(winner)
+            raise _StoppedEarly(winner)
 
     def _note(self, **attributes: Any) -> None:
+        """Stores attributes of the trial in the study."""
         for name, value in attributes.items():
             self.trial.set_user_attr(name, value)
 
-    def _save(self, trained: Trained) -> str | None:
-        """Saves a model that nothing smaller beats so far, with its record; returns its name in the study."""
-        best = max(
-            (
-                quality(self.search.metric, t.user_attrs["value"])
-                for t in self.study.get_trials(deepcopy=False)
-                if t.state.name == "COMPLETE" and t.user_attrs["bytes"] <= self.candidate.bytes
-            ),
-            default=float("-inf"),
-        )
-        if trained.record is None or quality(self.search.metric, trained.value) <= best:
+    def _save(self, trained: TrainedCandidate) -> str | None:
+        """Saves model and record if no smaller candidate is better so far; returns the name of the file, or None."""
+        if trained.record is None:
+            return None
+        metric = self.search.metric
+        smaller = [
+            quality(metric, t.user_attrs["value"])
+            for t in self.study.get_trials(deepcopy=False)
+            if t.state.name == "COMPLETE" and t.user_attrs["bytes"] <= self.candidate.bytes
+        ]
+        if quality(metric, trained.value) <= max(smaller, default=float("-inf")):
             return None
         name = f"{MODELS}/trial{self.trial.number}.keras"
         path = self.folder / name
@@ -106,7 +126,7 @@ class _Trial:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one process of a search; its complaint goes to the study's folder, in one sentence."""
+    """Runs one process of a search. An error is written to the folder of the study as one line."""
     folder, worker = argv[1], int(argv[2])
     try:
         work(folder, worker)

@@ -59,7 +59,7 @@ def test_text_is_cut_into_windows_that_look_one_word_ahead(load):
             {"train": np.arange(5), "valid": np.arange(90)},
             "`train` of .* has 5 words. Expected at least 31",
         ),
-        ("text.keras", {"train": np.zeros((2, 50), int), "valid": np.arange(90)}, "no vector of word numbers"),
+        ("text.keras", {"train": np.zeros((2, 50), int), "valid": np.arange(90)}, "not a vector of word indices"),
         (
             "text.keras",
             {"train": np.arange(60), "valid": np.zeros(60, int)},

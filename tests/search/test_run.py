@@ -108,16 +108,16 @@ def test_perplexity_is_the_exponential_of_the_mean_cross_entropy(search, softmax
     logits = (x @ kernel + bias).astype(np.float64)
     chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.exp(-np.log(chances[np.arange(40), y]).mean())
-    data = training.Data(x, y, x, y)
+    data = training.SearchData(x, y, x, y)
     asked = search(metric="perplexity")
-    assert training._value(model, asked, data, not softmax) == pytest.approx(expected, rel=1e-5)
-    assert training._value(model, search(), data, not softmax) == pytest.approx((chances.argmax(-1) == y).mean())
+    assert training._evaluate(model, asked, data, not softmax) == pytest.approx(expected, rel=1e-5)
+    assert training._evaluate(model, search(), data, not softmax) == pytest.approx((chances.argmax(-1) == y).mean())
 
 
 def test_float_control_starts_from_the_trained_weights(search, folder):
     model = keras.models.load_model(folder / "m.keras")
     asked = search(learning_rate=1e-12, epochs=1, widths=(1, 2))
-    data = training.Data(*[np.zeros((4, 6), "float32"), np.zeros(4, int)] * 2)
+    data = training.SearchData(*[np.zeros((4, 6), "float32"), np.zeros(4, int)] * 2)
     control = r2keras.search.space.Candidate("float", 32, 2.0)
     wide = training.train(asked, model, control, data, lambda *_: None).model
     x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")

@@ -16,7 +16,7 @@ BAD = [
     ({"bits": ()}, ValueError, "`bits`. Expected at least one value"),
     ({"bits": "2,3"}, TypeError, "`bits`. Expected a list"),
     ({"widths": (0.5,)}, ValueError, "at least 1 with start='trained'.*start='fresh'"),
-    ({"widths": (0,), "start": "fresh"}, ValueError, "`widths`. Expected numbers above 0"),
+    ({"widths": (0,), "start": "fresh"}, ValueError, "`widths`. Expected numbers greater than 0"),
     ({"max_bytes": 0}, ValueError, "`max_bytes`. Expected an integer of at least 1"),
     ({"max_drop": -0.1}, ValueError, "`max_drop`"),
     ({"max_drop": float("nan")}, ValueError, "`max_drop`"),

@@ -87,7 +87,7 @@ def test_a_smaller_candidate_ahead_ends_a_trial(opened):
     study = open_study()
     small = min((c for c in space.candidates if not c.is_control), key=lambda c: c.bytes)
     large = max((c for c in space.candidates if not c.is_control), key=lambda c: c.bytes)
-    trial = study.ask(studies._distributions(studies.load_optuna(), search))
+    trial = study.ask(studies._distributions(search))
     assert studies.ahead(study, search, large, 2, [0.1, 0.1]) is None
     finish(study, trial, small, [0.5, 0.6, 0.7])
     cases = [(large, 2, [0.1, 0.59]), (large, 2, [0.1, 0.6]), (large, 1, [0.1]), (large, 3, [0.1, 0.1, 0.1])]
@@ -108,11 +108,11 @@ def test_another_search_does_not_get_into_the_study(search, opened, tmp_path):
     assert studies.load_settings(tmp_path)[0].max_bytes == 9999
     with pytest.raises(ValueError, match="study of another search \\(epochs: epochs=2, not 5\\)"):
         studies.save_settings(tmp_path, search(epochs=5), space)
-    with pytest.raises(ValueError, match="data: other contents"):
+    with pytest.raises(ValueError, match="data: different contents"):
         np.savez(tmp_path / "other.npz", x=np.zeros(1))
         studies.save_settings(tmp_path, search(data=tmp_path / "other.npz"), space)
     config = json.loads((tmp_path / "search.json").read_text())
     assert config["settings"]["epochs"] == 2
     (tmp_path / "search.json").write_text("{")
-    with pytest.raises(ValueError, match="is not the settings of a search"):
+    with pytest.raises(ValueError, match="is not a valid settings file"):
         studies.load_settings(tmp_path)
