@@ -215,7 +215,7 @@ def break_even_width(
         The break-even width factor. Round the resulting numbers of units down to whole units.
 
     Raises:
-        ValueError: `num_bits` out of range; `match` or `recipe` without a model; a model that is no smaller at width 1
+        ValueError: `num_bits` out of range; `match` or `recipe` without a model; a model that is not smaller at width 1
             than as float; see `widen` and `footprint`.
 
     Example:
@@ -241,7 +241,7 @@ def _width_at(limit: int, sizes: list[int]) -> float:
     """Returns the width at which the parabola through the sizes at `SAMPLED_WIDTHS` reaches the limit."""
     if sizes[0] > limit:
         raise ValueError(
-            f"The compressed model is no smaller than the float model at width 1. Expected at most {count(limit)} "
+            f"The compressed model is not smaller than the float model at width 1. Expected at most {count(limit)} "
             f"bytes. Received: {count(sizes[0])} bytes. Use fewer bits or larger groups."
         )
     square, slope, rest = np.polyfit(SAMPLED_WIDTHS, sizes, 2)

@@ -133,7 +133,7 @@ def no_smaller():
         (lambda: break_even_width(2, match="lstm"), "`match`. Expected None without a model"),
         (lambda: footprint(prepare(nets.plain(), whole(4)), whole(4)), "compressed already"),
         (lambda: footprint(nets.plain(), Recipe([("lstm", QuantSpec())])), "'lstm' of the recipe matches nothing"),
-        (no_smaller, "no smaller than the float model at width 1"),
+        (no_smaller, "not smaller than the float model at width 1"),
     ],
 )
 def test_mistakes_are_told(call, words):

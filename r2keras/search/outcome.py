@@ -213,7 +213,8 @@ def _status(row: CandidateRow) -> str:
         return "Pareto front"
     if row["state"] == "complete":
         return ""
-    return f"{row['state']}: {row['reason']}" if row["reason"] else row["state"]
+    state = "stopped early" if row["state"] == "given up" else row["state"]
+    return f"{state}: {row['reason']}" if row["reason"] else state
 
 
 def outcome_of(study: Study, search: Search, space: Space, folder: str | os.PathLike) -> Outcome:

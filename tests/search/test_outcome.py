@@ -101,7 +101,7 @@ def test_table_and_json_hold_every_row(search, tmp_path):
     found = outcome(search(), ACCURACIES)
     text = str(found)
     assert all(row["label"] in text for row in found.rows)
-    assert "given up" in text
+    assert "stopped early" in text
     found.save(tmp_path / "results.json")
     config = json.loads((tmp_path / "results.json").read_text())
     assert [row["bytes"] for row in config["rows"]] == [v[3] for v in ACCURACIES]
