@@ -1,4 +1,4 @@
-"""Which of a file's constants each recorded weight owns, over all weights at once."""
+"""Assignment of a file's constants to recorded weights, over all weights at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from r2keras.export.match import Match, match
 
 @dataclasses.dataclass(eq=False)
 class Place:
-    """One constant of the file and the weights that it holds.
+    """One constant of the file and the weights whose values it holds.
 
     Args:
-        constant: position of the constant in the list that was searched.
-        matches: weight name -> match; the first one gives its codes, others share a constant of the same values.
+        constant: position of the constant in the list passed to `assign`.
+        matches: weight name -> match. The codes of the first weight are stored; the others share its values.
     """
 
     constant: int
@@ -28,18 +28,18 @@ class Place:
 
 
 def assign(weights: dict[str, np.ndarray], constants: list[np.ndarray]) -> tuple[list[Place], list[str]]:
-    """Gives each weight the constants that hold it.
+    """Assigns to each weight the constants that hold its values.
 
-    A weight may lie in several constants (a shared layer that was folded twice), and one constant may hold several
-    weights (equal tensors are merged by the converter). Constants too small to rule out chance (a bias as large as a
-    kernel, say) are used only for weights that no larger one holds.
+    A weight may be in several constants (a shared layer that was folded twice), and one constant may hold several
+    weights (the converter merges equal tensors). Matches weak enough to be chance (a bias of the size of a kernel, for
+    example) are used only for weights without a strong one.
 
     Args:
         weights: float32 values by name.
         constants: float32 constants of the file.
 
     Returns:
-        The places, and the names of the weights that have none.
+        The places, and the names of the weights without one.
     """
     places: dict[int, Place] = {}
     weak: dict[str, list[tuple[int, Match]]] = {}
@@ -47,18 +47,18 @@ def assign(weights: dict[str, np.ndarray], constants: list[np.ndarray]) -> tuple
         for i in _of_size(constants, weight.size):
             if i in places:
                 continue
-            found = match(weight, constants[i])
-            if found is None:
+            candidate = match(weight, constants[i])
+            if candidate is None:
                 continue
-            if found.is_strong:
-                places[i] = Place(i, {name: found})
+            if candidate.is_strong:
+                places[i] = Place(i, {name: candidate})
             else:
-                weak.setdefault(name, []).append((i, found))
+                weak.setdefault(name, []).append((i, candidate))
     for name in weights:
         if not _has_place(places, name):
-            _place_weak(name, weak.get(name, []), places, constants)
-    without = [name for name in weights if not _has_place(places, name)]
-    missing = [name for name in without if not _share(name, weights[name], constants, places)]
+            _use_weak_match(name, weak.get(name, []), places, constants)
+    unplaced = [name for name in weights if not _has_place(places, name)]
+    missing = [name for name in unplaced if not _share_constant(name, weights[name], constants, places)]
     return list(places.values()), missing
 
 
@@ -68,28 +68,32 @@ def _of_size(constants: list[np.ndarray], size: int) -> list[int]:
 
 
 def _has_place(places: dict[int, Place], name: str) -> bool:
-    """Whether a weight has a constant."""
+    """Whether a constant is assigned to a weight."""
     return any(name in place.matches for place in places.values())
 
 
-def _place_weak(
-    name: str, found: list[tuple[int, Match]], places: dict[int, Place], constants: list[np.ndarray]
+def _use_weak_match(
+    name: str, candidates: list[tuple[int, Match]], places: dict[int, Place], constants: list[np.ndarray]
 ) -> None:
-    """Gives a weight the likeliest free constant: most evidence, then a matrix rather than a vector."""
-    free = [(i, m) for i, m in found if i not in places]
+    """Assigns the likeliest free constant: an exact match, then most evidence, then a matrix rather than a vector."""
+    free = [(i, candidate) for i, candidate in candidates if i not in places]
     if free:
         i, best = max(free, key=lambda pair: (pair[1].is_exact, pair[1].evidence, constants[pair[0]].ndim))
         places[i] = Place(i, {name: best})
 
 
-def _share(name: str, weight: np.ndarray, constants: list[np.ndarray], places: dict[int, Place]) -> bool:
-    """Gives a weight a constant that another one took: for its own if that has a second, shared otherwise."""
+def _share_constant(name: str, weight: np.ndarray, constants: list[np.ndarray], places: dict[int, Place]) -> bool:
+    """Assigns a constant of another weight: moved if the other one has a second constant, shared if not.
+
+    Returns:
+        Whether there is such a constant.
+    """
     for i in _of_size(constants, weight.size):
-        found = match(weight, constants[i]) if i in places else None
-        if found is None:
+        candidate = match(weight, constants[i]) if i in places else None
+        if candidate is None:
             continue
         owner = places[i].owner
         has_second = sum(owner in place.matches for place in places.values()) > 1
-        places[i] = Place(i, {name: found} if has_second else {**places[i].matches, name: found})
+        places[i] = Place(i, {name: candidate} if has_second else {**places[i].matches, name: candidate})
         return True
     return False

@@ -1,10 +1,10 @@
-"""A compact file laid out for a loader that knows no flatbuffers: a table of numbers, a skeleton, arrays."""
+"""Bundle of a compact file for loaders without flatbuffer code: a table of numbers, a skeleton, arrays."""
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,18 +14,22 @@ from r2keras.export.decoding import Decoding, Pattern, decoding
 from r2keras.export.expand import Folded, load
 from r2keras.export.pack import pack
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import BufferT, ModelT, TensorT
+
 MAGIC = b"R2KBNDL1"
-FAR = 2**40
+# A stand-in for an offset not yet known. It is not zero, because flatbuffers leave out fields that are zero.
+UNKNOWN_OFFSET = 2**40
 HEADER, RECORD = struct.Struct("<8s4I"), struct.Struct("<20I")
 
 
 def bundle(small: bytes | str | os.PathLike) -> bytes:
     """Returns a compact `.tflite` as a bundle, which a few lines of Kotlin or C++ expand at load time.
 
-    The bundle holds a float `.tflite` without its compressed weights (the skeleton), the weights' packed codes and
-    tables, and where each goes. A loader copies the skeleton, decodes each weight behind it, value by value
-    `(table[(code + first) * dim + column % dim] * scale + add) * multiply`, and hands the bytes to LiteRT: the weights
-    are those of `expand`, bit for bit. `docs/bundle_layout.md` has the layout.
+    The bundle holds a float `.tflite` without its compressed weights (the skeleton), the packed codes and tables of
+    those weights, and the offset of each. A loader copies the skeleton, appends each decoded weight, value by value
+    `(table[(code + first) * dim + column % dim] * scale + add) * multiply`, and passes the bytes to LiteRT. The weights
+    equal those of `expand`, bit for bit. `docs/bundle_layout.md` describes the layout.
 
     Args:
         small: a `.tflite`, as bytes or as a path.
@@ -35,7 +39,7 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt, or no `.tflite`; it takes 4 GiB or more once expanded.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`; it takes 4 GiB or more once expanded.
         TypeError: `small` is neither bytes nor a path.
         ImportError: ai-edge-litert is not installed.
 
@@ -51,35 +55,46 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
     """
     file = load(small)
     folded = Folded(file)
-    users: dict[tuple[int, int], list[Any]] = {}
+    tensors_by_source: dict[tuple[int, int], list[TensorT]] = {}
     for place in folded.places:
-        users.setdefault(folded.constants.source(*place), []).append(folded.tensor(place))
-    found = {place: decoding(file, folded.constants, *place) for place in users}
-    plain = {place: folded.constants.value(*place) for place, how in found.items() if how is None}
+        tensors_by_source.setdefault(folded.constants.source(*place), []).append(folded.tensor(place))
+    decodings: list[Decoding] = []
+    decoded_tensors: list[list[TensorT]] = []
+    plain: list[tuple[list[TensorT], np.ndarray]] = []
+    for source, tensors in tensors_by_source.items():
+        weight_decoding = decoding(file, folded.constants, *source)
+        if weight_decoding is None:
+            plain.append((tensors, folded.constants.value(*source)))
+        else:
+            decodings.append(weight_decoding)
+            decoded_tensors.append(tensors)
     folded.finish()
-    for place, value in plain.items():
-        _store(file, users[place], data=np.ascontiguousarray(value).view(np.uint8).ravel())
-    decodings = {place: how for place, how in found.items() if how is not None}
-    sizes = [4 * how.before * how.last * how.after for how in decodings.values()]
-    buffers = [_store(file, users[place], offset=FAR, size=size) for place, size in zip(decodings, sizes, strict=True)]
+    for tensors, value in plain:
+        _store(file, tensors, data=np.ascontiguousarray(value).view(np.uint8).ravel())
+    buffers = [
+        _store(file, tensors, offset=UNKNOWN_OFFSET, size=4 * d.before * d.last * d.after)
+        for tensors, d in zip(decoded_tensors, decodings, strict=True)
+    ]
     try:
-        return _laid_out(file, buffers, list(decodings.values()))
+        return _lay_out(file, buffers, decodings)
     except struct.error as error:
-        raise ValueError("The expanded file takes 4 GiB or more, which a bundle has no numbers for.") from error
+        raise ValueError(
+            "The expanded file takes 4 GiB or more. Expected less, for the 32-bit offsets of a bundle."
+        ) from error
 
 
-def _store(file: Any, tensors: list[Any], **fields: Any) -> Any:
-    """Adds a buffer for tensors and returns it."""
-    made = packages.schema().BufferT(**fields)
-    file.buffers.append(made)
+def _store(file: ModelT, tensors: list[TensorT], **fields: Any) -> BufferT:
+    """Adds a buffer, uses it for the tensors, and returns it."""
+    buffer = packages.schema().BufferT(**fields)
+    file.buffers.append(buffer)
     for tensor in tensors:
         tensor.buffer = len(file.buffers) - 1
-    return made
+    return buffer
 
 
-def _laid_out(file: Any, buffers: list[Any], decodings: list[Decoding]) -> bytes:
-    """Returns the bundle of a skeleton, the buffers that lie outside of it, and how each is decoded."""
-    # Numbers that are not zero take as many bytes as others: the second skeleton is as long as the first.
+def _lay_out(file: ModelT, buffers: list[BufferT], decodings: list[Decoding]) -> bytes:
+    """Returns the bundle of a skeleton, the buffers outside of it, and the decoding of each."""
+    # Nonzero offsets all take the same number of bytes, so the second skeleton is as long as the first.
     targets, end = [], _aligned(len(write(file)))
     for buffer in buffers:
         buffer.offset = end
@@ -88,49 +103,50 @@ def _laid_out(file: Any, buffers: list[Any], decodings: list[Decoding]) -> bytes
     skeleton = write(file)
     blocks = _Blocks(_aligned(HEADER.size + RECORD.size * len(buffers)))
     start = blocks.add(np.frombuffer(skeleton, np.uint8))
-    records = [_record(target, how, blocks) for target, how in zip(targets, decodings, strict=True)]
+    records = [_record(target, d, blocks) for target, d in zip(targets, decodings, strict=True)]
     head = HEADER.pack(MAGIC, len(records), start, len(skeleton), end) + b"".join(records)
     return head.ljust(blocks.start, b"\0") + b"".join(blocks.parts)
 
 
-def _record(target: int, how: Decoding, blocks: _Blocks) -> bytes:
-    """Returns the row of one weight and adds what it points to."""
-    numbers = [target, how.before, how.last, how.after, how.dim, how.bits]
-    numbers += [blocks.add(pack(how.codes, how.bits)), blocks.add(how.table.astype("<f4"))]
-    for pattern, kind in ((how.first, "<i4"), (how.scale, "<f4"), (how.add, "<f4"), (how.multiply, "<f4")):
+def _record(target: int, d: Decoding, blocks: _Blocks) -> bytes:
+    """Returns the record of one weight, and adds its arrays to `blocks`."""
+    numbers = [target, d.before, d.last, d.after, d.dim, d.bits]
+    numbers += [blocks.add(pack(d.codes, d.bits)), blocks.add(d.table.astype("<f4"))]
+    for pattern, kind in ((d.first, "<i4"), (d.scale, "<f4"), (d.add, "<f4"), (d.multiply, "<f4")):
         numbers += _pattern_numbers(pattern, kind, blocks)
     return RECORD.pack(*numbers)
 
 
 def _pattern_numbers(pattern: Pattern | None, kind: str, blocks: _Blocks) -> tuple[int, int, int]:
-    """Returns where a pattern's numbers are, for how many values each holds, and how many there are; none is zeros."""
+    """Returns offset, inner length and count of a pattern; zeros if it is None."""
     if pattern is None:
         return 0, 0, 0
     return blocks.add(pattern.values.astype(kind)), pattern.inner, len(pattern.values)
 
 
 class _Blocks:
-    """Arrays one after the other, aligned, equal ones once.
+    """Concatenated arrays, each aligned; equal arrays are stored once.
 
     Args:
-        start: where the first one lies.
+        start: offset of the first array.
     """
 
     def __init__(self, start: int):
-        self.start, self._end = start, start
+        self.start = start
+        self._end = start
         self.parts: list[bytes] = []
-        self._known: dict[bytes, int] = {}
+        self._offsets: dict[bytes, int] = {}
 
     def add(self, array: np.ndarray) -> int:
-        """Adds an array and returns where it lies."""
+        """Adds an array and returns its offset."""
         data = array.tobytes()
-        if data not in self._known:
-            self._known[data] = self._end
+        if data not in self._offsets:
+            self._offsets[data] = self._end
             self.parts.append(data.ljust(_aligned(len(data)), b"\0"))
             self._end += len(self.parts[-1])
-        return self._known[data]
+        return self._offsets[data]
 
 
 def _aligned(size: int) -> int:
-    """Returns the next multiple of the alignment that the schema asks for."""
+    """Returns `size`, rounded up to the alignment of the schema."""
     return -(-size // ALIGNMENT) * ALIGNMENT

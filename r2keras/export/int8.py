@@ -1,26 +1,24 @@
-"""A record whose weights are all int8 codes times scales, the one form of weights that XNNPACK takes at full speed."""
+"""Conversion of a record to int8 codes times scales, the only weights that XNNPACK runs at full speed."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
 import numpy as np
 
 from r2keras._errors import invalid
-from r2keras.export.palettes import shrunk
+from r2keras.export.palettes import collapse_constant_axes
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 from r2keras.specs import QuantSpec
 
-WIDE = QuantSpec(num_bits=8, narrow_range=False)
+FULL_RANGE = QuantSpec(num_bits=8, narrow_range=False)
 
 
 def int8_record(record: CompressionRecord) -> CompressionRecord:
-    """Returns the record with every weight as codes of 8 bits: of the same values, up to one rounding.
+    """Returns the record with every weight as 8-bit codes that give the same values, up to one rounding.
 
     Raises:
-        ValueError: palettes whose tables are not int8.
+        ValueError: the table of a palette is not int8.
     """
     palettes = [tensor for tensor in record.tensors.values() if isinstance(tensor, PalettizedTensor)]
     floats = [tensor for tensor in palettes if tensor.spec.table_dtype != "int8"]
@@ -31,31 +29,35 @@ def int8_record(record: CompressionRecord) -> CompressionRecord:
     return dataclasses.replace(record, tensors={name: _int8(tensor) for name, tensor in record.tensors.items()})
 
 
-def _int8(tensor: Any) -> QuantizedTensor:
-    """Returns one weight as codes of 8 bits."""
+def _int8(tensor: QuantizedTensor | PalettizedTensor) -> QuantizedTensor:
+    """Returns one weight as 8-bit codes."""
     if isinstance(tensor, PalettizedTensor):
-        return _palette(tensor)
-    spec, half = tensor.spec, bool(np.all(tensor.zero_point == -0.5))
-    if spec.num_bits == 8:
+        return _palette_codes(tensor)
+    if tensor.spec.num_bits == 8:
         return tensor
-    if half:
-        return _tensor(tensor, 2 * tensor.codes + np.int8(1), tensor.scale / np.float32(2), WIDE)
-    wide = WIDE if spec.symmetric else QuantSpec(num_bits=8, symmetric=False)
-    return _tensor(tensor, tensor.codes, tensor.scale, wide, tensor.zero_point)
+    if np.all(tensor.zero_point == -0.5):
+        # Mid-rise: half steps become whole ones on a grid twice as fine.
+        return _recoded(tensor, 2 * tensor.codes + np.int8(1), tensor.scale / np.float32(2), FULL_RANGE)
+    spec = FULL_RANGE if tensor.spec.symmetric else QuantSpec(num_bits=8, symmetric=False)
+    return _recoded(tensor, tensor.codes, tensor.scale, spec, tensor.zero_point)
 
 
-def _palette(tensor: PalettizedTensor) -> QuantizedTensor:
-    """Returns an int8 palette with each weight's own centroid as its code."""
+def _palette_codes(tensor: PalettizedTensor) -> QuantizedTensor:
+    """Returns an int8 palette with the centroid of each weight as its code."""
     layout, indices = tensor.layout, tensor.layout.split_indices(tensor.indices, np)
     codes = layout.join(np.stack([table[index] for table, index in zip(tensor.codebook, indices, strict=True)]), np)
-    each = np.repeat(tensor.table_scale[:, None], indices.shape[1] * layout.dim, axis=1)
-    scale = layout.join(each.reshape(layout.groups, -1, layout.dim), np) * tensor.scale
-    return _tensor(tensor, codes, shrunk(scale), WIDE)
+    table_scale = np.repeat(tensor.table_scale[:, None], indices.shape[1] * layout.dim, axis=1)
+    scale = layout.join(table_scale.reshape(layout.groups, -1, layout.dim), np) * tensor.scale
+    return _recoded(tensor, codes, collapse_constant_axes(scale), FULL_RANGE)
 
 
-def _tensor(
-    tensor: Any, codes: np.ndarray, scale: np.ndarray, spec: QuantSpec, zero_point: np.ndarray | None = None
+def _recoded(
+    tensor: QuantizedTensor | PalettizedTensor,
+    codes: np.ndarray,
+    scale: np.ndarray,
+    spec: QuantSpec,
+    zero_point: np.ndarray | None = None,
 ) -> QuantizedTensor:
-    """Returns codes in the place of a tensor."""
+    """Returns a tensor with other codes and another grid; `zero_point` is 0 if None."""
     zero_point = np.zeros_like(scale) if zero_point is None else zero_point
     return QuantizedTensor(tensor.name, codes, scale, zero_point, spec, tensor.before)

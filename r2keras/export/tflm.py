@@ -29,7 +29,7 @@ from r2keras.export.tflm_forms import SMALLER, Form, smallest
 from r2keras.export.tflm_loops import check_sizes, spell_out_updates
 from r2keras.export.tflm_read import MARK, STAYS_FLOAT, stored_form
 from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, consumers, rewrite, spell_out_select
-from r2keras.export.tflm_runtime import arena_of
+from r2keras.export.tflm_runtime import find_arena
 from r2keras.record import CompressionRecord
 
 

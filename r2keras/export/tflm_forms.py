@@ -1,25 +1,24 @@
-"""How a recorded weight goes into a file for microcontrollers: tables, integers, factors outside; the smallest wins."""
+"""Stored forms of a weight for microcontrollers: look-up tables or integers, with or without channel factors."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from r2keras.export.containers import placed, varying, vector
+from r2keras.export.containers import in_constant_layout, values_along, varying_axes
 from r2keras.export.match import Match
-from r2keras.export.tflm_tables import MAX_BITS, Lookup, tabulate
+from r2keras.export.tflm_tables import MAX_BITS, LookupTable, tabulate
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import QuantizedTensor
 
-# What operators and tensors take in the file, beside the values: DECODE or DEQUANTIZE; MUL and ADD.
+# Bytes of operators and tensors in the file, without the values: a DECODE or DEQUANTIZE; a MUL and an ADD.
 OPERATOR_BYTES, FACTOR_BYTES = 160, 230
-# Constants of at most so many bytes lose little by staying float.
+# Constants up to this many bytes lose little by staying float.
 SMALL = 1024
 SMALLER = "floats take less than indices, table and operators"
-# The dummy grid that a float tensor needs beside tables of its channels: a scale and a zero point each.
+# Per channel, the float32 scale and int64 zero point of the dummy grid that tables per channel need.
 GRID_BYTES = 12
 
 
@@ -28,7 +27,7 @@ class Integers:
     """A tensor as integers on one grid: `value = scale * (code - zero_point)`.
 
     Args:
-        codes: int8 or int16, the tensor's shape.
+        codes: int8 or int16, in the tensor's shape.
         scale: positive.
         zero_point: the code of zero; 0 with int16.
     """
@@ -39,7 +38,7 @@ class Integers:
 
     @property
     def bits(self) -> int:
-        """Bits of a code, 8 or 16."""
+        """Bits per code, 8 or 16."""
         return 8 * self.codes.itemsize
 
     @property
@@ -49,7 +48,7 @@ class Integers:
 
     @property
     def note(self) -> str:
-        """Says what is stored."""
+        """Describes what is stored."""
         return f"{self.bits}-bit integers"
 
     def values(self) -> np.ndarray:
@@ -59,96 +58,96 @@ class Integers:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Form:
-    """What stands for a constant: stored values, and what the operator's output is multiplied with.
+    """A replacement of a constant: stored values, and factors for the operator's output.
 
     Args:
         store: tables or integers.
-        factor: float32 vector, one entry an output channel, applied after the operator; None: there is none.
-        axis: the constant's axis of output channels, where there is a factor.
+        factor: float32 vector, one entry per output channel, multiplied after the operator; None without factors.
+        axis: the axis of output channels in the constant, where there is a factor.
     """
 
-    store: Lookup | Integers
+    store: LookupTable | Integers
     factor: np.ndarray | None = None
     axis: int | None = None
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in the file, about."""
-        beside = 0 if self.factor is None else FACTOR_BYTES + self.factor.nbytes
-        if isinstance(self.store, Lookup) and self.store.axis is not None:
-            beside += GRID_BYTES * len(self.store.tables)
-        return OPERATOR_BYTES + self.store.num_bytes + beside
+        """Approximate bytes in the file."""
+        extra = 0 if self.factor is None else FACTOR_BYTES + self.factor.nbytes
+        if isinstance(self.store, LookupTable) and self.store.axis is not None:
+            extra += GRID_BYTES * len(self.store.tables)
+        return OPERATOR_BYTES + self.store.num_bytes + extra
 
 
 def forms(
     tensor: QuantizedTensor | PalettizedTensor, match: Match, constant: np.ndarray, axis: int | None
 ) -> Iterator[Form]:
-    """Yields every form that gives `constant`, up to a rounding where a factor is outside.
+    """Yields every form that gives `constant`, up to one rounding where a factor is applied after the operator.
 
     Args:
-        tensor: the record's entry.
+        tensor: the weight in the record.
         match: how the constant holds it.
         constant: float32.
-        axis: the constant's axis of output channels, if all operators that use it can take a factor a channel
-            afterwards; None if not.
+        axis: the axis of output channels in the constant, if all its operators can be followed by one factor per
+            channel; None if not.
     """
     for table_axis in (None, *sorted({0, constant.ndim - 1})):
-        yield from _listed(tabulate(constant, table_axis))
+        yield from _table_form(tabulate(constant, table_axis))
     if isinstance(tensor, QuantizedTensor):
         yield from _integer_forms(tensor, match, axis)
     if axis is not None:
-        for base, factor in _separated(tensor, match, constant):
-            if varying(factor, factor) == [axis]:
-                yield from _listed(tabulate(base), vector(factor, axis).astype(np.float32), axis)
+        for base, factor in _factorizations(tensor, match, constant):
+            if varying_axes(factor, factor) == [axis]:
+                yield from _table_form(tabulate(base), values_along(factor, axis).astype(np.float32), axis)
 
 
 def smallest(
     tensor: QuantizedTensor | PalettizedTensor, match: Match, constant: np.ndarray, axis: int | None
 ) -> tuple[Form | None, str]:
-    """Returns the form that takes the fewest bytes, or None if floats do, and then why; see `forms`."""
+    """Returns the smallest form of `forms` and "", or None and the reason if floats are smaller."""
     best = min(forms(tensor, match, constant, axis), key=lambda form: form.num_bytes, default=None)
     if best is not None and best.num_bytes < constant.nbytes:
         return best, ""
-    different = len(np.unique(constant))
-    if different <= 2**MAX_BITS or constant.nbytes <= SMALL:
+    num_distinct = len(np.unique(constant))
+    if num_distinct <= 2**MAX_BITS or constant.nbytes <= SMALL:
         return None, SMALLER
-    return None, f"{different} different values are too many for a look-up table of {2**MAX_BITS}"
+    return None, f"{num_distinct} different values are too many for a look-up table of {2**MAX_BITS}"
 
 
-def _listed(lookup: Lookup | None, *factor: Any) -> list[Form]:
-    """Returns the form of a table, if there is one."""
-    return [] if lookup is None else [Form(lookup, *factor)]
+def _table_form(table: LookupTable | None, factor: np.ndarray | None = None, axis: int | None = None) -> list[Form]:
+    """Returns the form of a table; none if the values do not fit in one."""
+    return [] if table is None else [Form(table, factor, axis)]
 
 
-def _separated(
+def _factorizations(
     tensor: QuantizedTensor | PalettizedTensor, match: Match, constant: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields float32 values and float64 factors, of the constant's shape, whose product is the constant."""
+    """Yields pairs of float32 values and float64 factors, in the constant's shape, whose product is the constant."""
     folded = np.broadcast_to(match.factor, constant.shape)
     if isinstance(tensor, PalettizedTensor):
-        plain = dataclasses.replace(tensor, scale=np.ones_like(tensor.scale)).values()
+        unscaled = dataclasses.replace(tensor, scale=np.ones_like(tensor.scale)).values()
         scale = match.layout.apply(np.broadcast_to(tensor.scale, tensor.layout.shape))
-        yield match.layout.apply(plain), scale * folded
+        yield match.layout.apply(unscaled), scale * folded
     else:
-        codes, scale, zero_point = placed(tensor, match)
+        codes, scale, zero_point = in_constant_layout(tensor, match)
         yield (codes - zero_point).astype(np.float32), scale
         yield match.layout.apply(tensor.values()), folded
 
 
 def _integer_forms(tensor: QuantizedTensor, match: Match, axis: int | None) -> Iterator[Form]:
-    """Yields the form of codes on one grid, with their scales as factors if these differ by channel."""
-    codes, scale, zero_point = placed(tensor, match)
-    axes = varying(scale, scale)
+    """Yields the form of codes on one grid, with scales as factors if they differ between channels."""
+    codes, scale, zero_point = in_constant_layout(tensor, match)
+    axes = varying_axes(scale, scale)
     if axes not in ([], [axis]):
         return
-    factor = vector(scale, axis).astype(np.float32) if axes else None
-    one = 1.0 if axes else float(scale.flat[0])
-    zero = float(zero_point.flat[0])
-    if one <= 0:
+    factor = values_along(scale, axis).astype(np.float32) if axes else None
+    common_scale = 1.0 if axes else float(scale.flat[0])
+    if common_scale <= 0:
         return
-    if np.all(zero_point == np.rint(zero)):
-        yield Form(Integers(codes, one, int(zero)), factor, axis)
+    first_zero_point = float(zero_point.flat[0])
+    if np.all(zero_point == np.rint(first_zero_point)):
+        yield Form(Integers(codes, common_scale, int(first_zero_point)), factor, axis)
     else:
-        # Twice the steps, so that those of a mid-rise grid, which are halves, are whole.
+        # Doubled, because the steps of a mid-rise grid are halves.
         steps = np.rint(2 * (codes - zero_point.astype(np.float64)))
-        yield Form(Integers(steps.astype(np.int16), one / 2, 0), factor, axis)
+        yield Form(Integers(steps.astype(np.int16), common_scale / 2, 0), factor, axis)

@@ -7,7 +7,7 @@ from typing import Any
 from r2keras.export.decode import kind_of
 from r2keras.export.flatbuffer import FLOAT32, SEPARATOR, buffer_of, shape_of
 from r2keras.export.tflm_forms import Integers
-from r2keras.export.tflm_tables import Lookup, read_lookup
+from r2keras.export.tflm_tables import LookupTable, read_lookup
 
 DECODE, MARK = b"TFLM_DECODE", b"TFLM"
 INT16 = 7
@@ -24,7 +24,7 @@ def is_decode(file: Any, op: Any) -> bool:
     return file.operatorCodes[op.opcodeIndex].customCode == DECODE
 
 
-def stored_form(file: Any, graph: Any, tensor: int) -> Lookup | Integers | None:
+def stored_form(file: Any, graph: Any, tensor: int) -> LookupTable | Integers | None:
     """Returns what a float tensor of a file is computed from, or None if it is computed from nothing stored."""
     maker = next((op for op in graph.operators if tensor in op.outputs), None)
     parts, shape = [] if maker is None else [graph.tensors[i] for i in maker.inputs], shape_of(graph.tensors[tensor])

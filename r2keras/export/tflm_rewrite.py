@@ -11,7 +11,7 @@ from r2keras.export.decode import kind_of
 from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, UINT8, add_tensor, buffer_of, operator, shape_of
 from r2keras.export.tflm_forms import Form
 from r2keras.export.tflm_read import DECODE, INT16, is_decode
-from r2keras.export.tflm_tables import Lookup
+from r2keras.export.tflm_tables import LookupTable
 
 # Operators that multiply channel by channel: where their weights stand among the inputs, the weights' axis of channels.
 LINEAR = {"CONV_2D": (1, 0), "FULLY_CONNECTED": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "TRANSPOSE_CONV": (1, 0)}
@@ -76,10 +76,10 @@ def rewrite(file: Any, subgraph: int, tensor: int, form: Form, name: str) -> lis
         The indices of the tensors that carry the name, what is stored first.
     """
     graph, store = file.subgraphs[subgraph], form.store
-    is_lookup = isinstance(store, Lookup)
+    is_lookup = isinstance(store, LookupTable)
     named = (_add_lookup if is_lookup else _add_integers)(file, graph, store, name)
     graph.tensors[tensor].buffer = 0
-    if isinstance(store, Lookup) and store.axis is not None:
+    if isinstance(store, LookupTable) and store.axis is not None:
         graph.tensors[tensor].quantization = _dummy_grid(store)
     factor = None if form.factor is None else add_tensor(file, graph, form.factor.shape, FLOAT32, form.factor, name)
     for count, user in enumerate(consumers(graph, tensor)):
@@ -109,7 +109,7 @@ def _add_integers(file: Any, graph: Any, store: Any, name: str) -> list[int]:
     return [codes]
 
 
-def _dummy_grid(lookup: Lookup) -> Any:
+def _dummy_grid(lookup: LookupTable) -> Any:
     """Returns the grid without which the runtime decodes every channel of a float tensor with the first table."""
     count = len(lookup.tables)
     return _grid(np.ones(count), np.zeros(count), lookup.axis)

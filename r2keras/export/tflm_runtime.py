@@ -1,4 +1,4 @@
-"""Runs files on the interpreter of LiteRT for Microcontrollers, and finds how much memory it needs for them."""
+"""Runner of files on the interpreter of LiteRT for Microcontrollers, and search for the memory that it needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,14 @@ from r2keras.export.flatbuffer import read
 from r2keras.export.quiet import overheard
 from r2keras.export.runtime import advancing, matched
 
-ROOMY, LARGEST, ALIGNMENT = 2**22, 2**30, 16
-NO_ROOM = ("Failed to allocate", "Failed to resize buffer")
+if TYPE_CHECKING:
+    from tflite_micro.runtime import Interpreter
+
+# Arena sizes, in bytes: the first that is tried, the largest, and the alignment of the interpreter's arena.
+INITIAL, LARGEST, ALIGNMENT = 2**22, 2**30, 16
+# How the interpreter's log begins where the arena is too small.
+OUT_OF_MEMORY = ("Failed to allocate", "Failed to resize buffer")
+NO_REASON = "it does not say why"
 
 
 class TFLMModel:
@@ -27,12 +33,12 @@ class TFLMModel:
 
     Args:
         path: the file.
-        arena_bytes: the memory that the interpreter gets, as on a device; None: enough.
+        arena_bytes: memory for the interpreter, as on a device; None: as much as it needs.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt, or no `.tflite`; microcontrollers cannot run it; `arena_bytes` is
-            too small for it.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`; LiteRT for Microcontrollers cannot run it;
+            `arena_bytes` is too small.
         ImportError: tflite-micro is not installed.
 
     Example:
@@ -56,22 +62,22 @@ class TFLMModel:
         self.input_names = [graph.tensors[i].name.decode() for i in graph.inputs]
         self._interpreter, _ = _open(data, str(path))
         if arena_bytes is not None:
-            needed = arena_of(data, str(path))
+            needed = find_arena(data, str(path))
             if arena_bytes < needed:
                 raise ValueError(invalid("arena_bytes", f"at least {needed}, which {path} needs", arena_bytes))
-            self._interpreter, _ = _try(data, arena_bytes)
+            self._interpreter, _ = _allocate(data, arena_bytes)
         self._inputs = [self._interpreter.get_input_details(i) for i in range(len(graph.inputs))]
         self._num_outputs = len(graph.outputs)
 
     def predict(self, x: Any, progress: bool = False) -> Any:
-        """Runs the file on data, one sample after the other.
+        """Runs the file on data, one sample at a time.
 
         Args:
-            x: array; list of arrays in the order of the inputs; or dict by input name. All of one length.
+            x: array; list of arrays in the order of the inputs; or dict by input name. All have the same length.
             progress: whether to show a progress bar.
 
         Returns:
-            The output array, or a list of them in Keras' order if there are several.
+            The output array, or a list of arrays in Keras' order if there are several outputs.
 
         Raises:
             ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
@@ -98,17 +104,17 @@ class TFLMModel:
 def tflm_arena(path: str | os.PathLike) -> int:
     """Returns the bytes of memory (the arena) that LiteRT for Microcontrollers needs to run a file.
 
-    Found by trying: with so much the file runs, with 16 bytes less it does not. It holds for a 64-bit machine; the
-    pointers in the arena are half as long on a 32-bit microcontroller, which needs a little less.
+    The size is found by trial: the file runs in an arena of this size, and not in one 16 bytes smaller. It holds for a
+    64-bit machine. A 32-bit microcontroller needs a little less, because its pointers are half as long.
 
     Args:
         path: the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt, or no `.tflite`; microcontrollers cannot run it.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`; LiteRT for Microcontrollers cannot run it.
         ImportError: tflite-micro is not installed.
-        RuntimeError: the process that tries sizes failed.
+        RuntimeError: the process that tries arena sizes failed.
 
     Example:
 
@@ -116,35 +122,35 @@ def tflm_arena(path: str | os.PathLike) -> int:
     >>> import keras
     >>> from r2keras.export import to_tflm
     >>> path = os.path.join(tempfile.mkdtemp(), "mcu.tflite")
-    >>> found = to_tflm(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), path)
-    >>> tflm_arena(path) == found.arena_bytes
+    >>> sizes = to_tflm(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), path)
+    >>> tflm_arena(path) == sizes.arena_bytes
     True
     """
     read(path)
-    return arena_of(Path(path).read_bytes(), str(path))
+    return find_arena(Path(path).read_bytes(), str(path))
 
 
-def arena_of(data: bytes, name: str) -> int:
-    """Returns `tflm_arena` of a file's bytes; `name` is what an error calls them."""
-    _, enough = _open(data, name)
-    # The interpreter ends its process where an arena is far too small, so that sizes are tried in another one.
-    code = f"{inspect.getsource(_least_arena)}\nprint(_least_arena({enough}, {ALIGNMENT}))"
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
-    if done.returncode:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["it does not say why"])[-1]
+def find_arena(data: bytes, name: str) -> int:
+    """Returns the `tflm_arena` of a file's bytes; errors call them `name`."""
+    _, sufficient = _open(data, name)
+    # The interpreter aborts its process if an arena is far too small, so sizes are tried in a child process.
+    code = f"{inspect.getsource(_least_arena)}\nprint(_least_arena({sufficient}, {ALIGNMENT}))"
+    result = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    if result.returncode:
+        reason = (result.stderr.decode(errors="replace").strip().splitlines() or [NO_REASON])[-1]
         raise RuntimeError(f"The process that tries arena sizes for {name} failed ({reason}). Pass check=False.")
-    return int(done.stdout)
+    return int(result.stdout)
 
 
-def _least_arena(enough: int, alignment: int) -> int:
-    """Returns the least arena with which the file in standard input can be run; each size has a process of its own."""
+def _least_arena(sufficient: int, alignment: int) -> int:
+    """Returns the smallest arena that the file in standard input runs in; tries each size in a forked process."""
     import os
     import sys
 
     from tflite_micro import runtime
 
     data = sys.stdin.buffer.read()
-    low, high = 0, enough // alignment
+    low, high = 0, sufficient // alignment
     while high - low > 1:
         middle = (low + high) // 2
         child = os.fork()
@@ -155,17 +161,17 @@ def _least_arena(enough: int, alignment: int) -> int:
     return high * alignment
 
 
-def _open(data: bytes, name: str) -> tuple[Any, int]:
-    """Returns an interpreter that has run once, and its arena's size; raises ValueError if it cannot run a file."""
-    size = ROOMY
+def _open(data: bytes, name: str) -> tuple[Interpreter, int]:
+    """Returns an interpreter that has run once, and the size of its arena; raises ValueError if it cannot run the file."""
+    size = INITIAL
     log: list[str] = []
     while size <= LARGEST:
-        found, log = _try(data, size)
-        if found is not None:
-            log = _run_on_zeros(found, data)
+        interpreter, log = _allocate(data, size)
+        if interpreter is not None:
+            log = _run_on_zeros(interpreter, data)
         if not log:
-            return found, size
-        if not any(line.startswith(NO_ROOM) for line in log):
+            return interpreter, size
+        if not any(line.startswith(OUT_OF_MEMORY) for line in log):
             raise ValueError(
                 f"LiteRT for Microcontrollers cannot run {name} ({log[0]}). Replace the layer that needs this operator."
             )
@@ -173,16 +179,17 @@ def _open(data: bytes, name: str) -> tuple[Any, int]:
     raise ValueError(f"{name} needs more than {LARGEST} bytes of memory, which no microcontroller has ({log[0]}).")
 
 
-def _try(data: bytes, arena_bytes: int) -> tuple[Any, list[str]]:
-    """Returns an interpreter, or None and the log if it could not place or prepare the file's operators."""
-    runtime, found = packages.microcontrollers(), None
+def _allocate(data: bytes, arena_bytes: int) -> tuple[Interpreter | None, list[str]]:
+    """Returns an interpreter, or None and the log if it could not allocate or prepare the file's operators."""
+    interpreter = None
+    runtime = packages.microcontrollers()
     with overheard() as lines, contextlib.suppress(RuntimeError):
-        found = runtime.Interpreter.from_bytes(data, arena_size=arena_bytes)
-    return found, [] if found else _reasons(lines)
+        interpreter = runtime.Interpreter.from_bytes(data, arena_size=arena_bytes)
+    return interpreter, [] if interpreter else _reasons(lines)
 
 
-def _run_on_zeros(interpreter: Any, data: bytes) -> list[str]:
-    """Runs a file once; returns the log if that fails."""
+def _run_on_zeros(interpreter: Interpreter, data: bytes) -> list[str]:
+    """Runs a file once on zeros; returns the log if that fails."""
     count = packages.schema().Model.GetRootAs(data, 0).Subgraphs(0).InputsLength()
     for i in range(count):
         detail = interpreter.get_input_details(i)
@@ -195,5 +202,5 @@ def _run_on_zeros(interpreter: Any, data: bytes) -> list[str]:
 
 
 def _reasons(lines: list[str]) -> list[str]:
-    """Returns the lines of a log that say something."""
-    return [line.strip() for line in lines if line.strip()] or ["it does not say why"]
+    """Returns the lines of a log that are not blank; one that says so if there is none."""
+    return [line.strip() for line in lines if line.strip()] or [NO_REASON]

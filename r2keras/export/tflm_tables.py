@@ -1,4 +1,4 @@
-"""Look-up tables as LiteRT for Microcontrollers decodes them: packed indices, and a header with the tables."""
+"""Look-up tables in the format of LiteRT for Microcontrollers: packed indices, and a header with the tables."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import numpy as np
 
 from r2keras._errors import invalid
 
+# Limits and codes of the DECODE operator's format.
 MAX_BITS = 7
 HEADER_BYTES = 16
-LUT, HEADER_VERSION, LUT_VERSION, ONE_TABLE = 0, 1, 1, 15
+LUT, HEADER_VERSION, LUT_VERSION = 0, 1, 1
+# In the header's four bits for the axis.
+ONE_TABLE = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Lookup:
-    """A tensor as indices into tables: `value = tables[channel, index]`, one table for all if `axis` is None.
+class LookupTable:
+    """A tensor as indices into tables: `value = tables[channel, index]`, with a single table if `axis` is None.
 
-    In a file the indices are `bits` wide, one after the other in row-major order, the highest bit first, the last byte
-    filled up with zeros. Beside them is a header of 16 bytes, `(0, 1, 0, 0, 1, axis * 16 + bits, entries, 0, ...)` with
-    15 for no axis, and the tables, row by row.
+    A file holds two constants. The first is the indices, `bits` wide, in row-major order, highest bit first, the last
+    byte padded with zeros. The second is a header of 16 bytes, `(0, 1, 0, 0, 1, axis * 16 + bits, entries, 0, ...)`
+    with 15 for no axis, followed by the tables, row by row.
 
     Args:
-        indices: uint8, the tensor's shape.
-        tables: float32 `(channels, entries)`; one row if `axis` is None; at most 128 entries.
-        axis: the axis whose indices have a table each, the first or the last one; None: all share one.
+        indices: uint8, in the tensor's shape.
+        tables: float32 `(channels, entries)`, at most 128 entries; one row if `axis` is None.
+        axis: the axis with one table per index, the first or the last; None: one table for the whole tensor.
 
     Example:
 
-    >>> lookup = tabulate(np.array([[0.5, -1.0], [0.5, 2.0]], np.float32))
-    >>> lookup.bits, lookup.tables.tolist(), lookup.packed().tolist()
+    >>> table = tabulate(np.array([[0.5, -1.0], [0.5, 2.0]], np.float32))
+    >>> table.bits, table.tables.tolist(), table.packed().tolist()
     (2, [[-1.0, 0.5, 2.0]], [70])
-    >>> lookup.ancillary()[:7].tolist()
+    >>> table.ancillary()[:7].tolist()
     [0, 1, 0, 0, 1, 242, 3]
     """
 
@@ -42,7 +45,7 @@ class Lookup:
 
     @property
     def bits(self) -> int:
-        """Bits of an index, 1 to 7."""
+        """Bits per index, 1 to 7."""
         return max(1, (self.tables.shape[1] - 1).bit_length())
 
     @property
@@ -52,7 +55,7 @@ class Lookup:
 
     @property
     def note(self) -> str:
-        """Says what is stored."""
+        """Describes what is stored."""
         count, entries = self.tables.shape
         tables = f"a table of {entries}" if self.axis is None else f"{count} tables of {entries}"
         return f"{self.bits}-bit indices into {tables}"
@@ -62,7 +65,7 @@ class Lookup:
         return pack_indices(self.indices, self.bits)
 
     def ancillary(self) -> np.ndarray:
-        """Returns header and tables as bytes."""
+        """Returns the header and the tables as bytes."""
         header = np.zeros(HEADER_BYTES, np.uint8)
         axis = ONE_TABLE if self.axis is None else self.axis
         header[:7] = LUT, HEADER_VERSION, 0, 0, LUT_VERSION, axis << 4 | self.bits, self.tables.shape[1]
@@ -73,52 +76,52 @@ class Lookup:
         if self.axis is None:
             return self.tables[0][self.indices]
         rows = np.moveaxis(self.indices, self.axis, 0).reshape(len(self.tables), -1)
-        moved = np.delete(self.indices.shape, self.axis)
+        other_sizes = np.delete(self.indices.shape, self.axis)
         values = np.take_along_axis(self.tables, rows.astype(np.intp), axis=1)
-        return np.moveaxis(values.reshape(len(self.tables), *moved), 0, self.axis)
+        return np.moveaxis(values.reshape(len(self.tables), *other_sizes), 0, self.axis)
 
 
-def tabulate(values: np.ndarray, axis: int | None = None) -> Lookup | None:
-    """Returns a tensor as tables of the different values that it has, ascending, and indices into them.
+def tabulate(values: np.ndarray, axis: int | None = None) -> LookupTable | None:
+    """Returns a tensor as tables of its distinct values, ascending, and indices into them.
 
     Args:
         values: float32, any shape.
-        axis: the axis whose indices have a table each; None: one table.
+        axis: the axis with one table per index; None: one table for the whole tensor.
 
     Returns:
-        The tables, shorter ones filled up with zeros, or None if one would need more than 128 entries.
+        The tables, padded with zeros to one length, or None if one would need more than 128 entries.
     """
     if axis is None:
         table = np.unique(values)
         if table.size > 2**MAX_BITS:
             return None
-        return Lookup(np.searchsorted(table, values).astype(np.uint8), table[None], None)
+        return LookupTable(np.searchsorted(table, values).astype(np.uint8), table[None], None)
     rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
     order = np.argsort(rows, axis=1, kind="stable")
     ascending = np.take_along_axis(rows, order, axis=1)
     is_new = np.concatenate([np.zeros((len(rows), 1), bool), ascending[:, 1:] != ascending[:, :-1]], axis=1)
-    places = np.cumsum(is_new, axis=1)
-    entries = int(places[:, -1].max()) + 1
+    table_index = np.cumsum(is_new, axis=1)
+    entries = int(table_index[:, -1].max()) + 1
     if entries > 2**MAX_BITS:
         return None
     indices = np.empty(rows.shape, np.uint8)
-    np.put_along_axis(indices, order, places.astype(np.uint8), axis=1)
+    np.put_along_axis(indices, order, table_index.astype(np.uint8), axis=1)
     tables = np.zeros((len(rows), entries), np.float32)
-    np.put_along_axis(tables, places, ascending, axis=1)
-    moved = np.moveaxis(indices.reshape(np.moveaxis(values, axis, 0).shape), 0, axis)
-    return Lookup(np.ascontiguousarray(moved), tables, axis)
+    np.put_along_axis(tables, table_index, ascending, axis=1)
+    indices = np.moveaxis(indices.reshape(np.moveaxis(values, axis, 0).shape), 0, axis)
+    return LookupTable(np.ascontiguousarray(indices), tables, axis)
 
 
-def read_lookup(packed: np.ndarray, ancillary: np.ndarray, shape: tuple[int, ...]) -> Lookup:
-    """Returns what `packed` and `ancillary` wrote.
+def read_lookup(packed: np.ndarray, ancillary: np.ndarray, shape: tuple[int, ...]) -> LookupTable:
+    """Reads what `LookupTable.packed` and `LookupTable.ancillary` returned.
 
     Args:
         packed: uint8, the indices.
-        ancillary: uint8, header and tables.
-        shape: the tensor's shape.
+        ancillary: uint8, the header and the tables.
+        shape: shape of the tensor.
 
     Raises:
-        ValueError: the header is not one of a look-up table.
+        ValueError: `ancillary` does not begin with the header of a look-up table.
     """
     kind, version, _, _, lut_version, params, entries = ancillary[:7].tolist()
     if (kind, version, lut_version) != (LUT, HEADER_VERSION, LUT_VERSION):
@@ -126,21 +129,21 @@ def read_lookup(packed: np.ndarray, ancillary: np.ndarray, shape: tuple[int, ...
     bits, axis = params & 7, params >> 4
     tables = ancillary[HEADER_BYTES:].view("<f4").reshape(-1, entries)
     indices = unpack_indices(packed, bits, math.prod(shape)).reshape(shape)
-    return Lookup(indices, tables, None if axis == ONE_TABLE else axis)
+    return LookupTable(indices, tables, None if axis == ONE_TABLE else axis)
 
 
 def pack_indices(indices: np.ndarray, num_bits: int) -> np.ndarray:
-    """Packs indices, the highest bit of the first one first.
+    """Packs indices into bytes, highest bit first.
 
     Args:
-        indices: integers in `[0, 2^num_bits - 1]`, any shape, taken in row-major order.
+        indices: integers in `[0, 2^num_bits - 1]`, any shape, read in row-major order.
         num_bits: 1 to 7.
 
     Returns:
         uint8 vector of `ceil(indices.size * num_bits / 8)` bytes.
 
     Raises:
-        ValueError: another width, or an index that does not fit it.
+        ValueError: `num_bits` is out of range, or an index does not fit in it.
 
     Example:
 
@@ -158,12 +161,12 @@ def pack_indices(indices: np.ndarray, num_bits: int) -> np.ndarray:
 
 
 def unpack_indices(packed: np.ndarray, num_bits: int, size: int) -> np.ndarray:
-    """Returns the indices of `pack_indices`, a uint8 vector.
+    """Unpacks what `pack_indices` returned, to a uint8 vector.
 
     Args:
         packed: uint8 vector.
         num_bits: 1 to 7.
-        size: how many indices there are.
+        size: number of indices.
 
     Example:
 
