@@ -15,7 +15,9 @@ from r2keras.export.expand import Folded, load
 from r2keras.export.pack import pack
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import BufferT, ModelT, TensorT
+    from ai_edge_litert.schema_py_generated import BufferT
+
+    from r2keras.export.flatbuffer import ModelT, TensorT
 
 MAGIC = b"R2KBNDL1"
 # A stand-in for an offset not yet known. It is not zero, because flatbuffers leave out fields that are zero.
@@ -79,7 +81,7 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
         return _lay_out(file, buffers, decodings)
     except struct.error as error:
         raise ValueError(
-            "The expanded file takes 4 GiB or more. Expected less, for the 32-bit offsets of a bundle."
+            "The expanded file takes 4 GiB or more. Expected less, as a bundle has 32-bit offsets. Use `expand`."
         ) from error
 
 

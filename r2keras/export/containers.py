@@ -168,7 +168,7 @@ def along(vector: np.ndarray, like: np.ndarray, axis: int) -> np.ndarray:
 
 
 def tune_scales(scale: np.ndarray, steps: np.ndarray, target: np.ndarray, axis: int, exact: bool) -> np.ndarray:
-    """Returns the float32 scales, within 4 units in the last place, whose products with `steps` are nearest to `target`.
+    """Returns the float32 scales, within 4 units in the last place, whose products with `steps` best match `target`.
 
     Args:
         scale: vector, one entry per index along `axis`.

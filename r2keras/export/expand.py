@@ -1,30 +1,34 @@
-"""The float file inside a compact one: what the runtime would decode at its first or every call, decoded now."""
+"""Expansion of a compact file to a float file: weights that the runtime would decode are decoded ahead of time."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras._errors import invalid
 from r2keras.export import packages
 from r2keras.export.builder import write
-from r2keras.export.decode import Constants, kind_of
+from r2keras.export.decode import Constants
 from r2keras.export.flatbuffer import parse, read
 from r2keras.export.prune import prune
 from r2keras.export.slim import slim
+from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of
+
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
 
 
 def expand(small: bytes | str | os.PathLike) -> bytes:
-    """Returns the plain float `.tflite` that a compact one stands for, to be made where a model is installed or loaded.
+    """Expands a compact `.tflite` to a plain float one, for use where a model is installed or loaded.
 
-    Codes, indices and tables are decoded by the arithmetic of the file's own operators (DEQUANTIZE, ADD, MUL, CAST,
-    GATHER and what lies between; in CALL_ONCE too), each rounded to float32 as LiteRT rounds: the weights are those
-    that the runtime computes, bit for bit, at the speed of a float file. It takes NumPy and the LiteRT schema, no
-    TensorFlow. What integer operators compute on stays as it is, as do tables that are decoded by rows; a file with
-    nothing to decode keeps its values.
+    Codes, indices and tables are decoded with the arithmetic of the file's own operators (DEQUANTIZE, ADD, MUL, CAST,
+    GATHER and those between them, also in CALL_ONCE), each rounded to float32 as LiteRT rounds. The weights equal those
+    that the runtime computes, bit for bit, and the file runs at the speed of a float file. Expansion needs NumPy and
+    the LiteRT schema, but not TensorFlow. Weights of integer operators stay as they are, and so do tables that are
+    decoded by rows. A file with nothing to decode keeps its values.
 
     Args:
         small: a `.tflite`, as bytes or as a path.
@@ -34,7 +38,7 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt, or no `.tflite`.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`.
         TypeError: `small` is neither bytes nor a path.
         ImportError: ai-edge-litert is not installed.
 
@@ -61,8 +65,8 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
     return write(file)
 
 
-def load(small: bytes | str | os.PathLike) -> Any:
-    """Returns the schema's `ModelT` of a file or of its bytes."""
+def load(small: bytes | str | os.PathLike) -> ModelT:
+    """Returns the schema's `ModelT` of a path or of bytes."""
     if isinstance(small, (bytes, bytearray, memoryview)):
         return parse(bytes(small), "`small`")
     if isinstance(small, (str, os.PathLike)):
@@ -71,52 +75,57 @@ def load(small: bytes | str | os.PathLike) -> Any:
 
 
 class Folded:
-    """A file whose operators are taken out where their results follow from constants.
+    """A file without the operators whose results follow from constants.
 
     Args:
         file: the schema's `ModelT`, edited in place.
 
     Attributes:
-        constants: gives the values.
-        places: subgraph and index of the tensors that other operators need: the caller stores their values.
+        constants: computes the values.
+        places: subgraph and index of the tensors that other operators need; the caller stores their values.
     """
 
-    def __init__(self, file: Any):
+    def __init__(self, file: ModelT):
         self._file = file
         self.constants = Constants(file)
         self._decoders = self.constants.decoders()
         self.places: list[tuple[int, int]] = []
-        for g, graph in enumerate(file.subgraphs):
-            if g not in self._decoders:
-                self._fold(g, graph)
+        for index in range(len(file.subgraphs)):
+            if index not in self._decoders:
+                self._fold(Subgraph(file, index))
 
-    def tensor(self, place: tuple[int, int]) -> Any:
-        """Returns the tensor of a place."""
-        return self._file.subgraphs[place[0]].tensors[place[1]]
+    def tensor(self, place: tuple[int, int]) -> TensorT:
+        """Returns the tensor at a subgraph and index."""
+        subgraph, index = place
+        return self._file.subgraphs[subgraph].tensors[index]
 
     def finish(self) -> None:
-        """Drops the tensors, subgraphs and buffers that nothing uses any more; places are void then."""
+        """Drops unused tensors, subgraphs and buffers; `places` must not be used afterwards."""
         while len(self._file.subgraphs) - 1 in self._decoders:
             self._file.subgraphs.pop()
-        for g in range(len(self._file.subgraphs)):
-            prune(self._file, g)
+        for index in range(len(self._file.subgraphs)):
+            prune(self._file, index)
         slim(self._file, set())
 
-    def _fold(self, subgraph: int, graph: Any) -> None:
-        """Takes the operators out of one subgraph."""
-        known = [op for op in graph.operators if self._is_known(subgraph, op)]
-        graph.operators = [op for op in graph.operators if not self._is_known(subgraph, op)]
-        needed = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
-        graph.operators = [op for op in graph.operators if not self._is_idle(op, needed)]
-        self.places += [(subgraph, int(op.outputs[0])) for op in known if int(op.outputs[0]) in needed]
+    def _fold(self, graph: Subgraph) -> None:
+        """Drops the operators of one subgraph whose results follow from constants, and those without a use then."""
+        known: list[OperatorT] = []
+        computed: list[OperatorT] = []
+        for op in graph.operators:
+            (known if self._is_known(graph.index, op) else computed).append(op)
+        needed = {*graph.outputs, *(tensor for op in computed for tensor in inputs_of(op))}
+        graph.operators = [op for op in computed if not self._is_idle(graph, op, needed)]
+        known_outputs = [outputs_of(op)[0] for op in known]
+        self.places += [(graph.index, tensor) for tensor in known_outputs if tensor in needed]
 
-    def _is_known(self, subgraph: int, operator: Any) -> bool:
-        """Whether an operator's result follows from constants."""
-        return len(operator.outputs) == 1 and self.constants.knows(subgraph, int(operator.outputs[0]))
+    def _is_known(self, subgraph: int, op: OperatorT) -> bool:
+        """Whether the result of an operator follows from constants."""
+        outputs = outputs_of(op)
+        return len(outputs) == 1 and self.constants.knows(subgraph, outputs[0])
 
-    def _is_idle(self, operator: Any, needed: set[int]) -> bool:
-        """Whether an operator finds a variable that nothing uses any more, or runs what is decoded already."""
-        kind = kind_of(self._file, operator)
+    def _is_idle(self, graph: Subgraph, op: OperatorT, needed: set[int]) -> bool:
+        """Whether an operator names a variable without a use, or runs a subgraph whose results are decoded."""
+        kind = graph.kind(op)
         if kind == "CALL_ONCE":
-            return operator.builtinOptions.initSubgraphIndex in self._decoders
-        return kind == "VAR_HANDLE" and int(operator.outputs[0]) not in needed
+            return op.builtinOptions.initSubgraphIndex in self._decoders
+        return kind == "VAR_HANDLE" and outputs_of(op)[0] not in needed

@@ -1,34 +1,37 @@
-"""Puts the weights of integer operators into a file, and compares what is there with the record."""
+"""Weights of integer operators: added to a file, then read back and compared with the record."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export import packages
 from r2keras.export.assign import Place
 from r2keras.export.check import broken
 from r2keras.export.decode import stored_codes
-from r2keras.export.flatbuffer import INT32, SEPARATOR, TYPES, add_tensor, buffer_of, values_of
-from r2keras.export.grid import ActivationGrid
+from r2keras.export.flatbuffer import INT32, SEPARATOR, TYPES, quantization, values_of
+from r2keras.export.grid import Grid
 from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.pack import pack
 from r2keras.export.rules import Rule
+from r2keras.export.subgraph import Subgraph
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord
+
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT
 
 
 @dataclasses.dataclass(eq=False)
 class IntegerWeight:
-    """One weight that an integer operator computes with.
+    """One weight of an integer operator.
 
     Args:
-        tensors: indices in the first subgraph: its codes, and the bias or -1 where the operator had a place for one.
-        place: the float constant that it was, and who owns it.
+        tensors: indices in the first subgraph: the codes, then, if the operator has a bias input, the bias or -1.
+        place: the float constant and the weights that it holds.
         kernel: codes, scales and bias.
-        constant: the float constant's values.
+        constant: values of the float constant.
     """
 
     tensors: list[int]
@@ -38,44 +41,38 @@ class IntegerWeight:
 
 
 def add_weight(
-    file: Any,
-    inputs: list[int],
-    place: Place,
-    record: CompressionRecord,
-    rule: Rule,
-    grids: tuple[ActivationGrid, ActivationGrid],
+    graph: Subgraph, inputs: list[int], place: Place, record: CompressionRecord, rule: Rule, grids: tuple[Grid, Grid]
 ) -> IntegerWeight:
-    """Adds the codes and the bias of an operator to the first subgraph.
+    """Adds the codes and the bias of an integer operator to a subgraph.
 
     Args:
-        file: the schema's `ModelT`.
-        inputs: the float operator's tensors of weight and bias.
-        place: who owns the weight.
-        record: its codes and scales.
-        rule: of the operator.
-        grids: of its input and output.
+        graph: the first subgraph.
+        inputs: the weight and bias tensors of the float operator.
+        place: the float constant and the weights that it holds.
+        record: codes and scales.
+        rule: rule of the operator.
+        grids: grids of the operator's input and output.
 
     Raises:
-        NotIntegerError: there is no integer form of the weight.
+        NotIntegerError: the weight has no integer form.
     """
-    graph = file.subgraphs[0]
     owner, match = record.tensors[place.owner], place.matches[place.owner]
     if isinstance(owner, PalettizedTensor):
         raise NotIntegerError("its weight is a palette")
-    bias = _bias(file, graph, inputs)
+    bias = _bias(graph, inputs)
     kernel = integer_kernel(owner, match, rule.kernel_axis, bias, grids, rule.shares_scale)
     data = pack(kernel.codes, kernel.bits)
-    tensors = [add_tensor(file, graph, kernel.codes.shape, TYPES[kernel.bits], data, SEPARATOR.join(place.matches))]
-    _set_scales(graph.tensors[tensors[0]], kernel.scale, kernel.axis)
+    tensors = [graph.add_tensor(kernel.codes.shape, TYPES[kernel.bits], data, SEPARATOR.join(place.matches))]
+    graph.tensor(tensors[0]).quantization = quantization(kernel.scale, axis=kernel.axis)
     if kernel.bias is not None:
-        tensors.append(add_tensor(file, graph, kernel.bias.shape, INT32, kernel.bias))
-        _set_scales(graph.tensors[tensors[1]], np.float32(grids[0].scale) * kernel.scale, 0)
+        tensors.append(graph.add_tensor(kernel.bias.shape, INT32, kernel.bias))
+        graph.tensor(tensors[1]).quantization = quantization(np.float32(grids[0].scale) * kernel.scale)
     elif len(inputs) > 1:
         tensors.append(-1)
-    return IntegerWeight(tensors, place, kernel, values_of(file, graph.tensors[inputs[0]]).copy())
+    return IntegerWeight(tensors, place, kernel, values_of(graph.file, graph.tensor(inputs[0])).copy())
 
 
-def check_weights(file: Any, weights: list[IntegerWeight], record: CompressionRecord) -> None:
+def check_weights(file: ModelT, weights: list[IntegerWeight], record: CompressionRecord) -> None:
     """Reads the codes of integer operators back from a file and compares them with the record.
 
     Raises:
@@ -84,25 +81,15 @@ def check_weights(file: Any, weights: list[IntegerWeight], record: CompressionRe
     for item in weights:
         owner = record.tensors[item.place.owner]
         stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]])
-        why = item.kernel.differs(stored, owner, item.place.matches[item.place.owner], item.constant)
-        if why:
-            raise broken(owner.name, why)
+        difference = item.kernel.differs(stored, owner, item.place.matches[item.place.owner], item.constant)
+        if difference:
+            raise broken(owner.name, difference)
 
 
-def _bias(file: Any, graph: Any, inputs: list[int]) -> np.ndarray | None:
-    """Returns the values of a bias."""
+def _bias(graph: Subgraph, inputs: list[int]) -> np.ndarray | None:
+    """Returns the values of an operator's bias; None without one."""
     if len(inputs) < 2 or inputs[1] < 0:
         return None
-    tensor = graph.tensors[inputs[1]]
-    if not buffer_of(file, tensor).size:
-        raise NotIntegerError("its bias is no constant")
-    return values_of(file, tensor).ravel()
-
-
-def _set_scales(tensor: Any, scale: np.ndarray, axis: int) -> None:
-    """Gives a tensor scales along an axis, its zero points 0."""
-    made = packages.schema().QuantizationParametersT()
-    made.scale = np.ascontiguousarray(scale, np.float32)
-    made.zeroPoint = np.zeros(scale.size, np.int64)
-    made.quantizedDimension = axis
-    tensor.quantization = made
+    if not graph.is_constant(inputs[1]):
+        raise NotIntegerError("its bias is not a constant")
+    return values_of(graph.file, graph.tensor(inputs[1])).ravel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,8 +16,8 @@ from r2keras.export import packages
 from r2keras.export.assign import Place
 from r2keras.export.builder import write
 from r2keras.export.check import TOLERANCE, broken, check_backend, check_model, check_record, kernel_shapes
+from r2keras.export.containers import along
 from r2keras.export.convert import convert
-from r2keras.export.decode import kind_of
 from r2keras.export.fill import Where, places_of
 from r2keras.export.flatbuffer import SEPARATOR, constants, parse, values_of
 from r2keras.export.match import SMALLEST
@@ -25,12 +25,16 @@ from r2keras.export.prune import prune
 from r2keras.export.recurrent import check_kernels
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
+from r2keras.export.subgraph import Subgraph
 from r2keras.export.tflm_forms import SMALLER, Form, smallest
 from r2keras.export.tflm_loops import check_sizes, spell_out_updates
 from r2keras.export.tflm_read import MARK, STAYS_FLOAT, stored_form
-from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, consumers, rewrite, spell_out_select
+from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, rewrite, spell_out_select
 from r2keras.export.tflm_runtime import find_arena
 from r2keras.record import CompressionRecord
+
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +42,11 @@ class TFLMSizes(FileSizes):
     """Sizes of a file for microcontrollers, in bytes.
 
     Args:
-        tensors: one row a compressed weight; `container_bits` and `note` say what is stored.
-        float_bytes: 4 times all values of the Keras model, biases and statistics included.
-        file_bytes: the file, which lies in the device's flash.
-        gzip_bytes: the file after gzip.
-        arena_bytes: the memory that the interpreter needs to run it (`tflm_arena`); None if the file was not tried.
+        tensors: one row per compressed weight; `container_bits` and `note` describe what is stored.
+        float_bytes: 4 times the number of values in the Keras model, biases and statistics included.
+        file_bytes: the size of the file, in the device's flash.
+        gzip_bytes: the size of the file after gzip.
+        arena_bytes: the memory that the interpreter needs to run the file (`tflm_arena`); None if it was not measured.
 
     Example:
 
@@ -59,7 +63,17 @@ class TFLMSizes(FileSizes):
 
 @dataclasses.dataclass(eq=False)
 class _Written:
-    """One constant of the file: where it is, what it held, whose weights, and the form stored instead or why none."""
+    """One constant of the file, and the form that replaces it.
+
+    Args:
+        subgraph: index of the subgraph.
+        tensor: index of the float tensor.
+        constant: the float values.
+        name: names of the weights that it holds, joined.
+        form: the stored form; None: the constant stays float.
+        reason: why it stays float; "" otherwise.
+        named: tensors that carry the name, with the stored values first.
+    """
 
     subgraph: int
     tensor: int
@@ -77,47 +91,33 @@ def to_tflm(
     *,
     check: bool = True,
 ) -> TFLMSizes:
-    """Writes a model as a `.tflite` file for microcontrollers, its recorded weights as look-up tables of 1 to 7 bits.
+    """Writes a model as a `.tflite` file for microcontrollers, with recorded weights as look-up tables of 1 to 7 bits.
 
-    The model is converted to float, for one sample at a time. Each recorded weight's constant is replaced by packed
-    indices and a table of the values that occur, up to 128 of them, which a DECODE operator looks up directly in front
-    of the operator that uses the weight: memory holds the floats of one operator's weights at a time. Activations stay
-    float. Outputs differ from Keras' by float rounding only. A weight takes the form that takes the fewest bytes:
-
-    - one table, where the constant has few values (a scale a tensor, no batch normalization);
-    - one table, and a factor a channel behind the operator (`act(m * conv(x, table[i]) + bias)`), where scales of
-      channels or a folded batch normalization make its values many;
-    - a table for each channel, where that is smaller: few channels, 1 or 2 bits;
-    - 8-bit integers on one grid, with such factors: uniform grids of 8 bits (16-bit ones for mid-rise grids).
-
-    Uniform grids are tables of their levels. Vector palettes (`dim` above 1) are written out value by value: of
-    `2^b` rows of `dim` values, an index takes up to `b + log2(dim)` bits. A weight that takes less as floats (a few
-    hundred values) stays float, and the row's note says so. One of more than 128 different values that are on no grid
-    (a palette of 8 bits), or of an operator that has no place for tables, stays float too, with a warning.
+    The file takes one sample at a time and computes in float. Its outputs differ from Keras' by float rounding only.
+    `docs/microcontrollers.md` explains the stored forms and their sizes.
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`.
-        path: the file to write, whole or not at all.
-        record: what `finalize` or `calibrate` returned with the model; None writes a float file.
-        check: whether the file is loaded by LiteRT for Microcontrollers before it is written: that finds operators that
-            it does not have, and the memory that it needs. Needs tflite-micro, which exists for Linux (x86-64); False
-            writes the file anywhere, untried.
+        path: the file to write; it is written completely or not at all.
+        record: the record that `finalize` or `calibrate` returned with the model; None writes a float file.
+        check: whether LiteRT for Microcontrollers loads the file before it is written, to find operators that it lacks
+            and the memory that the file needs. Needs tflite-micro, which exists for Linux (x86-64) only.
 
     Returns:
         The sizes of the file and of each weight in it, and the memory that it needs.
 
     Raises:
-        ImportError: TensorFlow or ai-edge-litert is not installed; with `check`: tflite-micro is not.
-        RuntimeError: Keras runs on another backend, TensorFlow's converter refuses the model, or the process that looks
-            for the least memory failed.
-        TypeError: a subclassed model.
-        ValueError: the model is not built, still wrapped for training, has a batch size other than 1, computes in half
-            precision, or has NaN or infinite weights; the record does not belong to it; a recorded weight is not in the
-            converted file; with `check`: microcontrollers have no such operator.
+        ImportError: TensorFlow or ai-edge-litert is not installed; tflite-micro is not, with `check`.
+        RuntimeError: Keras runs on another backend; TensorFlow's converter rejects the model; the search for the
+            smallest memory failed.
+        TypeError: the model is subclassed.
+        ValueError: the model is not built, is still wrapped for training, has a batch size other than 1, computes in
+            half precision, or has NaN or infinite weights; the record belongs to another model; a recorded weight is
+            not in the converted file; LiteRT for Microcontrollers lacks an operator, with `check`.
         OSError: the file cannot be written.
 
     Warns:
-        UserWarning: recorded weights that have to stay float, and why.
+        UserWarning: recorded weights must stay float; the message gives the reasons.
 
     Example:
 
@@ -126,30 +126,30 @@ def to_tflm(
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, name="head")])
     >>> recipe = r2keras.Recipe([("head", r2keras.PaletteSpec(num_bits=3, min_size=0))])
     >>> small, record = r2keras.finalize(r2keras.prepare(model, recipe))
-    >>> found = to_tflm(small, os.path.join(tempfile.mkdtemp(), "mcu.tflite"), record)
-    >>> found.tensors[0].note
+    >>> to_tflm(small, os.path.join(tempfile.mkdtemp(), "mcu.tflite"), record).tensors[0].note
     '3-bit indices into a table of 8'
 
     Source: Cho et al., DKM, arXiv 2108.12659, section 3 (palettes).
     """
     _check(model, record, check)
-    file, written = convert(model, 1), []
+    file = convert(model, 1)
     spell_out_select(file)
     spell_out_updates(file)
     check_sizes(file, model.name)
+    written: list[_Written] = []
     if record is not None:
         where = list(constants(file))
-        written = [_put(file, where[place.constant], place, record) for place in places_of(where, record)]
-    content, file = _finished(file, written)
-    arena_bytes = arena_of(content, f"the model {model.name!r}") if check else None
-    found = _measured(model, record, file, content, {item.name: item.reason for item in written if item.reason})
+        written = [_replace(file, where[place.constant], place, record) for place in places_of(where, record)]
+    content, file = _serialize(file, written)
+    arena_bytes = find_arena(content, f"the model {model.name!r}") if check else None
+    sizes = _measure(model, record, file, content, {item.name: item.reason for item in written if item.reason})
     atomic_write_bytes(path, content)
     _warn(written)
-    return TFLMSizes(**vars(found), arena_bytes=arena_bytes)
+    return TFLMSizes(**vars(sizes), arena_bytes=arena_bytes)
 
 
 def _check(model: keras.Model, record: CompressionRecord | None, check: bool) -> None:
-    """Raises for what cannot be exported, before any work."""
+    """Raises if the model or the record cannot be exported, or a package is missing."""
     check_backend()
     check_model(model)
     packages.schema()
@@ -158,7 +158,7 @@ def _check(model: keras.Model, record: CompressionRecord | None, check: bool) ->
     batches = {tensor.shape[0] for tensor in model.inputs} - {None, 1}
     if batches:
         raise ValueError(
-            f"The model {model.name!r} takes {min(batches)} samples at once. Expected one, or an open number, for "
+            f"The model {model.name!r} takes {min(batches)} samples at once. Expected one, or an open batch size, for "
             "microcontrollers. Build it again without a batch size and copy the weights with set_weights."
         )
     if record is not None:
@@ -166,27 +166,32 @@ def _check(model: keras.Model, record: CompressionRecord | None, check: bool) ->
         check_kernels(model, record)
 
 
-def _put(file: Any, where: Where, place: Place, record: CompressionRecord) -> _Written:
-    """Stores one weight in the place of its constant, or names the constant that stays."""
-    subgraph, tensor, constant = where
-    graph, name, constant = file.subgraphs[subgraph], SEPARATOR.join(place.matches), constant.copy()
-    strangers = {kind_of(file, op) for op in consumers(graph, tensor)} - TAKES_COMPUTED
-    form, reason = None, f"{', '.join(sorted(strangers))} takes constants only"
-    if not strangers:
-        owner, axis = record.tensors[place.owner], channel_axis(file, graph, tensor)
+def _replace(file: ModelT, where: Where, place: Place, record: CompressionRecord) -> _Written:
+    """Replaces a constant by the stored form of its weight, or names the constant if it stays float."""
+    subgraph, tensor, values = where
+    graph = Subgraph(file, subgraph)
+    name, constant = SEPARATOR.join(place.matches), values.copy()
+    unsupported = {graph.kind(op) for op in graph.consumers(tensor)} - TAKES_COMPUTED
+    if unsupported:
+        form, reason = None, f"{', '.join(sorted(unsupported))} takes constants only"
+    else:
+        owner, axis = record.tensors[place.owner], channel_axis(graph, tensor)
         form, reason = smallest(owner, place.matches[place.owner], constant, axis)
     if form is None:
-        graph.tensors[tensor].name = name
-        return _Written(subgraph, tensor, constant, name, None, reason, [tensor])
-    return _Written(subgraph, tensor, constant, name, form, "", rewrite(file, subgraph, tensor, form, name))
+        graph.tensor(tensor).name = name
+        named = [tensor]
+    else:
+        named = rewrite(graph, tensor, form, name)
+    return _Written(subgraph, tensor, constant, name, form, reason, named)
 
 
-def _finished(file: Any, written: list[_Written]) -> tuple[bytes, Any]:
-    """Returns the file's bytes and what was read back from them, every weight compared."""
-    moved = prune(file)
+def _serialize(file: ModelT, written: list[_Written]) -> tuple[bytes, ModelT]:
+    """Returns the file's bytes, and the file read back from them after every weight was compared."""
+    new_indices = prune(file)
     for item in written:
         if item.subgraph == 0:
-            item.tensor, item.named = moved[item.tensor], [moved[i] for i in item.named]
+            item.tensor = new_indices[item.tensor]
+            item.named = [new_indices[i] for i in item.named]
     slim(file, {(item.subgraph, tensor) for item in written for tensor in item.named})
     file.description = MARK
     content = write(file)
@@ -196,43 +201,41 @@ def _finished(file: Any, written: list[_Written]) -> tuple[bytes, Any]:
     return content, file
 
 
-def _compare(file: Any, item: _Written) -> None:
-    """Raises RuntimeError unless the file holds what was to be stored, and it gives the float constant."""
-    graph = file.subgraphs[item.subgraph]
+def _compare(file: ModelT, item: _Written) -> None:
+    """Raises RuntimeError unless the file holds the stored form, and that form gives the float constant."""
+    graph = Subgraph(file, item.subgraph)
     if item.form is None:
-        values = values_of(file, graph.tensors[item.tensor])
+        values = values_of(file, graph.tensor(item.tensor))
     else:
-        store = stored_form(file, graph, item.tensor)
-        values = store.values()
+        values = stored_form(graph, item.tensor).values()
         if not np.array_equal(values, item.form.store.values()):
             raise broken(item.name, "the stored values differ")
         if item.form.factor is not None:
-            along = np.ones(values.ndim, int)
-            along[item.form.axis] = -1
-            values = values * values_of(file, graph.tensors[item.named[-1]]).reshape(along)
-    off = np.abs(values - item.constant)
-    if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
-        raise broken(item.name, f"a value is off by {off.max():.3g}")
+            factor = values_of(file, graph.tensor(item.named[-1]))
+            values = values * along(factor, values, item.form.axis)
+    error = np.abs(values - item.constant)
+    if not np.all(error <= TOLERANCE * np.abs(item.constant) + SMALLEST):
+        raise broken(item.name, f"a value is off by {error.max():.3g}")
 
 
-def _measured(
-    model: keras.Model, record: CompressionRecord | None, file: Any, content: bytes, reasons: dict[str, str]
+def _measure(
+    model: keras.Model, record: CompressionRecord | None, file: ModelT, content: bytes, reasons: dict[str, str]
 ) -> FileSizes:
-    """Returns the file's sizes; rows of weights that stay float say why."""
+    """Returns the file's sizes, with `reasons` in the notes of weights that stay float."""
     if record is None:
-        num_values = sum(int(np.prod(v.shape)) for _, layer in leaf_layers(model) for v in layer.weights)
+        num_values = sum(int(np.prod(w.shape)) for _, layer in leaf_layers(model) for w in layer.weights)
         return measure_float(kernel_shapes(model), num_values, content)
-    found = measure(record, file, content, "the file")
-    why = {one: reason for names, reason in reasons.items() for one in names.split(SEPARATOR)}
+    sizes = measure(record, file, content, "the file")
+    reason_of = {name: reason for names, reason in reasons.items() for name in names.split(SEPARATOR)}
     rows = [
-        dataclasses.replace(row, note=f"{row.note}: {why[row.name]}") if row.note == STAYS_FLOAT else row
-        for row in found.tensors
+        dataclasses.replace(row, note=f"{row.note}: {reason_of[row.name]}") if row.note == STAYS_FLOAT else row
+        for row in sizes.tensors
     ]
-    return dataclasses.replace(found, tensors=tuple(rows))
+    return dataclasses.replace(sizes, tensors=tuple(rows))
 
 
 def _warn(written: list[_Written]) -> None:
-    """Warns of weights that stay float but would be smaller otherwise."""
+    """Warns of weights that stay float although floats are not the smallest form."""
     kept = [f"{item.name!r} ({item.reason})" for item in written if item.reason not in ("", SMALLER)]
     if kept:
         warnings.warn(f"{len(kept)} of {len(written)} recorded weights stay float: {'; '.join(kept)}.", stacklevel=3)

@@ -1,111 +1,113 @@
-"""Loops for microcontrollers: tensors whose size changes as the model runs are spelled out, or refused."""
+"""Loops for microcontrollers: replacement of tensors whose size changes at run time, and refusal of the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import INT32, add_tensor, buffer_of, operator, shape_of
+from r2keras.export.flatbuffer import INT32, operator
 from r2keras.export.prune import prune
+from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 
-# What computes the two slices, and has no other use afterwards.
-BESIDE = ("SLICE", "CONCATENATION", "RESHAPE")
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
+
+# Kinds of the operators that compute the two slices. They are dropped if nothing else uses their results.
+SLICING = ("SLICE", "CONCATENATION", "RESHAPE")
 
 
-def spell_out_updates(file: Any) -> None:
-    """Replaces `concat(list[:i], item, list[i + 1:])` by the one operator that writes an item into a list.
+def spell_out_updates(file: ModelT) -> None:
+    """Replaces `concat(list[:i], item, list[i + 1:])` by DYNAMIC_UPDATE_SLICE, which writes an item into a list.
 
-    So the converter stores each step of a recurrent layer that returns sequences. The slices change their size from
-    step to step, for which microcontrollers have no memory: they would compute with the size of the first.
+    The converter stores each step of a recurrent layer that returns sequences with such a concatenation. The size of
+    the slices changes from step to step. Microcontrollers have no memory for that, and would compute with the sizes of
+    the first step.
     """
-    for number, graph in enumerate(file.subgraphs):
-        makers = {int(i): op for op in graph.operators for i in op.outputs}
-        before = len(graph.operators)
-        for op in list(graph.operators):
-            index = _index_of_update(file, graph, makers, op)
-            if index is not None:
-                place = next(i for i, other in enumerate(graph.operators) if other is op)
-                source = int(makers[int(op.inputs[0])].inputs[0])
-                graph.operators[place : place + 1] = _update(file, graph, source, index, op)
-        if len(graph.operators) != before:
-            _drop_unused(file, graph)
-            prune(file, number)
-
-
-def check_sizes(file: Any, name: str) -> None:
-    """Raises ValueError if an operator's result changes its size as the model runs; `name` is the model's."""
-    for graph in file.subgraphs:
+    for graph in subgraphs(file):
+        has_changed = False
         for op in graph.operators:
-            for tensor in (graph.tensors[i] for i in op.outputs):
-                if _is_open(tensor):
-                    raise ValueError(
-                        f"The model {name!r} has an operator whose result has no fixed size: {kind_of(file, op)}. "
-                        "Expected fixed sizes, since microcontrollers give each tensor its memory beforehand. Give "
-                        "every Input its full shape, or replace the layer."
-                    )
+            index = _index_of_update(graph, op)
+            if index is not None:
+                graph.replace(op, _update(graph, index, op))
+                has_changed = True
+        if has_changed:
+            _drop_unused(graph)
+            prune(file, graph.index)
 
 
-def _index_of_update(file: Any, graph: Any, makers: dict[int, Any], op: Any) -> int | None:
-    """Returns the tensor that holds `i`, of shape `(1,)`, if an operator is such a concatenation."""
-    if kind_of(file, op) != "CONCATENATION" or len(op.inputs) != 3 or op.builtinOptions.axis != 0:
-        return None
-    first, item, last = map(int, op.inputs)
-    slices = [makers.get(tensor) for tensor in (first, last)]
-    if any(part is None or kind_of(file, part) != "SLICE" for part in slices):
-        return None
-    source, begin, size = map(int, slices[0].inputs)
-    shape, target = shape_of(graph.tensors[source]), graph.tensors[int(op.outputs[0])]
-    whole = shape_of(target) == shape and not _is_open(target) and shape_of(graph.tensors[item]) == (1, *shape[1:])
-    if int(slices[1].inputs[0]) != source or not whole or not _holds(file, graph, begin, [0] * len(shape)):
-        return None
-    length = makers.get(size)
-    if length is None or kind_of(file, length) != "CONCATENATION" or len(length.inputs) != 2:
-        return None
-    index, rest = map(int, length.inputs)
-    return index if _holds(file, graph, rest, [-1] * (len(shape) - 1)) else None
+def check_sizes(file: ModelT, name: str) -> None:
+    """Raises ValueError if the size of a result changes at run time; `name` is the name of the model."""
+    for graph in subgraphs(file):
+        for op in graph.operators:
+            if any(_is_open(graph.tensor(tensor)) for tensor in outputs_of(op)):
+                raise ValueError(
+                    f"The model {name!r} has an operator whose result has no fixed size: {graph.kind(op)}. "
+                    "Expected fixed sizes, since microcontrollers allocate each tensor before they run. Give "
+                    "every Input its full shape, or replace the layer."
+                )
 
 
-def _update(file: Any, graph: Any, source: int, index: int, op: Any) -> list[Any]:
+def _index_of_update(graph: Subgraph, op: OperatorT) -> int | None:
+    """Returns the tensor of `i`, with shape `(1,)`, if an operator is such a concatenation."""
+    if graph.kind(op) != "CONCATENATION" or len(inputs_of(op)) != 3 or op.builtinOptions.axis != 0:
+        return None
+    first, item, last = inputs_of(op)
+    slices = [graph.producer(tensor) for tensor in (first, last)]
+    if any(part is None or graph.kind(part) != "SLICE" for part in slices):
+        return None
+    source, begin, size = inputs_of(slices[0])
+    shape, target = graph.shape(source), outputs_of(op)[0]
+    if inputs_of(slices[1])[0] != source or not _is_constant_of(graph, begin, [0] * len(shape)):
+        return None
+    if graph.shape(target) != shape or _is_open(graph.tensor(target)) or graph.shape(item) != (1, *shape[1:]):
+        return None
+    length = graph.producer(size)
+    if length is None or graph.kind(length) != "CONCATENATION" or len(inputs_of(length)) != 2:
+        return None
+    index, other_sizes = inputs_of(length)
+    return index if _is_constant_of(graph, other_sizes, [-1] * (len(shape) - 1)) else None
+
+
+def _update(graph: Subgraph, index: int, op: OperatorT) -> list[OperatorT]:
     """Returns the operators that write the item of a concatenation into the list at `index`."""
-    rank = len(shape_of(graph.tensors[source]))
-    zeros = add_tensor(file, graph, (rank - 1,), INT32, np.zeros(rank - 1, np.int32))
-    start = add_tensor(file, graph, (rank,), INT32)
+    first, item, _ = inputs_of(op)
+    source = inputs_of(graph.producer(first))[0]
+    rank = len(graph.shape(source))
+    zeros = graph.add_tensor((rank - 1,), INT32, np.zeros(rank - 1, np.int32))
+    start = graph.add_tensor((rank,), INT32)
     return [
-        operator(file, "CONCATENATION", 1, [index, zeros], [start], axis=0),
+        operator(graph.file, "CONCATENATION", 1, [index, zeros], [start], axis=0),
         operator(
-            file,
+            graph.file,
             "DYNAMIC_UPDATE_SLICE",
             1,
-            [source, int(op.inputs[1]), start],
-            [int(op.outputs[0])],
+            [source, item, start],
+            outputs_of(op),
             options_name="DynamicUpdateSliceOptions",
         ),
     ]
 
 
-def _drop_unused(file: Any, graph: Any) -> None:
-    """Takes out the operators of the slices, those that fed them included."""
+def _drop_unused(graph: Subgraph) -> None:
+    """Drops the operators of the slices, and those that only these used."""
     while True:
-        read = {*map(int, graph.outputs), *(int(i) for op in graph.operators for i in op.inputs)}
-        kept = [op for op in graph.operators if kind_of(file, op) not in BESIDE or _is_read(op.outputs, read)]
+        kept = [op for op in graph.operators if graph.kind(op) not in SLICING or _is_used(graph, op)]
         if len(kept) == len(graph.operators):
             return
         graph.operators = kept
 
 
-def _is_read(outputs: Iterable[int], read: set[int]) -> bool:
-    return any(int(i) in read for i in outputs)
+def _is_used(graph: Subgraph, op: OperatorT) -> bool:
+    """Whether the subgraph or an operator uses a result of an operator."""
+    return any(graph.is_output(tensor) or graph.consumers(tensor) for tensor in outputs_of(op))
 
 
-def _is_open(tensor: Any) -> bool:
-    """Whether a tensor's size is open."""
+def _is_open(tensor: TensorT) -> bool:
+    """Whether the size of a tensor is open."""
     return tensor.shapeSignature is not None and any(size < 0 for size in tensor.shapeSignature)
 
 
-def _holds(file: Any, graph: Any, tensor: int, values: list[int]) -> bool:
-    """Whether a tensor is a constant of these integers."""
-    made = graph.tensors[tensor]
-    return made.type == INT32 and buffer_of(file, made).view("<i4").tolist() == values
+def _is_constant_of(graph: Subgraph, tensor: int, values: list[int]) -> bool:
+    """Whether a tensor is an int32 constant of these values."""
+    return graph.tensor(tensor).type == INT32 and graph.data(tensor).view("<i4").tolist() == values

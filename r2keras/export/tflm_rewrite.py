@@ -1,191 +1,168 @@
-"""Puts a form in the place of a constant: DECODE or DEQUANTIZE in front of its operators, MUL and ADD behind them."""
+"""Replacement of a constant by its stored form: DECODE or DEQUANTIZE before its operators, MUL and ADD after them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras.export import packages
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, UINT8, add_tensor, buffer_of, operator, shape_of
-from r2keras.export.tflm_forms import Form
+from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, UINT8, operator, quantization
+from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflm_forms import Form, Integers
 from r2keras.export.tflm_read import DECODE, INT16, is_decode
 from r2keras.export.tflm_tables import LookupTable
 
-# Operators that multiply channel by channel: where their weights stand among the inputs, the weights' axis of channels.
+if TYPE_CHECKING:
+    from r2keras.export.flatbuffer import ModelT, OperatorT, QuantizationParametersT
+
+# Operators that multiply channel by channel: position of the weights among the inputs, their axis of output channels.
 LINEAR = {"CONV_2D": (1, 0), "FULLY_CONNECTED": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "TRANSPOSE_CONV": (1, 0)}
-# What reads its weights when it runs, not when it is prepared.
+# Operators that read their weights when they run, not when the interpreter prepares them.
 TAKES_COMPUTED = {*LINEAR, "BATCH_MATMUL", "GATHER"}
+# Position of the bias among the inputs of a linear operator, where it is not 2.
 BIAS = {"TRANSPOSE_CONV": 3}
+# Values of the schema's ActivationFunctionType and TensorType.
 NO_ACTIVATION, BOOL = 0, 6
 
 
-def spell_out_select(file: Any) -> None:
-    """Replaces SELECT on integers, which microcontrollers lack, by `b + int(condition) * (a - b)`, which is the same.
+def spell_out_select(file: ModelT) -> None:
+    """Replaces SELECT on integers, which microcontrollers lack, by the equal `b + int(condition) * (a - b)`.
 
-    Keras' Embedding looks up negative indices from the end of its table with such an operator.
+    Keras' Embedding uses such an operator to look up negative indices from the end of its table.
     """
-    for graph in file.subgraphs:
-        for op in list(graph.operators):
-            kinds = {(graph.tensors[i].type, shape_of(graph.tensors[i])) for i in (*op.inputs[1:], *op.outputs)}
-            if kind_of(file, op) == "SELECT" and len(kinds) == 1 and next(iter(kinds))[0] == INT32:
-                place = _place(graph, op)
-                graph.operators[place : place + 1] = _selection(file, graph, *map(int, (*op.inputs, *op.outputs)))
+    for graph in subgraphs(file):
+        for op in graph.operators:
+            if graph.kind(op) != "SELECT":
+                continue
+            condition, chosen, other = inputs_of(op)
+            (target,) = outputs_of(op)
+            same_shape = len({graph.shape(tensor) for tensor in (chosen, other, target)}) == 1
+            if same_shape and all(graph.tensor(tensor).type == INT32 for tensor in (chosen, other, target)):
+                graph.replace(op, _selection(graph, condition, chosen, other, target))
 
 
-def _selection(file: Any, graph: Any, condition: int, chosen: int, other: int, target: int) -> list[Any]:
-    """Returns the operators that take `chosen` where the condition holds, else `other`."""
-    one, difference, product = (_copy(graph, target) for _ in range(3))
+def _selection(graph: Subgraph, condition: int, chosen: int, other: int, target: int) -> list[OperatorT]:
+    """Returns the operators that compute `chosen` where the condition holds, `other` elsewhere."""
+    one, difference, product = (graph.add_tensor_like(target) for _ in range(3))
     return [
-        operator(file, "CAST", 1, [condition], [one], inDataType=BOOL, outDataType=INT32),
-        operator(file, "SUB", 1, [chosen, other], [difference]),
-        operator(file, "MUL", 1, [one, difference], [product]),
-        operator(file, "ADD", 1, [other, product], [target]),
+        operator(graph.file, "CAST", 1, [condition], [one], inDataType=BOOL, outDataType=INT32),
+        operator(graph.file, "SUB", 1, [chosen, other], [difference]),
+        operator(graph.file, "MUL", 1, [one, difference], [product]),
+        operator(graph.file, "ADD", 1, [other, product], [target]),
     ]
 
 
-def consumers(graph: Any, tensor: int) -> list[Any]:
-    """Returns the operators of a subgraph that read a tensor."""
-    return [op for op in graph.operators if op.inputs is not None and tensor in op.inputs]
-
-
-def channel_axis(file: Any, graph: Any, tensor: int) -> int | None:
-    """Returns a constant's axis of output channels if all that read it can have a factor a channel behind them."""
+def channel_axis(graph: Subgraph, tensor: int) -> int | None:
+    """Returns the axis of output channels of a constant, if all its consumers can be followed by channel factors."""
     axes = set()
-    for op in consumers(graph, tensor):
-        place, axis = LINEAR.get(kind_of(file, op), (-1, None))
-        axes.add(axis if list(op.inputs).index(tensor) == place else None)
+    for op in graph.consumers(tensor):
+        position, axis = LINEAR.get(graph.kind(op), (-1, None))
+        axes.add(axis if inputs_of(op).index(tensor) == position else None)
     return axes.pop() if len(axes) == 1 else None
 
 
-def rewrite(file: Any, subgraph: int, tensor: int, form: Form, name: str) -> list[int]:
-    """Puts a form in the place of a float constant.
+def rewrite(graph: Subgraph, tensor: int, form: Form, name: str) -> list[int]:
+    """Replaces a float constant by a stored form.
 
-    Each operator that reads the constant gets a DECODE (or DEQUANTIZE) of its own directly in front of it, so that the
-    floats live in memory for that operator alone.
+    Each operator that reads the constant gets its own DECODE (or DEQUANTIZE) directly before it, so that memory holds
+    the floats for that operator only.
 
     Args:
-        file: the schema's `ModelT`, edited in place.
-        subgraph: index of the subgraph.
-        tensor: index of the float32 constant in it.
+        graph: the subgraph, edited in place.
+        tensor: index of the float32 constant.
         form: what is stored.
         name: name of the new constants in the file.
 
     Returns:
-        The indices of the tensors that carry the name, what is stored first.
+        The indices of the tensors that have the name, with the stored values first and the factor last.
     """
-    graph, store = file.subgraphs[subgraph], form.store
-    is_lookup = isinstance(store, LookupTable)
-    named = (_add_lookup if is_lookup else _add_integers)(file, graph, store, name)
-    graph.tensors[tensor].buffer = 0
-    if isinstance(store, LookupTable) and store.axis is not None:
-        graph.tensors[tensor].quantization = _dummy_grid(store)
-    factor = None if form.factor is None else add_tensor(file, graph, form.factor.shape, FLOAT32, form.factor, name)
-    for count, user in enumerate(consumers(graph, tensor)):
-        target = tensor if count == 0 else _copy(graph, tensor)
-        user.inputs = np.asarray([target if i == tensor else i for i in user.inputs], np.int32)
-        if is_lookup:
-            _decode_before(file, graph, user, named, target)
+    store = form.store
+    if isinstance(store, LookupTable):
+        named = _add_table(graph, store, name)
+        if store.axis is not None:
+            graph.tensor(tensor).quantization = _dummy_grid(store)
+    else:
+        named = _add_integers(graph, store, name)
+    graph.tensor(tensor).buffer = 0
+    factor = None if form.factor is None else graph.add_tensor(form.factor.shape, FLOAT32, form.factor, name)
+    for number, consumer in enumerate(graph.consumers(tensor)):
+        target = tensor if number == 0 else graph.add_tensor_like(tensor)
+        graph.replace_input(consumer, tensor, target)
+        if isinstance(store, LookupTable):
+            _decode_before(graph, consumer, named, target)
         else:
-            graph.operators.insert(_place(graph, user), operator(file, "DEQUANTIZE", 2, named, [target]))
+            graph.insert_before(consumer, [operator(graph.file, "DEQUANTIZE", 2, named, [target])])
         if factor is not None:
-            after = _place(graph, user) + 1
-            graph.operators[after:after] = _factor_operators(file, graph, user, factor)
+            graph.insert_after(consumer, _factor_operators(graph, consumer, factor))
     return named if factor is None else [*named, factor]
 
 
-def _add_lookup(file: Any, graph: Any, lookup: Any, name: str) -> list[int]:
-    """Adds packed indices, and header with tables."""
-    parts = (lookup.packed(), lookup.ancillary())
-    return [add_tensor(file, graph, part.shape, UINT8, part, name) for part in parts]
+def _add_table(graph: Subgraph, table: LookupTable, name: str) -> list[int]:
+    """Adds the packed indices, and the header with the tables."""
+    parts = (table.packed(), table.ancillary())
+    return [graph.add_tensor(part.shape, UINT8, part, name) for part in parts]
 
 
-def _add_integers(file: Any, graph: Any, store: Any, name: str) -> list[int]:
+def _add_integers(graph: Subgraph, store: Integers, name: str) -> list[int]:
     """Adds codes with their grid."""
     kind = INT8 if store.bits == 8 else INT16
-    codes = add_tensor(file, graph, store.codes.shape, kind, store.codes, name)
-    graph.tensors[codes].quantization = _grid(np.asarray([store.scale]), np.asarray([store.zero_point]), 0)
+    codes = graph.add_tensor(store.codes.shape, kind, store.codes, name)
+    graph.tensor(codes).quantization = quantization(store.scale, store.zero_point)
     return [codes]
 
 
-def _dummy_grid(lookup: LookupTable) -> Any:
+def _dummy_grid(table: LookupTable) -> QuantizationParametersT:
     """Returns the grid without which the runtime decodes every channel of a float tensor with the first table."""
-    count = len(lookup.tables)
-    return _grid(np.ones(count), np.zeros(count), lookup.axis)
+    return quantization(np.ones(len(table.tables)), axis=table.axis)
 
 
-def _grid(scale: np.ndarray, zero_point: np.ndarray, axis: int) -> Any:
-    """Returns the schema's quantization parameters."""
-    made = packages.schema().QuantizationParametersT()
-    made.scale = scale.astype(np.float32)
-    made.zeroPoint = zero_point.astype(np.int64)
-    made.quantizedDimension = axis
-    return made
+def _decode_before(graph: Subgraph, consumer: OperatorT, named: list[int], target: int) -> None:
+    """Adds a look-up of a tensor to the DECODE before an operator.
 
-
-def _copy(graph: Any, tensor: int) -> int:
-    """Adds a tensor like another one, without values."""
-    source = graph.tensors[tensor]
-    made = packages.schema().TensorT(shape=source.shape, type=source.type)
-    made.quantization = source.quantization
-    graph.tensors.append(made)
-    return len(graph.tensors) - 1
-
-
-def _decode_before(file: Any, graph: Any, user: Any, named: list[int], target: int) -> None:
-    """Has a tensor looked up in front of an operator.
-
-    One DECODE makes all tables of an operator: what it makes may lie in memory that the next DECODE takes.
+    One DECODE computes all tables of an operator, because a second one may reuse the memory of the first one's outputs.
     """
-    place = _place(graph, user)
-    before = graph.operators[place - 1] if place else None
-    if before is None or not is_decode(file, before):
-        before = packages.schema().OperatorT(opcodeIndex=_decode_code(file), inputs=[], outputs=[])
-        graph.operators.insert(place, before)
-    before.inputs = np.asarray([*before.inputs, *named], np.int32)
-    before.outputs = np.asarray([*before.outputs, target], np.int32)
+    position = graph.position(consumer)
+    decode = graph.operators[position - 1] if position else None
+    if decode is None or not is_decode(graph.file, decode):
+        decode = packages.schema().OperatorT(opcodeIndex=_decode_code(graph.file), inputs=[], outputs=[])
+        graph.insert_before(consumer, [decode])
+    graph.set_inputs(decode, [*inputs_of(decode), *named])
+    graph.set_outputs(decode, [*outputs_of(decode), target])
 
 
-def _decode_code(file: Any) -> int:
-    """Returns the index of DECODE's operator code, added if it is not there."""
-    codes = [code.customCode for code in file.operatorCodes]
-    if DECODE in codes:
-        return codes.index(DECODE)
+def _decode_code(file: ModelT) -> int:
+    """Returns the index of the operator code of DECODE, which is added if the file has none."""
+    custom_codes = [code.customCode for code in file.operatorCodes]
+    if DECODE in custom_codes:
+        return custom_codes.index(DECODE)
     schema = packages.schema()
     custom = schema.BuiltinOperator.CUSTOM
-    made = schema.OperatorCodeT(builtinCode=custom, deprecatedBuiltinCode=custom, customCode=DECODE, version=1)
-    file.operatorCodes.append(made)
-    return len(codes)
+    file.operatorCodes.append(
+        schema.OperatorCodeT(builtinCode=custom, deprecatedBuiltinCode=custom, customCode=DECODE, version=1)
+    )
+    return len(custom_codes)
 
 
-def _factor_operators(file: Any, graph: Any, user: Any, factor: int) -> list[Any]:
-    """Takes bias and activation off an operator; returns MUL and ADD that do them after it (no ADD of zeros)."""
-    target, options = int(user.outputs[0]), user.builtinOptions
-    place = BIAS.get(kind_of(file, user), 2)
-    bias = int(user.inputs[place]) if len(user.inputs) > place else -1
-    activation, options.fusedActivationFunction = options.fusedActivationFunction, NO_ACTIVATION
-    user.inputs = user.inputs[:place]
-    steps = [("MUL", factor)]
-    if bias >= 0 and not _is_zero(file, graph, bias):
-        steps.append(("ADD", bias))
-    user.outputs, made = np.asarray([_copy(graph, target)], np.int32), []
-    source = int(user.outputs[0])
-    for kind, other in steps:
-        is_last = kind == steps[-1][0]
-        result = target if is_last else _copy(graph, target)
-        ends: dict[str, Any] = {"fusedActivationFunction": activation if is_last else NO_ACTIVATION}
-        made.append(operator(file, kind, 1, [source, other], [result], **ends))
-        source = result
-    return made
+def _factor_operators(graph: Subgraph, linear: OperatorT, factor: int) -> list[OperatorT]:
+    """Moves bias and activation of a linear operator to a MUL and an ADD, returned; a bias of zeros needs no ADD."""
+    (target,) = outputs_of(linear)
+    inputs, bias_position = inputs_of(linear), BIAS.get(graph.kind(linear), 2)
+    bias = inputs[bias_position] if len(inputs) > bias_position else -1
+    activation = linear.builtinOptions.fusedActivationFunction
+    linear.builtinOptions.fusedActivationFunction = NO_ACTIVATION
+    graph.set_inputs(linear, inputs[:bias_position])
+    product = graph.add_tensor_like(target)
+    graph.set_outputs(linear, [product])
+    if bias < 0 or _is_zero(graph, bias):
+        return [operator(graph.file, "MUL", 1, [product, factor], [target], fusedActivationFunction=activation)]
+    scaled = graph.add_tensor_like(target)
+    return [
+        operator(graph.file, "MUL", 1, [product, factor], [scaled], fusedActivationFunction=NO_ACTIVATION),
+        operator(graph.file, "ADD", 1, [scaled, bias], [target], fusedActivationFunction=activation),
+    ]
 
 
-def _is_zero(file: Any, graph: Any, tensor: int) -> bool:
-    """Whether a constant holds nothing but zeros."""
-    data = buffer_of(file, graph.tensors[tensor])
-    return bool(data.size and not data.view("<f4").any())
-
-
-def _place(graph: Any, user: Any) -> int:
-    """Returns the position of an operator."""
-    return next(i for i, op in enumerate(graph.operators) if op is user)
+def _is_zero(graph: Subgraph, tensor: int) -> bool:
+    """Whether a tensor is a constant of zeros."""
+    return graph.is_constant(tensor) and not graph.data(tensor).view("<f4").any()

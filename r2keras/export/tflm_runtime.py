@@ -162,7 +162,7 @@ def _least_arena(sufficient: int, alignment: int) -> int:
 
 
 def _open(data: bytes, name: str) -> tuple[Interpreter, int]:
-    """Returns an interpreter that has run once, and the size of its arena; raises ValueError if it cannot run the file."""
+    """Returns an interpreter that has run once, and its arena's size; raises ValueError if it cannot run the file."""
     size = INITIAL
     log: list[str] = []
     while size <= LARGEST:

@@ -108,8 +108,8 @@ def tabulate(values: np.ndarray, axis: int | None = None) -> LookupTable | None:
     np.put_along_axis(indices, order, table_index.astype(np.uint8), axis=1)
     tables = np.zeros((len(rows), entries), np.float32)
     np.put_along_axis(tables, table_index, ascending, axis=1)
-    indices = np.moveaxis(indices.reshape(np.moveaxis(values, axis, 0).shape), 0, axis)
-    return LookupTable(np.ascontiguousarray(indices), tables, axis)
+    by_channel = indices.reshape(np.moveaxis(values, axis, 0).shape)
+    return LookupTable(np.ascontiguousarray(np.moveaxis(by_channel, 0, axis)), tables, axis)
 
 
 def read_lookup(packed: np.ndarray, ancillary: np.ndarray, shape: tuple[int, ...]) -> LookupTable:

@@ -21,7 +21,7 @@ from tests.export.test_palettes import fitting, small_net, spec
 
 pytestmark = pytest.mark.usefixtures("microcontrollers")
 TOLERANCE = 1e-6
-OUTSIDE = "a factor a channel behind the operator"
+OUTSIDE = "one factor per channel after the operator"
 
 
 def every(chosen):

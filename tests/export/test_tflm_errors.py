@@ -8,9 +8,10 @@ import pytest
 from keras import layers
 
 import r2keras.export.tflm as tflm
-import r2keras.export.tflm_rewrite as tflm_rewrite
 import r2keras.export.tflm_tables as tflm_tables
 from r2keras.export import TFLMModel, tflm_arena, to_tflm, verify
+from r2keras.export.flatbuffer import FLOAT32
+from r2keras.export.subgraph import Subgraph
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize
@@ -83,12 +84,12 @@ def test_indices_that_change_on_the_way_are_noticed(quantized, tmp_path, monkeyp
 
 
 def test_factors_that_change_on_the_way_are_noticed(quantized, tmp_path, monkeypatch):
-    add = tflm_rewrite.add_tensor
+    add = Subgraph.add_tensor
 
-    def add_wrong(file, graph, shape, kind, data=None, name=None):
-        data = data * np.float32(1.01) if kind == tflm_rewrite.FLOAT32 and data is not None else data
-        return add(file, graph, shape, kind, data, name)
+    def add_wrong(graph, shape, kind, data=None, name=None):
+        data = data * np.float32(1.01) if kind == FLOAT32 and data is not None else data
+        return add(graph, shape, kind, data, name)
 
-    monkeypatch.setattr(tflm_rewrite, "add_tensor", add_wrong)
+    monkeypatch.setattr(Subgraph, "add_tensor", add_wrong)
     with pytest.raises(RuntimeError, match="a value is off by"):
         to_tflm(quantized[0], tmp_path / "mcu.tflite", quantized[1], check=False)
