@@ -88,7 +88,7 @@ def decoding(file: ModelT, constants: Constants, subgraph: int, tensor: int) -> 
     graph = Subgraph(file, subgraph)
     operators: list[OperatorT] = []
     while not graph.is_constant(tensor):
-        operators.insert(0, constants.maker(subgraph, tensor))
+        operators.insert(0, constants.producer(subgraph, tensor))
         kind = graph.kind(operators[0])
         if kind not in STEPS:
             return None

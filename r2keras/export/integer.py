@@ -11,7 +11,7 @@ import numpy as np
 from r2keras.export import packages
 from r2keras.export.assign import Place
 from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, operator, set_kind
-from r2keras.export.grid import Grid, grid_of, set_grid
+from r2keras.export.grid import ActivationGrid, grid_of, set_grid
 from r2keras.export.integer_weights import IntegerWeight, add_weight
 from r2keras.export.kernels import NotIntegerError
 from r2keras.export.rules import FUSED, RULES, Rule
@@ -70,7 +70,7 @@ class Integerizer:
     """
 
     def __init__(
-        self, file: ModelT, record: CompressionRecord, places: Mapping[int, Place], ranges: Mapping[int, Grid]
+        self, file: ModelT, record: CompressionRecord, places: Mapping[int, Place], ranges: Mapping[int, ActivationGrid]
     ):
         self.file = file
         self.graph = Subgraph(file)
@@ -196,7 +196,9 @@ class Integerizer:
             )
         return self.int8_tensors[tensor]
 
-    def _output_grid(self, rule: Rule, inputs: list[int], wanted: Grid | None, is_global_pool: bool) -> Grid:
+    def _output_grid(
+        self, rule: Rule, inputs: list[int], wanted: ActivationGrid | None, is_global_pool: bool
+    ) -> ActivationGrid:
         """Returns the grid of an operator's output; `wanted` is the grid from the record or the data."""
         if rule.output == "fixed":
             return rule.grid
@@ -207,7 +209,7 @@ class Integerizer:
         grids = [grid_of(self.graph.tensor(tensor)) for tensor in inputs]
         if all(grid == grids[0] for grid in grids):
             return grids[0]
-        return Grid.over(min(grid.low for grid in grids), max(grid.high for grid in grids))
+        return ActivationGrid.over(min(grid.low for grid in grids), max(grid.high for grid in grids))
 
     def _mean(self, source: int, output: int) -> OperatorT:
         """Returns the MEAN over height and width, which, unlike a pool, can round to any grid."""
@@ -215,7 +217,7 @@ class Integerizer:
         version = RULES["MEAN"].version
         return operator(self.file, "MEAN", version, [source, axes], [output], "ReducerOptions", keepDims=True)
 
-    def _add_weight(self, rule: Rule, source: int, rest: list[int], grid: Grid) -> tuple[list[int], int]:
+    def _add_weight(self, rule: Rule, source: int, rest: list[int], grid: ActivationGrid) -> tuple[list[int], int]:
         """Adds integer codes and bias; returns their tensors and the operator's version."""
         place = self.places.get(rest[0])
         if place is None:
@@ -225,7 +227,7 @@ class Integerizer:
         self.weights.append(weight)
         return weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
 
-    def _on_grid(self, tensor: int, grid: Grid) -> int:
+    def _on_grid(self, tensor: int, grid: ActivationGrid) -> int:
         """Returns an int8 tensor on a grid, with a QUANTIZE if it is on another one."""
         if grid_of(self.graph.tensor(tensor)) == grid:
             return tensor
@@ -233,7 +235,7 @@ class Integerizer:
         self.operators.append(operator(self.file, "QUANTIZE", QUANTIZE_VERSION, [tensor], [requantized]))
         return requantized
 
-    def _add_int8_tensor(self, like: int, grid: Grid) -> int:
+    def _add_int8_tensor(self, like: int, grid: ActivationGrid) -> int:
         """Adds an int8 tensor in the shape of another one."""
         index = self.graph.add_tensor(self.graph.shape(like), INT8)
         tensor = self.graph.tensor(index)

@@ -11,7 +11,7 @@ from r2keras.export.assign import Place
 from r2keras.export.check import broken
 from r2keras.export.decode import stored_codes
 from r2keras.export.flatbuffer import INT32, SEPARATOR, TYPES, quantization, values_of
-from r2keras.export.grid import Grid
+from r2keras.export.grid import ActivationGrid
 from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.pack import pack
 from r2keras.export.rules import Rule
@@ -41,7 +41,12 @@ class IntegerWeight:
 
 
 def add_weight(
-    graph: Subgraph, inputs: list[int], place: Place, record: CompressionRecord, rule: Rule, grids: tuple[Grid, Grid]
+    graph: Subgraph,
+    inputs: list[int],
+    place: Place,
+    record: CompressionRecord,
+    rule: Rule,
+    grids: tuple[ActivationGrid, ActivationGrid],
 ) -> IntegerWeight:
     """Adds the codes and the bias of an integer operator to a subgraph.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from r2keras.export.check import TOLERANCE
 from r2keras.export.containers import along, in_constant_layout, values_along, varying_axes
-from r2keras.export.grid import Grid
+from r2keras.export.grid import ActivationGrid
 from r2keras.export.match import SMALLEST, Match
 from r2keras.record import QuantizedTensor
 
@@ -69,7 +69,12 @@ class IntegerKernel:
 
 
 def integer_kernel(
-    tensor: QuantizedTensor, match: Match, axis: int, bias: np.ndarray | None, grids: tuple[Grid, Grid], shared: bool
+    tensor: QuantizedTensor,
+    match: Match,
+    axis: int,
+    bias: np.ndarray | None,
+    grids: tuple[ActivationGrid, ActivationGrid],
+    shared: bool,
 ) -> IntegerKernel:
     """Lays out a recorded weight for an integer operator.
 
