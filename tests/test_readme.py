@@ -51,8 +51,10 @@ def test_readme_begins_with_the_two_commands():
     assert [line.split()[:2] for line in shell_lines(ROOT / "README.md")[:2]] == [["make", "pilot"], ["make", "test"]]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tfmot.md", "docs/recurrent.md"])
-def test_code_blocks_run(name, tmp_path, monkeypatch, near):
+@pytest.mark.parametrize("name", ["README.md", "docs/tfmot.md", "docs/recurrent.md", "docs/microcontrollers.md"])
+def test_code_blocks_run(name, tmp_path, monkeypatch, near, request):
+    if name == "docs/microcontrollers.md":
+        request.getfixturevalue("microcontrollers")
     monkeypatch.chdir(tmp_path)
     codes = blocks(ROOT / name, "python")
     assert codes
