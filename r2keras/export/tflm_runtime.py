@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from r2keras.export.runtime import advancing, matched
 
 if TYPE_CHECKING:
     from tflite_micro.runtime import Interpreter
+
+    from r2keras.export.grid import Data
 
 # Arena sizes, in bytes: the first that is tried, the largest, and the alignment of the interpreter's arena.
 INITIAL, LARGEST, ALIGNMENT = 2**22, 2**30, 16
@@ -69,7 +71,7 @@ class TFLMModel:
         self._inputs = [self._interpreter.get_input_details(i) for i in range(len(graph.inputs))]
         self._num_outputs = len(graph.outputs)
 
-    def predict(self, x: Any, progress: bool = False) -> Any:
+    def predict(self, x: Data, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data, one sample at a time.
 
         Args:

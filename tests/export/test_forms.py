@@ -113,7 +113,7 @@ def test_every_form_of_every_layer_computes_what_keras_computes(kind, chosen, tm
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Returns `(model, record, folder)` with a file of each form of two layers, one a palette."""
+    """Returns `(model, record, folder)` with a file of each form of two layers, one of them a palette."""
     keras.utils.set_random_seed(0)
     model, folder = dense_net(), tmp_path_factory.mktemp("forms")
     record = compress(

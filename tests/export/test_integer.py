@@ -55,7 +55,7 @@ def operators(path):
 
 
 def weights(record, name):
-    """Returns the integer codes of a kernel, half steps doubled, and their scale a channel."""
+    """Returns the integer codes of a kernel, half steps doubled, and their scales per channel."""
     tensor = record.tensors[name]
     scale = expand(tensor.scale, tensor.codes.shape).reshape(-1, tensor.codes.shape[-1])[0].astype(np.float64)
     codes = tensor.codes.astype(np.int64)

@@ -13,7 +13,7 @@ def ternary(shape, seed=0):
 
 
 def factors(count, seed=1):
-    """One factor a channel: of either sign, one zero, one tiny."""
+    """One factor per channel: of either sign, one zero, one tiny."""
     values = np.random.default_rng(seed).normal(size=count).astype(np.float32)
     values[0], values[-1] = 0.0, 1e-20
     return values

@@ -97,7 +97,7 @@ def test_vectors_groups_scales_and_tables_of_every_type_are_exact(chosen, tmp_pa
 
 @pytest.mark.parametrize("make", [conv_net, sequence_net])
 @pytest.mark.parametrize("first", [0, 4])
-def test_every_layer_takes_palettes_beside_grids_and_floats(make, first, tmp_path):
+def test_every_layer_takes_palettes_next_to_grids_and_floats(make, first, tmp_path):
     specs = [spec(4), spec(2, dim=2), QuantSpec(num_bits=4), spec(3, dim=3), None, spec(8), spec(4, dim=4), spec(1)]
     choice = itertools.cycle([*specs[first:], *specs[:first]])
 
