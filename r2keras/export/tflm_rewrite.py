@@ -23,7 +23,8 @@ TAKES_COMPUTED = {*LINEAR, "BATCH_MATMUL", "GATHER"}
 # Position of the bias among the inputs of a linear operator, where it is not 2.
 BIAS = {"TRANSPOSE_CONV": 3}
 # Values of the schema's ActivationFunctionType and TensorType.
-NO_ACTIVATION, BOOL = 0, 6
+NO_ACTIVATION = 0
+BOOL = 6
 
 
 def spell_out_select(file: ModelT) -> None:
