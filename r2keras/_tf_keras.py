@@ -1,62 +1,91 @@
-"""Models of tf_keras (Keras 2) as export and `r2keras.tfmot` read them: layers, kernels, names. Imports no tf_keras."""
+"""Layers, kernels and weight names of tf_keras (Keras 2) models. Imports no tf_keras."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+    import tf_keras
 
 KERNELS = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embeddings")
 
 
-def is_tf_keras(thing: object) -> bool:
-    """Whether an object's class is tf_keras' own, or derived from one that is."""
-    return any(kind.__module__.partition(".")[0] == "tf_keras" for kind in type(thing).__mro__)
+class KernelSlot(NamedTuple):
+    """The attribute of a layer that holds a kernel.
 
-
-def is_a(thing: object, *names: str) -> bool:
-    """Whether an object's class or a base of it has one of the names, which Keras 3 and tf_keras share."""
-    return any(kind.__name__ in names for kind in type(thing).__mro__)
-
-
-def leaf_layers(model: Any) -> list[tuple[str, Any]]:
-    """Returns every layer that is not itself a model, with its path; a layer used several times once."""
-    found: dict[int, tuple[str, Any]] = {}
-    _collect(model, "", found)
-    return list(found.values())
-
-
-def kernels(layer: Any) -> list[tuple[str, Any]]:
-    """Returns the kernels of a layer and of its parts by their names relative to it, as Keras 3 has them."""
-    return [(name, getattr(part, attribute)) for name, part, attribute in kernel_places(layer)]
-
-
-def kernel_places(layer: Any) -> list[tuple[str, Any, str]]:
-    """Returns where the kernels are: `("lstm_cell/kernel", the cell, "kernel")`.
-
-    Names come from attributes, not from variables: those of TensorFlow change with the scope they were made in.
+    Args:
+        name: the kernel's name relative to the outer layer, `"lstm_cell/kernel"`.
+        owner: the layer or cell that has the kernel.
+        attribute: the owner's attribute, `"kernel"`.
     """
-    found = []
-    for prefix, part in _parts(layer):
-        named = [name for name in KERNELS if hasattr(getattr(part, name, None), "shape")]
-        found += [(f"{prefix}{name}", part, name) for name in named]
-    return found
+
+    name: str
+    owner: tf_keras.layers.Layer
+    attribute: str
+
+    @property
+    def variable(self) -> tf.Variable:
+        """The kernel itself."""
+        return getattr(self.owner, self.attribute)
 
 
-def named_weights(layer: Any) -> list[tuple[str, Any]]:
+def is_tf_keras(value: object) -> bool:
+    """Whether an object's class, or one of its base classes, is defined in tf_keras."""
+    return any(cls.__module__.partition(".")[0] == "tf_keras" for cls in type(value).__mro__)
+
+
+def is_a(value: object, *names: str) -> bool:
+    """Whether an object's class, or one of its base classes, has one of the names, which both Keras versions share."""
+    return any(cls.__name__ in names for cls in type(value).__mro__)
+
+
+def leaf_layers(model: tf_keras.Model) -> list[tuple[str, tf_keras.layers.Layer]]:
+    """Returns every layer that is not itself a model, with its path (`"block/conv1"` inside a nested `block`).
+
+    A layer that the model uses several times is listed once, under its first path.
+    """
+    layers_by_id: dict[int, tuple[str, tf_keras.layers.Layer]] = {}
+    _collect_leaf_layers(model, "", layers_by_id)
+    return list(layers_by_id.values())
+
+
+def kernels(layer: tf_keras.layers.Layer) -> list[tuple[str, tf.Variable]]:
+    """Returns the kernels of a layer and its sublayers by their names relative to the layer, named as in Keras 3."""
+    return [(slot.name, slot.variable) for slot in kernel_slots(layer)]
+
+
+def kernel_slots(layer: tf_keras.layers.Layer) -> list[KernelSlot]:
+    """Returns the attributes that hold the kernels of a layer: `("lstm_cell/kernel", <the cell>, "kernel")`.
+
+    Names come from the attributes, because the names of TensorFlow variables depend on the scope they were created in.
+    """
+    return [
+        KernelSlot(prefix + attribute, part, attribute)
+        for prefix, part in _with_sublayers(layer)
+        for attribute in KERNELS
+        if hasattr(getattr(part, attribute, None), "shape")
+    ]
+
+
+def named_weights(layer: tf_keras.layers.Layer) -> list[tuple[str, tf.Variable]]:
     """Returns all weights of a layer with their names relative to it."""
-    names = {id(variable): name for name, variable in kernels(layer)}
-    return [(names.get(id(v), v.name.partition(":")[0].rpartition("/")[2]), v) for v in layer.weights]
+    kernel_names = {id(variable): name for name, variable in kernels(layer)}
+    return [(kernel_names.get(id(weight), _last_name(weight)), weight) for weight in layer.weights]
 
 
 @contextlib.contextmanager
-def without_fusion(model: Any) -> Iterator[None]:
-    """Lets the recurrent layers of a tf_keras model run as loops while it lasts; Keras 3 models have no other way.
+def without_fusion(model: keras.Model | tf_keras.Model) -> Iterator[None]:
+    """Makes the recurrent layers of a tf_keras model run as loops inside the context; Keras 3 models always do.
 
-    Else the converter makes one operator of an LSTM, cuts its kernels up for it, and keeps its state between calls.
+    Otherwise the converter fuses an LSTM into one operator, splits its kernels, and keeps its state between calls.
     """
-    fused = [p for _, layer in leaf_layers(model) for _, p in _parts(layer)] if is_tf_keras(model) else []
-    fused = [part for part in fused if getattr(part, "_could_use_gpu_kernel", False)]
+    layers = leaf_layers(model) if is_tf_keras(model) else []
+    parts = [part for _, layer in layers for _, part in _with_sublayers(layer)]
+    fused: list[Any] = [part for part in parts if getattr(part, "_could_use_gpu_kernel", False)]
     try:
         for part in fused:
             part._could_use_gpu_kernel = False
@@ -66,17 +95,24 @@ def without_fusion(model: Any) -> Iterator[None]:
             part._could_use_gpu_kernel = True
 
 
-def _collect(model: Any, prefix: str, found: dict[int, tuple[str, Any]]) -> None:
-    """Adds the leaf layers of a model to `found`."""
+def _collect_leaf_layers(
+    model: tf_keras.Model, prefix: str, layers_by_id: dict[int, tuple[str, tf_keras.layers.Layer]]
+) -> None:
+    """Adds the leaf layers of a model to `layers_by_id`."""
     for layer in model.layers:
         if is_a(layer, "Model"):
-            _collect(layer, f"{prefix}{layer.name}/", found)
+            _collect_leaf_layers(layer, f"{prefix}{layer.name}/", layers_by_id)
         elif not is_a(layer, "InputLayer"):
-            found.setdefault(id(layer), (prefix + layer.name, layer))
+            layers_by_id.setdefault(id(layer), (prefix + layer.name, layer))
 
 
-def _parts(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields a layer and the layers in it, with what their weights' names begin with."""
+def _with_sublayers(layer: tf_keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, tf_keras.layers.Layer]]:
+    """Yields a layer and all layers inside it, each with the prefix of its weights' names."""
     yield prefix, layer
     for part in layer._flatten_layers(recursive=False, include_self=False):
-        yield from _parts(part, f"{prefix}{part.name}/")
+        yield from _with_sublayers(part, f"{prefix}{part.name}/")
+
+
+def _last_name(weight: tf.Variable) -> str:
+    """Returns the last part of a TensorFlow variable's name, without its `:0`."""
+    return weight.name.partition(":")[0].rpartition("/")[2]

@@ -1,21 +1,23 @@
-"""Attaching a regularizer to the weights of an existing tf_keras model."""
+"""`regularize`: regularizers added to the kernels of an existing tf_keras model."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tf_keras
 
 from r2keras._errors import invalid
 from r2keras._model import check_finite
+from r2keras._tf_keras import leaf_layers
 from r2keras.regularizers.base import OneWeight
-from r2keras.tfmot._walk import check_tf_keras, leaf_layers
 from r2keras.tfmot._weights import carry_over, learned_regularizers, plain_weights
+from r2keras.tfmot.checks import check_tf_keras
 
-# The regularizer arguments for kernels, and the weights they are for.
+# The arguments of layers that take a kernel's regularizer, with the name of the kernel.
 _KERNELS = {
     "kernel_regularizer": "kernel",
     "recurrent_regularizer": "recurrent_kernel",
@@ -25,29 +27,30 @@ _KERNELS = {
 }
 
 
-def regularize(model: tf_keras.Model, regularizer, *, match: str = ".*") -> tf_keras.Model:
-    """Returns a copy of a tf_keras model whose matching kernels carry a regularizer each.
+def regularize(model: tf_keras.Model, regularizer: Any, *, match: str = ".*") -> tf_keras.Model:
+    """Returns a copy of a tf_keras model with a regularizer on each matching kernel.
 
-    What `r2keras.regularize` does for Keras 3: every kernel that `match` finds gets a fresh copy of `regularizer`, made
-    from its config, in place of one it had before. Start values of learned scalars are set from the weights, which are
-    carried over bit for bit. A regularizer with `granularity="per_channel"` and no `channel_axis` gets the axes of the
-    layer's outputs. The copy is not compiled.
+    Does what `r2keras.regularize` does for Keras 3: every kernel that `match` finds gets a fresh copy of `regularizer`,
+    made from its config, which replaces the regularizer it had. Learned scalars get start values from the weights,
+    which are copied bit for bit. A regularizer with `granularity="per_channel"` and no `channel_axis` gets the axes of
+    the layer's outputs. The copy is not compiled.
 
     Args:
         model: a built Functional or Sequential model, such as `tf_keras.models.load_model` returns; left untouched.
-        regularizer: `R2Margin(0.01)` of `r2keras.tfmot`, or what `tf_keras.regularizers.get` takes.
-        match: regular expression, searched in the path of the weight, `"block/conv1/kernel"`; in a recurrent layer
-            `"lstm/recurrent_kernel"`.
+        regularizer: a regularizer of `r2keras.tfmot` such as `R2Margin(0.01)`, or anything that
+            `tf_keras.regularizers.get` takes.
+        match: a regular expression, searched in the paths of kernels: `"block/conv1/kernel"`, or
+            `"lstm/recurrent_kernel"` for a recurrent layer.
 
     Returns:
         A new model of the same class.
 
     Raises:
-        TypeError: not a Functional or Sequential model of tf_keras.
-        ValueError: a model that is not built; a regularizer that is none, or one with a learned scalar for Keras 3; a
-            pattern that is no regular expression or matches no kernel; NaN or infinite weights; one argument that
-            serves several kernels (`MultiHeadAttention`) with a regularizer that learns a scalar; `dim` above the last
-            axis of a kernel.
+        TypeError: `model` is not a Functional or Sequential model of tf_keras.
+        ValueError: the model is not built; `regularizer` is not a regularizer, or is one for Keras 3 with a learned
+            scalar; `match` is not a regular expression or matches no kernel; NaN or infinite weights; a regularizer
+            that learns a scalar, on a layer with one argument for several kernels (`MultiHeadAttention`); `dim` larger
+            than a kernel's last axis.
 
     Example:
 
@@ -57,107 +60,109 @@ def regularize(model: tf_keras.Model, regularizer, *, match: str = ".*") -> tf_k
     >>> [len(layer.weights) for layer in regularized.layers]
     [2, 3]
     """
-    check_tf_keras(model, "It takes r2keras.regularize")
-    serialized = _serialized(regularizer)
-    plans = _plan(model, serialized, match)
-    new: dict[int, tf_keras.layers.Layer] = {}
+    check_tf_keras(model, "Use r2keras.regularize for it")
+    plans = _plans(model, _serialized(regularizer), match)
+    copies: dict[int, tf_keras.layers.Layer] = {}
 
-    def clone(layer):
+    def clone(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         if isinstance(layer, tf_keras.Model):
             return tf_keras.models.clone_model(layer, clone_function=clone)
         plan = plans.get(id(layer))
-        new[id(layer)] = type(layer).from_config(plan.config if plan else layer.get_config())
-        return new[id(layer)]
+        copies[id(layer)] = type(layer).from_config(plan.config if plan else layer.get_config())
+        return copies[id(layer)]
 
-    copy = tf_keras.models.clone_model(model, clone_function=clone)
+    regularized = tf_keras.models.clone_model(model, clone_function=clone)
     for path, layer in leaf_layers(model):
-        if id(layer) in plans:
-            _check_fit(path, new[id(layer)])
-        carry_over(path, layer, new[id(layer)])
-        if id(layer) in plans:
-            _start(new[id(layer)], plans[id(layer)].names)
-    return copy
+        copy = copies[id(layer)]
+        if id(layer) not in plans:
+            carry_over(path, layer, copy)
+            continue
+        _check_fit(path, copy)
+        carry_over(path, layer, copy)
+        _initialize_scalars(copy, plans[id(layer)].kernel_names)
+    return regularized
 
 
 @dataclasses.dataclass
 class _Plan:
     """The changed config of one layer, and the names of its kernels that get a regularizer."""
 
-    config: dict
-    names: list[str]
+    config: dict[str, Any]
+    kernel_names: list[str]
 
 
-def _serialized(regularizer) -> dict:
+def _serialized(identifier: Any) -> dict[str, Any]:
     """Returns the config of the regularizer that an identifier stands for."""
-    found = tf_keras.regularizers.get(regularizer)
-    if isinstance(found, OneWeight) and isinstance(found, keras.Layer):
-        fix = f"Models of tf_keras take r2keras.tfmot.{type(found).__name__}"
-        raise ValueError(invalid("regularizer", "a regularizer for tf_keras", found, fix))
-    if not isinstance(found, (tf_keras.regularizers.Regularizer, keras.regularizers.Regularizer)):
-        raise ValueError(invalid("regularizer", "a regularizer with a config", regularizer))
-    return tf_keras.regularizers.serialize(found)
+    regularizer = tf_keras.regularizers.get(identifier)
+    if isinstance(regularizer, OneWeight) and isinstance(regularizer, keras.Layer):
+        fix = f"Use r2keras.tfmot.{type(regularizer).__name__} for models of tf_keras"
+        raise ValueError(invalid("regularizer", "a regularizer for tf_keras", regularizer, fix))
+    if not isinstance(regularizer, (tf_keras.regularizers.Regularizer, keras.regularizers.Regularizer)):
+        raise ValueError(invalid("regularizer", "a regularizer with a config", identifier))
+    return tf_keras.regularizers.serialize(regularizer)
 
 
-def _plan(model: tf_keras.Model, serialized: dict, match: str) -> dict[int, _Plan]:
-    """Returns the changed configs by the identity of the layer."""
+def _plans(model: tf_keras.Model, serialized: dict[str, Any], match: str) -> dict[int, _Plan]:
+    """Returns the plans of the layers that change, by the identity of the layer."""
     try:
         pattern = re.compile(match)
     except (re.error, TypeError) as error:
         raise ValueError(invalid("match", "a regular expression", match, str(error))) from error
     plans: dict[int, _Plan] = {}
-    every = []
+    kernel_paths: list[str] = []
     for path, layer in leaf_layers(model):
         plan = _Plan(layer.get_config(), [])
-        for config, argument in _slots(plan.config):
-            every.append(f"{path}/{_KERNELS[argument]}")
-            if pattern.search(every[-1]):
+        for config, argument in _regularizer_arguments(plan.config):
+            kernel_paths.append(f"{path}/{_KERNELS[argument]}")
+            if pattern.search(kernel_paths[-1]):
                 config[argument] = _with_axis(serialized, argument, layer)
-                plan.names.append(_KERNELS[argument])
-        if plan.names:
+                plan.kernel_names.append(_KERNELS[argument])
+        if plan.kernel_names:
             plans[id(layer)] = plan
     if not plans:
-        fix = f"The kernels of this model are: {', '.join(every) or 'none'}"
+        fix = f"The kernels of this model are: {', '.join(kernel_paths) or 'none'}"
         raise ValueError(invalid("match", "a pattern that matches a kernel", match, fix))
     return plans
 
 
-def _slots(config: dict) -> Iterator[tuple[dict, str]]:
-    """Yields the regularizer arguments for kernels in a layer's config, with the config they stand in."""
+def _regularizer_arguments(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yields the regularizer arguments for kernels in a layer's config, each after the (inner) config that has it."""
     arguments = [argument for argument in _KERNELS if argument in config]
     if "pointwise_regularizer" in arguments:
-        # A separable convolution writes down a kernel_regularizer that it does not use.
+        # The config of a separable convolution has a kernel_regularizer that the layer does not use.
         arguments.remove("kernel_regularizer")
     yield from ((config, argument) for argument in arguments)
-    held = [config.get(key) for key in ("layer", "backward_layer", "cell")] + list(config.get("cells", []))
-    for part in held:
+    inner = [config.get(key) for key in ("layer", "backward_layer", "cell")] + list(config.get("cells", []))
+    for part in inner:
         if isinstance(part, dict):
-            yield from _slots(part["config"])
+            yield from _regularizer_arguments(part["config"])
 
 
-def _with_axis(serialized: dict, argument: str, layer: tf_keras.layers.Layer) -> dict:
-    """Returns the regularizer's config with the channel axes of the kernel it is for."""
+def _with_axis(serialized: dict[str, Any], argument: str, layer: tf_keras.layers.Layer) -> dict[str, Any]:
+    """Returns the regularizer's config with the channel axes of its kernel."""
     settings = serialized["config"]
     if settings.get("granularity") != "per_channel" or settings["channel_axis"] is not None:
         return serialized
-    axes = {"embeddings_regularizer": 0, "depthwise_regularizer": [-2, -1]}
-    transposed = "Transpose" in type(layer).__name__
-    axis = axes.get(argument, -2 if transposed else -1)
+    special_axes: dict[str, Any] = {"embeddings_regularizer": 0, "depthwise_regularizer": [-2, -1]}
+    # The kernel of a transposed convolution has its outputs before its inputs.
+    default_axis = -2 if "Transpose" in type(layer).__name__ else -1
+    axis = special_axes.get(argument, default_axis)
     return {**serialized, "config": {**settings, "channel_axis": axis}}
 
 
 def _check_fit(path: str, layer: tf_keras.layers.Layer) -> None:
-    """Raises if a regularizer cannot serve the weights that it is on."""
+    """Raises if a regularizer does not fit its weights."""
     try:
-        # Computing the losses calls every regularizer, which tf_keras puts off until training.
+        # Computing the losses calls every regularizer; tf_keras would not do so before training.
         _ = layer.losses
     except ValueError as error:
         raise ValueError(f"The regularizer does not fit the layer {path}. {error}") from error
 
 
-def _start(layer: tf_keras.layers.Layer, names: list[str]) -> None:
-    """Sets the learned scalars of the new regularizers of a layer from the weights they are on."""
+def _initialize_scalars(layer: tf_keras.layers.Layer, kernel_names: list[str]) -> None:
+    """Sets the learned scalars of a layer's new regularizers from its kernels."""
     for variable in plain_weights(layer):
         check_finite(variable.name, keras.ops.convert_to_numpy(variable))
-    for owner, regularizer in learned_regularizers(layer):
-        if owner.name.rpartition("/")[2].partition(":")[0] in names:
-            regularizer.initialize(owner)
+    for weight, regularizer in learned_regularizers(layer):
+        if weight.name.rpartition("/")[2].partition(":")[0] in kernel_names:
+            regularizer.initialize(weight)

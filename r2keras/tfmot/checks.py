@@ -1,47 +1,83 @@
-"""What is checked of a model before TFMOT sees it, which would fail later or go wrong in silence."""
+"""Checks of a model before TFMOT sees it, which would fail later or compute something else without an error."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import keras
 import tf_keras
 
+from r2keras._errors import invalid
 from r2keras._model import check_finite
 from r2keras._tf_keras import kernels
-from r2keras.tfmot._walk import check_tf_keras
+
+# The class of Functional models, which tf_keras does not export.
+_FUNCTIONAL = tf_keras.Sequential.__mro__[1]
 
 
-def check_model(model: Any) -> None:
-    """Raises unless a model is a built Functional or Sequential model of tf_keras without a model inside.
+def check_tf_keras(model: object, keras3_fix: str) -> None:
+    """Raises unless `model` and every model nested in it is a built Functional or Sequential model of tf_keras.
 
     Args:
-        model: what the user passed.
+        model: the value that the user passed.
+        keras3_fix: what to do with a Keras 3 model; the last sentence of that error.
+
+    Raises:
+        TypeError: not a Functional or Sequential model of tf_keras.
+        ValueError: a model that is not built.
+    """
+    if isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            "Invalid value for argument `model`. Expected a tf_keras model. "
+            f"Received: the Keras 3 model {model.name!r}. {keras3_fix}."
+        )
+    if not isinstance(model, tf_keras.Model):
+        raise TypeError(invalid("model", "a Functional or Sequential model of tf_keras", model))
+    if not isinstance(model, (tf_keras.Sequential, _FUNCTIONAL)):
+        raise TypeError(
+            "r2keras rebuilds models from their graph. Expected a Functional or Sequential model. Received: the "
+            f"subclassed {type(model).__name__} {model.name!r}. Call it on tf_keras.Input tensors and make "
+            "tf_keras.Model(inputs, outputs) of its layers."
+        )
+    if not model.built or not model.inputs:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights. Expected a built model. "
+            "Give it a tf_keras.Input, or call it once on data."
+        )
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.Model):
+            check_tf_keras(layer, keras3_fix)
+
+
+def check_model(model: tf_keras.Model) -> None:
+    """Raises unless TFMOT can quantize a model: built, of tf_keras, Functional or Sequential, and flat.
+
+    Args:
+        model: the value that the user passed.
 
     Raises:
         TypeError: another kind of model.
-        ValueError: it is not built, holds another model, or passes masks on.
+        ValueError: the model is not built, contains another model, or passes masks on.
     """
     check_tf_keras(model, "Keras 3 models need no TFMOT: call r2keras.prepare(model, recipe)")
     for layer in model.layers:
         _check_layer(model, layer)
 
 
-def check_weights(model: Any) -> None:
+def check_weights(model: tf_keras.Model) -> None:
     """Raises ValueError for a kernel with NaN or infinite values."""
     for layer in model.layers:
         for name, variable in kernels(layer):
             check_finite(f"{layer.name}/{name}", variable.numpy())
 
 
-def _check_layer(model: Any, layer: Any) -> None:
-    """Raises for a layer that TFMOT's wrappers do not serve."""
+def _check_layer(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> None:
+    """Raises for a layer that TFMOT's wrappers do not support."""
     if isinstance(layer, tf_keras.Model):
         raise ValueError(
-            f"The model {model.name!r} holds the model {layer.name!r}, and TFMOT quantizes no nested models. Expected "
-            "a flat model. Call the inner model's layers one by one on the outer model's tensors."
+            f"The model {model.name!r} contains the model {layer.name!r}, and TFMOT quantizes no nested models. "
+            "Expected a flat model. Call the inner model's layers one by one on the outer model's tensors."
         )
     if isinstance(layer, tf_keras.layers.Masking) or getattr(layer, "mask_zero", False):
         raise ValueError(
-            f"The layer {layer.name!r} makes a mask, which TFMOT's wrappers drop without a word. Expected a model "
-            "without masks. Use mask_zero=False, or a Keras 3 model with r2keras.prepare, which honours masks."
+            f"The layer {layer.name!r} makes a mask, which TFMOT's wrappers silently drop. Expected a model "
+            "without masks. Use mask_zero=False, or a Keras 3 model with r2keras.prepare, which keeps masks."
         )

@@ -1,17 +1,18 @@
-"""Quantize configs: what `quantize_annotate_layer` takes to say what becomes of one layer."""
+"""Quantize configs for `quantize_annotate_layer`: the quantization of one layer's kernels and output."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from r2keras._errors import invalid
 from r2keras._graph import Call
-from r2keras._tf_keras import kernel_places
+from r2keras._tf_keras import KernelSlot, kernel_slots
 from r2keras.layers.compressor import too_small
 from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import never_negative
@@ -25,16 +26,16 @@ from r2keras.tfmot.quantizers import (
     size_of,
 )
 
-OF_ACTIVATIONS = ("activation_bits", "activation_method", "activation_range")
+ACTIVATION_ARGUMENTS = ("activation_bits", "activation_method", "activation_range")
 
 
 class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
-    """What the configs for kernels share: TFMOT's contract, for layers of any kind and for their parts.
+    """Base of the configs for kernels: implements TFMOT's interface for layers of any kind and their sublayers.
 
     Args:
-        spec: what every kernel becomes.
-        kernels: what kernels become by their names relative to the layer, where they differ; those it does not name
-            stay float. None: `spec` for all.
+        spec: the spec of every kernel.
+        kernels: specs by the kernels' names relative to the layer, where they differ; kernels that it does not name
+            stay float. None uses `spec` for all.
     """
 
     spec: Spec | None
@@ -43,39 +44,41 @@ class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
     quantizer_type: ClassVar[type[KernelQuantizer]]
 
     def __init__(self, spec: Spec | None, kernels: Mapping[str, Spec | dict] | None):
-        self.spec, self.kernels = spec, None
+        self.spec = spec
+        self.kernels = None
         if kernels is not None:
-            self.kernels = {name: self._checked(name, part) for name, part in kernels.items()}
+            self.kernels = {name: self._checked(name, kernel_spec) for name, kernel_spec in kernels.items()}
 
-    def get_weights_and_quantizers(self, layer) -> list[tuple[Any, KernelQuantizer]]:
+    def get_weights_and_quantizers(self, layer: tf_keras.layers.Layer) -> list[tuple[tf.Variable, KernelQuantizer]]:
         """Returns the kernels to compress, each with a quantizer of its own."""
         pairs = []
-        for name, part, attribute, spec in self._places(layer):
-            variable = getattr(part, attribute)
-            pairs.append((variable, self.quantizer_type(spec, name=name, part=part, variable=variable)))
+        for slot, spec in self._compressed(layer):
+            quantizer = self.quantizer_type(spec, name=slot.name, part=slot.owner, variable=slot.variable)
+            pairs.append((slot.variable, quantizer))
         return pairs
 
-    def set_quantize_weights(self, layer, quantize_weights) -> None:
-        """Puts values in the kernels' places.
+    def set_quantize_weights(self, layer: tf_keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]) -> None:
+        """Replaces the kernels by their quantized values.
 
         Raises:
             ValueError: another number of values, or another shape.
         """
-        places = list(self._places(layer))
-        if len(places) != len(quantize_weights):
-            expected = f"{len(places)} values, one a compressed kernel of {layer.name!r}"
+        slots = [slot for slot, _ in self._compressed(layer)]
+        if len(slots) != len(quantize_weights):
+            expected = f"{len(slots)} values, one per compressed kernel of {layer.name!r}"
             raise ValueError(invalid("quantize_weights", expected, len(quantize_weights)))
-        for (name, part, attribute, _), value in zip(places, quantize_weights, strict=True):
-            if tuple(value.shape) != tuple(getattr(part, attribute).shape):
-                expected = f"the shape {tuple(getattr(part, attribute).shape)} for {layer.name}/{name}"
+        for slot, value in zip(slots, quantize_weights, strict=True):
+            shape = tuple(slot.variable.shape)
+            if tuple(value.shape) != shape:
+                expected = f"the shape {shape} for {layer.name}/{slot.name}"
                 raise ValueError(invalid("quantize_weights", expected, tuple(value.shape)))
-            setattr(part, attribute, value)
+            setattr(slot.owner, slot.attribute, value)
 
-    def get_activations_and_quantizers(self, layer) -> list:
-        """Returns nothing: it is the layer's output that is quantized, after its activation function."""
+    def get_activations_and_quantizers(self, layer: tf_keras.layers.Layer) -> list:
+        """Returns an empty list: the layer's output is quantized instead, after its activation function."""
         return []
 
-    def set_quantize_activations(self, layer, quantize_activations) -> None:
+    def set_quantize_activations(self, layer: tf_keras.layers.Layer, quantize_activations: Sequence) -> None:
         """Accepts the empty list.
 
         Raises:
@@ -84,61 +87,59 @@ class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
         if quantize_activations:
             raise ValueError(invalid("quantize_activations", "an empty list", quantize_activations))
 
-    def get_output_quantizers(self, layer) -> list[ActivationQuantizer]:
-        """Returns the quantizer of the layer's output, or nothing."""
+    def get_output_quantizers(self, layer: tf_keras.layers.Layer) -> list[ActivationQuantizer]:
+        """Returns the quantizer of the layer's output in a list, which is empty if the output stays float."""
         return []
 
-    def kept_float(self, layer) -> dict[str, str]:
-        """Returns why kernels that the config is for stay float, by their names."""
+    def kept_float(self, layer: tf_keras.layers.Layer) -> dict[str, str]:
+        """Returns the reasons why kernels that the config covers stay float, by the kernels' names."""
         return {}
 
-    def _places(self, layer) -> Iterator[tuple[str, Any, str, Spec]]:
-        """Yields name, owner, attribute and spec of the kernels to compress."""
-        places = {name: (part, attribute) for name, part, attribute in kernel_places(layer)}
-        for name in places if self.kernels is None else self.kernels:
-            if name not in places:
-                expected = f"names of kernels of {layer.name!r}: {list(places)}"
+    def _compressed(self, layer: tf_keras.layers.Layer) -> Iterator[tuple[KernelSlot, Spec]]:
+        """Yields the kernels to compress, each with its spec."""
+        slots = {slot.name: slot for slot in kernel_slots(layer)}
+        for name in slots if self.kernels is None else self.kernels:
+            if name not in slots:
+                expected = f"names of kernels of {layer.name!r}: {list(slots)}"
                 raise ValueError(invalid("kernels", expected, name, "Biases and statistics stay float"))
             spec = self.spec if self.kernels is None else self.kernels[name]
-            if self._fits(getattr(*places[name]), spec):
-                yield name, *places[name], spec
+            if not isinstance(spec, PaletteSpec) or size_of(slots[name].variable) >= spec.min_size:
+                yield slots[name], spec
 
-    def _fits(self, variable: Any, spec: Spec) -> bool:
-        """Whether a kernel is to be compressed."""
-        return not isinstance(spec, PaletteSpec) or size_of(variable) >= spec.min_size
-
-    def _checked(self, name: str, spec: Spec | dict) -> Spec:
-        """Returns the spec of one kernel, from JSON if need be."""
-        found = self.spec_type.from_dict(dict(spec)) if isinstance(spec, dict) else spec
-        if not isinstance(found, self.spec_type):
-            raise TypeError(invalid(f"kernels[{name!r}]", f"a {self.spec_type.__name__} or its to_dict()", spec))
-        return found
+    def _checked(self, name: str, value: Spec | dict) -> Spec:
+        """Returns the spec of one kernel, made from JSON if `value` is a dictionary."""
+        spec = self.spec_type.from_dict(dict(value)) if isinstance(value, dict) else value
+        if not isinstance(spec, self.spec_type):
+            raise TypeError(invalid(f"kernels[{name!r}]", f"a {self.spec_type.__name__} or its to_dict()", value))
+        return spec
 
     def _kernels_config(self) -> dict[str, Any] | None:
+        """Returns `kernels` as plain JSON."""
         return None if self.kernels is None else {name: spec.to_dict() for name, spec in self.kernels.items()}
 
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
 class LowBitQuantizeConfig(KernelsConfig):
-    """Trains a layer with its kernels on grids of 1 to 8 bits, and its output on 2 to 8 bits or float.
+    """Trains a layer with its kernels on uniform grids of 1 to 8 bits, and its output float or on 2 to 8 bits.
 
     Forward: the kernels are `scale * (code - zero_point)`, the output `y = scale * (code - zero_point)`. Gradient: that
-    of the method (`r2keras.quantizers`): the arithmetic is the one of `r2keras.prepare`. Under `LowBitScheme` the
-    output's quantizer moves behind batch normalization and activation function; under TFMOT's own scheme it stays here.
+    of the method (`r2keras.quantizers`). The arithmetic is that of `r2keras.prepare`. Under `LowBitScheme` the output
+    is quantized after a following batch normalization and activation function; under TFMOT's own scheme it is quantized
+    right after the layer.
 
     Args:
-        weight_bits: bits a weight, 1 to 8.
+        weight_bits: bits per weight, 1 to 8.
         activation_bits: bits of the layer's output, 2 to 8; None leaves it float.
         method: `"ste"`, `"lsq"`, `"ewgs"`, `"dorefa"`, `"wrpn"`, `"binary"` or `"ternary"`.
         granularity: `"per_tensor"`, `"per_channel"` or `"per_group"`.
         kernels: specs (`QuantSpec` or `to_dict()`) by kernel name, `"lstm_cell/recurrent_kernel"`, where a layer's
-            kernels differ; those not named stay float. None: all alike.
+            kernels differ; kernels not named stay float. None gives all kernels the same spec.
         activation: an `ActivationSpec` or its `to_dict()` for the output, instead of `activation_bits`.
         **options: further arguments of `r2keras.QuantSpec`: `range`, `levels`, `group_size`, `delta`,
             `activation_method`...
 
     Raises:
-        ValueError: a value out of range, or two that contradict each other.
+        ValueError: a value out of range, or two values that contradict each other.
         TypeError: a value of another type.
 
     Example:
@@ -151,7 +152,7 @@ class LowBitQuantizeConfig(KernelsConfig):
     >>> LowBitQuantizeConfig.from_config(config.get_config()) == config
     True
 
-    Source: Jacob et al., arXiv 1712.05877, section 3; each method's paper stands in `r2keras.quantizers`.
+    Source: Jacob et al., arXiv 1712.05877, section 3; each method's paper is named in `r2keras.quantizers`.
     """
 
     spec: QuantSpec
@@ -168,14 +169,14 @@ class LowBitQuantizeConfig(KernelsConfig):
         granularity: str = "per_channel",
         kernels: Mapping[str, QuantSpec | dict] | None = None,
         activation: ActivationSpec | dict | None = None,
-        **options,
+        **options: Any,
     ):
-        words = {"method": method, "granularity": granularity, "activation_bits": activation_bits}
-        super().__init__(QuantSpec.from_dict({"num_bits": weight_bits, **words, **options}), kernels)
+        named = {"method": method, "granularity": granularity, "activation_bits": activation_bits}
+        super().__init__(QuantSpec.from_dict({"num_bits": weight_bits, **named, **options}), kernels)
         if activation is not None and activation_bits is not None:
             raise ValueError(invalid("activation", "None where activation_bits is given", activation))
         if self.spec.activation_method == ON_LINE:
-            fix = "States are quantized by r2keras.prepare on a Keras 3 model"
+            fix = "Use r2keras.prepare on a Keras 3 model to quantize states"
             raise ValueError(invalid("activation_method", "a method for outputs", ON_LINE, fix))
         self.activation = ActivationSpec.from_dict(activation) if isinstance(activation, dict) else activation
 
@@ -190,20 +191,20 @@ class LowBitQuantizeConfig(KernelsConfig):
         """Returns the config of a spec.
 
         Args:
-            spec: what the kernels become, and the output where `activation` is None.
+            spec: the spec of the kernels, and of the output where `activation` is None.
             kernels: see the class.
             activation: see the class.
         """
-        words = spec.to_dict()
-        return cls(weight_bits=words.pop("num_bits"), kernels=kernels, activation=activation, **words)
+        arguments = spec.to_dict()
+        return cls(weight_bits=arguments.pop("num_bits"), kernels=kernels, activation=activation, **arguments)
 
     def with_output(self, activation: ActivationSpec | None) -> LowBitQuantizeConfig:
-        """Returns the same config with another output: None leaves it float."""
-        bare = dataclasses.replace(self.spec, **dict.fromkeys(OF_ACTIVATIONS))
+        """Returns the same config with another spec for the output; None leaves the output float."""
+        bare = dataclasses.replace(self.spec, **dict.fromkeys(ACTIVATION_ARGUMENTS))
         return type(self).of(bare, kernels=self.kernels, activation=activation)
 
-    def get_output_quantizers(self, layer) -> list[ActivationQuantizer]:
-        """Returns the quantizer of the layer's output; one that is never negative spends no code on the sign."""
+    def get_output_quantizers(self, layer: tf_keras.layers.Layer) -> list[ActivationQuantizer]:
+        """Returns the quantizer of the layer's output; an output that is never negative gets an unsigned range."""
         activation = self.activation
         if activation is None:
             call = Call(layer.name, type(layer).__name__, layer, (), 0)
@@ -212,9 +213,14 @@ class LowBitQuantizeConfig(KernelsConfig):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
-        words = self.spec.to_dict()
-        config = {"weight_bits": words.pop("num_bits"), **words, "kernels": self._kernels_config()}
-        return config | {"activation": None if self.activation is None else self.activation.to_dict()}
+        spec = self.spec.to_dict()
+        activation = None if self.activation is None else self.activation.to_dict()
+        return {
+            "weight_bits": spec.pop("num_bits"),
+            **spec,
+            "kernels": self._kernels_config(),
+            "activation": activation,
+        }
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KernelsConfig):
@@ -226,20 +232,20 @@ class LowBitQuantizeConfig(KernelsConfig):
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
 class PalettizeQuantizeConfig(KernelsConfig):
-    """Trains a layer with its kernels on palettes (DKM), scalar or vector; its output stays float.
+    """Trains a layer with its kernels on scalar or vector palettes (DKM); its output stays float.
 
     Forward in training: each vector of `dim` weights becomes `sum_j softmax_j(-|w - c_j|^2 / tau) c_j`; in inference
     its nearest `c_j`. Gradient: through weights and centroids (`r2keras.ops.dkm`).
 
     Args:
-        num_bits: bits of an index, 1 to 8.
-        dim: weights a table row, 1 to 8.
-        kernels: specs (`PaletteSpec` or `to_dict()`) by kernel name where a layer's kernels differ; those not named
-            stay float. None: all alike.
+        num_bits: bits per index, 1 to 8.
+        dim: weights per centroid, 1 to 8.
+        kernels: specs (`PaletteSpec` or `to_dict()`) by kernel name where a layer's kernels differ; kernels not named
+            stay float. None gives all kernels the same spec.
         **options: further arguments of `r2keras.PaletteSpec`: `min_size`, `group_size`, `table_dtype`, `temperature`...
 
     Raises:
-        ValueError: a value out of range, or two that contradict each other.
+        ValueError: a value out of range, or two values that contradict each other.
         TypeError: a value of another type.
 
     Example:
@@ -259,7 +265,12 @@ class PalettizeQuantizeConfig(KernelsConfig):
     quantizer_type = PaletteQuantizer
 
     def __init__(
-        self, *, num_bits: int = 4, dim: int = 1, kernels: Mapping[str, PaletteSpec | dict] | None = None, **options
+        self,
+        *,
+        num_bits: int = 4,
+        dim: int = 1,
+        kernels: Mapping[str, PaletteSpec | dict] | None = None,
+        **options: Any,
     ):
         super().__init__(PaletteSpec.from_dict({"num_bits": num_bits, "dim": dim, **options}), kernels)
 
@@ -268,17 +279,16 @@ class PalettizeQuantizeConfig(KernelsConfig):
         """Returns the config of a spec.
 
         Args:
-            spec: what the kernels become.
+            spec: the spec of the kernels.
             kernels: see the class.
         """
         return cls(**spec.to_dict(), kernels=kernels)
 
-    def kept_float(self, layer) -> dict[str, str]:
-        """Returns why small kernels stay float, by their names."""
-        every = kernel_places(layer)
-        wanted = {name: self.spec for name, _, _ in every} if self.kernels is None else self.kernels
-        sizes = {name: size_of(getattr(part, attribute)) for name, part, attribute in every}
-        return {name: too_small(spec, (sizes[name],)) for name, spec in wanted.items() if sizes[name] < spec.min_size}
+    def kept_float(self, layer: tf_keras.layers.Layer) -> dict[str, str]:
+        """Returns the reasons why kernels smaller than their spec's `min_size` stay float, by the kernels' names."""
+        sizes = {slot.name: size_of(slot.variable) for slot in kernel_slots(layer)}
+        specs = dict.fromkeys(sizes, self.spec) if self.kernels is None else self.kernels
+        return {name: too_small(spec, (sizes[name],)) for name, spec in specs.items() if sizes[name] < spec.min_size}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
@@ -290,7 +300,7 @@ class PalettizeQuantizeConfig(KernelsConfig):
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
 class NoOpQuantizeConfig(KernelsConfig):
-    """Leaves a layer float; for layers that a scheme would quantize otherwise.
+    """Leaves a layer float that a scheme would otherwise quantize.
 
     Example:
 
@@ -302,7 +312,7 @@ class NoOpQuantizeConfig(KernelsConfig):
         super().__init__(None, {})
 
     def get_config(self) -> dict[str, Any]:
-        """Returns nothing: there are no arguments."""
+        """Returns an empty dictionary: there are no arguments."""
         return {}
 
     __eq__ = LowBitQuantizeConfig.__eq__

@@ -1,8 +1,6 @@
-"""From a model that TFMOT's wrappers trained to a plain tf_keras model and the record of its codes."""
+"""`finalize`: a plain tf_keras model, and the record of its codes, from a model in TFMOT's wrappers."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import tensorflow_model_optimization as tfmot
@@ -10,13 +8,13 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from r2keras._errors import invalid
-from r2keras._tf_keras import kernel_places, kernels
+from r2keras._tf_keras import kernels
 from r2keras.compress import KEPT_FLOAT, QUANTIZED
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.tfmot.configs import KernelsConfig
 from r2keras.tfmot.graph import copy_model, insert_after
 from r2keras.tfmot.layers import GridActivation
-from r2keras.tfmot.quantizers import ActivationQuantizer
+from r2keras.tfmot.quantizers import ActivationQuantizer, Weights
 
 QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapper
 
@@ -28,12 +26,12 @@ def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
         qat: a model that `quantize_apply` made with `LowBitScheme`, trained or not. It is left untouched.
 
     Returns:
-        `(model, record)`: the model has no TFMOT wrapper left, its layers have their own names again; every recorded
-        kernel equals the record's `values()` bit for bit. Quantized outputs stay, each as a `GridActivation` called
-        `"<layer>_quantized"`. `r2keras.export.to_litert(model, path, record)` writes the file.
+        `(model, record)`: the model has no TFMOT wrappers, and its layers have their original names; every recorded
+        kernel equals the record's `values()` bit for bit. Each quantized output is followed by a `GridActivation`
+        named `"<layer>_quantized"`. `r2keras.export.to_litert(model, path, record)` writes the file.
 
     Raises:
-        TypeError: `qat` is no tf_keras model.
+        TypeError: `qat` is not a tf_keras model.
         ValueError: nothing in the model is compressed, a wrapper has a config of another library, a weight is NaN or
             infinite, or an activation has no range yet.
 
@@ -57,9 +55,9 @@ def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
     notes: dict[str, str] = {}
     grids: dict[str, QuantizedActivation] = {}
     for wrapper in wrappers.values():
-        own, remarks = _tensors(wrapper)
-        tensors |= own
-        notes |= remarks
+        layer_tensors, layer_notes = _tensors(wrapper)
+        tensors |= layer_tensors
+        notes |= layer_notes
     if not tensors:
         raise ValueError(
             f"The model {qat.name!r} has no compressed kernel. Expected a model that quantize_apply made with a "
@@ -85,19 +83,20 @@ def _check_own(wrapper: tf_keras.layers.Wrapper) -> None:
 
 
 def _tensors(wrapper: tf_keras.layers.Wrapper) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the compressed kernels of a wrapper, and remarks on them, by full names."""
+    """Returns the compressed kernels of a wrapper, and notes on them, by full names."""
     tensors: dict[str, Tensor] = {}
     notes: dict[str, str] = {}
     for _, quantizer, weights in wrapper._weight_vars:
         path = f"{wrapper.layer.name}/{quantizer.name}"
         tensors[path] = quantizer.tensor(path, weights)
         note = quantizer.note(weights, tensors[path])
-        notes |= {} if note is None else {path: note}
+        if note is not None:
+            notes[path] = note
     return tensors, notes
 
 
-def _grids(layer: Any) -> dict[str, QuantizedActivation]:
-    """Returns the grid of what a layer makes, by the name of the layer or input."""
+def _grids(layer: tf_keras.layers.Layer) -> dict[str, QuantizedActivation]:
+    """Returns the grid of a layer's output by the name of the layer or input; empty if the output is float."""
     if isinstance(layer, QuantizeLayer) and isinstance(layer.quantizer, ActivationQuantizer):
         name = layer.name.removesuffix(QUANTIZED)
         return {name: _grid(name, layer.quantizer, layer.quantizer_vars)}
@@ -106,13 +105,13 @@ def _grids(layer: Any) -> dict[str, QuantizedActivation]:
     return {}
 
 
-def _grid(name: str, quantizer: ActivationQuantizer, weights: dict) -> QuantizedActivation:
+def _grid(name: str, quantizer: ActivationQuantizer, weights: Weights) -> QuantizedActivation:
     """Returns the grid of one activation."""
     grid = quantizer.grid(weights)
     if grid is None:
         raise ValueError(
-            f"The activation {name!r} has no range yet. Expected a model that was trained. Call qat.fit(...), or run "
-            "it once on data: qat(data, training=True)."
+            f"The activation {name!r} has no range yet. Expected a trained model. Call qat.fit(...), or run it "
+            "once on data: qat(data, training=True)."
         )
     if not np.isfinite(grid).all():
         raise ValueError(
@@ -130,46 +129,52 @@ def _frozen(grid: QuantizedActivation) -> GridActivation:
 
 
 def _plain(
-    qat: tf_keras.Model, wrappers: dict[str, tf_keras.layers.Wrapper], tensors: dict, grids: dict
+    qat: tf_keras.Model,
+    wrappers: dict[str, tf_keras.layers.Wrapper],
+    tensors: dict[str, Tensor],
+    grids: dict[str, QuantizedActivation],
 ) -> tf_keras.Model:
-    """Returns the model without wrappers, with grid values in its kernels, its inputs on fixed grids."""
-    made = {}
+    """Returns the model without wrappers, with grid values in its kernels and fixed grids after its inputs."""
+    unwrapped: dict[str, tf_keras.layers.Layer] = {}
 
-    def unwrap(layer):
+    def unwrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
         if isinstance(layer, QuantizeLayer):
             return _frozen(grids[layer.name.removesuffix(QUANTIZED)])
         if layer.name not in wrappers:
             return None
-        made[layer.name] = layer.layer.__class__.from_config(layer.layer.get_config())
-        return made[layer.name]
+        unwrapped[layer.name] = layer.layer.__class__.from_config(layer.layer.get_config())
+        return unwrapped[layer.name]
 
     model = copy_model(qat, unwrap)
-    for name, layer in made.items():
-        _fill(wrappers[name], layer, tensors)
+    for name, layer in unwrapped.items():
+        _set_weights(layer, wrappers[name], tensors)
     return model
 
 
-def _fill(wrapper: tf_keras.layers.Wrapper, layer: tf_keras.layers.Layer, tensors: dict[str, Tensor]) -> None:
-    """Gives a bare layer the weights of a wrapped one, the kernels on their grids."""
+def _set_weights(layer: tf_keras.layers.Layer, wrapper: tf_keras.layers.Wrapper, tensors: dict[str, Tensor]) -> None:
+    """Gives a plain layer the weights of a wrapped one, with the kernels on their grids."""
     latent = {quantizer.name: variable for variable, quantizer, _ in wrapper._weight_vars}
-    places = {name: getattr(part, attribute) for name, part, attribute in kernel_places(layer)}
-    taken = {id(variable) for variable in latent.values()}
-    put = {id(places[name]) for name in latent}
-    sources = [v for v in wrapper.layer.weights if id(v) not in taken]
-    for source, target in zip(sources, [v for v in layer.weights if id(v) not in put], strict=True):
+    own_kernels = dict(kernels(layer))
+    latent_ids = {id(variable) for variable in latent.values()}
+    compressed_ids = {id(own_kernels[name]) for name in latent}
+    sources = [v for v in wrapper.layer.weights if id(v) not in latent_ids]
+    targets = [v for v in layer.weights if id(v) not in compressed_ids]
+    for source, target in zip(sources, targets, strict=True):
         target.assign(source)
     for name in latent:
         values = tensors[f"{layer.name}/{name}"].values()
-        places[name].assign(values)
-        if not np.array_equal(places[name].numpy(), values):
-            raise RuntimeError(f"The weight {layer.name}/{name} did not take the values of the record exactly.")
+        own_kernels[name].assign(values)
+        if not np.array_equal(own_kernels[name].numpy(), values):
+            raise RuntimeError(f"The weight {layer.name}/{name} did not keep the record's values exactly.")
 
 
-def _kept_float(model: tf_keras.Model, wrappers: dict[str, tf_keras.layers.Wrapper], tensors: dict) -> dict[str, str]:
-    """Returns why kernels stay float, by full names."""
+def _kept_float(
+    model: tf_keras.Model, wrappers: dict[str, tf_keras.layers.Wrapper], tensors: dict[str, Tensor]
+) -> dict[str, str]:
+    """Returns the reasons why kernels stay float, by full names."""
     reasons: dict[str, str] = {}
     for wrapper in wrappers.values():
-        own = wrapper.quantize_config.kept_float(wrapper.layer)
-        reasons |= {f"{wrapper.layer.name}/{name}": reason for name, reason in own.items()}
+        layer_reasons = wrapper.quantize_config.kept_float(wrapper.layer)
+        reasons |= {f"{wrapper.layer.name}/{name}": reason for name, reason in layer_reasons.items()}
     names = [f"{layer.name}/{name}" for layer in model.layers for name, _ in kernels(layer)]
     return {name: reasons.get(name, KEPT_FLOAT) for name in names if name not in tensors}

@@ -1,4 +1,4 @@
-"""Models from Keras 3 to tf_keras and back."""
+"""Conversion of models from Keras 3 to tf_keras and back."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import tf_keras
 
 from r2keras._model import leaf_layers
 from r2keras.tfmot._rebuild import Rebuild
-from r2keras.tfmot._walk import check_tf_keras
+from r2keras.tfmot.checks import check_tf_keras
 
 
 def from_keras3(model: keras.Model) -> tf_keras.Model:
     """Returns a tf_keras copy of a Keras 3 model, with its weights, for TFMOT.
 
-    Every layer is made again from its config and called as it was. Layer names, shared layers, nested models, several
-    inputs and outputs, `trainable` and dtype policies stay; R2 regularizers become those of `r2keras.tfmot` with the
-    scalars they learned. `x + y`, `x - y` and `x * y` of two tensors of the same rank become layers. The copy is not
-    compiled.
+    Every layer is rebuilt from its config and called as in the original. Layer names, shared layers, nested models,
+    multiple inputs and outputs, `trainable` and dtype policies are kept. R2 regularizers become those of
+    `r2keras.tfmot` and keep their learned scalars. `x + y`, `x - y` and `x * y` of two tensors of the same rank become
+    layers. The copy is not compiled.
 
-    An option that tf_keras does not have is left out if it does nothing (`quantization_config=None`), and otherwise
-    an error that names it; so is the activation `hard_sigmoid`, which the two compute differently.
+    An option that tf_keras does not have is dropped if it has its default value (`quantization_config=None`) and is an
+    error otherwise. The activation `hard_sigmoid` is an error too, because the two versions compute it differently.
 
     Args:
-        model: a built Functional or Sequential model of Keras 3, nested ones included; left untouched.
+        model: a built Functional or Sequential model of Keras 3, possibly nested; left untouched.
 
     Returns:
         A model of the same kind, whose outputs are equal up to rounding.
 
     Raises:
-        TypeError: not a Keras 3 model, or a subclassed one.
-        ValueError: a model that is not built; layers, options or operations that tf_keras does not have, all named.
+        TypeError: `model` is not a Keras 3 model, or is a subclassed model.
+        ValueError: the model is not built, or has layers, options or operations that tf_keras does not have; the
+            message names all of them.
 
     Example:
 
@@ -41,9 +42,10 @@ def from_keras3(model: keras.Model) -> tf_keras.Model:
     if isinstance(model, tf_keras.layers.Layer):
         raise TypeError(
             "Invalid value for argument `model`. Expected a Keras 3 model. "
-            f"Received: the tf_keras model {model.name!r}. TFMOT takes it as it is; the way to Keras 3 is "
+            f"Received: the tf_keras model {model.name!r}. TFMOT takes it as it is; convert it to Keras 3 with "
             "r2keras.tfmot.to_keras3."
         )
+    # Raises for a model that is not a built graph of Keras 3.
     leaf_layers(model)
     return Rebuild(keras, tf_keras).run(model)
 
@@ -51,18 +53,19 @@ def from_keras3(model: keras.Model) -> tf_keras.Model:
 def to_keras3(model: tf_keras.Model) -> keras.Model:
     """Returns a Keras 3 copy of a tf_keras model, with its weights, for the rest of r2keras.
 
-    The way back from `from_keras3`, by the same rules; it takes what tf_keras loads from `.h5` files, too. Models in
-    TFMOT's wrappers are stripped or finalized first. The copy is not compiled.
+    This is the inverse of `from_keras3` and follows the same rules. Models that tf_keras loaded from `.h5` files work
+    too. Strip or finalize a model in TFMOT's wrappers first. The copy is not compiled.
 
     Args:
-        model: a built Functional or Sequential model of tf_keras, nested ones included; left untouched.
+        model: a built Functional or Sequential model of tf_keras, possibly nested; left untouched.
 
     Returns:
         A model of the same kind, whose outputs are equal up to rounding.
 
     Raises:
-        TypeError: not a tf_keras model, or a subclassed one.
-        ValueError: a model that is not built; layers, options or operations that Keras 3 does not have, all named.
+        TypeError: `model` is not a tf_keras model, or is a subclassed model.
+        ValueError: the model is not built, or has layers, options or operations that Keras 3 does not have; the
+            message names all of them.
 
     Example:
 
@@ -70,5 +73,5 @@ def to_keras3(model: tf_keras.Model) -> keras.Model:
     >>> [layer.name for layer in to_keras3(model).layers]
     ['head']
     """
-    check_tf_keras(model, "It is a Keras 3 model already; the way to tf_keras is r2keras.tfmot.from_keras3")
+    check_tf_keras(model, "It is a Keras 3 model already; convert it to tf_keras with r2keras.tfmot.from_keras3")
     return Rebuild(tf_keras, keras).run(model)
