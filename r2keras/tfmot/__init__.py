@@ -1,16 +1,17 @@
 """Low-bit training and palettes for tf_keras models, through TensorFlow Model Optimization (TFMOT).
 
-Importing this package imports TFMOT, which sets the environment variable `TF_USE_LEGACY_KERAS=1` for the process: after
-that TensorFlow's own `tf` + `.keras` is tf_keras. Import `keras` and `tf_keras` by their names. `import r2keras` alone
-does neither. Keras has to run on TensorFlow (`KERAS_BACKEND=tensorflow`), because the arithmetic is r2keras' own.
+Importing this package imports TFMOT, which sets the environment variable `TF_USE_LEGACY_KERAS=1` for the process. From
+then on TensorFlow's own `tf` + `.keras` is tf_keras, so import `keras` and `tf_keras` by their own names.
+`import r2keras` alone imports neither TFMOT nor tf_keras. Keras must run on TensorFlow (`KERAS_BACKEND=tensorflow`),
+because this package computes with the Keras 3 quantizers of r2keras.
 
-Files of a model that `quantize_apply` made: `save(qat, "folder")` and `load("folder")` (SavedModel), or
-`save(qat, "qat.weights.h5")` and `load_weights` into a model that was annotated and applied again. TFMOT cannot read
-its own wrappers back from whole-model `.keras` and `.h5` files: `save` refuses these. What `finalize` returned goes
-into any file.
+A model that `quantize_apply` made is saved by `save(qat, "folder")` and read by `load("folder")` (SavedModel), or saved
+by `save(qat, "qat.weights.h5")` and read by `load_weights` into a model that was annotated and applied again. TFMOT
+cannot read its own wrappers back from whole-model `.keras` and `.h5` files, so `save` refuses these. A model that
+`finalize` returned can be saved in any format.
 """
 
-from r2keras.tfmot import _requirements  # noqa: F401  # isort: skip  (raises what is missing before it is needed)
+from r2keras.tfmot import _requirements  # noqa: F401  # isort: skip  (raises for a missing package before the others need it)
 from r2keras.tfmot.annotate import annotate
 from r2keras.tfmot.attach import regularize
 from r2keras.tfmot.configs import LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig

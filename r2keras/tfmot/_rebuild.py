@@ -1,42 +1,47 @@
-"""A model of one Keras made again in the other, with its weights."""
+"""Rebuilds a model of one Keras version in the other, with its weights."""
 
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import tf_keras
 
-from r2keras.tfmot._configs import KERAS_NAMES, NoCounterpartError, Translator
+from r2keras.tfmot._configs import KERAS_NAMES, Layer, NoCounterpartError, Translator
 from r2keras.tfmot._graphs import Graph, Operator, Tensor, graph_of, replaced
 from r2keras.tfmot._weights import carry_over
 
+Model: TypeAlias = keras.Model | tf_keras.Model
+
 _FIX = {
-    "keras": "Compressed models first go through r2keras.finalize; write operators as layers",
-    "tf_keras": "Wrapped models first go through r2keras.tfmot.finalize, strip_clustering or strip_pruning; write "
+    "keras": "Pass a compressed model through r2keras.finalize first; write operators as layers",
+    "tf_keras": "Pass a wrapped model through r2keras.tfmot.finalize, strip_clustering or strip_pruning first; write "
     "operators as layers",
 }
 
 
 class Rebuild:
-    """Makes a model again in another Keras; shared layers stay shared, nested models nested.
+    """Rebuilds a model in another Keras version; shared layers stay shared, nested models stay nested.
 
     Args:
-        source: `keras` or `tf_keras`, where the model comes from.
-        target: the other one.
+        source: the module of the given model, `keras` or `tf_keras`.
+        target: the module of the new model, the other of the two.
     """
 
     def __init__(self, source: ModuleType, target: ModuleType):
-        self.source, self.target = source, target
+        self.source = source
+        self.target = target
         self._translator = Translator(source, target)
         self._graphs: dict[int, Graph] = {}
-        self._layers: dict[int, object] = {}
-        self._pairs: list[tuple[str, object, object]] = []
+        self._layers: dict[int, Any] = {}
+        self._pairs: list[tuple[str, Layer, Layer]] = []
         self._problems: list[str] = []
 
-    def run(self, model):
-        """Returns the new model; raises ValueError with every layer that has no counterpart."""
-        self._plan(model, "")
+    def run(self, model: Model) -> Model:
+        """Returns the new model; raises a ValueError that names every layer without a counterpart."""
+        self._make_layers(model, "")
         if self._problems:
             raise ValueError(
                 f"Not every layer of {model.name!r} exists in {KERAS_NAMES[self.target.__name__]}. Expected layers "
@@ -51,8 +56,8 @@ class Rebuild:
             carry_over(path, old, copy)
         return new
 
-    def _plan(self, model, prefix: str) -> None:
-        """Makes the new layers, unbuilt, and notes what cannot be made."""
+    def _make_layers(self, model: Model, prefix: str) -> None:
+        """Makes the new, unbuilt layers and collects the problems."""
         if id(model) in self._graphs:
             return
         if isinstance(model, self.source.Sequential):
@@ -63,15 +68,15 @@ class Rebuild:
         for part in parts:
             path = prefix + part.name
             if isinstance(part, self.source.Model):
-                self._plan(part, f"{path}/")
+                self._make_layers(part, f"{path}/")
             elif id(part) not in self._layers:
                 self._layers[id(part)] = self._translated(part, path)
 
-    def _translated(self, part, path: str):
-        """Returns the new layer for an old one, or None with the problem noted."""
+    def _translated(self, part: Layer | Operator, path: str) -> Layer | None:
+        """Returns the new layer for an old one; records the problem and returns None if there is none."""
         try:
             if isinstance(part, Operator):
-                return self._merging(part)
+                return self._merging_layer(part)
             new = self._translator.layer(part)
         except NoCounterpartError as error:
             self._problems.append(f"{path} ({error})")
@@ -79,14 +84,14 @@ class Rebuild:
         self._pairs.append((path, part, new))
         return new
 
-    def _merging(self, operator: Operator):
-        """Returns the layer that does what an operator does."""
+    def _merging_layer(self, operator: Operator) -> Layer:
+        """Returns the layer that computes the same as an operator."""
         if operator.merge is None:
             raise NoCounterpartError(f"no layer does the operation {operator.kind} on these arguments")
         return getattr(self.target.layers, operator.merge)(name=operator.name)
 
-    def _model(self, model):
-        """Returns the new model for an old one, made once."""
+    def _model(self, model: Model) -> Model:
+        """Returns the new model for an old one; later calls return the same model."""
         if id(model) not in self._layers:
             make = self._sequential if isinstance(model, self.source.Sequential) else self._functional
             self._layers[id(model)] = new = make(model)
@@ -94,22 +99,22 @@ class Rebuild:
                 new.trainable = False
         return self._layers[id(model)]
 
-    def _new(self, part):
+    def _new(self, part: Any) -> Any:
         """Returns the new layer or model for an old one."""
         return self._model(part) if isinstance(part, self.source.Model) else self._layers[id(part)]
 
-    def _sequential(self, model):
+    def _sequential(self, model: Model) -> Model:
         """Returns a Sequential model of the new layers."""
         layers = [self._input(model.inputs[0]), *(self._new(layer) for layer in model.layers)]
         return self.target.Sequential(layers, name=model.name)
 
-    def _functional(self, model):
-        """Returns a Functional model by calling the new layers in order."""
+    def _functional(self, model: Model) -> Model:
+        """Calls the new layers in order and returns a Functional model."""
         graph = self._graphs[id(model)]
         inputs = keras.tree.map_structure(self._input, model.input)
         values = dict(zip(graph.inputs, ([x] for x in keras.tree.flatten(inputs)), strict=True))
 
-        def value(tensor: Tensor):
+        def value(tensor: Tensor) -> Any:
             return values[tensor.producer][tensor.place]
 
         for step in graph.steps:
@@ -118,12 +123,12 @@ class Rebuild:
         outputs = keras.tree.pack_sequence_as(model.output, [value(tensor) for tensor in graph.outputs])
         return self.target.Model(inputs, outputs, name=model.name)
 
-    def _input(self, tensor):
-        """Returns a new input like an old one."""
+    def _input(self, tensor: Any) -> Any:
+        """Returns a new input with the shape, dtype and name of an old one."""
         shape = tuple(tensor.shape)
         return self.target.Input(shape[1:], batch_size=shape[0], dtype=_dtype_name(tensor), name=tensor.name)
 
 
-def _dtype_name(tensor) -> str:
-    """Returns the name of a tensor's dtype in either Keras."""
+def _dtype_name(tensor: Any) -> str:
+    """Returns the name of the dtype of a tensor of either Keras version."""
     return tensor.dtype if isinstance(tensor.dtype, str) else np.dtype(tensor.dtype.as_numpy_dtype).name

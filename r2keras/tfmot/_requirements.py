@@ -1,4 +1,4 @@
-"""What r2keras.tfmot needs beside r2keras; imported first, so that a missing part is one sentence."""
+"""Check of the packages that r2keras.tfmot needs; imported first, so that a missing one gives a plain message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MODULES = ("tensorflow", "tf_keras", "tensorflow_model_optimization")
 
 
 def check() -> None:
-    """Raises unless Keras runs on TensorFlow, and tf_keras and TFMOT are installed."""
+    """Raises ImportError unless Keras runs on TensorFlow, and tf_keras and TFMOT are installed."""
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ImportError(

@@ -1,4 +1,4 @@
-"""From a recipe to an annotated tf_keras model."""
+"""`annotate`: a tf_keras model annotated for TFMOT by a recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tf_keras
 from r2keras._errors import invalid
 from r2keras._tf_keras import kernels
 from r2keras.compress import check_patterns
-from r2keras.recipe import Recipe
+from r2keras.recipe import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
 from r2keras.tfmot.graph import copy_model
 from r2keras.tfmot.scheme import config_of, specs_of
@@ -17,23 +17,23 @@ quantization = tfmot.quantization.keras
 
 
 def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
-    """Returns a copy of a tf_keras model whose layers are annotated with what a recipe makes of them.
+    """Returns a copy of a tf_keras model whose layers are annotated with quantize configs that follow a recipe.
 
     The next step is `tfmot.quantization.keras.quantize_apply(annotated, scheme=LowBitScheme(recipe))`.
 
     Args:
         model: a built, flat Functional or Sequential tf_keras model. It is left untouched.
-        recipe: what becomes what, as for `r2keras.prepare`; names are `"conv1"` and `"conv1/kernel"`, or tf_keras'
-            `"block1/depthwise_kernel"`, `"lstm/lstm_cell/recurrent_kernel"`.
+        recipe: the spec of each kernel, as for `r2keras.prepare`; patterns see names such as `"conv1"` and
+            `"conv1/kernel"`, or tf_keras' `"block1/depthwise_kernel"` and `"lstm/lstm_cell/recurrent_kernel"`.
 
     Returns:
-        A model of the same class with the same weights. Layers with a kernel that the recipe names are wrapped in
+        A model of the same class with the same weights. Layers with a kernel that the recipe matches are wrapped in
         TFMOT's `QuantizeAnnotate`, with a `LowBitQuantizeConfig` or a `PalettizeQuantizeConfig`.
 
     Raises:
-        TypeError: a Keras 3 model, a subclassed one or none; `recipe` is no Recipe.
-        ValueError: the model is not built, holds another model or makes masks; a pattern matches nothing; no kernel is
-            matched; a weight is NaN or infinite.
+        TypeError: `model` is a Keras 3 model, a subclassed model or not a model; `recipe` is not a Recipe.
+        ValueError: the model is not built, contains another model or makes masks; a pattern matches nothing; no kernel
+            is matched; a weight is NaN or infinite.
 
     Example:
 
@@ -47,15 +47,15 @@ def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
         raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
     check_model(model)
     check_weights(model)
-    plans = {layer.name: specs_of(layer, recipe) for layer in model.layers}
-    plans = {name: specs for name, specs in plans.items() if specs}
-    _check_recipe(model, recipe, plans)
+    specs_by_layer = {layer.name: specs_of(layer, recipe) for layer in model.layers}
+    specs_by_layer = {name: specs for name, specs in specs_by_layer.items() if specs}
+    _check_recipe(model, recipe, specs_by_layer)
 
-    def wrap(layer):
-        if layer.name not in plans:
+    def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
+        if layer.name not in specs_by_layer:
             return None
         copy = layer.__class__.from_config(layer.get_config())
-        return quantization.quantize_annotate_layer(copy, config_of(layer.name, plans[layer.name]))
+        return quantization.quantize_annotate_layer(copy, config_of(layer.name, specs_by_layer[layer.name]))
 
     annotated = copy_model(model, wrap)
     for old, new in zip(model.layers, annotated.layers, strict=True):
@@ -63,16 +63,18 @@ def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
     return annotated
 
 
-def _check_recipe(model: tf_keras.Model, recipe: Recipe, plans: dict) -> None:
+def _check_recipe(model: tf_keras.Model, recipe: Recipe, specs_by_layer: dict[str, dict[str, Spec]]) -> None:
     """Raises for a recipe that does not fit the model."""
-    names, others = [], []
+    kernel_names: list[tuple[str, str]] = []
+    other_names: list[tuple[str, str]] = []
     for layer in model.layers:
         own = [name for name, _ in kernels(layer)]
-        names += [(layer.name, f"{layer.name}/{name}") for name in own]
-        others += [] if own else [(layer.name, layer.name)]
-    check_patterns(recipe, names, others)
-    if not plans:
+        kernel_names += [(layer.name, f"{layer.name}/{name}") for name in own]
+        if not own:
+            other_names.append((layer.name, layer.name))
+    check_patterns(recipe, kernel_names, other_names)
+    if not specs_by_layer:
         raise ValueError(
-            f"The recipe leaves every kernel of {model.name!r} float, and TFMOT takes no model without an annotated "
+            f"The recipe leaves every kernel of {model.name!r} float, and TFMOT accepts no model without an annotated "
             "layer. Expected a rule with a spec that matches a kernel. Add one."
         )

@@ -1,7 +1,8 @@
-"""Files of models that TFMOT's wrappers train: those that can be read back, and why the others cannot."""
+"""Saving and loading of models in TFMOT's wrappers, in the file formats that TFMOT can read back."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ WEIGHTS = ".weights.h5"
 OBJECTS = (LowBitQuantizeConfig, PalettizeQuantizeConfig, NoOpQuantizeConfig, ActivationQuantizer, GridActivation)
 
 
-def scope():
+def scope() -> contextlib.AbstractContextManager[None]:
     """Returns TFMOT's `quantize_scope` with r2keras' classes in it: for `load_model`, `clone_model`, `from_config`.
 
     Example:
@@ -29,12 +30,12 @@ def scope():
 
 
 def save(qat: tf_keras.Model, path: str | os.PathLike) -> None:
-    """Saves a model that `quantize_apply` made, in a form that can be read back.
+    """Saves a model that `quantize_apply` made, in a format that can be read back.
 
     Args:
         qat: the model.
-        path: a folder, for a SavedModel (`load` reads it); or a name ending in `.weights.h5`, for the weights alone,
-            which `load_weights` reads into a model that was annotated and applied again by the same recipe.
+        path: a folder, for a SavedModel that `load` reads; or a name ending in `.weights.h5`, for the weights alone,
+            which `load_weights` reads into a model annotated with the same recipe and passed through `quantize_apply`.
 
     Raises:
         ValueError: a name that ends in `.keras` or `.h5`: TFMOT cannot read its wrappers back from these.
@@ -61,22 +62,22 @@ def save(qat: tf_keras.Model, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> tf_keras.Model:
-    """Reads a SavedModel that `save` wrote; it trains on, and `finalize` takes it.
+    """Reads a SavedModel that `save` wrote; the model can be trained further or finalized.
 
     Args:
         path: the folder.
 
     Raises:
-        OSError: there is no SavedModel.
+        OSError: the folder is not a SavedModel.
 
     Example:
 
     >>> load("nowhere")
     Traceback (most recent call last):
     ...
-    OSError: nowhere is no SavedModel. Expected a folder that r2keras.tfmot.save wrote.
+    OSError: nowhere is not a SavedModel. Expected a folder that r2keras.tfmot.save wrote.
     """
     if not (Path(path) / "saved_model.pb").is_file():
-        raise OSError(f"{path} is no SavedModel. Expected a folder that r2keras.tfmot.save wrote.")
+        raise OSError(f"{path} is not a SavedModel. Expected a folder that r2keras.tfmot.save wrote.")
     with scope():
         return tf_keras.models.load_model(str(path))

@@ -1,4 +1,4 @@
-"""The calls of a tf_keras model, and copies of it with layers put in between."""
+"""The calls of a tf_keras model, and copies of it with layers replaced or inserted."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ def graph_of(model: tf_keras.Model) -> Graph:
     for node in (node for depth in depths for node in model._nodes_by_depth[depth]):
         layer = node.layer
         sources = [] if node.is_input else node.iterate_inbound()
-        inputs = tuple((numbers[parent.name, place], output) for parent, place, output, _ in sources)
+        inputs = tuple((numbers[parent.name, node_index], output) for parent, node_index, output, _ in sources)
         numbers[layer.name, layer._inbound_nodes.index(node)] = len(calls)
         kind = type(layer).__name__
         calls.append(Call(layer.name, kind, None if node.is_input else layer, inputs, len(calls)))
-    ends = [tensor._keras_history for tensor in model.outputs]
-    return Graph(tuple(calls), tuple((numbers[e.layer.name, e.node_index], e.tensor_index) for e in ends))
+    histories = [tensor._keras_history for tensor in model.outputs]
+    outputs = tuple((numbers[history.layer.name, history.node_index], history.tensor_index) for history in histories)
+    return Graph(tuple(calls), outputs)
 
 
 def copy_model(
     model: tf_keras.Model, replace: Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer | None]
 ) -> tf_keras.Model:
-    """Returns a copy of a model with some layers replaced; those for which `replace` returns None are copied plainly.
+    """Returns a copy of a model with some of its layers replaced.
 
     Args:
         model: a flat model, left untouched.
-        replace: makes the new, unbuilt layer for an old one, or returns None.
+        replace: returns the new, unbuilt layer for an old one, or None to copy the layer.
 
     Returns:
         The copy, with the weights of the layers that were not replaced.
     """
-    plain = {}
+    plain: dict[str, tf_keras.layers.Layer] = {}
 
-    def clone(layer):
+    def clone(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         new = replace(layer)
         if new is None:
             new = plain[layer.name] = layer.__class__.from_config(layer.get_config())
@@ -63,11 +64,11 @@ def copy_model(
 
 
 def insert_after(model: tf_keras.Model, extras: dict[str, tf_keras.layers.Layer]) -> tf_keras.Model:
-    """Returns a copy of a model in which layers take the outputs of named ones and stand in their places for the rest.
+    """Returns a copy of a model with new layers inserted between named layers and their consumers.
 
     Args:
-        model: a flat model of layers that `from_config(get_config())` makes again, left untouched.
-        extras: new layers by the names of those that they follow, inputs included.
+        model: a flat model of layers that `from_config(get_config())` can copy, left untouched.
+        extras: new layers by the names of the layers or inputs that they follow.
 
     Returns:
         The copy, with the model's weights.
@@ -75,11 +76,13 @@ def insert_after(model: tf_keras.Model, extras: dict[str, tf_keras.layers.Layer]
     if not extras:
         return model
     objects = {type(layer).__name__: type(layer) for layer in [*model.layers, *extras.values()]}
-    # The legacy form of a config names a node's inputs by layer, whatever is nested around them.
+    # Legacy entries of layers are a class name and a config alone, as `_entry` makes them.
     model.use_legacy_config = True
     config = model.get_config()
-    sequential = isinstance(model, tf_keras.Sequential)
-    (_extend_sequential if sequential else _extend_functional)(config, extras)
+    if isinstance(model, tf_keras.Sequential):
+        _extend_sequential(config, extras)
+    else:
+        _extend_functional(config, extras)
     with tf_keras.utils.custom_object_scope(objects):
         copy = type(model).from_config(config)
     for layer in model.layers:
@@ -87,8 +90,8 @@ def insert_after(model: tf_keras.Model, extras: dict[str, tf_keras.layers.Layer]
     return copy
 
 
-def _extend_sequential(config: dict, extras: dict[str, Any]) -> None:
-    """Puts the entries of new layers behind those that they follow."""
+def _extend_sequential(config: dict[str, Any], extras: dict[str, tf_keras.layers.Layer]) -> None:
+    """Inserts the entries of new layers after the entries that they follow."""
     entries = []
     for entry in config["layers"]:
         entries.append(entry)
@@ -97,28 +100,28 @@ def _extend_sequential(config: dict, extras: dict[str, Any]) -> None:
     config["layers"] = entries
 
 
-def _extend_functional(config: dict, extras: dict[str, Any]) -> None:
-    """Adds the entries of new layers and points what took the old outputs to the new ones."""
+def _extend_functional(config: dict[str, Any], extras: dict[str, tf_keras.layers.Layer]) -> None:
+    """Appends the entries of new layers and connects the consumers of the old outputs to them."""
     names = {old: layer.name for old, layer in extras.items()}
     added = []
     for entry in config["layers"]:
         _rename(entry["inbound_nodes"], names)
         if entry["name"] in extras:
-            # An input has one call and no inbound node.
+            # An input has no inbound node, but one output.
             count = max(len(entry["inbound_nodes"]), 1)
-            nodes = [[[entry["name"], place, 0, {}]] for place in range(count)]
+            nodes = [[[entry["name"], node_index, 0, {}]] for node_index in range(count)]
             added.append({**_entry(extras[entry["name"]]), "name": names[entry["name"]], "inbound_nodes": nodes})
     config["layers"] += added
     _rename(config["output_layers"], names)
 
 
-def _entry(layer: Any) -> dict[str, Any]:
+def _entry(layer: tf_keras.layers.Layer) -> dict[str, Any]:
     """Returns the entry of a layer in a model's config."""
     return {"class_name": tf_keras.utils.get_registered_name(type(layer)), "config": layer.get_config()}
 
 
 def _rename(value: Any, names: dict[str, str]) -> None:
-    """Replaces layer names in references `[name, node, tensor, ...]`, in place; only first outputs are taken over."""
+    """Renames layers in references `[name, node, tensor, ...]`, in place, for the first output tensor (0) only."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):

@@ -1,6 +1,8 @@
-"""What `finalize` leaves of a quantized activation in a tf_keras model."""
+"""The layer that stands for a quantized activation in a finalized tf_keras model."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -14,13 +16,13 @@ from r2keras.specs import ActivationSpec
 class GridActivation(tf_keras.layers.Layer):
     """Rounds its input to a fixed grid, as `r2keras.layers.GridActivation` does in Keras 3. It has no weights.
 
-    Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)`.
-    Gradient: that of the rounding, 0 everywhere: this layer is for inference.
+    Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)` with
+    `b = num_bits`. Gradient: that of the rounding, 0 everywhere, so the layer is for inference only.
 
     Args:
         scale: step of the grid, positive, in the input's units.
         zero_point: the integer code of zero, in `[-2^(b-1), 2^(b-1) - 1]`.
-        num_bits: bits of a code, 2 to 8.
+        num_bits: bits per code, 2 to 8.
 
     Raises:
         ValueError: a value out of range.
@@ -34,22 +36,25 @@ class GridActivation(tf_keras.layers.Layer):
     Source: Jacob et al., arXiv 1712.05877, section 2.1.
     """
 
-    # Read by `r2keras.export`: it makes an integer operator's grid of this layer while `marks` is set.
+    # `r2keras.export` reads both. While it has set `marks`, `call` writes a fake-quantization operator that marks the
+    # grid for the converter.
     holds_constants = True
     marks = False
 
-    def __init__(self, *, scale: float, zero_point: int, num_bits: int, **kwargs):
+    def __init__(self, *, scale: float, zero_point: int, num_bits: int, **kwargs: Any):
         super().__init__(**kwargs)
         spec = ActivationSpec(num_bits=num_bits)
         if not 0 < scale < float("inf"):
             raise ValueError(invalid("scale", "a positive, finite number", scale))
         if not spec.quant_min <= zero_point <= spec.quant_max:
             raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
-        self.scale, self.zero_point, self.num_bits = scale, zero_point, num_bits
+        self.scale = scale
+        self.zero_point = zero_point
+        self.num_bits = num_bits
         self.limits = (spec.quant_min, spec.quant_max)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the rounded tensor."""
         if self.marks:
             low, high = (self.scale * (end - self.zero_point) for end in (-128, 127))
@@ -57,7 +62,7 @@ class GridActivation(tf_keras.layers.Layer):
         values = on_grid(tf.cast(inputs, "float32"), self.scale, float(self.zero_point), *self.limits)
         return tf.cast(values, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         config = {"scale": self.scale, "zero_point": self.zero_point, "num_bits": self.num_bits}
         return {**super().get_config(), **config}

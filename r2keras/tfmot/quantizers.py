@@ -1,4 +1,4 @@
-"""TFMOT quantizers that compute with the quantizers of Keras 3; their variables are weights of the tf_keras layer."""
+"""TFMOT quantizers that compute with r2keras' Keras 3 quantizers, on weights of the tf_keras layer."""
 
 from __future__ import annotations
 
@@ -26,28 +26,30 @@ from r2keras.specs import ActivationSpec, QuantSpec
 Weights = dict[str, tf.Variable]
 
 
-class HeldQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Runs a quantizer of Keras 3 on variables that belong to a tf_keras layer.
+class Keras3Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Runs a Keras 3 quantizer on variables that belong to a tf_keras layer.
 
-    The Keras 3 object gives shapes, start values and arithmetic. Its own variables are never read after `build`: within
-    a `keras.StatelessScope` the tf_keras weights stand for them, and what it assigns is assigned to these.
+    The Keras 3 quantizer, `core`, provides shapes, start values and arithmetic. Its own variables are never read after
+    `build`: inside a `keras.StatelessScope` the tf_keras weights take their place, and every new value that `core`
+    assigns to a variable is assigned to the weight.
     """
 
     core: keras.Layer
     owner: tf_keras.layers.Layer
 
-    def hold(self, core: keras.Layer, name: str, layer: tf_keras.layers.Layer) -> Weights:
-        """Adds weights to a layer for the variables of `core`; returns them by the variables' names."""
-        self.core, self.owner = core, layer
-        return {v.name: _twin(v, f"{name}_{v.name}", layer) for v in core.variables}
+    def add_weights(self, core: keras.Layer, name: str, layer: tf_keras.layers.Layer) -> Weights:
+        """Adds a weight to a layer for each variable of `core`; returns the weights by the variables' names."""
+        self.core = core
+        self.owner = layer
+        return {v.name: _add_weight(v, f"{name}_{v.name}", layer) for v in core.variables}
 
-    def __call__(self, inputs, training, weights: Weights, **kwargs):
-        """Returns the quantized tensor; while training, ranges and codebooks move on unless the layer is frozen."""
+    def __call__(self, inputs: tf.Tensor, training: bool, weights: Weights, **kwargs: Any) -> tf.Tensor:
+        """Returns the quantized tensor; training updates ranges and codebooks unless the layer is frozen."""
         learns = training and self.owner.trainable
         return self.run(weights, lambda core: core.call(tf.convert_to_tensor(inputs), training=learns))
 
     def run(self, weights: Weights, function: Callable[[keras.Layer], Any]) -> Any:
-        """Returns `function(core)`, computed with the layer's weights; assigns what it assigned."""
+        """Returns `function(core)`, computed with the layer's weights, and assigns the values that changed to them."""
         mapping = [(v, tf.convert_to_tensor(weights[v.name])) for v in self.core.variables]
         with keras.StatelessScope(state_mapping=mapping) as scope:
             before = [scope.get_current_value(v) for v, _ in mapping]
@@ -60,7 +62,7 @@ class HeldQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
-class ActivationQuantizer(HeldQuantizer):
+class ActivationQuantizer(Keras3Quantizer):
     """Quantizes an activation as `r2keras.layers.QuantizeActivation` does.
 
     Args:
@@ -70,12 +72,12 @@ class ActivationQuantizer(HeldQuantizer):
     def __init__(self, spec: ActivationSpec | dict):
         self.spec = spec if isinstance(spec, ActivationSpec) else ActivationSpec.from_dict(dict(spec))
 
-    def build(self, tensor_shape, name, layer) -> Weights:
-        """Adds the range and what the method learns to the layer."""
-        return self.hold(quantizers.make_activation(self.spec), name, layer)
+    def build(self, tensor_shape: Any, name: str, layer: tf_keras.layers.Layer) -> Weights:
+        """Adds the range and the method's learned parameters to the layer."""
+        return self.add_weights(quantizers.make_activation(self.spec), name, layer)
 
     def grid(self, weights: Weights) -> tuple[float, int] | None:
-        """Returns the scale and zero point, None before a training batch has set the range."""
+        """Returns the scale and zero point; None before the first training batch has set the range."""
         if not float(weights["ready"]) > 0:
             return None
         scale, zero_point = self.run(weights, lambda core: core.grid())
@@ -86,34 +88,36 @@ class ActivationQuantizer(HeldQuantizer):
         return {"spec": self.spec.to_dict()}
 
 
-class KernelQuantizer(HeldQuantizer):
-    """Quantizes one kernel; made by a config for a layer that is built.
+class KernelQuantizer(Keras3Quantizer):
+    """Quantizes one kernel of a built layer.
 
     Args:
-        spec: what the kernel becomes.
+        spec: the kernel's spec.
         name: its name relative to the layer.
-        part: the layer that has it.
-        variable: the kernel, which gives the start values.
+        part: the layer or sublayer that has it.
+        variable: the kernel, whose values give the start values.
     """
 
-    def __init__(self, spec: QuantSpec | PaletteSpec, *, name: str, part: Any, variable: tf.Variable):
-        self.spec, self.name = spec, name
-        self.part, self.variable = part, variable
+    def __init__(self, spec: QuantSpec | PaletteSpec, *, name: str, part: tf_keras.layers.Layer, variable: tf.Variable):
+        self.spec = spec
+        self.name = name
+        self.part = part
+        self.variable = variable
 
-    def build(self, tensor_shape, name, layer) -> Weights:
-        """Adds what the method stores and learns to the layer, with start values from the kernel."""
+    def build(self, tensor_shape: Any, name: str, layer: tf_keras.layers.Layer) -> Weights:
+        """Adds the method's state and learned parameters to the layer, with start values from the kernel."""
         values = tf.convert_to_tensor(self.variable)
         check_finite(f"{layer.layer.name}/{self.name}", values.numpy())
         core = self.make()
         core.initialize(values)
-        return self.hold(core, self.name.replace("/", "_"), layer)
+        return self.add_weights(core, self.name.replace("/", "_"), layer)
 
     def make(self) -> keras.Layer:
-        """Returns the quantizer of Keras 3."""
-        raise RuntimeError(f"{type(self).__name__} must implement make.")
+        """Returns the Keras 3 quantizer."""
+        raise NotImplementedError
 
     def tensor(self, path: str, weights: Weights) -> Tensor:
-        """Returns what the record holds of the kernel.
+        """Returns the kernel's entry in the record.
 
         Raises:
             ValueError: NaN or infinite values.
@@ -123,11 +127,11 @@ class KernelQuantizer(HeldQuantizer):
         return self.run(weights, lambda core: core.tensor(path, values, values.numpy()))
 
     def note(self, weights: Weights, tensor: Tensor) -> str | None:
-        """Returns a remark for the record, or None."""
+        """Returns a note for the record, or None."""
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """Returns spec and name; TFMOT saves the config that makes this object, not the object."""
+        """Returns the spec and the name; TFMOT saves the config that makes the quantizer, not the quantizer."""
         return {"spec": self.spec.to_dict(), "name": self.name}
 
 
@@ -153,18 +157,18 @@ class PaletteQuantizer(KernelQuantizer):
         return Palette(self.spec, layout_of(self.spec, tuple(self.variable.shape), axes, self.variable.name), axes)
 
     def note(self, weights: Weights, tensor: PalettizedTensor) -> str:
-        """Returns how far the soft and the hard palette are apart."""
+        """Returns a note on the difference between the soft and the hard palette."""
         values = tf.convert_to_tensor(self.variable)
         return remark(self.run(weights, lambda core: core.gap(values)), tensor)
 
 
-def size_of(variable: Any) -> int:
-    """Returns the number of weights of a kernel."""
+def size_of(variable: tf.Variable) -> int:
+    """Returns the number of weights in a kernel."""
     return math.prod(variable.shape)
 
 
-def _twin(variable: keras.Variable, name: str, layer: tf_keras.layers.Layer) -> tf.Variable:
-    """Adds a weight like a Keras 3 variable, with its value, to a tf_keras layer."""
+def _add_weight(variable: keras.Variable, name: str, layer: tf_keras.layers.Layer) -> tf.Variable:
+    """Adds a copy of a Keras 3 variable, with its value, to the weights of a tf_keras layer."""
     return layer.add_weight(
         name=name,
         shape=tuple(variable.shape),

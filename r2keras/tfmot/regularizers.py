@@ -1,6 +1,8 @@
-"""The range regularizers for layers of tf_keras: the same losses, with a scalar that tf_keras tracks."""
+"""The weight regularizers for tf_keras layers: the same losses, with learned scalars that tf_keras tracks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,21 +23,11 @@ def _register(cls: type) -> type:
 
 @_register
 class R2Linf(regularizers.R2Linf, tf_keras.regularizers.Regularizer):
-    """Penalises the largest magnitude of a weight of a tf_keras layer: `factor * max|w|`.
+    """Penalizes the largest magnitude of a weight of a tf_keras layer: `factor * max|w|`.
 
-    Forward: `factor * max|w|`. Gradient: `factor * sign(w_i)` at the largest `|w_i|`, shared evenly between equals.
-    Arguments, other forms, numbers and gradients are those of `r2keras.regularizers.R2Linf`. Nothing is learned, so
-    one instance may serve several weights.
-
-    Args:
-        factor: strength, at least 0. Defaults to the paper's 0.01.
-        dim: length of the palette vectors, at least 1.
-        scale_free: whether to judge the weight in units of its standard deviation.
-        granularity: `"per_tensor"`, or `"per_channel"`, which goes with `dim=1` only.
-        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; None is the last.
-
-    Raises:
-        ValueError: an argument out of its range; on the first call, `dim` above the weight's last axis.
+    The tf_keras form of `r2keras.regularizers.R2Linf`. Formulas, gradients, errors and the arguments `factor`, `dim`,
+    `scale_free`, `granularity` and `channel_axis` are the same. Nothing is learned, so one instance may serve several
+    weights.
 
     Example:
 
@@ -49,17 +41,10 @@ class R2Linf(regularizers.R2Linf, tf_keras.regularizers.Regularizer):
 
 @_register
 class Kurtosis(regularizers.Kurtosis, tf_keras.regularizers.Regularizer):
-    """Draws the kurtosis of a weight of a tf_keras layer to a target, 1.8 for a uniform distribution (KURE).
+    """Pulls the kurtosis of a weight of a tf_keras layer to a target, 1.8 for a uniform distribution (KURE).
 
-    Forward: `factor * (K - target)^2` with the kurtosis `K`. Gradient: `2 factor (K - target) dK/dw`. The numbers are
-    those of `r2keras.regularizers.Kurtosis`. Nothing is learned, so one instance may serve several weights.
-
-    Args:
-        factor: strength, at least 0. Defaults to the paper's 1.0.
-        target: the kurtosis to reach, at least 0. Defaults to the paper's 1.8.
-
-    Raises:
-        ValueError: an argument out of its range.
+    The tf_keras form of `r2keras.regularizers.Kurtosis`. Formulas, gradients, errors and the arguments `factor` and
+    `target` are the same. Nothing is learned, so one instance may serve several weights.
 
     Example:
 
@@ -72,10 +57,10 @@ class Kurtosis(regularizers.Kurtosis, tf_keras.regularizers.Regularizer):
 
 
 class LearnedRegularizer(OneWeight, tf_keras.layers.Layer, tf_keras.regularizers.Regularizer):
-    """A regularizer with a trained scalar, which tf_keras tracks because the regularizer is a layer too.
+    """A regularizer with a trained scalar, which tf_keras tracks because the regularizer is also a layer.
 
-    The layer that owns the weight owns the scalar: it is trained, saved and cloned with it, inside the wrappers of
-    TFMOT as well. A layer frozen by `layer.trainable = False` freezes the scalar.
+    The scalar belongs to the layer that has the weight: it is trained, saved and cloned with that layer, also inside
+    TFMOT's wrappers. Freezing the layer with `layer.trainable = False` freezes the scalar.
     """
 
     _attach = "r2keras.tfmot.regularize"
@@ -94,44 +79,27 @@ class LearnedRegularizer(OneWeight, tf_keras.layers.Layer, tf_keras.regularizers
         self.built = True
 
     def _add_scalar(self, name: str, start: float) -> tf.Variable:
-        """Makes the learned variable, under a name of its own: `.h5` files tell a layer's weights apart by name."""
-        fill = tf_keras.initializers.Constant(start)
+        """Adds the learned variable under a unique name, because `.h5` files identify a layer's weights by name."""
+        initializer = tf_keras.initializers.Constant(start)
         shape = self._scalar_shape()
-        return self.add_weight(name=f"{self.name}/{name}", shape=shape, initializer=fill, dtype="float32")
+        return self.add_weight(name=f"{self.name}/{name}", shape=shape, initializer=initializer, dtype="float32")
 
-    def _name_of(self, w) -> str | None:
-        """Returns the name of a tf_keras weight, None for arrays and tensors; refuses a weight of Keras 3."""
+    def _name_of(self, w: Any) -> str | None:
+        """Returns the name of a tf_keras weight, None for arrays and tensors; raises for a weight of Keras 3."""
         if isinstance(w, keras.Variable):
-            fix = f"Layers of Keras 3 take r2keras.{type(self).__name__}"
+            fix = f"Use r2keras.{type(self).__name__} for layers of Keras 3"
             raise ValueError(invalid("w", "a weight of a tf_keras layer, or a tensor", w.path, fix))
         return w.name if isinstance(w, tf.Variable) else None
 
 
 @_register
 class R2Margin(MarginForm, LearnedRegularizer):
-    """Learns a margin for the weights of a tf_keras layer and penalises what sticks out of it.
+    """Learns a margin for a weight of a tf_keras layer and penalizes the parts of the weight outside the margin.
 
-    Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))` with `M = m * std(w)` and the learned `m`.
-    Gradient: `factor * sign(w_i) 1[|w_i| > |M|]` for the weights and
-    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`.
-    Arguments, other forms, numbers and gradients are those of `r2keras.regularizers.R2Margin`, which is for Keras 3.
-
-    One instance serves one weight. A second one is an error when the losses are first computed.
-
-    Args:
-        factor: strength, at least 0. Defaults to the paper's 0.01.
-        dim: length of the palette vectors, at least 1; each coordinate learns its own margin.
-        scale_free: whether to judge the weight in units of its standard deviation.
-        granularity: `"per_tensor"`, or `"per_channel"`, which goes with `dim=1` only.
-        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; None is the last.
-        margin: start of `m`, in standard deviations, above 0. Defaults to the paper's 2.
-
-    Attributes:
-        margin: the learned variable `m`, in standard deviations, shape `()`, or `(dim,)` for `dim > 1`.
-
-    Raises:
-        ValueError: an argument out of its range; on a call, a second weight, a weight of a Keras 3 layer, or `dim`
-            above the weight's last axis.
+    The tf_keras form of `r2keras.regularizers.R2Margin`. Formulas, gradients and the arguments `factor`, `dim`,
+    `scale_free`, `granularity`, `channel_axis` and `margin` are the same. The learned margin is a `tf.Variable`, the
+    attribute `margin`, which trains with the layer. One instance serves one weight: using it for a second weight, or
+    for a weight of a Keras 3 layer, raises a ValueError when the losses are first computed.
 
     Example:
 
@@ -159,33 +127,13 @@ class R2Margin(MarginForm, LearnedRegularizer):
 
 @_register
 class R2SoftMinMax(SoftMinMaxForm, LearnedRegularizer):
-    """Penalises a smooth range of the weights of a tf_keras layer, soft maximum minus soft minimum.
+    """Penalizes a smooth range of a weight of a tf_keras layer: its soft maximum minus its soft minimum.
 
-    Forward: `factor * (s_max - s_min + exp(-a))` with the sharpness `a`, `s_max = sum_i p_i w_i`, `p = softmax(a w)`,
-    `s_min = sum_i q_i w_i`, `q = softmax(-a w)`.
-    Gradient: `factor * (p_i (1 + a (w_i - s_max)) - q_i (1 - a (w_i - s_min)))` for the weights,
-    `factor * (Var_p(w) + Var_q(w) - exp(-a))` for the sharpness.
-    Arguments, other forms, numbers and gradients are those of `r2keras.regularizers.R2SoftMinMax`, which is for Keras
-    3.
-
-    One instance serves one weight, unless the sharpness is fixed.
-
-    Args:
-        factor: strength, at least 0. Defaults to the paper's 0.01.
-        dim: length of the palette vectors, at least 1; each coordinate learns its own sharpness.
-        scale_free: whether to judge the weight in units of its standard deviation.
-        granularity: `"per_tensor"`, or `"per_channel"`, which goes with `dim=1` only.
-        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; None is the last.
-        sharpness: start of `a`, above 0, in units of 1 over those of the weights, that is `1 / std(w)` if
-            scale-free; larger is harder. Defaults to the paper's 0.1, to 5 if scale-free.
-        learn_sharpness: whether `a` is trained. Defaults to True, to False if scale-free.
-
-    Attributes:
-        sharpness: the learned variable, shape `()`, or `(dim,)` for `dim > 1`; a float if fixed.
-
-    Raises:
-        ValueError: an argument out of its range; on a call, a second weight, a weight of a Keras 3 layer, or `dim`
-            above the weight's last axis.
+    The tf_keras form of `r2keras.regularizers.R2SoftMinMax`. Formulas, gradients and the arguments `factor`, `dim`,
+    `scale_free`, `granularity`, `channel_axis`, `sharpness` and `learn_sharpness` are the same. A learned sharpness is
+    a `tf.Variable`, the attribute `sharpness`, which trains with the layer; a fixed one is a float. One instance with a
+    learned sharpness serves one weight: using it for a second weight, or for a weight of a Keras 3 layer, raises a
+    ValueError when the losses are first computed.
 
     Example:
 

@@ -1,9 +1,9 @@
-"""The scheme for `quantize_apply`: which config each layer gets, and where activations are quantized."""
+"""The scheme for `quantize_apply`: the config of each layer, and the activations to quantize."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow_model_optimization as tfmot
 import tf_keras
@@ -22,23 +22,27 @@ from r2keras.tfmot.graph import graph_of, insert_after
 from r2keras.tfmot.quantizers import ActivationQuantizer
 
 quantization = tfmot.quantization.keras
+QuantizeConfig: TypeAlias = tfmot.quantization.keras.QuantizeConfig
+# `{"quantize_config": config or None}` by layer name, the form in which TFMOT passes configs.
+QuantizeMap = dict[str, dict[str, Any]]
 
 
 class LowBitScheme(tfmot.quantization.keras.QuantizeScheme):
-    """Says to `quantize_apply` what becomes of annotated layers: any mixture of bit widths, methods and palettes.
+    """The scheme that `quantize_apply` needs for r2keras' configs, in any mixture of bit widths, methods and palettes.
 
-    As in TFMOT's 8-bit scheme convolution (or dense), batch normalization and activation function are one operator:
-    only its end is quantized; and so is a residual sum with its activation function (`r2keras.activation_plan`). What
-    reaches the model's outputs only stays float. A layer annotated with a config keeps that config's bits; one
-    annotated without takes the recipe's; layers without annotation keep their weights float.
+    As in TFMOT's 8-bit scheme, a convolution or dense layer, its batch normalization and its activation function count
+    as one operator, and only the operator's output is quantized. The same holds for a residual sum with its activation
+    function (`r2keras.activation_plan`). Tensors that reach nothing but the model's outputs stay float. A layer
+    annotated with a config keeps the config's bits; a layer annotated without one follows the recipe; layers that are
+    not annotated keep their weights float.
 
     Args:
-        recipe: what becomes what; None where every annotated layer has a config.
+        recipe: the specs of layers annotated without a config; None if every annotated layer has a config.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
 
     Raises:
-        TypeError: `recipe` is no `r2keras.Recipe`.
-        ValueError: a bad `input_bits`.
+        TypeError: `recipe` is not an `r2keras.Recipe`, or `input_bits` is not an integer.
+        ValueError: `input_bits` is out of range.
 
     Example:
 
@@ -53,16 +57,17 @@ class LowBitScheme(tfmot.quantization.keras.QuantizeScheme):
     def __init__(self, recipe: Recipe | None = None, *, input_bits: int | None = None):
         if not isinstance(recipe, (Recipe, type(None))):
             raise TypeError(invalid("recipe", "an r2keras.Recipe or None", recipe))
-        # Checks the number of bits.
+        self.recipe = recipe
+        self.input_bits = input_bits
+        # The spec's constructor checks the number of bits.
         self.input_spec = None if input_bits is None else ActivationSpec(num_bits=input_bits)
-        self.recipe, self.input_bits = recipe, input_bits
 
     def get_layout_transformer(self) -> LowBitLayout:
-        """Returns what decides on every layer's config."""
+        """Returns the transformer that chooses every layer's config."""
         return LowBitLayout(self.recipe, self.input_spec)
 
     def get_quantize_registry(self) -> NoRegistry:
-        """Returns a registry that adds nothing: the layout has decided."""
+        """Returns an empty registry: the layout transformer has chosen all configs."""
         return NoRegistry()
 
 
@@ -70,14 +75,15 @@ class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
     """Gives every layer its config, and quantizes the inputs.
 
     Args:
-        recipe: what becomes what, or None.
-        input_spec: what becomes of float inputs, or None.
+        recipe: the specs of layers annotated without a config, or None.
+        input_spec: the spec of float inputs, or None.
     """
 
     def __init__(self, recipe: Recipe | None, input_spec: ActivationSpec | None):
-        self.recipe, self.input_spec = recipe, input_spec
+        self.recipe = recipe
+        self.input_spec = input_spec
 
-    def apply(self, model: tf_keras.Model, layer_quantize_map: dict) -> tuple[tf_keras.Model, dict]:
+    def apply(self, model: tf_keras.Model, layer_quantize_map: QuantizeMap) -> tuple[tf_keras.Model, QuantizeMap]:
         """Returns the model, with quantized inputs, and the configs of its layers.
 
         Args:
@@ -85,10 +91,10 @@ class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
             layer_quantize_map: `{"quantize_config": config or None}` by the names of annotated layers.
 
         Raises:
-            ValueError: a layer annotated without a config where there is no recipe.
+            ValueError: a layer annotated without a config, and no recipe.
         """
         inputs = {layer.name for layer in model._input_layers}
-        annotated = {name: e["quantize_config"] for name, e in layer_quantize_map.items() if name not in inputs}
+        annotated = {name: entry["quantize_config"] for name, entry in layer_quantize_map.items() if name not in inputs}
         given = {name: config for name, config in annotated.items() if config is not None}
         configs = {name: config or self._config(model.get_layer(name)) for name, config in annotated.items()}
         outputs = self._outputs(model, given, set(annotated))
@@ -101,49 +107,61 @@ class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
         if self.recipe is None:
             raise ValueError(
                 f"The layer {layer.name!r} is annotated without a quantize config, and the scheme has no recipe. "
-                "Expected one or the other. Pass LowBitScheme(recipe), or annotate with a LowBitQuantizeConfig."
+                "Expected one of the two. Pass LowBitScheme(recipe), or annotate with a LowBitQuantizeConfig."
             )
         return config_of(layer.name, specs_of(layer, self.recipe))
 
-    def _outputs(self, model: tf_keras.Model, given: dict[str, Any], annotated: set[str]) -> dict[str, ActivationSpec]:
-        """Returns what becomes of outputs, by layer; configs that are not the recipe's own come before it."""
-        recipes = {} if self.recipe is None else {name: self._config(model.get_layer(name)) for name in given}
-        rules = {name: _rule(config) for name, config in given.items() if config != recipes.get(name)}
+    def _outputs(
+        self, model: tf_keras.Model, given: dict[str, QuantizeConfig], annotated: set[str]
+    ) -> dict[str, ActivationSpec]:
+        """Returns the specs of quantized outputs by layer; given configs take precedence over the recipe."""
+        from_recipe: dict[str, KernelsConfig] = {}
+        if self.recipe is not None:
+            from_recipe = {name: self._config(model.get_layer(name)) for name in given}
+        specs = {name: _spec_of(config) for name, config in given.items() if config != from_recipe.get(name)}
         if self.recipe is None:
-            rules |= {layer.name: None for layer in model.layers if kernels(layer) and layer.name not in annotated}
-        exact = [(f"^{re.escape(name)}$", spec) for name, spec in rules.items()]
-        every = [*exact, *(self.recipe.rules if self.recipe else ())]
-        return plan_graph(graph_of(model), Recipe(every), kernels) if every else {}
+            specs |= {layer.name: None for layer in model.layers if kernels(layer) and layer.name not in annotated}
+        rules = [(f"^{re.escape(name)}$", spec) for name, spec in specs.items()]
+        if self.recipe is not None:
+            rules += self.recipe.rules
+        return plan_graph(graph_of(model), Recipe(rules), kernels) if rules else {}
 
     def _with_inputs(self, model: tf_keras.Model) -> tf_keras.Model:
-        """Returns the model with a quantizer behind each float input."""
+        """Returns the model with a quantizer after each float input."""
         if self.input_spec is None:
             return model
-        floats = [layer.name for layer in model._input_layers if layer.dtype.startswith("float")]
-        spec = self.input_spec
-        return insert_after(model, {n: QuantizeLayer(ActivationQuantizer(spec), name=n + QUANTIZED) for n in floats})
+        quantizers = {
+            layer.name: QuantizeLayer(ActivationQuantizer(self.input_spec), name=layer.name + QUANTIZED)
+            for layer in model._input_layers
+            if layer.dtype.startswith("float")
+        }
+        return insert_after(model, quantizers)
 
 
 class NoRegistry(tfmot.quantization.keras.QuantizeRegistry):
-    """A registry without layers: no state that could be shared."""
+    """An empty registry, so that no state is shared between models."""
 
-    def supports(self, layer) -> bool:
+    def supports(self, layer: tf_keras.layers.Layer) -> bool:
         """Returns False: layers without a config stay as they are."""
         return False
 
-    def get_quantize_config(self, layer) -> NoOpQuantizeConfig:
+    def get_quantize_config(self, layer: tf_keras.layers.Layer) -> NoOpQuantizeConfig:
         """Returns the config that changes nothing."""
         return NoOpQuantizeConfig()
 
 
 def specs_of(layer: tf_keras.layers.Layer, recipe: Recipe) -> dict[str, Spec]:
-    """Returns what a recipe makes of a layer's kernels, by their names."""
-    found = {name: recipe.match(layer.name, f"{layer.name}/{name}") for name, _ in kernels(layer)}
-    return {name: spec for name, spec in found.items() if spec is not None}
+    """Returns a recipe's specs for a layer's kernels, by the kernels' names."""
+    specs = {name: recipe.match(layer.name, f"{layer.name}/{name}") for name, _ in kernels(layer)}
+    return {name: spec for name, spec in specs.items() if spec is not None}
 
 
 def config_of(path: str, specs: dict[str, Spec]) -> KernelsConfig:
     """Returns the quantize config for the specs of a layer's kernels.
+
+    Args:
+        path: the layer's name, for messages.
+        specs: specs by the kernels' names.
 
     Raises:
         ValueError: palettes and uniform grids in one layer.
@@ -157,44 +175,48 @@ def config_of(path: str, specs: dict[str, Spec]) -> KernelsConfig:
     return PalettizeQuantizeConfig.of(next(iter(palettes.values())), kernels=palettes)
 
 
-def _rule(config: Any) -> Spec | None:
-    """Returns what a config given by hand stands for in a recipe."""
+def _spec_of(config: QuantizeConfig) -> Spec | None:
+    """Returns the spec that a config given by hand stands for in a recipe."""
     if not isinstance(config, LowBitQuantizeConfig):
         return getattr(config, "spec", None)
-    if config.activation is None:
+    activation = config.activation
+    if activation is None:
         return config.spec
-    words = config.activation.to_dict()
-    names = {"num_bits": "activation_bits", "method": "activation_method", "range": "activation_range"}
-    # Only EWGS has a delta, and its activations take that of the weights.
-    grid = {} if words["delta"] is None else {"method": "ewgs", "delta": words["delta"]}
-    return QuantSpec(**{names[key]: words[key] for key in names}, **grid)
+    # Only EWGS has a delta, and a QuantSpec has one delta for weights and activations.
+    weights: dict[str, Any] = {} if activation.delta is None else {"method": "ewgs", "delta": activation.delta}
+    return QuantSpec(
+        activation_bits=activation.num_bits,
+        activation_method=activation.method,
+        activation_range=activation.range,
+        **weights,
+    )
 
 
-def _with_output(config: Any, activation: ActivationSpec | None) -> Any:
-    """Returns a layer's config with the output that the plan gives it; other people's configs stay as they are."""
+def _with_output(config: QuantizeConfig, activation: ActivationSpec | None) -> QuantizeConfig:
+    """Returns a layer's config with the planned spec for its output; configs of other libraries are left unchanged."""
     if isinstance(config, LowBitQuantizeConfig):
         return config.with_output(activation)
     if activation is None or not isinstance(config, NoOpQuantizeConfig):
         return config
-    return _of_output(activation)
+    return _output_config(activation)
 
 
-def _of_output(activation: ActivationSpec) -> LowBitQuantizeConfig:
-    """Returns the config that quantizes an output alone."""
+def _output_config(activation: ActivationSpec) -> LowBitQuantizeConfig:
+    """Returns the config that quantizes a layer's output and none of its kernels."""
     return LowBitQuantizeConfig.of(QuantSpec(), kernels={}, activation=activation)
 
 
 def _wrap_others(model: tf_keras.Model, outputs: dict[str, ActivationSpec]) -> tf_keras.Model:
-    """Returns the model with layers wrapped that nobody annotated and whose outputs are quantized.
+    """Returns the model with wrappers around layers that are not annotated but whose outputs are quantized.
 
-    `quantize_apply` would leave out those that feed an annotated layer, or give them a config that no file can hold.
+    `quantize_apply` would skip those that feed an annotated layer, or give them a config that no file can store.
     """
     if not outputs:
         return model
 
-    def wrap(layer):
+    def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         if layer.name not in outputs:
             return layer
-        return quantization.QuantizeWrapperV2(layer, _of_output(outputs[layer.name]))
+        return quantization.QuantizeWrapperV2(layer, _output_config(outputs[layer.name]))
 
     return tf_keras.models.clone_model(model, clone_function=wrap)

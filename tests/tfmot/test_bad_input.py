@@ -47,7 +47,7 @@ def mixed():
         (keras3_net, ALL, TypeError, r"the Keras 3 model 'net'.*r2keras\.prepare"),
         (lambda: Subclassed(name="mine"), ALL, TypeError, "the subclassed Subclassed 'mine'"),
         (lambda: "net", ALL, TypeError, "of tf_keras"),
-        (nested, ALL, ValueError, "'outer' holds the model 'inner', and TFMOT quantizes no nested models"),
+        (nested, ALL, ValueError, "'outer' contains the model 'inner', and TFMOT quantizes no nested models"),
         (lambda: tf_keras.Sequential([layers.Dense(2)], name="raw"), ALL, ValueError, "'raw' is not built"),
         (masked, ALL, ValueError, "'words' makes a mask"),
         (broken, ALL, ValueError, "head/kernel has 15 NaN"),

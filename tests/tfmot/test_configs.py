@@ -65,7 +65,7 @@ def test_kernels_out_and_values_in():
     np.testing.assert_array_equal(layer(tf.ones((1, 6))), [[6.0] * 4])
     config.set_quantize_weights(layer, [2 * tf.ones((6, 4))])
     assert float(layer.kernel[0, 0]) == 2
-    with pytest.raises(ValueError, match="1 values, one a compressed kernel of 'dense'"):
+    with pytest.raises(ValueError, match="1 values, one per compressed kernel of 'dense'"):
         config.set_quantize_weights(layer, [])
     with pytest.raises(ValueError, match=r"the shape \(6, 4\) for dense/kernel"):
         config.set_quantize_weights(layer, [tf.ones((4, 6))])

@@ -76,5 +76,5 @@ def test_a_finalized_model_goes_into_every_file(qat, name, tmp_path):
 
 
 def test_no_saved_model_is_said(tmp_path):
-    with pytest.raises(OSError, match="is no SavedModel"):
+    with pytest.raises(OSError, match="is not a SavedModel"):
         load(tmp_path)

@@ -185,10 +185,10 @@ def test_every_layer_that_does_not_exist_is_named_at_once():
     expected = [
         "block/rms (tf_keras has no RMSNormalization)",
         "hard (the activation hard_sigmoid is another function in tf_keras)",
-        "own (Own is no layer of Keras 3)",
+        "own (Own is not a layer of Keras 3)",
         "lora (Dense of tf_keras has no lora_rank=2",
         "glu (tf_keras has no activation glu)",
-        "function (__lambda__ is no part of Keras 3)",
+        "function (__lambda__ is not a part of Keras 3)",
         "the operation Exp",
         "the operation Multiply",
     ]
@@ -209,7 +209,7 @@ def ones(shape, dtype=None):
     ("make", "reason"),
     [
         (quantized, "tf_keras has no dtype policy QuantizedDTypePolicy"),
-        (lambda: stacked((4,), layers.Dense(2, kernel_initializer=ones, name="head")), "ones is no part of Keras 3"),
+        (lambda: stacked((4,), layers.Dense(2, kernel_initializer=ones, name="head")), "ones is not a part of Keras 3"),
     ],
 )
 def test_parts_of_a_layer_are_checked(make, reason):
@@ -235,7 +235,7 @@ def test_options_of_tf_keras_are_checked():
 
 def test_wrappers_are_named_with_the_way_out():
     model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match=r"QuantizeWrapperV2 is no layer of tf_keras.*first go through r2keras\.tfmot"):
+    with pytest.raises(ValueError, match=r"QuantizeWrapperV2 is not a layer of tf_keras.*through r2keras\.tfmot"):
         r2.to_keras3(tfmot.quantization.keras.quantize_model(model))
 
 

@@ -222,7 +222,7 @@ def test_the_regularizer_of_the_other_keras_is_refused(name):
         _ = theirs.losses
     ours = keras.layers.Dense(2, kernel_regularizer=getattr(r2, name)())
     ours.build((None, 3))
-    with pytest.raises(ValueError, match=rf"a tf_keras layer.*take r2keras\.{name}"):
+    with pytest.raises(ValueError, match=rf"a tf_keras layer.*Use r2keras\.{name} for layers of Keras 3"):
         _ = ours.losses
 
 
