@@ -1,4 +1,4 @@
-"""What widening does to the last axis of a tensor and to the axes of a weight."""
+"""Widened channels: the last axis of a tensor, the axes of a weight, and the weights that keep the function."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 
-class FixedError(Exception):
-    """Layers that cannot be widened, because a tensor they make has to keep its size.
+class FixedWidthError(Exception):
+    """Layers that cannot be widened because one of their output tensors has to keep its size.
 
     Args:
-        sources: their paths.
+        sources: the paths of the layers.
     """
 
     def __init__(self, sources: frozenset[str]):
@@ -27,9 +27,9 @@ class Channels:
     """The last axis of a tensor in the wider model.
 
     Args:
-        index: int vector of the new size: which old channel each new one copies.
-        size: how many channels there were.
-        sources: paths of the widened layers that decide about the size; none where it stays.
+        index: integer vector with one entry per new channel: the old channel that it copies.
+        size: the old number of channels.
+        sources: paths of the widened layers that determine the new size; empty if the size stays.
     """
 
     index: np.ndarray
@@ -38,28 +38,28 @@ class Channels:
 
     @property
     def even(self) -> bool:
-        """Whether every old channel has equally many copies."""
+        """Whether every old channel has the same number of copies."""
         copies = np.bincount(self.index, minlength=self.size)
         return bool((copies == copies[0]).all())
 
     def repeat(self, times: int) -> Channels:
-        """Returns the channels where each becomes `times` neighbours, as a depth multiplier makes them."""
+        """Returns channels in which each channel becomes `times` adjacent ones, as a depth multiplier orders them."""
         index = (self.index[:, None] * times + np.arange(times)).ravel()
         return Channels(index, self.size * times, self.sources)
 
     def tile(self, times: int) -> Channels:
-        """Returns the channels `times` over, as flattened positions and blocks of gates are."""
+        """Returns the channels repeated `times` as a block, as flattened positions and blocks of gates are ordered."""
         index = (np.arange(times)[:, None] * self.size + self.index).ravel()
         return Channels(index, self.size * times, self.sources)
 
 
-def kept(size: int) -> Channels:
-    """Returns the channels of an axis that stays as it is."""
+def unchanged(size: int) -> Channels:
+    """Returns the channels of an axis that does not change."""
     return Channels(np.arange(size), size)
 
 
 def widened(path: str, size: int, new: int) -> Channels:
-    """Returns the channels of a widened layer: the old ones, then copies of them in turn.
+    """Returns the output channels of a widened layer: the old ones, then copies of them in the same order.
 
     >>> widened("lstm", 3, 5).index.tolist()
     [0, 1, 2, 0, 1]
@@ -68,7 +68,7 @@ def widened(path: str, size: int, new: int) -> Channels:
 
 
 def new_size(size: int, factor: float) -> int:
-    """Returns the nearest whole number of units, halves upwards.
+    """Returns the new number of units, rounded to the nearest integer, halves up.
 
     >>> new_size(5, 1.5), new_size(300, 1.25)
     (8, 375)
@@ -77,13 +77,13 @@ def new_size(size: int, factor: float) -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Axis:
+class WeightAxis:
     """One axis of a weight in the wider model.
 
     Args:
-        axis: its place.
-        channels: what its entries copy.
-        summed: whether products are summed over it, so that copies share the old weight among them.
+        axis: its index.
+        channels: the old entries that its new entries copy.
+        summed: whether the layer sums products over it, so that the copies of an entry share the old weight.
     """
 
     axis: int
@@ -92,45 +92,45 @@ class Axis:
 
 
 @dataclasses.dataclass(eq=False)
-class Resized:
-    """A layer in the wider model.
+class ResizedLayer:
+    """The changes of a layer in the wider model.
 
     Args:
-        config: its new `get_config`; None: unchanged.
-        axes: the axes that change, by the weight's name relative to the layer.
+        config: its new config; None if the config does not change.
+        axes: the weight axes that change, by the weight's name relative to the layer.
     """
 
     config: dict[str, Any] | None = None
-    axes: dict[str, list[Axis]] = dataclasses.field(default_factory=dict)
+    axes: dict[str, list[WeightAxis]] = dataclasses.field(default_factory=dict)
 
-    def same_as(self, other: Resized) -> bool:
-        """Whether two calls of a shared layer want the same of it."""
+    def same_as(self, other: ResizedLayer) -> bool:
+        """Whether two calls of a shared layer require the same changes."""
         if self.axes.keys() != other.axes.keys():
             return False
         pairs = [pair for name in self.axes for pair in zip(self.axes[name], other.axes[name], strict=True)]
         return all(np.array_equal(a.channels.index, b.channels.index) for a, b in pairs)
 
 
-def wider_weight(values: np.ndarray, axes: list[Axis], jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns a weight of the wider model that computes what the old one did (Net2Wider).
+def wider_weight(values: np.ndarray, axes: list[WeightAxis], jitter: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns the weight with which the wider model computes the same function (Net2Wider).
 
     Args:
         values: the old weight.
-        axes: what becomes of its axes.
-        jitter: how unevenly copies share a summed weight, from 0 up to, not including, 1.
-        rng: draws the shares.
+        axes: the axes that change.
+        jitter: unevenness of the shares of copies in a summed weight, in `[0, 1)`; see `shares`.
+        rng: the generator that draws the shares.
     """
-    for part in axes:
-        values = np.take(values, part.channels.index, part.axis)
-        if part.summed:
-            along = [1] * values.ndim
-            along[part.axis] = -1
-            values = values * shares(part.channels, jitter, rng).reshape(along)
+    for weight_axis in axes:
+        values = np.take(values, weight_axis.channels.index, weight_axis.axis)
+        if weight_axis.summed:
+            broadcast_shape = [1] * values.ndim
+            broadcast_shape[weight_axis.axis] = -1
+            values = values * shares(weight_axis.channels, jitter, rng).reshape(broadcast_shape)
     return values.astype(np.float32)
 
 
 def shares(channels: Channels, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns what each copy contributes; the shares of one old channel add up to 1.
+    """Returns the share of each copy, drawn around equal shares; the shares of one old channel add up to 1.
 
     >>> shares(widened("lstm", 2, 3), 0.0, np.random.default_rng(0)).tolist()
     [0.5, 1.0, 0.5]
@@ -140,12 +140,14 @@ def shares(channels: Channels, jitter: float, rng: np.random.Generator) -> np.nd
 
 
 def without_builds(config: Any) -> Any:
-    """Returns a config without the shapes that inner layers were built with: they are built anew, for other shapes."""
+    """Returns a config without the build shapes of inner layers, whose shapes differ in the wider model."""
     if isinstance(config, dict):
         return {key: without_builds(value) for key, value in config.items() if key != "build_config"}
-    return [without_builds(part) for part in config] if isinstance(config, list) else config
+    if isinstance(config, list):
+        return [without_builds(part) for part in config]
+    return config
 
 
-def last(weight: keras.Variable) -> int:
-    """Returns the place of a weight's last axis."""
+def last_axis(weight: keras.Variable) -> int:
+    """Returns the index of a weight's last axis."""
     return len(weight.shape) - 1

@@ -1,376 +1,386 @@
-"""How each kind of layer passes more channels on, and what its own weights need for them."""
+"""Rules of the layer kinds: how more channels pass through a layer, and how its own weights change for them."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from typing import Any
 
 import keras
 import numpy as np
 
 from r2keras import _model
 from r2keras.placement import ACTIVATIONS, PASSING
-from r2keras.widening.channels import Axis, Channels, FixedError, Resized, kept, last, widened, without_builds
+from r2keras.widening.channels import (
+    Channels,
+    FixedWidthError,
+    ResizedLayer,
+    WeightAxis,
+    last_axis,
+    unchanged,
+    widened,
+    without_builds,
+)
 
 CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")
 TRANSPOSED = tuple(f"{kind}Transpose" for kind in CONVOLUTIONS)
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
-# What Keras puts into a graph for a mask; a mask has no channels.
+# Operations that Keras adds to a graph for a mask, which has no channels.
 MASKS = ("NotEqual", "Equal", "Any", "All", "LogicalAnd", "LogicalOr", "LogicalNot")
+# At least the number of states that a recurrent layer may return after its output; a Bidirectional LSTM returns four.
+MAX_STATES = 8
 PER_CHANNEL = ("BatchNormalization", "PReLU")
 OVER_CHANNELS = ("LayerNormalization", "RMSNormalization", "UnitNormalization", "Softmax")
-# They move the last axis elsewhere, or look at its size.
+# Layers that move the last axis or depend on its size.
 RESHAPING = ("Flatten", "Reshape", "Permute", "Concatenate", "Transpose", "Squeeze", "ExpandDims", "Pad")
-PASSED = tuple(kind for kind in (*PASSING, *ACTIVATIONS) if kind not in (*RESHAPING, *OVER_CHANNELS, "PReLU"))
+PASS_THROUGH = tuple(kind for kind in (*PASSING, *ACTIVATIONS) if kind not in (*RESHAPING, *OVER_CHANNELS, "PReLU"))
 
 Inputs = list[Channels | None]
-Rule = Callable[["Step"], list[Channels | None]]
+Rule = Callable[["WidenedCall"], list[Channels | None]]
 
 
-class Step:
-    """One call of a layer while channels go through a model.
+@dataclasses.dataclass(eq=False)
+class WidenedCall:
+    """One call of a layer in the model that is being widened.
 
     Args:
         path: the layer's path.
         layer: the layer; None for an operation.
-        inputs: what arrives; None where the size does not matter and stays.
-        units: the layer's width in the new model; None where it stays.
-        exact: whether the outputs have to stay the same.
+        inputs: the channels of the input tensors; None for a tensor whose channels are not tracked and stay.
+        units: the layer's width in the new model; None if it stays.
+        exact: whether the model has to compute the same function.
+        resized: the changes of the layer, which the rule of its kind fills in.
     """
 
-    def __init__(self, path: str, layer: keras.Layer | None, inputs: Inputs, units: int | None, exact: bool):
-        self.path, self.layer, self.inputs, self.units, self.exact = path, layer, inputs, units, exact
-        self.resized = Resized()
+    path: str
+    layer: keras.Layer | None
+    inputs: Inputs
+    units: int | None
+    exact: bool
+    resized: ResizedLayer = dataclasses.field(default_factory=ResizedLayer)
 
     @property
     def first(self) -> Channels | None:
         """The channels of the first input."""
         return self.inputs[0]
 
-    def own(self, size: int) -> Channels:
-        """Returns the layer's own channels."""
-        return kept(size) if self.units is None else widened(self.path, size, self.units)
+    def output_channels(self, size: int) -> Channels:
+        """Returns the channels of the layer's own units or filters, of which it had `size`."""
+        return unchanged(size) if self.units is None else widened(self.path, size, self.units)
 
-    def change(self, name: str, *axes: Axis) -> None:
-        """Notes what becomes of a weight."""
-        changed = [part for part in axes if part.channels.sources]
+    def change(self, name: str, *axes: WeightAxis) -> None:
+        """Records the changed axes of a weight."""
+        changed = [axis for axis in axes if axis.channels.sources]
         if changed:
             self.resized.axes[name] = changed
 
-    def refuse(self, why: str) -> ValueError:
+    def error(self, reason: str) -> ValueError:
         """Returns the error of a layer that cannot take more channels."""
-        sources = sorted(set().union(*(part.sources for part in self.inputs if part is not None)))
+        sources = sorted(set().union(*(channels.sources for channels in self.inputs if channels is not None)))
         fed = f" It is fed by {', '.join(sources)}." if sources else ""
         return ValueError(
-            f"The layer {self.path!r} {why}.{fed} Expected layers that take any number of channels. "
-            "Leave what feeds it out of `match`."
+            f"The layer {self.path!r} {reason}.{fed} Expected layers that take any number of channels. "
+            "Exclude the layers that feed it from `match`."
         )
 
 
 def width_of(layer: keras.Layer) -> int | None:
-    """Returns how many units, filters or dimensions a layer makes; None where it has no such number.
+    """Returns a layer's number of units, filters or embedding dimensions; None if it has no such number.
 
     Example:
 
     >>> width_of(keras.layers.Bidirectional(keras.layers.LSTM(3))), width_of(keras.layers.ReLU())
     (3, None)
     """
-    found = _width_place(layer.get_config())
-    return None if found is None else found[0][found[1]]
+    entry = _width_entry(layer.get_config())
+    return None if entry is None else entry[0][entry[1]]
 
 
 def is_recurrent(layer: keras.Layer) -> bool:
-    """Whether a layer, or the one it wraps, runs a cell with `units` through time."""
+    """Whether a layer, or the layer it wraps, runs a cell with `units` over time steps."""
     weights = _model.relative_weights(layer)
-    loops = any(name.endswith("recurrent_kernel") and len(weight.shape) == 2 for name, weight in weights)
-    return loops and width_of(layer) is not None
+    has_cell = any(name.endswith("recurrent_kernel") and len(weight.shape) == 2 for name, weight in weights)
+    return has_cell and width_of(layer) is not None
 
 
 def is_image_kind(layer: keras.Layer) -> bool:
-    """Whether a layer is a convolution or a dense layer with filters or units of its own."""
+    """Whether a layer is a dense layer or an ungrouped convolution whose filters or units can be widened."""
     inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
     kinds = (*CONVOLUTIONS, *TRANSPOSED, "Dense", "SeparableConv1D", "SeparableConv2D")
     return _kind(inner, kinds) is not None and getattr(inner, "groups", 1) == 1
 
 
-def run(step: Step) -> list[Channels | None]:
-    """Returns the channels of a call's outputs and fills `step.resized`.
+def run(call: WidenedCall) -> list[Channels | None]:
+    """Returns the channels of a call's outputs, and fills in `call.resized`.
 
     Raises:
-        ValueError: a layer that more channels cannot go through.
-        FixedError: the layers before it must keep their width.
+        ValueError: more channels cannot pass through the layer.
+        FixedWidthError: the layers before it have to keep their width.
     """
-    rule = _rule(step)
+    rule = _rule(call)
     if rule is None:
-        if any(part is not None and part.sources for part in step.inputs):
-            raise step.refuse(f"is a {_name(step.layer, step.path)}, which r2keras cannot widen through")
+        if any(_is_wider(channels) for channels in call.inputs):
+            kind = "operation" if call.layer is None else type(call.layer).__name__
+            raise call.error(f"is a {kind}, which r2keras cannot widen through")
         return [None]
-    return rule(step)
+    return rule(call)
 
 
-def joined(parts: Inputs) -> Channels | None:
-    """Returns the channels of tensors that are added, multiplied or compared place by place."""
-    wide = [part for part in parts if part is not None and part.sources]
-    if not wide:
-        return parts[0]
-    # A single channel is broadcast.
-    parts = [part for part in parts if part is None or part.sources or part.size > 1]
-    sources = frozenset().union(*(part.sources for part in wide))
-    if len(wide) < len(parts) or any(not np.array_equal(part.index, wide[0].index) for part in wide):
-        raise FixedError(sources)
-    return Channels(wide[0].index, wide[0].size, sources)
+def merged(inputs: Inputs) -> Channels | None:
+    """Returns the channels of the result of an elementwise operation, such as a sum of tensors."""
+    wider = [channels for channels in inputs if channels is not None and channels.sources]
+    if not wider:
+        return inputs[0]
+    # A single channel is broadcast and fits any width.
+    fixed = [channels for channels in inputs if channels is None or (not channels.sources and channels.size > 1)]
+    sources = frozenset().union(*(channels.sources for channels in wider))
+    if fixed or any(not np.array_equal(channels.index, wider[0].index) for channels in wider):
+        raise FixedWidthError(sources)
+    return Channels(wider[0].index, wider[0].size, sources)
 
 
-def _rule(step: Step) -> Rule | None:
-    """Returns what handles a layer's class, or one that it is derived from."""
-    if step.layer is None:
+def _rule(call: WidenedCall) -> Rule | None:
+    """Returns the rule of a layer's class or of its nearest base class; None if there is none."""
+    if call.layer is None:
         return None
-    if is_recurrent(step.layer):
-        return _bidirectional if isinstance(step.layer, keras.layers.Bidirectional) else _recurrent
-    kind = _kind(step.layer, RULES)
+    if is_recurrent(call.layer):
+        return _recurrent
+    kind = _kind(call.layer, RULES)
     return None if kind is None else RULES[kind]
 
 
 def operation_rule(kind: str) -> Rule | None:
-    """Returns what handles an operation that is no layer, by its name."""
+    """Returns the rule of an operation that is not a layer, by its name; None if there is none."""
     return RULES.get(kind) if kind in (*MERGES, *ACTIVATIONS) else None
 
 
-def _kind(layer: keras.Layer, names) -> str | None:
+def _kind(layer: keras.Layer, names: Container[str]) -> str | None:
     """Returns the name of a layer's class or of the nearest base class among `names`."""
     return next((base.__name__ for base in type(layer).__mro__ if base.__name__ in names), None)
 
 
-def _name(layer: keras.Layer | None, path: str) -> str:
-    return "operation" if layer is None else type(layer).__name__
-
-
-def _width_place(config: dict) -> tuple[dict, str] | None:
-    """Returns the part of a config that holds the width, and the key."""
+def _width_entry(config: dict) -> tuple[dict, str] | None:
+    """Returns the (inner) config that has the width, and the key of the width in it."""
     for key in ("units", "filters", "output_dim"):
         if isinstance(config.get(key), int):
             return config, key
     for key in ("layer", "cell"):
         inner = config.get(key)
         if isinstance(inner, dict) and isinstance(inner.get("config"), dict):
-            return _width_place(inner["config"])
+            return _width_entry(inner["config"])
     return None
 
 
-def _resize_config(step: Step) -> None:
+def _resize_config(call: WidenedCall) -> None:
     """Writes the new width into the config of a layer whose weights change."""
-    if not step.resized.axes:
+    if not call.resized.axes:
         return
-    # Inner layers of wrappers come with the shapes they were built for.
-    step.resized.config = without_builds(step.layer.get_config())
-    if step.units is None:
+    # The inner layer of a wrapper is saved with the shape that it was built for.
+    call.resized.config = without_builds(call.layer.get_config())
+    if call.units is None:
         return
-    parts = [step.resized.config]
-    backward = parts[0].get("backward_layer")
-    parts += [backward["config"]] if backward else []
-    for part in parts:
-        place, key = _width_place(part)
-        place[key] = step.units
+    configs = [call.resized.config]
+    backward = call.resized.config.get("backward_layer")
+    if backward:
+        configs.append(backward["config"])
+    for outer in configs:
+        config, key = _width_entry(outer)
+        config[key] = call.units
 
 
-def _pass(step: Step) -> list[Channels | None]:
-    return [step.first]
+def _pass_through(call: WidenedCall) -> list[Channels | None]:
+    return [call.first]
 
 
-def _merge(step: Step) -> list[Channels | None]:
-    return [joined(step.inputs)]
+def _merge(call: WidenedCall) -> list[Channels | None]:
+    return [merged(call.inputs)]
 
 
-def _dense(step: Step) -> list[Channels | None]:
-    return _kernel_layer(step, width_of(step.layer), lambda weight: (last(weight) - 1, last(weight)))
+def _dense(call: WidenedCall) -> list[Channels | None]:
+    return _kernel_layer(call, width_of(call.layer), lambda weight: (last_axis(weight) - 1, last_axis(weight)))
 
 
-def _transposed(step: Step) -> list[Channels | None]:
-    return _kernel_layer(step, width_of(step.layer), lambda weight: (last(weight), last(weight) - 1))
+def _transposed(call: WidenedCall) -> list[Channels | None]:
+    return _kernel_layer(call, width_of(call.layer), lambda weight: (last_axis(weight), last_axis(weight) - 1))
 
 
-def _kernel_layer(step: Step, size: int, places: Callable) -> list[Channels | None]:
-    """Handles a kernel that sums over its inputs; `places` returns its input and its output axis."""
-    inner = getattr(step.layer, "layer", step.layer)
-    if getattr(inner, "groups", 1) > 1 and _widens(step.first):
-        raise step.refuse("is a convolution in groups")
-    _check_last(step, inner)
-    own = step.own(size)
-    for name, weight in _model.relative_weights(step.layer):
+def _kernel_layer(
+    call: WidenedCall, size: int, axes_of: Callable[[keras.Variable], tuple[int, int]]
+) -> list[Channels | None]:
+    """Widens a layer whose kernel sums over its inputs; `axes_of` returns the kernel's input and output axes."""
+    inner = getattr(call.layer, "layer", call.layer)
+    if getattr(inner, "groups", 1) > 1 and _is_wider(call.first):
+        raise call.error("is a grouped convolution")
+    _check_last(call, inner)
+    own = call.output_channels(size)
+    for name, weight in _model.relative_weights(call.layer):
         if name.endswith("kernel"):
-            source, target = places(weight)
-            step.change(name, *_in(step.first, source), Axis(target, own))
+            input_axis, output_axis = axes_of(weight)
+            call.change(name, *_input_axis(call.first, input_axis), WeightAxis(output_axis, own))
         elif name.endswith("bias"):
-            step.change(name, Axis(0, own))
-    _check_softmax(step, inner)
-    _resize_config(step)
+            call.change(name, WeightAxis(0, own))
+    _check_softmax(call, inner)
+    _resize_config(call)
     return [own]
 
 
-def _depthwise(step: Step) -> list[Channels | None]:
-    _check_last(step, step.layer)
-    if step.first is None:
+def _depthwise(call: WidenedCall) -> list[Channels | None]:
+    _check_last(call, call.layer)
+    if call.first is None:
         return [None]
-    out = step.first.repeat(step.layer.depth_multiplier)
-    for name, weight in _model.relative_weights(step.layer):
-        step.change(name, Axis(0, out) if name == "bias" else Axis(last(weight) - 1, step.first))
+    out = call.first.repeat(call.layer.depth_multiplier)
+    for name, weight in _model.relative_weights(call.layer):
+        call.change(name, WeightAxis(0, out) if name == "bias" else WeightAxis(last_axis(weight) - 1, call.first))
     return [out]
 
 
-def _separable(step: Step) -> list[Channels | None]:
-    _check_last(step, step.layer)
-    own = step.own(step.layer.filters)
-    for name, weight in _model.relative_weights(step.layer):
-        place = last(weight) - 1
+def _separable(call: WidenedCall) -> list[Channels | None]:
+    _check_last(call, call.layer)
+    own = call.output_channels(call.layer.filters)
+    for name, weight in _model.relative_weights(call.layer):
+        input_axis = last_axis(weight) - 1
         if name == "depthwise_kernel":
-            step.change(name, *(Axis(part.axis, part.channels) for part in _in(step.first, place)))
+            # Each filter sees one channel, so no copies share a sum.
+            if call.first is not None:
+                call.change(name, WeightAxis(input_axis, call.first))
         elif name == "pointwise_kernel":
-            middle = None if step.first is None else step.first.repeat(step.layer.depth_multiplier)
-            step.change(name, *_in(middle, place), Axis(place + 1, own))
+            middle = None if call.first is None else call.first.repeat(call.layer.depth_multiplier)
+            call.change(name, *_input_axis(middle, input_axis), WeightAxis(input_axis + 1, own))
         else:
-            step.change(name, Axis(0, own))
-    _resize_config(step)
+            call.change(name, WeightAxis(0, own))
+    _resize_config(call)
     return [own]
 
 
-def _embedding(step: Step) -> list[Channels | None]:
-    own = step.own(step.layer.output_dim)
-    step.change("embeddings", Axis(1, own))
-    _resize_config(step)
+def _embedding(call: WidenedCall) -> list[Channels | None]:
+    own = call.output_channels(call.layer.output_dim)
+    call.change("embeddings", WeightAxis(1, own))
+    _resize_config(call)
     return [own]
 
 
-def _reversible(step: Step) -> list[Channels | None]:
-    touched = step.units is not None or _widens(step.first)
-    if touched and not step.layer.tie_weights:
-        raise step.refuse("is an embedding with a softmax in it")
+def _reversible(call: WidenedCall) -> list[Channels | None]:
+    touched = call.units is not None or _is_wider(call.first)
+    if touched and not call.layer.tie_weights:
+        raise call.error("is an embedding that also computes the softmax")
     if touched:
         raise ValueError(
-            f"The embedding {step.path!r} is tied to the softmax, so neither it nor the layers before the softmax can "
+            f"The embedding {call.path!r} is tied to the softmax, so neither it nor the layers before the softmax can "
             "be widened. Expected an embedding and a Dense of their own. Put a Dense between the widened layer and "
             "the softmax, or leave the layer out of `match`."
         )
     return [None]
 
 
-def _recurrent(step: Step) -> list[Channels | None]:
-    own = _cell_weights(step, _model.relative_weights(step.layer), width_of(step.layer))
-    _check_states(step, own)
-    _check_softmax(step, step.layer)
-    _resize_config(step)
-    return [own] * 8
+def _recurrent(call: WidenedCall) -> list[Channels | None]:
+    own = _cell_weights(call, width_of(call.layer))
+    if len(call.inputs) > 1:
+        # Initial states have to be as wide as the layer.
+        merged([own, *call.inputs[1:]])
+    _check_softmax(call, call.layer)
+    _resize_config(call)
+    concatenates = isinstance(call.layer, keras.layers.Bidirectional) and call.layer.merge_mode == "concat"
+    return [own.tile(2) if concatenates else own, *[own] * MAX_STATES]
 
 
-def _bidirectional(step: Step) -> list[Channels | None]:
-    own = _cell_weights(step, _model.relative_weights(step.layer), width_of(step.layer))
-    _check_states(step, own)
-    _resize_config(step)
-    merged = own.tile(2) if step.layer.merge_mode == "concat" else own
-    return [merged, *[own] * 8]
-
-
-def _cell_weights(step: Step, weights: list, size: int) -> Channels:
-    """Notes what becomes of a cell's weights; gates are blocks of `units` along the last axis."""
-    own = step.own(size)
-    for name, weight in weights:
-        part = name.rpartition("/")[2]
-        blocks, rest = divmod(weight.shape[-1], size) if len(weight.shape) else (0, 1)
-        if rest:
+def _cell_weights(call: WidenedCall, size: int) -> Channels:
+    """Records the changed axes of a cell's weights; gates are blocks of `units` along the last axis."""
+    own = call.output_channels(size)
+    for name, weight in _model.relative_weights(call.layer):
+        # Scalars and weights without a block of `units` per gate stay as they are.
+        if not len(weight.shape) or weight.shape[-1] % size:
             continue
-        gates = Axis(last(weight), own.tile(blocks))
-        rows = {"kernel": _in(step.first, 0), "recurrent_kernel": [Axis(0, own, summed=True)]}
-        step.change(name, *rows.get(part, []), gates)
+        gates = WeightAxis(last_axis(weight), own.tile(weight.shape[-1] // size))
+        rows = {"kernel": _input_axis(call.first, 0), "recurrent_kernel": [WeightAxis(0, own, summed=True)]}
+        call.change(name, *rows.get(name.rpartition("/")[2], []), gates)
     return own
 
 
-def _check_states(step: Step, own: Channels) -> None:
-    """Raises unless states that come from outside are as wide as the layer."""
-    if len(step.inputs) > 1:
-        joined([own, *step.inputs[1:]])
+def _per_channel(call: WidenedCall) -> list[Channels | None]:
+    if _is_wider(call.first):
+        _check_last(call, call.layer)
+        for name, weight in _model.relative_weights(call.layer):
+            if weight.shape[-1] == call.first.size:
+                call.change(name, WeightAxis(last_axis(weight), call.first))
+    return [call.first]
 
 
-def _per_channel(step: Step) -> list[Channels | None]:
-    if _widens(step.first):
-        _check_last(step, step.layer)
-        for name, weight in _model.relative_weights(step.layer):
-            if weight.shape[-1] == step.first.size:
-                step.change(name, Axis(last(weight), step.first))
-    return [step.first]
+def _over_channels(call: WidenedCall) -> list[Channels | None]:
+    if call.exact and _is_wider(call.first) and not call.first.even:
+        raise call.error("normalizes over channels, of which some would have more copies than others")
+    if call.exact and _is_wider(call.first) and _kind(call.layer, ("Softmax", "UnitNormalization")):
+        raise call.error("divides by a sum over channels, which copies would change")
+    return _per_channel(call)
 
 
-def _over_channels(step: Step) -> list[Channels | None]:
-    if step.exact and _widens(step.first) and not step.first.even:
-        raise step.refuse("normalises over channels, of which some would have more copies than others")
-    if step.exact and _widens(step.first) and _kind(step.layer, ("Softmax", "UnitNormalization")):
-        raise step.refuse("divides by a sum over channels, which copies would change")
-    return _per_channel(step)
-
-
-def _flatten(step: Step) -> list[Channels | None]:
-    if not _widens(step.first):
+def _flatten(call: WidenedCall) -> list[Channels | None]:
+    if not _is_wider(call.first):
         return [None]
-    *positions, _ = _input_shape(step.layer)[1:]
+    *positions, _ = _input_shape(call.layer)[1:]
     if None in positions:
-        raise step.refuse("flattens positions whose number is open")
-    return [step.first.tile(math.prod(positions))]
+        raise call.error("flattens a number of positions that is not fixed")
+    return [call.first.tile(math.prod(positions))]
 
 
-def _reshape(step: Step) -> list[Channels | None]:
-    if not _widens(step.first):
+def _reshape(call: WidenedCall) -> list[Channels | None]:
+    if not _is_wider(call.first):
         return [None]
-    *others, size = step.layer.target_shape
-    if size != step.first.size:
-        raise step.refuse("reshapes the channels")
-    step.resized.config = {**step.layer.get_config(), "target_shape": (*others, step.first.index.size)}
-    return [step.first]
+    *others, size = call.layer.target_shape
+    if size != call.first.size:
+        raise call.error("reshapes the channels")
+    call.resized.config = {**call.layer.get_config(), "target_shape": (*others, call.first.index.size)}
+    return [call.first]
 
 
-def _concatenate(step: Step) -> list[Channels | None]:
-    wide = [part for part in step.inputs if _widens(part)]
-    if not wide:
-        sizes = [part.size for part in step.inputs if part is not None]
-        return [kept(sum(sizes)) if len(sizes) == len(step.inputs) else None]
-    if step.layer.axis not in (-1, len(_input_shape(step.layer)[0]) - 1):
-        return [joined(step.inputs)]
-    if None in step.inputs:
-        raise step.refuse("joins channels with a tensor that r2keras does not know the size of")
-    starts = np.cumsum([0, *(part.size for part in step.inputs)])
-    index = np.concatenate([part.index + start for part, start in zip(step.inputs, starts[:-1], strict=True)])
-    return [Channels(index, int(starts[-1]), frozenset().union(*(part.sources for part in wide)))]
+def _concatenate(call: WidenedCall) -> list[Channels | None]:
+    wider = [channels for channels in call.inputs if _is_wider(channels)]
+    if not wider:
+        sizes = [channels.size for channels in call.inputs if channels is not None]
+        return [unchanged(sum(sizes)) if len(sizes) == len(call.inputs) else None]
+    if call.layer.axis not in (-1, len(_input_shape(call.layer)[0]) - 1):
+        return [merged(call.inputs)]
+    if None in call.inputs:
+        raise call.error("concatenates channels with a tensor of unknown size")
+    starts = np.cumsum([0, *(channels.size for channels in call.inputs)])
+    indices = [channels.index + start for channels, start in zip(call.inputs, starts[:-1], strict=True)]
+    sources = frozenset().union(*(channels.sources for channels in wider))
+    return [Channels(np.concatenate(indices), int(starts[-1]), sources)]
 
 
-def _in(channels: Channels | None, axis: int) -> list[Axis]:
-    """Returns the input axis of a kernel."""
-    return [] if channels is None else [Axis(axis, channels, summed=True)]
+def _input_axis(channels: Channels | None, axis: int) -> list[WeightAxis]:
+    """Returns the input axis of a kernel in a list, which is empty if the input's channels are not tracked."""
+    return [] if channels is None else [WeightAxis(axis, channels, summed=True)]
 
 
-def _widens(channels: Channels | None) -> bool:
+def _is_wider(channels: Channels | None) -> bool:
+    """Whether a tensor has more channels than before."""
     return channels is not None and bool(channels.sources)
 
 
-def _check_last(step: Step, layer: keras.Layer) -> None:
-    """Raises where channels are not the last axis."""
+def _check_last(call: WidenedCall, layer: keras.Layer) -> None:
+    """Raises if the layer's channels are not on the last axis."""
     axis = getattr(layer, "axis", -1)
     axes = axis if isinstance(axis, (list, tuple)) else [axis]
-    moved = any(part not in (-1, len(_input_shape(layer)) - 1) for part in axes)
+    moved = any(index not in (-1, len(_input_shape(layer)) - 1) for index in axes)
     if getattr(layer, "data_format", None) == "channels_first" or moved:
-        raise step.refuse("has its channels on another axis than the last")
+        raise call.error("has its channels on an axis other than the last")
 
 
-def _input_shape(layer: keras.Layer) -> tuple:
-    """Returns the shape that a layer was built for, or the shapes."""
+def _input_shape(layer: keras.Layer) -> tuple[Any, ...]:
+    """Returns the input shape that a layer was built for; a tuple of shapes for several inputs."""
     return layer.get_build_config()["input_shape"]
 
 
-def _check_softmax(step: Step, layer: keras.Layer) -> None:
-    """Raises for a softmax over copies, whose sum is another."""
+def _check_softmax(call: WidenedCall, layer: keras.Layer) -> None:
+    """Raises for a softmax over widened units, because copies change its denominator."""
     activation = getattr(layer, "activation", None)
-    if step.exact and step.units is not None and activation is keras.activations.softmax:
-        raise step.refuse("has a softmax over its units, which copies would change")
+    if call.exact and call.units is not None and activation is keras.activations.softmax:
+        raise call.error("has a softmax over its units, which copies would change")
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(PASSED, _pass),
+    **dict.fromkeys(PASS_THROUGH, _pass_through),
     **dict.fromkeys(MERGES, _merge),
     **dict.fromkeys(("Dense", "TimeDistributed", *CONVOLUTIONS), _dense),
     **dict.fromkeys(TRANSPOSED, _transposed),

@@ -254,7 +254,7 @@ BAD = [
     (dense_only, 0, {}, "`factor`. Expected a number above 0"),
     (dense_only, float("nan"), {}, "a number above 0"),
     (dense_only, 0.5, {"function_preserving": True}, "at least 1 with function_preserving"),
-    (dense_only, 2, {"match": "lstm"}, "nothing to widen. Expected a layer that 'lstm' is found in.*hidden, head"),
+    (dense_only, 2, {"match": "lstm"}, "nothing to widen. Expected a layer that 'lstm' matches.*hidden, head"),
     (dense_only, 2, {"match": "head"}, "has to keep its width"),
     (dense_only, 2, {"match": "("}, "regular expression"),
     (dense_only, 2, {"jitter": 1.0}, "`jitter`"),
@@ -262,8 +262,8 @@ BAD = [
     (attention, 2, {}, "'attend' is a MultiHeadAttention.*fed by hidden.*`match`"),
     (layer_norm, 1.5, {"function_preserving": True}, "some would have more copies"),
     (prepared, 2, {}, "prepared for compression"),
-    (rounded, 2, {"function_preserving": True}, "'rnn' quantizes or normalises.*Widen the float model"),
-    (normalised, 2, {"function_preserving": True}, "'ways' quantizes or normalises"),
+    (rounded, 2, {"function_preserving": True}, "'rnn' quantizes or normalizes.*Widen the float model"),
+    (normalised, 2, {"function_preserving": True}, "'ways' quantizes or normalizes"),
 ]
 
 
@@ -302,5 +302,5 @@ def test_grouped_convolution_keeps_its_filters_and_what_feeds_it_is_refused():
             *(layers.Conv2D(4, 3, groups=2, name="grouped"), layers.Flatten(), layers.Dense(2)),
         ]
     )
-    with pytest.raises(ValueError, match=r"'grouped' is a convolution in groups\. It is fed by stem"):
+    with pytest.raises(ValueError, match=r"'grouped' is a grouped convolution\. It is fed by stem"):
         widen(model, 2)
