@@ -15,6 +15,7 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
 )
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # `folder/file.py`: a path of this repository, unless it lies where programs write.
@@ -51,17 +52,16 @@ def test_readme_begins_with_the_two_commands():
     assert [line.split()[:2] for line in shell_lines(ROOT / "README.md")[:2]] == [["make", "pilot"], ["make", "test"]]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tfmot.md", "docs/recurrent.md", "docs/microcontrollers.md"])
-def test_code_blocks_run(name, tmp_path, monkeypatch, near, request):
-    if name == "docs/microcontrollers.md":
+@pytest.mark.parametrize("path", [path for path in GUIDES if blocks(path, "python")], ids=named)
+def test_code_blocks_run(path, tmp_path, monkeypatch, near, request):
+    if path.stem == "microcontrollers":
         request.getfixturevalue("microcontrollers")
     monkeypatch.chdir(tmp_path)
-    codes = blocks(ROOT / name, "python")
-    assert codes
+    codes = blocks(path, "python")
     keras.utils.set_random_seed(0)
     namespace: dict[str, object] = {"__name__": "readme"}
     for number, code in enumerate(codes, 1):
-        exec(compile(code, f"{name}, python block {number}", "exec"), namespace)
+        exec(compile(code, f"{named(path)}, python block {number}", "exec"), namespace)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)

@@ -1,9 +1,11 @@
-"""Post-training quantization of a whole model."""
+"""`calibrate`: post-training quantization of a whole model."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_activation_ranges
 from r2keras.calibration.adaround import adaround
 from r2keras.calibration.bias import correct_bias
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import Batch, batches
 from r2keras.calibration.equalization import equalize_with_factors
 from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
@@ -31,7 +33,7 @@ BATCH_NORM = ("auto", "shift", "replace", "keep")
 def calibrate(
     model: keras.Model,
     recipe: Recipe,
-    data=None,
+    data: Any = None,
     *,
     batch_norm: str = "auto",
     input_bits: int | None = None,
@@ -43,46 +45,36 @@ def calibrate(
 ) -> tuple[keras.Model, CompressionRecord]:
     """Quantizes a trained model without labels and without training.
 
-    Each kernel that the recipe names goes to the grid, or the palette, of its spec. A recipe without steps then
-    measures the statistics of the batch normalisations again on `data`, since the quantized layers before them give
-    other means and variances: worth up to 48 points of accuracy at 2-3 bits. A recipe with `steps` does those instead,
-    in their order:
-
-    | step | what it does |
-    |---|---|
-    | `fold_batch_norm` | makes batch normalisations part of the layers before them |
-    | `equalize` | evens out channel ranges between neighbouring layers |
-    | `sensitivity` | weighs, in the search of palettes, each weight's error by what it does to the outputs |
-    | `adaround` | learns which weights of uniform grids to round up, layer by layer |
-    | `correct_bias` | takes back what quantization moved in the channels' means |
-    | `reestimate_batch_norm` | measures the statistics of the batch normalisations that are left again |
+    Each kernel that the recipe matches moves to the grid or palette of its spec. Then the steps of the recipe are done
+    in their order; a recipe without `steps` has one, `"reestimate_batch_norm"`. Each step is also a function of
+    `r2keras.calibration`. Quantized activations get their ranges from the data at the end. docs/calibration.md explains
+    the steps and when to use them.
 
     Args:
-        model: a built, trained Functional or Sequential model. It is left untouched.
-        recipe: what becomes what, and by which steps.
-        data: unlabelled inputs as the model takes them: an array, a list of arrays (one an input), a dict by name, or
-            an iterable of batches (a tf.data.Dataset, a generator). A few hundred to a few thousand samples, kept in
-            memory. May be None where nothing has to be measured; bias correction then goes by the batch normalisations'
-            statistics.
-        batch_norm: what re-estimation makes of the moving statistics: `"replace"` takes the measured ones, `"shift"`
-            adds only what quantization changed (`reestimate_batch_norm`), `"keep"` leaves them, `"auto"` takes
-            whichever of the three brings the outputs on `data` nearest to the float model's, in the mean square.
+        model: a built, trained Functional or Sequential model; left untouched.
+        recipe: the specs of the kernels, and the steps.
+        data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches (a
+            `tf.data.Dataset`, a generator). A few hundred to a few thousand samples, which are kept in memory. None is
+            allowed if nothing has to be measured; `"correct_bias"` then uses the statistics of the batch-norm layers.
+        batch_norm: how `"reestimate_batch_norm"` sets the moving statistics: `"replace"` uses the measured ones,
+            `"shift"` adds only the change through quantization, `"keep"` leaves them, `"auto"` picks whichever of the
+            three gives outputs on `data` closest to the float model's, by mean squared error.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
-        output_bits: bits of what else a file on integers from end to end rounds: the model's outputs, before a last
-            softmax, sigmoid or tanh (which becomes a layer of its own, `"<layer>_softmax"`), and averages over all of
-            an image; 2 to 8; None leaves them float.
-        batch_size: samples a batch where `data` is an array.
-        options: of the step `adaround`; None takes the defaults.
-        folder: where the step `adaround` keeps finished layers, so that a run that was cut off goes on.
-        progress: whether the step `adaround` shows a progress bar, if the output is a terminal.
+        output_bits: bits of the other tensors that an integer file rounds, 2 to 8: results of global average pooling,
+            and the model's outputs. An output is rounded before a last softmax, sigmoid or tanh, which becomes a layer
+            of its own, `"<layer>_softmax"`. None leaves all of these float.
+        batch_size: samples per batch if `data` is an array.
+        options: settings of the step `"adaround"`; None uses the defaults.
+        folder: a folder in which the step `"adaround"` stores finished layers, so that an interrupted run continues.
+        progress: whether the step `"adaround"` shows a progress bar if the output is a terminal.
 
     Returns:
-        `(model, record)`, as `r2keras.finalize`. `record.notes` says how AdaRound fared with each kernel.
+        `(model, record)`, as from `r2keras.finalize`. `record.notes` has AdaRound's result for each kernel.
 
     Raises:
-        TypeError: a subclassed model, or `recipe` is no Recipe.
-        ValueError: what `prepare` and the steps refuse; data that are empty, not finite or of another shape; no data
-            where a step needs them; an unknown `batch_norm`.
+        TypeError: `model` is subclassed, or `recipe` is not a Recipe.
+        ValueError: `prepare` or a step rejects the model or the recipe; the data are empty, not finite or of another
+            shape; a step needs data and there are none; `batch_norm` is unknown.
 
     Example:
 
@@ -100,37 +92,38 @@ def calibrate(
     """
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
-    # What the steps would refuse only after minutes of work.
+    # Both raise errors that the steps would raise only after minutes of work.
     compress.plan_of(model, recipe)
     activation_plan(model, recipe, input_bits=input_bits, output_bits=output_bits)
-    model = model if output_bits is None else with_bare_ends(model)
+    if output_bits is not None:
+        model = with_bare_ends(model)
     steps = recipe.steps or ("reestimate_batch_norm",)
-    kept = None if data is None else list(batches(model, data, batch_size))
+    checked = None if data is None else list(batches(model, data, batch_size))
     for step in ("adaround", "sensitivity"):
-        if kept is None and step in steps:
-            raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabelled inputs"))
-    model, means = _even(model, steps, wanted=kept is None and "correct_bias" in steps)
-    small, record = compress.finalize(_prepared(model, recipe, kept, steps))
+        if checked is None and step in steps:
+            raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
+    model, means = _before_quantization(model, steps, with_means=checked is None and "correct_bias" in steps)
+    small, record = compress.finalize(_prepared(model, recipe, checked, steps))
     if "adaround" in steps:
-        small, record = adaround(model, small, record, kept, options=options, folder=folder, progress=progress)
+        small, record = adaround(model, small, record, checked, options=options, folder=folder, progress=progress)
     if "correct_bias" in steps:
-        small = correct_bias(model, small, kept, means=means)
+        small = correct_bias(model, small, checked, means=means)
     if "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):
-        if kept is None:
+        if checked is None:
             raise DataNeededError(
-                invalid("data", "inputs to re-estimate batch norm with", None, "Pass inputs, or batch_norm='keep'")
+                invalid("data", "inputs to re-estimate batch norm", None, "Pass inputs, or batch_norm='keep'")
             )
-        _repair(model, small, kept, batch_norm)
+        _reestimate(model, small, checked, batch_norm)
     record = dataclasses.replace(record, num_values=small.count_params())
-    return _with_activations(small, record, recipe, kept, (input_bits, output_bits))
+    return _with_activations(small, record, recipe, checked, input_bits, output_bits)
 
 
-def _prepared(model: keras.Model, recipe: Recipe, data, steps: tuple[str, ...]) -> keras.Model:
-    """Returns the model with its kernels compressed; palettes by the weights' sensitivity, if that is a step."""
+def _prepared(model: keras.Model, recipe: Recipe, data: list[Batch] | None, steps: tuple[str, ...]) -> keras.Model:
+    """Returns the model with compressed kernels; the step `"sensitivity"` weights the search of palettes."""
     student = compress.prepare_weights(model, recipe)
     palettes = compress.palettes_of(student)
     if "sensitivity" in steps and palettes:
-        # Small batches, drawn anew: each gives one more sample of every squared gradient.
+        # `sensitivity` makes its own small batches: each batch is one more sample of every squared gradient.
         importance = sensitivity(model, [np.concatenate(parts) for parts in zip(*data, strict=True)])
         for path, layer in palettes:
             names = (name for name in importance if name.startswith(f"{path}/"))
@@ -138,9 +131,16 @@ def _prepared(model: keras.Model, recipe: Recipe, data, steps: tuple[str, ...]) 
     return student
 
 
-def _with_activations(small, record, recipe, data, bits):
-    """Adds the quantized activations that the recipe asks for, their ranges found on the quantized weights."""
-    plan, _ = planned(small, recipe, *bits)
+def _with_activations(
+    small: keras.Model,
+    record: CompressionRecord,
+    recipe: Recipe,
+    data: list[Batch] | None,
+    input_bits: int | None,
+    output_bits: int | None,
+) -> tuple[keras.Model, CompressionRecord]:
+    """Adds the quantized activations of the recipe, with ranges measured with quantized weights."""
+    plan, _ = planned(small, recipe, input_bits, output_bits)
     if not plan:
         return small, record
     student = compress.prepare_activations(small, plan)
@@ -151,9 +151,11 @@ def _with_activations(small, record, recipe, data, bits):
     return small, record
 
 
-def _even(model: keras.Model, steps: tuple[str, ...], wanted: bool) -> tuple[keras.Model, dict | None]:
-    """Does the steps before quantization; returns the means of the layers' inputs too, if they are wanted."""
-    means = expected_inputs(model) if wanted else None
+def _before_quantization(
+    model: keras.Model, steps: tuple[str, ...], with_means: bool
+) -> tuple[keras.Model, dict[str, np.ndarray] | None]:
+    """Does the steps before quantization; also returns the expected inputs of the layers if `with_means` is set."""
+    means = expected_inputs(model) if with_means else None
     if "fold_batch_norm" in steps:
         model = fold_batch_norm(model)
     if "equalize" in steps:
@@ -163,33 +165,35 @@ def _even(model: keras.Model, steps: tuple[str, ...], wanted: bool) -> tuple[ker
     return model, means
 
 
-def _repair(model: keras.Model, small: keras.Model, data: list[list[np.ndarray]], how: str) -> None:
-    """Gives the quantized model the statistics of its choice."""
+def _reestimate(model: keras.Model, small: keras.Model, data: list[Batch], mode: str) -> None:
+    """Sets the batch-norm statistics of the quantized model by the mode `"replace"`, `"shift"` or `"auto"`."""
     replaced = norms.measure(small, data)
     candidates = {"replace": replaced}
-    if how != "replace":
+    if mode != "replace":
         candidates["shift"] = norms.shifted(small, norms.measure(model, data), replaced)
-    if how == "auto":
+    if mode == "auto":
         candidates["keep"] = norms.statistics(small)
-        how = _nearest(model, small, data, candidates)
-    norms.set_statistics(small, candidates[how])
+        mode = _nearest(model, small, data, candidates)
+    norms.set_statistics(small, candidates[mode])
 
 
-def _nearest(model: keras.Model, small: keras.Model, data: list[list[np.ndarray]], candidates: dict) -> str:
-    """Returns the name of the statistics under which the outputs are nearest to the float model's."""
-    wanted = _outputs(model, data)
-    errors = {}
+def _nearest(
+    model: keras.Model, small: keras.Model, data: list[Batch], candidates: Mapping[str, norms.Statistics]
+) -> str:
+    """Returns the name of the statistics with which the outputs are closest to the float model's."""
+    float_outputs = _outputs(model, data)
+    errors: dict[str, float] = {}
     for name, statistics in candidates.items():
         norms.set_statistics(small, statistics)
-        pairs = zip(wanted, _outputs(small, data), strict=True)
-        errors[name] = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in pairs)
-    return min(errors, key=errors.get)
+        pairs = zip(float_outputs, _outputs(small, data), strict=True)
+        errors[name] = sum(float(np.square(expected - output, dtype=np.float64).sum()) for expected, output in pairs)
+    return min(errors, key=errors.__getitem__)
 
 
-def _outputs(model: keras.Model, data: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """Returns the outputs of a model on all batches, flattened."""
-    found = []
+def _outputs(model: keras.Model, data: list[Batch]) -> list[np.ndarray]:
+    """Returns all outputs of a model on all batches in one list."""
+    arrays: list[np.ndarray] = []
     for batch in data:
         outputs = model.predict_on_batch(_model.packed(model, batch))
-        found += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
-    return found
+        arrays += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
+    return arrays
