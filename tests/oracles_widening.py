@@ -56,6 +56,6 @@ def conv(x, kernel, bias):
     return np.stack([np.stack(part, 1) for part in parts], 1) + bias
 
 
-def normalised(x, gamma, beta, mean, variance, epsilon=1e-3):
-    """Batch normalisation with its moving statistics."""
+def normalized(x, gamma, beta, mean, variance, epsilon=1e-3):
+    """Batch normalization with its moving statistics."""
     return gamma * (x - mean) / np.sqrt(variance + epsilon) + beta

@@ -1,4 +1,4 @@
-"""Post-training quantization: the recipe of `prepare`, without labels and without `fit`; each step usable alone."""
+"""Post-training quantization by the same recipes as `prepare`, without labels or `fit`; every step works alone too."""
 
 from r2keras.calibration.activations import set_activation_ranges
 from r2keras.calibration.adaround import adaround

@@ -1,6 +1,8 @@
-"""Ranges of activations from unlabelled data."""
+"""Ranges of quantized activations from unlabeled data."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
@@ -9,23 +11,23 @@ from r2keras._errors import DataNeededError, invalid
 from r2keras.calibration.data import batches
 
 
-def set_activation_ranges(student: keras.Model, data, *, batch_size: int = 128) -> int:
+def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 128) -> int:
     """Sets the range of every quantized activation of a prepared model from data, in place.
 
-    The data go through the model once, with quantized weights and float activations. Each activation then gets the
-    range of its method: by its spec's `range` with `"ste"` (minimum and maximum of all data, their averages over the
-    batches, percentiles, the least squared error), else the method's start value.
+    Runs the data through the model once, with quantized weights and float activations. Each activation then gets the
+    range of its method. With `"ste"` that is the spec's `range`: the minimum and maximum of all data, their averages
+    over the batches, percentiles, or the range of least squared error. Other methods get their start value.
 
     Args:
         student: a model that `r2keras.prepare` made.
-        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches.
-        batch_size: samples a batch where `data` is an array.
+        data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches.
+        batch_size: samples per batch if `data` is an array.
 
     Returns:
-        How many ranges were set.
+        The number of ranges that were set.
 
     Raises:
-        ValueError: no data; data that are empty, not finite or of another shape.
+        ValueError: there are no data, or they are empty, not finite or of another shape.
 
     Example:
 
@@ -40,11 +42,11 @@ def set_activation_ranges(student: keras.Model, data, *, batch_size: int = 128) 
     Source: Nagel et al., arXiv 2106.08295, section 3.1.
     """
     layers = [layer for _, layer in compress.quantizers_of(student)]
-    if layers and data is None:
-        wanted = f"inputs to find the ranges of {len(layers)} activations with"
-        raise DataNeededError(invalid("data", wanted, None, "Pass a few hundred inputs"))
     if not layers:
         return 0
+    if data is None:
+        expected = f"inputs that show the ranges of {len(layers)} activations"
+        raise DataNeededError(invalid("data", expected, None, "Pass a few hundred inputs"))
     try:
         for layer in layers:
             layer.observe()

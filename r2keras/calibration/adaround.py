@@ -1,4 +1,4 @@
-"""AdaRound: each weight rounded up or down so that the layer's outputs, not its weights, are nearest."""
+"""AdaRound: rounds each weight up or down to minimize the error of the layer's outputs instead of its weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,15 +14,15 @@ import numpy as np
 from r2keras import _model
 from r2keras._errors import invalid
 from r2keras.calibration import linear
-from r2keras.calibration.coordinates import Grid, refine
-from r2keras.calibration.data import batches
+from r2keras.calibration.coordinates import KernelGrid, refine
+from r2keras.calibration.data import Batch, batches
 from r2keras.calibration.moments import Moments
 from r2keras.calibration.progress import LayerStore, progress_bar
 from r2keras.calibration.rounding import AdaRoundOptions, optimize
 from r2keras.calibration.taps import Tapped
-from r2keras.record import CompressionRecord, QuantizedTensor, expand
+from r2keras.record import CompressionRecord, QuantizedTensor, Tensor, expand
 
-Data = list[list[np.ndarray]]
+# Bytes of a layer's second moments in float64, above which it keeps nearest rounding.
 MEMORY_LIMIT = 2**30
 
 
@@ -29,42 +30,44 @@ def adaround(
     model: keras.Model,
     small: keras.Model,
     record: CompressionRecord,
-    data,
+    data: Any,
     *,
     options: AdaRoundOptions | None = None,
     batch_size: int = 64,
     folder: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tuple[keras.Model, CompressionRecord]:
-    """Learns for each weight of a quantized model whether to round up or down, then refines codes and scales.
+    """Learns whether to round each weight of a quantized model up or down, then refines codes and scales.
 
-    Layer by layer, in order: with the inputs `x` that come from the layers already quantized and the float model's
-    inputs `t`, the codes `floor(w / s) + h` are chosen that minimise `E |x W_q - t W|^2`, the error of the outputs
-    before the activation (`rounding.optimize`). That error is a quadratic form of `W_q` in the second moments of the
-    inputs, which are summed over all samples once: every step sees the whole of the data, and no activations are kept.
-    Then scales and codes are improved by turns, codes anywhere on the grid (`coordinates.refine`); with
-    `AdaRoundOptions(rounds=0)` scales stay as they are, as in the paper.
+    Layers are rounded in their order in the model. `x` are the inputs of a layer when the layers before it are already
+    quantized, `t` its inputs in the float model. The codes `floor(w / s) + h` with `h` 0 or 1 are chosen to minimize
+    `E |x W_q - t W|^2`, the error of the outputs before the activation (`rounding.optimize`). This error is a quadratic
+    form of `W_q` with the second moments of the inputs as coefficients. The moments are summed over all samples once,
+    so that every optimization step uses all data and no activations are stored. Then scales and codes are refined in
+    alternation, where a code may move to any point of the grid (`coordinates.refine`). `AdaRoundOptions(rounds=0)`
+    leaves this out and keeps the scales, as in the paper.
 
     Args:
-        model: the float model. It is left untouched.
-        small: the quantized model that `finalize` or `calibrate` made of it. It is left untouched.
+        model: the float model; left untouched.
+        small: the quantized model that `finalize` or `calibrate` made from it; left untouched.
         record: the codes and scales of `small`.
-        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches;
+        data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches;
             500 to a few thousand samples.
-        options: iterations and so on; None takes the defaults.
-        batch_size: samples a batch where `data` is an array.
-        folder: where finished layers are kept, one `.npz` each: a run that was cut off goes on with the next. None
-            keeps nothing.
-        progress: whether to show a progress bar, if the output is a terminal.
+        options: settings of the optimization; None uses the defaults.
+        batch_size: samples per batch if `data` is an array.
+        folder: a folder for finished layers, one `.npz` each, from which an interrupted run continues. None stores
+            nothing.
+        progress: whether to show a progress bar if the output is a terminal.
 
     Returns:
-        `(small, record)`, new ones. `record.notes` says for every kernel what was gained, or why it keeps nearest
-        rounding: AdaRound works for Dense, EinsumDense, and convolutions (grouped, depthwise, separable, transposed).
+        `(small, record)`, both new. `record.notes` has the improvement of every kernel, or the reason why it keeps
+        nearest rounding. AdaRound supports Dense, EinsumDense, and convolutions (grouped, depthwise, separable,
+        transposed).
 
     Raises:
-        TypeError: a subclassed model, or an argument of another kind.
-        ValueError: models that do not belong together; data that are empty, not finite or of another shape; a folder
-            with the layers of another run.
+        TypeError: a model is subclassed, or an argument has another type.
+        ValueError: the models do not belong together; the data are empty, not finite or of another shape; the folder
+            has the layers of another run.
 
     Example:
 
@@ -77,7 +80,7 @@ def adaround(
     'AdaRound: output error ... of nearest rounding'
 
     Source: Nagel et al., arXiv 2004.10568, sections 3.3 and 3.4. The paper draws mini-batches; the moments and the
-    turns after it are ours.
+    refinement are ours.
     """
     options = options or AdaRoundOptions()
     if not isinstance(options, AdaRoundOptions):
@@ -85,34 +88,55 @@ def adaround(
     _check_pair(model, record)
     run = _Run(model, small, record, list(batches(model, data, batch_size)), options)
     store = LayerStore(folder, run.fingerprint()) if folder is not None else None
-    tensors, notes = dict(record.tensors), dict(record.notes)
+    tensors = dict(record.tensors)
+    notes = dict(record.notes)
     with progress_bar(progress, len(tensors)) as advance:
         for path, name in run.order():
             full = f"{path}/{name}"
-            kept = None if store is None else store.load(full)
-            if kept is not None:
-                codes, scale, notes[full] = kept
+            stored = None if store is None else store.load(full)
+            if stored is not None:
+                codes, scale, notes[full] = stored
                 tensors[full] = dataclasses.replace(tensors[full], codes=codes, scale=scale)
             else:
                 tensors[full], notes[full] = run.round(path, name, tensors[full])
                 if store is not None:
                     store.save(full, tensors[full].codes, tensors[full].scale, notes[full])
-            run.put(path, name, tensors[full])
+            run.assign(path, name, tensors[full])
             advance(full)
     notes |= {full: f"{notes[full]}; {note}" for full, note in record.notes.items() if notes[full] != note}
     return run.result(tensors), dataclasses.replace(record, tensors=tensors, notes=notes)
 
 
 class _Run:
-    """The float model and the quantized one, both listened to, and what is known of each kernel."""
+    """One run of AdaRound: the float kernels, and tapped copies of the float model and the quantized one.
 
-    def __init__(self, model, small, record: CompressionRecord, data: Data, options: AdaRoundOptions):
-        self.small, self.record, self.data, self.options = small, record, data, options
+    Args:
+        model: the float model.
+        small: the quantized model.
+        record: the codes and scales of `small`.
+        data: checked batches.
+        options: settings of the optimization.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        small: keras.Model,
+        record: CompressionRecord,
+        data: list[Batch],
+        options: AdaRoundOptions,
+    ):
+        self.small = small
+        self.record = record
+        self.data = data
+        self.options = options
         self.kernels = {name: _model.to_numpy(variable) for name, variable in _kernels(model).items()}
         layers = dict(_model.leaf_layers(small))
-        self.why = {path: "" if linear.is_linear(layers[path]) else _reason(layers[path]) for path, _ in self.order()}
-        good = [path for path, why in self.why.items() if not why]
-        self.floats, self.quantized = Tapped(model, good), Tapped(small, good)
+        paths = dict.fromkeys(path for path, _ in self.order())
+        self.unsupported = {path: _reason(layers[path]) for path in paths if not linear.is_linear(layers[path])}
+        supported = [path for path in paths if path not in self.unsupported]
+        self.floats = Tapped(model, supported)
+        self.quantized = Tapped(small, supported)
 
     def order(self) -> list[tuple[str, str]]:
         """Returns `(layer path, kernel name)` of every recorded kernel, in the order of the model's layers."""
@@ -131,29 +155,32 @@ class _Run:
         return digest.hexdigest()
 
     def round(self, path: str, name: str, tensor: QuantizedTensor) -> tuple[QuantizedTensor, str]:
-        """Returns one kernel, rounded, and a note."""
-        if self.why[path]:
-            return tensor, f"nearest rounding: {self.why[path]}"
-        seen = linear.view(self.quantized.layer(path), name)
-        weights = seen.to_matrix(self.kernels[f"{path}/{name}"])
+        """Returns one kernel after AdaRound, and a note for the record."""
+        if path in self.unsupported:
+            return tensor, f"nearest rounding: {self.unsupported[path]}"
+        view = linear.view(self.quantized.layer(path), name)
+        weights = view.to_matrix(self.kernels[f"{path}/{name}"])
         if weights.shape[0] * weights.shape[1] ** 2 * 8 > MEMORY_LIMIT:
             return tensor, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
-        moments = self._moments(path, name, seen, weights)
+        moments = self._moments(path, name, view, weights)
         low, high, start, floor, ceiling = _choices(tensor, self.kernels[f"{path}/{name}"])
-        low, high, start = (seen.to_matrix(array) for array in (low, high, start))
+        low, high, start = (view.to_matrix(array) for array in (low, high, start))
         up = optimize(weights, low, high, start, moments, self.options)
-        found = dataclasses.replace(tensor, codes=np.where(seen.to_kernel(up), ceiling, floor).astype(np.int8))
+        rounded = dataclasses.replace(tensor, codes=np.where(view.to_kernel(up), ceiling, floor).astype(np.int8))
+        best, error = rounded, _error(moments, view, weights, rounded)
         if self.options.rounds:
-            finer = _refined(seen, weights, found, moments, self.options.rounds)
-            found = min(found, finer, key=lambda one: _error(moments, seen, weights, one))
-        return found, _note(*(_error(moments, seen, weights, one) for one in (tensor, found)))
+            refined = _refined(view, weights, rounded, moments, self.options.rounds)
+            refined_error = _error(moments, view, weights, refined)
+            if refined_error < error:
+                best, error = refined, refined_error
+        return best, _note(_error(moments, view, weights, tensor), error)
 
-    def put(self, path: str, name: str, tensor: QuantizedTensor) -> None:
-        """Gives a kernel of the listened-to quantized model its new values."""
-        if not self.why[path]:
+    def assign(self, path: str, name: str, tensor: QuantizedTensor) -> None:
+        """Gives a kernel of the tapped quantized model its new values, which the next layers' inputs then depend on."""
+        if path not in self.unsupported:
             dict(_model.kernels(self.quantized.layer(path)))[name].assign(tensor.values())
 
-    def result(self, tensors: dict[str, QuantizedTensor]) -> keras.Model:
+    def result(self, tensors: dict[str, Tensor]) -> keras.Model:
         """Returns a copy of the quantized model with the values of the tensors."""
         model = _model.rebuild(self.small, lambda path, layer: None)
         for name, variable in _kernels(model).items():
@@ -161,62 +188,71 @@ class _Run:
                 variable.assign(tensors[name].values())
         return model
 
-    def _moments(self, path: str, name: str, seen: linear.View, weights: np.ndarray) -> Moments:
-        """Sums the second moments of a layer's inputs over the data."""
-        moments, floats = Moments.zeros(weights), linear.view(self.floats.layer(path), name)
-        parts = self.quantized.until(path), self.floats.until(path)
+    def _moments(self, path: str, name: str, view: linear.View, weights: np.ndarray) -> Moments:
+        """Returns the second moments of a layer's inputs, summed over the data."""
+        moments = Moments.zeros(weights)
+        float_view = linear.view(self.floats.layer(path), name)
+        quantized_part = self.quantized.until(path)
+        float_part = self.floats.until(path)
         for batch in self.data:
-            calls = self.quantized.listen(parts[0], path, batch), self.floats.listen(parts[1], path, batch)
-            for (inputs, _), (wanted, _) in zip(*calls, strict=True):
-                moments.add(seen, floats, weights, inputs, wanted)
+            quantized_calls = self.quantized.listen(quantized_part, path, batch)
+            float_calls = self.floats.listen(float_part, path, batch)
+            for (inputs, _), (float_inputs, _) in zip(quantized_calls, float_calls, strict=True):
+                moments.add(view, float_view, weights, inputs, float_inputs)
         return moments
 
 
 def _choices(tensor: QuantizedTensor, weight: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns the values below and above each weight, where the weight lies between them, and the two codes."""
-    scale, zero = (expand(part, weight.shape) for part in (tensor.scale, tensor.zero_point))
-    steps = weight / scale + zero
+    """Returns the grid values below and above each weight, its position between them (0 to 1), and the two codes."""
+    scale, zero_point = (expand(array, weight.shape) for array in (tensor.scale, tensor.zero_point))
+    steps = weight / scale + zero_point
     floor = np.floor(steps)
     low, high = (np.clip(code, tensor.spec.quant_min, tensor.spec.quant_max) for code in (floor, floor + 1))
+    # A position of 0.5 or more means that nearest rounding took the upper code: the record decides ties.
     start = np.where(tensor.codes == high, np.maximum(steps - floor, 0.5), np.minimum(steps - floor, 0.4999))
     start = np.clip(start, 0, 1).astype(np.float32)
-    return scale * (low - zero), scale * (high - zero), start, low, high
+    return scale * (low - zero_point), scale * (high - zero_point), start, low, high
 
 
-def _refined(seen, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int) -> QuantizedTensor:
-    """Returns a kernel after `coordinates.refine`; scales stay where an output has several."""
-    shape, size = tensor.codes.shape, tensor.scale.size
-    scale, zero_point, owner = (
-        seen.to_matrix(np.ascontiguousarray(expand(part, shape)))
-        for part in (tensor.scale, tensor.zero_point, np.arange(size).reshape(tensor.scale.shape))
+def _refined(
+    view: linear.View, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int
+) -> QuantizedTensor:
+    """Returns a kernel after `coordinates.refine`; scales stay fixed if an output has several."""
+    shape = tensor.codes.shape
+    num_scales = tensor.scale.size
+    scale, zero_point, scale_index = (
+        view.to_matrix(np.ascontiguousarray(expand(array, shape)))
+        for array in (tensor.scale, tensor.zero_point, np.arange(num_scales).reshape(tensor.scale.shape))
     )
 
-    def shared(matrix: np.ndarray) -> np.ndarray:
-        return np.bincount(owner.ravel(), matrix.ravel(), size)[owner]
+    def sum_per_scale(matrix: np.ndarray) -> np.ndarray:
+        return np.bincount(scale_index.ravel(), matrix.ravel(), num_scales)[scale_index]
 
-    one_an_output = (owner == owner[:, :1]).all()
-    grid = Grid(scale, zero_point, tensor.spec.quant_min, tensor.spec.quant_max)
-    codes = seen.to_matrix(tensor.codes)
-    codes, grid = refine(weights, codes, grid, moments, shared if one_an_output else None, rounds)
-    found = np.empty(size, np.float32)
-    found[owner.ravel()] = grid.scale.ravel()
+    one_scale_per_output = (scale_index == scale_index[:, :1]).all()
+    grid = KernelGrid(scale, zero_point, tensor.spec.quant_min, tensor.spec.quant_max)
+    codes = view.to_matrix(tensor.codes)
+    codes, grid = refine(weights, codes, grid, moments, sum_per_scale if one_scale_per_output else None, rounds)
+    new_scale = np.empty(num_scales, np.float32)
+    new_scale[scale_index.ravel()] = grid.scale.ravel()
     return dataclasses.replace(
-        tensor, codes=seen.to_kernel(codes).astype(np.int8), scale=found.reshape(tensor.scale.shape)
+        tensor, codes=view.to_kernel(codes).astype(np.int8), scale=new_scale.reshape(tensor.scale.shape)
     )
 
 
-def _error(moments: Moments, seen, weights: np.ndarray, tensor: QuantizedTensor) -> float:
+def _error(moments: Moments, view: linear.View, weights: np.ndarray, tensor: QuantizedTensor) -> float:
     """Returns the mean squared error of a layer's outputs, summed over the outputs."""
-    return float(moments.error(seen.to_matrix(tensor.values()) - weights).sum())
+    return float(moments.error(view.to_matrix(tensor.values()) - weights).sum())
 
 
-def _note(before: float, after: float) -> str:
-    """Says what was gained."""
-    return f"AdaRound: output error {after / before if before > 0 else 1.0:.3f} of nearest rounding"
+def _note(nearest_error: float, error: float) -> str:
+    """Returns the record's note on the improvement over nearest rounding."""
+    ratio = error / nearest_error if nearest_error > 0 else 1.0
+    return f"AdaRound: output error {ratio:.3f} of nearest rounding"
 
 
 def _reason(layer: keras.Layer) -> str:
-    return f"{type(layer).__name__} is not one of the layers that AdaRound knows"
+    """Returns the record's note on a layer that AdaRound does not support."""
+    return f"AdaRound does not support {type(layer).__name__}"
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
@@ -226,7 +262,7 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _check_pair(model: keras.Model, record: CompressionRecord) -> None:
-    """Raises unless every recorded kernel is one of the float model."""
+    """Raises unless the float model has every recorded kernel."""
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "a CompressionRecord", record))
     kernels = _kernels(model)
@@ -235,5 +271,5 @@ def _check_pair(model: keras.Model, record: CompressionRecord) -> None:
         if name not in kernels or tuple(kernels[name].shape) != shape:
             raise ValueError(
                 f"The float model has no kernel {name!r} of shape {shape}. Expected the model that the "
-                "quantized one was made from. Fold batch norm in both or in neither."
+                "quantized one was made from. Fold batch norm in both models or in neither."
             )

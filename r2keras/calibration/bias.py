@@ -1,8 +1,9 @@
-"""Bias correction: what quantization moved in the mean of each output channel, taken back by the bias."""
+"""Bias correction: the bias cancels the shift of each output channel's mean through quantization."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from keras import layers
 from r2keras import _model
 from r2keras._errors import DataNeededError
 from r2keras.calibration import graph, linear
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import Batch, batches
 from r2keras.calibration.expected import expected_inputs
 from r2keras.calibration.taps import Tapped
 
@@ -19,38 +20,39 @@ from r2keras.calibration.taps import Tapped
 def correct_bias(
     model: keras.Model,
     small: keras.Model,
-    data=None,
+    data: Any = None,
     *,
     means: dict[str, np.ndarray] | None = None,
     batch_size: int = 128,
 ) -> keras.Model:
-    """Returns a copy of a quantized model whose output channels have the float model's means again.
+    """Returns a copy of a quantized model with corrected biases, so that its output channels have the float means.
 
-    Quantization moves the mean of a layer's output channel by `(W_q - W) E[x]`; the bias takes that back:
-    `b -= (W_q - W) E[x]`. With `data` the outputs before the activation are measured, layer by layer in order, with the
-    layers before already corrected: `b -= E[y_q] - E[y]`, which takes back what came from those layers too. Without
-    data, `E[x]` comes from the batch normalisation before the layer (`expected_inputs`); padding is not seen then.
+    Quantization shifts the mean of a layer's output channel by `(W_q - W) E[x]`, and the bias is changed by the
+    negative: `b -= (W_q - W) E[x]`. With `data`, the outputs `y` before the activation are measured layer by layer,
+    with the layers before already corrected: `b -= E[y_q] - E[y]`. This also cancels the shift that comes from those
+    layers. Without data, `E[x]` comes from the batch normalization before the layer (`expected_inputs`), and the effect
+    of padding is ignored.
 
     Args:
-        model: the float model. It is left untouched.
-        small: the model with quantized kernels and the same layers. It is left untouched.
-        data: unlabelled inputs: an array, a list of arrays (one an input), a dict by name, or an iterable of batches.
-            None goes by the batch normalisations.
-        means: used without data: `E[x]` by layer path; None takes `expected_inputs(model)`. Needed where `model` has
-            its batch normalisations folded: take it from the model before.
-        batch_size: samples a batch where `data` is an array.
+        model: the float model; left untouched.
+        small: the model with quantized kernels and the same layers; left untouched.
+        data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches.
+            None uses the statistics of the batch-norm layers.
+        means: used without data: `E[x]` by layer path; None uses `expected_inputs(model)`. Required if the batch-norm
+            layers of `model` are folded: compute it from the model before folding.
+        batch_size: samples per batch if `data` is an array.
 
     Returns:
         A copy of `small`. Dense layers and convolutions whose kernels differ from the float model's have new biases,
-        and a bias if they had none; kernels stay.
+        even if they had no bias; kernels do not change.
 
     Raises:
-        TypeError: a subclassed model.
-        ValueError: models with different layers; data that are empty, not finite or of another shape; no data and no
-            layer behind a batch normalisation.
+        TypeError: a model is subclassed.
+        ValueError: the models have different layers; the data are empty, not finite or of another shape; there are no
+            data and no layer follows a batch normalization.
 
     Warns:
-        UserWarning: layers that stay uncorrected because no batch normalisation tells the mean of their inputs.
+        UserWarning: layers that stay uncorrected because their inputs do not come from a batch normalization.
 
     Example:
 
@@ -66,54 +68,62 @@ def correct_bias(
     paths = _changed(model, small)
     result, copies = graph.rebuild_without(small, lambda path, layer: _with_bias(layer) if path in paths else None)
     graph.copy_weights(small, copies)
-    found = dict(_model.leaf_layers(result))
+    layers_by_path = dict(_model.leaf_layers(result))
     if data is not None:
         biases = _measured(model, result, paths, list(batches(model, data, batch_size)))
     else:
-        biases = _predicted(model, found, paths, expected_inputs(model) if means is None else means)
+        biases = _predicted(model, layers_by_path, paths, expected_inputs(model) if means is None else means)
     for path, bias in biases.items():
-        found[path].bias.assign(bias)
+        layers_by_path[path].bias.assign(bias)
     return result
 
 
 def _changed(model: keras.Model, small: keras.Model) -> list[str]:
     """Returns the paths of the linear layers whose kernels differ between two models, in order."""
-    floats, found = dict(_model.leaf_layers(model)), []
+    float_layers = dict(_model.leaf_layers(model))
+    changed: list[str] = []
     for path, layer in _model.leaf_layers(small):
         if not linear.is_linear(layer):
             continue
-        pairs = zip(_kernels(floats.get(path)), _kernels(layer), strict=False)
-        if [k.shape for k in _kernels(floats.get(path))] != [k.shape for k in _kernels(layer)]:
+        float_kernels = _kernels(float_layers.get(path))
+        quantized_kernels = _kernels(layer)
+        if [kernel.shape for kernel in float_kernels] != [kernel.shape for kernel in quantized_kernels]:
             raise ValueError(
                 f"The float model has no layer {path!r} with the quantized model's kernels. Expected the model that "
-                "the quantized one was made from. Fold batch norm in both or in neither."
+                "the quantized one was made from. Fold batch norm in both models or in neither."
             )
-        if any(not np.array_equal(a, b) for a, b in pairs):
-            found.append(path)
-    return found
+        pairs = zip(float_kernels, quantized_kernels, strict=True)
+        if any(not np.array_equal(before, after) for before, after in pairs):
+            changed.append(path)
+    return changed
 
 
 def _kernels(layer: keras.Layer | None) -> list[np.ndarray]:
+    """Returns the kernels of a layer; an empty list for None."""
     return [] if layer is None else [_model.to_numpy(variable) for _, variable in _model.kernels(layer)]
 
 
 def _with_bias(layer: keras.Layer) -> keras.Layer | None:
-    """Returns an unbuilt copy of a layer that has a bias; None if it has one already."""
+    """Returns an unbuilt copy of a layer with a bias added; None if the layer has one or cannot have one."""
     config = layer.get_config()
     if isinstance(layer, layers.EinsumDense) or config["use_bias"]:
         return None
     return type(layer).from_config({**config, "use_bias": True})
 
 
-def _measured(model: keras.Model, small: keras.Model, paths: list[str], data: list) -> dict[str, np.ndarray]:
-    """Measures the output means of both models and corrects layer after layer."""
-    paths = [path for path in paths if dict(_model.leaf_layers(small))[path].bias is not None]
-    floats, quantized = Tapped(model, paths), Tapped(small, paths)
-    wanted, biases = floats.output_means(paths, floats.model, data), {}
+def _measured(model: keras.Model, small: keras.Model, paths: list[str], data: list[Batch]) -> dict[str, np.ndarray]:
+    """Returns the biases that make the measured output means equal, corrected layer by layer."""
+    layers_by_path = dict(_model.leaf_layers(small))
+    paths = [path for path in paths if layers_by_path[path].bias is not None]
+    floats = Tapped(model, paths)
+    quantized = Tapped(small, paths)
+    float_means = floats.output_means(paths, floats.model, data)
+    biases: dict[str, np.ndarray] = {}
     for path in paths:
         bias = quantized.layer(path).bias
-        shift = quantized.output_means([path], quantized.until(path), data)[path] - wanted[path]
+        shift = quantized.output_means([path], quantized.until(path), data)[path] - float_means[path]
         biases[path] = (_model.to_numpy(bias) - _bias_shaped(quantized.layer(path), shift)).astype(np.float32)
+        # The next layers are measured with this layer corrected.
         bias.assign(biases[path])
     return biases
 
@@ -127,27 +137,31 @@ def _bias_shaped(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:
     return mean.mean(axis=axes, keepdims=True).reshape(layer.bias.shape)
 
 
-def _predicted(model: keras.Model, found: dict, paths: list[str], means: dict) -> dict[str, np.ndarray]:
-    """Returns the biases that the expected inputs give."""
-    without = [path for path in paths if path not in means]
-    if len(without) == len(paths):
+def _predicted(
+    model: keras.Model, layers_by_path: dict[str, keras.Layer], paths: list[str], means: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the biases that follow from the expected inputs."""
+    unknown = [path for path in paths if path not in means]
+    if len(unknown) == len(paths):
         raise DataNeededError(
-            f"No quantized layer of {model.name!r} has its inputs from a batch normalisation, whose statistics would "
-            "tell their means. Expected data, or means=expected_inputs(model before folding). Pass unlabelled data."
+            f"No quantized layer of {model.name!r} has its inputs from a batch normalization, whose statistics give "
+            "their means. Expected data, or means=expected_inputs(model before folding). Pass unlabeled data."
         )
-    if without:
+    if unknown:
         warnings.warn(
-            f"These layers keep their bias, as no batch normalisation tells the mean of their inputs: "
-            f"{', '.join(without)}. Pass data to correct them too.",
+            f"These layers keep their bias, because their inputs do not come from a batch normalization: "
+            f"{', '.join(unknown)}. Pass data to correct them too.",
             UserWarning,
             stacklevel=3,
         )
-    floats = dict(_model.leaf_layers(model))
-    return {p: _predicted_bias(floats[p], found[p], means[p]) for p in paths if p in means}
+    float_layers = dict(_model.leaf_layers(model))
+    return {
+        path: _predicted_bias(float_layers[path], layers_by_path[path], means[path]) for path in paths if path in means
+    }
 
 
 def _predicted_bias(layer: keras.Layer, small: keras.Layer, mean: np.ndarray) -> np.ndarray:
-    """Returns `b - (W_q - W) E[x]`; the kernel's places all see the same mean."""
+    """Returns `b - (W_q - W) E[x]`; all positions of the kernel are assumed to see the same mean."""
     shift = _response(small, mean) - _response(layer, mean)
     return (_model.to_numpy(small.bias) - shift).astype(np.float32)
 
@@ -167,5 +181,6 @@ def _response(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:
 
 
 def _depthwise_response(kernel: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    places = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0, dtype=np.float64)
-    return (places * mean[:, None]).reshape(-1)
+    """Returns `W x` of a depthwise kernel for constant inputs, in float64."""
+    summed = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0, dtype=np.float64)
+    return (summed * mean[:, None]).reshape(-1)

@@ -1,4 +1,4 @@
-"""Codes and scales of one kernel by turns: each weight's best code, then the scales' least squares, in NumPy."""
+"""Refinement of one kernel in alternation: each weight's best code, then the least-squares scales, in NumPy."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ import numpy as np
 
 from r2keras.calibration.moments import Moments
 
-# Of the mean second moment, on the diagonal: inputs that few samples have shown move no code far.
+# The share of the mean diagonal that is added to the diagonal of the second moments, so that inputs with little data
+# move no code far.
 DAMPING = 0.01
+# Passes over all codes per round.
 SWEEPS = 2
+# Inputs per block: changes reach the inputs outside a block in one matrix product at its end.
 BLOCK = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """Where the codes of a kernel matrix lie: `W_q = scale * (code - zero_point)`.
+class KernelGrid:
+    """The uniform grid of a kernel matrix: `W_q = scale * (code - zero_point)`.
 
     Args:
-        scale: the kernel matrix' shape, (groups, fan_in, outputs).
-        zero_point: likewise.
-        least: the lowest code.
-        most: the highest code.
+        scale: the scale of every weight, (groups, fan_in, outputs).
+        zero_point: the zero point of every weight, likewise.
+        quant_min: the lowest code.
+        quant_max: the highest code.
     """
 
     scale: np.ndarray
     zero_point: np.ndarray
-    least: int
-    most: int
+    quant_min: int
+    quant_max: int
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """Returns the weights of codes, float64."""
@@ -37,76 +40,102 @@ class Grid:
 
 
 def refine(
-    weights: np.ndarray, codes: np.ndarray, grid: Grid, moments: Moments, shared: Callable | None, rounds: int
-) -> tuple[np.ndarray, Grid]:
-    """Lowers the error of a layer's outputs further than codes next to the weights can.
+    weights: np.ndarray,
+    codes: np.ndarray,
+    grid: KernelGrid,
+    moments: Moments,
+    sum_per_scale: Callable[[np.ndarray], np.ndarray] | None,
+    rounds: int,
+) -> tuple[np.ndarray, KernelGrid]:
+    """Lowers the error of a layer's outputs beyond what rounding each weight up or down can reach.
 
-    A round fits the scales to the codes, `s = q'(A w - B) / q'A q` with `q = code - zero_point`, summed over all that
-    share a scale; then, `SWEEPS` times and weight by weight, takes the code nearest to
-    `w_i + E_i - (A E + B)_i / A_ii`, with `E = W_q - W`: the best one while the others stay. `A` and `B` are the inner
-    and cross moments, `A` damped by `DAMPING` of its mean diagonal. No turn raises `E'A E + 2 E'B`.
+    With the inner moments `A` (plus `DAMPING` of their mean diagonal), the cross moments `B` and `E = W_q - W`, a round
+
+    - fits the scales to the codes: `s = q'(A w - B) / q'A q` with `q = code - zero_point`, summed over all weights that
+      share the scale;
+    - goes over the weights one by one, `SWEEPS` times, and takes the code nearest to `w_i + E_i - (A E + B)_i / A_ii`,
+      which is the best code while all others stay.
+
+    No step increases `E'A E + 2 E'B`.
 
     Args:
         weights: the float matrix, (groups, fan_in, outputs).
-        codes: to start from, likewise.
-        grid: of the codes.
-        moments: of the layer's inputs.
-        shared: sums a matrix over all entries that share a scale and spreads the sums over them again; None leaves the
-            scales as they are.
-        rounds: how often.
+        codes: the start codes, likewise.
+        grid: the grid of the codes.
+        moments: the second moments of the layer's inputs.
+        sum_per_scale: returns a matrix in which each entry is replaced by the sum over all entries that share its
+            scale; None keeps the scales.
+        rounds: the number of rounds.
 
     Returns:
-        `(codes, grid)`: integers as float64, and the grid with its new scales.
+        `(codes, grid)`: integer codes as float64, and the grid with its new scales.
 
     Example:
 
     >>> moments = Moments(np.ones((1, 2, 2)), np.zeros((1, 2, 1)), np.zeros((1, 1, 1)), 1)
     >>> weights, ones = np.array([[[0.4], [0.4]]]), np.ones((1, 2, 1))
-    >>> codes, _ = refine(weights, 0 * ones, Grid(ones, 0 * ones, -8, 7), moments, None, rounds=1)
+    >>> codes, _ = refine(weights, 0 * ones, KernelGrid(ones, 0 * ones, -8, 7), moments, None, rounds=1)
     >>> codes.ravel().astype(int).tolist()
     [1, 0]
 
-    Source: the turns over codes are Behdin et al., arXiv 2309.01885; the moments and the turns over scales are ours.
+    Source: the updates of the codes are those of Behdin et al., arXiv 2309.01885; the moments and the updates of the
+    scales are ours.
     """
-    inner, cross = (part / max(moments.rows, 1) for part in (moments.inner, moments.cross))
-    inner = inner + DAMPING * np.diagonal(inner, axis1=1, axis2=2).mean(axis=1)[:, None, None] * np.eye(inner.shape[1])
-    wanted, codes = inner @ weights - cross, codes.astype(np.float64)
+    inner, cross = (moment / max(moments.rows, 1) for moment in (moments.inner, moments.cross))
+    mean_diagonal = np.diagonal(inner, axis1=1, axis2=2).mean(axis=1)
+    inner = inner + DAMPING * mean_diagonal[:, None, None] * np.eye(inner.shape[1])
+    target = inner @ weights - cross
+    codes = codes.astype(np.float64)
     for _ in range(rounds):
-        if shared is not None:
-            grid = _fitted(grid, codes, inner, wanted, shared)
-        before, codes = codes, _swept(weights, codes, grid, inner, cross)
-        if shared is None and (before == codes).all():
+        if sum_per_scale is not None:
+            grid = _with_fitted_scales(grid, codes, inner, target, sum_per_scale)
+        previous = codes
+        codes = _swept(weights, codes, grid, inner, cross)
+        if sum_per_scale is None and (previous == codes).all():
             break
     return codes, grid
 
 
-def _fitted(grid: Grid, codes: np.ndarray, inner: np.ndarray, wanted: np.ndarray, shared: Callable) -> Grid:
-    """Returns the grid with the scales of least error; those of kernels without any weight but zero stay."""
+def _with_fitted_scales(
+    grid: KernelGrid,
+    codes: np.ndarray,
+    inner: np.ndarray,
+    target: np.ndarray,
+    sum_per_scale: Callable[[np.ndarray], np.ndarray],
+) -> KernelGrid:
+    """Returns the grid with the scales of least error; a scale whose best value is not positive stays."""
     steps = codes - grid.zero_point
-    found, size = shared(steps * wanted), shared(steps * (inner @ steps))
-    scale = np.divide(found, size, out=np.zeros_like(found), where=size > 0)
+    numerator = sum_per_scale(steps * target)
+    denominator = sum_per_scale(steps * (inner @ steps))
+    scale = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
     return dataclasses.replace(grid, scale=np.where(scale > 0, scale, grid.scale).astype(np.float32))
 
 
-def _swept(weights: np.ndarray, codes: np.ndarray, grid: Grid, inner: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """Returns the codes after `SWEEPS` turns, the inputs with the largest second moment first.
+def _swept(
+    weights: np.ndarray, codes: np.ndarray, grid: KernelGrid, inner: np.ndarray, cross: np.ndarray
+) -> np.ndarray:
+    """Returns the codes after `SWEEPS` passes, which visit the inputs with the largest second moment first.
 
-    A block of inputs at a time: within it each change is felt at once, by all others in one matrix product at its end.
+    The inputs are visited in blocks. A change reaches the other inputs of its block at once, and all inputs outside the
+    block in one matrix product at the block's end.
     """
     codes = codes.copy()
     errors = grid.values(codes) - weights
-    slope, curve = inner @ errors + cross, np.diagonal(inner, axis1=1, axis2=2)[:, :, None]
-    steps = np.divide(1.0, curve, out=np.zeros_like(curve), where=curve > 0)
-    order = np.argsort(-curve.mean(axis=(0, 2)), kind="stable")
+    slope = inner @ errors + cross
+    curvature = np.diagonal(inner, axis1=1, axis2=2)[:, :, None]
+    steps = np.divide(1.0, curvature, out=np.zeros_like(curvature), where=curvature > 0)
+    order = np.argsort(-curvature.mean(axis=(0, 2)), kind="stable")
     for start in [*range(0, len(order), BLOCK)] * SWEEPS:
         block = order[start : start + BLOCK]
-        near, own, changes = slope[:, block], inner[:, block][:, :, block], np.zeros_like(errors[:, block])
+        block_slope = slope[:, block]
+        block_inner = inner[:, block][:, :, block]
+        changes = np.zeros_like(errors[:, block])
         for k, i in enumerate(block):
-            value = weights[:, i] + errors[:, i] - near[:, k] * steps[:, i]
-            code = np.clip(np.rint(value / grid.scale[:, i] + grid.zero_point[:, i]), grid.least, grid.most)
+            value = weights[:, i] + errors[:, i] - block_slope[:, k] * steps[:, i]
+            code = np.clip(np.rint(value / grid.scale[:, i] + grid.zero_point[:, i]), grid.quant_min, grid.quant_max)
             code = np.where(steps[:, i] > 0, code, codes[:, i])
             changes[:, k] = grid.scale[:, i].astype(np.float64) * (code - codes[:, i])
-            near += own[:, :, k, None] * changes[:, None, k]
+            block_slope += block_inner[:, :, k, None] * changes[:, None, k]
             codes[:, i] = code
         errors[:, block] += changes
         slope += inner[:, :, block] @ changes

@@ -1,4 +1,4 @@
-"""Cross-layer equalization: channel ranges evened out between neighbouring layers, the function unchanged."""
+"""Cross-layer equalization: equal channel ranges in adjacent layers, without changing the function."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from keras import layers
 from r2keras import _model
 from r2keras.calibration import graph, linear
 
+# Passes over all pairs at most, and the largest change of a log factor at which they stop.
 SWEEPS = 50
 TOLERANCE = 1e-3
-# Layers `f` that keep channels apart and for which f(s x) = s f(x) with s > 0.
+# Layers `f` that treat channels separately and for which f(s x) = s f(x) with s > 0.
 HOMOGENEOUS = (
     *(layers.LeakyReLU, layers.PReLU, layers.Identity),
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
@@ -27,26 +28,26 @@ ACTIVATIONS = (keras.activations.linear, keras.activations.relu, keras.activatio
 
 
 def equalize(model: keras.Model, *, unclip: bool = False) -> keras.Model:
-    """Returns a copy of a model that computes the same with evener kernels, which a scale a tensor fits better.
+    """Returns a copy of a model that computes the same function with evener kernels, which suit per-tensor scales.
 
-    Where a layer's channel `i` reaches only one other layer, through an activation with `f(s x) = s f(x)`, the channel
-    may be divided by any `s_i > 0` in the first layer and multiplied in the second. With the ranges `r1_i = max |W1|`
-    over what makes the channel and `r2_i = max |W2|` over what takes it, `s_i = sqrt(r1_i r2_i) / r2_i` makes the two
-    equal: `W1 / s`, `b1 / s`, `s W2`. Pairs are visited in order, again and again until nothing moves. A channel whose
-    weights are all zero on either side stays as it is.
+    If a layer's output channel `i` reaches only one other layer, through an activation with `f(s x) = s f(x)`, the
+    channel can be divided by any `s_i > 0` in the first layer and multiplied by it in the second. Let `r1_i` be the
+    largest `|W1|` among the weights that produce the channel, and `r2_i` the largest `|W2|` among those that consume
+    it. `s_i = sqrt(r1_i r2_i) / r2_i` makes both ranges equal: `W1 / s`, `b1 / s`, `s W2`. All pairs are visited in
+    order, repeatedly until the factors are close to 1. A channel with only zero weights on either side stays.
 
     Args:
-        model: a built Functional or Sequential model, its batch normalisations folded (`fold_batch_norm`). It is left
+        model: a built Functional or Sequential model with folded batch normalizations (`fold_batch_norm`); left
             untouched.
-        unclip: whether ReLU layers with a maximum (ReLU6) become plain ReLU first, as the paper has it for MobileNetV2.
-            That changes what the float model computes; with False such pairs are left alone.
+        unclip: whether to replace ReLU layers with a maximum (ReLU6) by plain ReLU first, as the paper does for
+            MobileNetV2. This changes the function of the float model. False leaves such pairs unchanged.
 
     Returns:
         A model of the same class.
 
     Raises:
-        TypeError: a subclassed model.
-        ValueError: no pair of layers can be equalized (the message says what is between them); a weight is not finite.
+        TypeError: `model` is subclassed.
+        ValueError: no pair of layers can be equalized (the message names the obstacles); a weight is not finite.
 
     Example:
 
@@ -62,35 +63,35 @@ def equalize(model: keras.Model, *, unclip: bool = False) -> keras.Model:
 
 
 def equalize_with_factors(model: keras.Model, *, unclip: bool = False) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """Equalizes, and tells by layer path the factors by which the layer's input channels became smaller."""
+    """Equalizes; also returns, by layer path, the factors by which the layer's input channels were divided."""
     result = _model.rebuild(model, lambda path, layer: _unclipped(layer) if unclip else None)
     nodes = graph.nodes(result)
     pairs = _pairs(result.name, nodes)
     weights = {path: _Weights(path, nodes[path].layer) for pair in pairs for path in pair}
     factors = {second: np.ones(weights[second].num_inputs) for _, second in pairs}
     for _ in range(SWEEPS):
-        moved = 0.0
+        largest_change = 0.0
         for first, second in pairs:
             scale = _scale(weights[first].output_ranges(), weights[second].input_ranges())
             weights[first].divide_outputs(scale)
             weights[second].multiply_inputs(scale)
             factors[second] *= scale
-            moved = max(moved, float(np.abs(np.log(scale)).max()))
-        if moved < TOLERANCE:
+            largest_change = max(largest_change, float(np.abs(np.log(scale)).max()))
+        if largest_change < TOLERANCE:
             break
-    for part in weights.values():
-        part.assign()
+    for layer_weights in weights.values():
+        layer_weights.assign()
     return result, factors
 
 
 def _scale(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns `sqrt(r1 r2) / r2`, 1 for dead channels."""
+    """Returns `sqrt(r1 r2) / r2`; 1 for channels that are zero in either layer."""
     alive = (first > 0) & (second > 0)
     return np.sqrt(np.divide(first, second, out=np.ones_like(first), where=alive))
 
 
 class _Weights:
-    """A layer's kernels and bias in float64, with its input and output channels."""
+    """A layer's kernels and bias in float64, which can be scaled per input or output channel."""
 
     def __init__(self, path: str, layer: keras.Layer):
         self.layer = layer
@@ -98,7 +99,7 @@ class _Weights:
         variables = {"first": first, "last": linear.output_kernel(layer)}
         if layer.bias is not None:
             variables["bias"] = layer.bias
-        # One entry for a layer whose one kernel has both its inputs and its outputs.
+        # "first" and "last" are one entry if a single kernel has both the inputs and the outputs.
         self.variables = {id(variable): variable for variable in variables.values()}
         self.keys = {name: id(variable) for name, variable in variables.items()}
         self.values = {key: _model.to_numpy(v).astype(np.float64) for key, v in self.variables.items()}
@@ -107,10 +108,11 @@ class _Weights:
 
     @property
     def num_inputs(self) -> int:
+        """The number of input channels."""
         return len(self.input_ranges())
 
     def input_ranges(self) -> np.ndarray:
-        """Returns `max |W|` of what takes each input channel."""
+        """Returns the largest `|W|` of the weights that consume each input channel."""
         kernel = np.abs(self.values[self.keys["first"]])
         if isinstance(self.layer, linear.TRANSPOSED):
             return kernel.reshape(-1, kernel.shape[-1]).max(axis=0)
@@ -119,7 +121,7 @@ class _Weights:
         return kernel.reshape(len(kernel), groups, -1).max(axis=-1).T.reshape(-1)
 
     def output_ranges(self) -> np.ndarray:
-        """Returns `max |W|` of what makes each output channel."""
+        """Returns the largest `|W|` of the weights that produce each output channel."""
         kernel = np.abs(self.values[self.keys["last"]])
         if isinstance(self.layer, linear.TRANSPOSED):
             kernel = np.moveaxis(kernel, -1, -2)
@@ -128,13 +130,13 @@ class _Weights:
         return kernel.reshape(-1, kernel.shape[-1]).max(axis=0)
 
     def divide_outputs(self, scale: np.ndarray) -> None:
-        """Makes output channels smaller."""
+        """Divides the output channels by a scale each."""
         self.values[self.keys["last"]] /= linear.per_output(self.layer, scale)
         if "bias" in self.keys:
             self.values[self.keys["bias"]] /= scale
 
     def multiply_inputs(self, scale: np.ndarray) -> None:
-        """Makes the weights of input channels larger."""
+        """Multiplies the weights of the input channels by a scale each."""
         self.values[self.keys["first"]] *= self._per_input(scale)
 
     def assign(self) -> None:
@@ -143,7 +145,7 @@ class _Weights:
             variable.assign(self.values[key].astype(np.float32))
 
     def _per_input(self, scale: np.ndarray) -> np.ndarray:
-        """Reshapes one value an input channel to broadcast against the first kernel."""
+        """Reshapes one value per input channel to broadcast against the first kernel."""
         if isinstance(self.layer, linear.TRANSPOSED):
             return scale
         if not isinstance(self.layer, linear.CONVOLUTIONS) or self.layer.groups == 1:
@@ -153,26 +155,27 @@ class _Weights:
 
 def _pairs(name: str, nodes: dict[str, graph.Node]) -> list[tuple[str, str]]:
     """Returns the pairs of layers that can be equalized, in order; raises if there is none."""
-    found, obstacles = [], []
+    pairs: list[tuple[str, str]] = []
+    obstacles: list[str] = []
     for path, node in nodes.items():
         if not _is_channelwise(node.layer):
             continue
-        end, obstacle = _follow(nodes, node)
-        if end is not None:
-            found.append((path, end))
+        second, obstacle = _next_layer(nodes, node)
+        if second is not None:
+            pairs.append((path, second))
         elif obstacle:
             obstacles.append(f"{path!r}: {obstacle}")
-    if not found:
+    if not pairs:
         raise ValueError(
             f"Nothing in the model {name!r} can be equalized. Expected a Dense layer or a convolution that feeds only "
             "one other, through ReLU, LeakyReLU or no activation. Received: "
-            f"{'; '.join(obstacles[:3]) or 'fewer than two such layers'}. Leave the step out, or fold batch norm first."
+            f"{'; '.join(obstacles[:3]) or 'fewer than two such layers'}. Leave out the step, or fold batch norm first."
         )
-    return found
+    return pairs
 
 
-def _follow(nodes: dict[str, graph.Node], node: graph.Node) -> tuple[str | None, str]:
-    """Walks from a layer to the one that takes its channels; else says what is in the way."""
+def _next_layer(nodes: dict[str, graph.Node], node: graph.Node) -> tuple[str | None, str]:
+    """Returns the path of the layer that consumes a layer's channels; or None and the obstacle between the two."""
     if node.layer.activation not in ACTIVATIONS:
         return None, f"activation {getattr(node.layer.activation, '__name__', node.layer.activation)!r}"
     while True:
@@ -195,6 +198,7 @@ def _is_channelwise(layer: keras.Layer | None) -> bool:
 
 
 def _is_homogeneous(layer: keras.Layer | None) -> bool:
+    """Whether a layer `f` treats channels separately and satisfies `f(s x) = s f(x)` for `s > 0`."""
     if isinstance(layer, layers.ReLU):
         return layer.max_value is None and not layer.threshold
     if isinstance(layer, layers.Activation):
@@ -203,14 +207,14 @@ def _is_homogeneous(layer: keras.Layer | None) -> bool:
 
 
 def _described(layer: keras.Layer | None) -> str:
-    """Names a layer that is in the way."""
+    """Returns how messages name a layer that prevents equalization."""
     if isinstance(layer, layers.ReLU):
-        return f"a ReLU that ends at {layer.max_value}" if layer.max_value is not None else "a ReLU with a threshold"
+        return f"a ReLU clipped at {layer.max_value}" if layer.max_value is not None else "a ReLU with a threshold"
     return "an operation" if layer is None else f"a {type(layer).__name__}"
 
 
 def _unclipped(layer: keras.Layer) -> keras.Layer | None:
-    """Returns a plain ReLU for one with a maximum."""
+    """Returns a plain ReLU in place of one with a maximum; None for any other layer."""
     if isinstance(layer, layers.ReLU) and layer.max_value is not None:
         return layers.ReLU.from_config({**layer.get_config(), "max_value": None})
     if isinstance(layer, layers.Activation) and layer.activation is keras.activations.relu6:

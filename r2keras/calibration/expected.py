@@ -1,4 +1,4 @@
-"""Means of layer inputs that batch normalisations tell without data."""
+"""Means of layer inputs from the statistics of batch normalizations, without data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import layers
 from r2keras import _model
 from r2keras.calibration import graph, linear
 
-# What hands every channel's mean on as it is.
+# Layers that keep the mean of every channel.
 SAME_MEAN = (
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
@@ -22,15 +22,15 @@ SAME_MEAN = (
 
 
 def expected_inputs(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the mean of each input channel of the layers whose inputs come from a batch normalisation.
+    """Returns the mean of each input channel of the layers whose inputs come from a batch normalization.
 
-    A batch normalisation's output is taken as normal, `N(beta, gamma^2)`. Behind a ReLU that ends at `m` (infinity for
-    a plain one), with `a = -beta / gamma` and `c = (m - beta) / gamma`:
+    The output of a batch normalization is assumed to be normal, `N(beta, gamma^2)`. After a ReLU that is clipped at `m`
+    (infinity for a plain ReLU), with `a = -beta / gamma` and `c = (m - beta) / gamma`, the mean is
     `E[x] = beta (Phi(c) - Phi(a)) + gamma (phi(a) - phi(c)) + m (1 - Phi(c))`. Dropout and average pooling in between
-    change nothing.
+    keep the mean.
 
     Args:
-        model: a built Functional or Sequential model, its batch normalisations not folded.
+        model: a built Functional or Sequential model whose batch normalizations are not folded.
 
     Returns:
         Float64 arrays by layer path, for Dense layers and convolutions that are not transposed.
@@ -45,13 +45,13 @@ def expected_inputs(model: keras.Model) -> dict[str, np.ndarray]:
     Source: Nagel et al., arXiv 1906.04721, appendix C.
     """
     nodes = graph.nodes(model)
-    found = {}
+    means_by_path: dict[str, np.ndarray] = {}
     for path, node in nodes.items():
         if linear.is_linear(node.layer) and not isinstance(node.layer, (layers.EinsumDense, *linear.TRANSPOSED)):
             means = _mean_before(nodes, node)
             if means is not None:
-                found[path] = means
-    return found
+                means_by_path[path] = means
+    return means_by_path
 
 
 def clipped_mean(mean: np.ndarray, deviation: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -71,19 +71,20 @@ def clipped_mean(mean: np.ndarray, deviation: np.ndarray, low: float, high: floa
 
 
 def _normal(x: np.ndarray) -> np.ndarray:
-    """The cumulative distribution of the standard normal."""
+    """Returns the cumulative distribution function of the standard normal distribution."""
     return np.vectorize(lambda value: 0.5 * (1 + math.erf(value / math.sqrt(2))), otypes=[np.float64])(x)
 
 
 def _density(x: np.ndarray) -> np.ndarray:
+    """Returns the density of the standard normal distribution."""
     return np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
 
 
 def _mean_before(nodes: dict[str, graph.Node], node: graph.Node) -> np.ndarray | None:
-    """Walks back from a layer to a batch normalisation, and returns the mean of what arrives."""
+    """Returns the mean of a layer's inputs if they come from a batch normalization, else None."""
     low, high = -math.inf, math.inf
-    for source in _back(nodes, node):
-        limits = _clip_of(source.layer)
+    for source in _producers(nodes, node):
+        limits = _clip_limits(source.layer)
         if isinstance(source.layer, layers.BatchNormalization):
             deviation, mean = _deviation_and_mean(source.layer)
             return clipped_mean(mean, deviation, low, high)
@@ -94,21 +95,22 @@ def _mean_before(nodes: dict[str, graph.Node], node: graph.Node) -> np.ndarray |
     return None
 
 
-def _back(nodes: dict[str, graph.Node], node: graph.Node) -> Iterator[graph.Node]:
-    """Yields the single producers of a layer, from the nearest."""
+def _producers(nodes: dict[str, graph.Node], node: graph.Node) -> Iterator[graph.Node]:
+    """Yields the chain of single producers that leads to a layer, starting with the nearest."""
     while node.producer is not None and node.producer in nodes:
         node = nodes[node.producer]
         yield node
 
 
 def _deviation_and_mean(norm: layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    """Returns gamma and beta, ones and zeros where the layer has none."""
+    """Returns gamma and beta; ones and zeros if the layer has none."""
     size = norm.moving_mean.shape
     gamma = _model.to_numpy(norm.gamma) if norm.scale else np.ones(size)
-    return gamma, _model.to_numpy(norm.beta) if norm.center else np.zeros(size)
+    beta = _model.to_numpy(norm.beta) if norm.center else np.zeros(size)
+    return gamma, beta
 
 
-def _clip_of(layer: keras.Layer | None) -> tuple[float, float] | None:
+def _clip_limits(layer: keras.Layer | None) -> tuple[float, float] | None:
     """Returns the limits between which an activation layer is the identity; None for any other layer."""
     if isinstance(layer, layers.ReLU) and not layer.negative_slope and not layer.threshold:
         return 0.0, math.inf if layer.max_value is None else float(layer.max_value)

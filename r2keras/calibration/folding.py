@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the layer before it."""
+"""Folding of batch normalizations into the layers before them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from r2keras.calibration import graph, linear
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model whose batch normalisations are part of the layers before them.
+    """Returns a copy of a model with batch normalizations folded into the layers before them.
 
-    A Dense layer or a convolution (depthwise, separable and transposed too) without an activation, followed by nothing
-    but a batch normalisation over its output channels, computes `gamma (W x + b - mean) / sqrt(var + eps) + beta`. With
-    `f = gamma / sqrt(var + eps)` that is one layer with the kernel `f W` and the bias `f (b - mean) + beta`, which
-    takes the place of the two. The outputs in inference are the same up to float rounding.
+    A Dense layer or a convolution (also depthwise, separable or transposed) without an activation, whose only consumer
+    is a batch normalization over its output channels, computes `gamma (W x + b - mean) / sqrt(var + eps) + beta`. With
+    `f = gamma / sqrt(var + eps)` this is one layer with the kernel `f W` and the bias `f (b - mean) + beta`, which
+    replaces the two. The outputs in inference are equal up to float rounding.
 
     Args:
-        model: a built Functional or Sequential model, nested ones included. It is left untouched.
+        model: a built Functional or Sequential model, possibly nested; left untouched.
 
     Returns:
-        A model of the same class without those batch normalisations, its other layers as they were. Batch
-        normalisations after anything else stay.
+        A model of the same class without those batch normalizations. All other layers, and batch normalizations after
+        any other layer, stay.
 
     Raises:
-        TypeError: a subclassed model.
+        TypeError: `model` is subclassed.
         ValueError: the model is not built, or a weight of a folded layer is not finite.
 
     Example:
@@ -51,18 +51,18 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def _pairs(model: keras.Model) -> dict[str, str]:
-    """Returns the paths of the layers to fold into, each with the path of its batch normalisation."""
+    """Returns the path of the batch normalization to fold by the path of the layer before it."""
     nodes = graph.nodes(model)
-    found = {}
+    pairs: dict[str, str] = {}
     for path, node in nodes.items():
         follower = nodes.get(node.consumer or "")
         if follower is not None and follower.producer == path and _folds(node.layer, follower.layer):
-            found[path] = follower.path
-    return found
+            pairs[path] = follower.path
+    return pairs
 
 
 def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:
-    """Whether a batch normalisation behind a layer is a factor and an offset of the layer's output channels."""
+    """Whether a batch normalization after a layer scales and shifts the layer's output channels."""
     if not isinstance(norm, keras.layers.BatchNormalization) or not linear.is_linear(layer):
         return False
     if isinstance(layer, keras.layers.EinsumDense) or layer.activation is not keras.activations.linear:
@@ -72,7 +72,7 @@ def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:
 
 
 def _fold(path: str, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
-    """Multiplies a layer's kernel and bias, and adds to the bias."""
+    """Scales a layer's kernel and bias by the normalization's factors, and adds its offsets to the bias."""
     factor, offset = _model.affine_of(norm)
     kernel = linear.output_kernel(layer)
     values = _model.to_numpy(kernel) * linear.per_output(layer, factor)

@@ -1,10 +1,11 @@
-"""Layers that are linear in their kernel, each seen as one matrix product: `outputs = patches @ matrix`."""
+"""Layers that are linear in their kernel, written as one matrix product: `outputs = patches @ matrix`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,38 +20,38 @@ LINEAR = (layers.Dense, layers.EinsumDense, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWI
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One kernel of a layer as a matrix a group: `outputs[n, g] = patches[n, g] @ matrix[g]`.
+    """One kernel of a layer as one matrix per group: `outputs[n, g] = patches[n, g] @ matrix[g]`.
 
     Args:
-        patches: turns inputs of the layer into an array (rows, groups, fan_in).
-        to_matrix: turns a kernel into (groups, fan_in, outputs).
+        patches: converts inputs of the layer to an array (rows, groups, fan_in).
+        to_matrix: converts a kernel to (groups, fan_in, outputs).
         to_kernel: the inverse of `to_matrix`.
-        spread: values of patches for one value of the inputs, about.
+        spread: the approximate number of patch values per input value.
     """
 
-    patches: Callable
+    patches: Callable[[Any], np.ndarray]
     to_matrix: Callable[[np.ndarray], np.ndarray]
     to_kernel: Callable[[np.ndarray], np.ndarray]
     spread: int = 1
 
 
-def is_linear(layer: keras.Layer) -> bool:
+def is_linear(layer: keras.Layer | None) -> bool:
     """Whether a layer's outputs before the activation are linear in each of its kernels."""
     return isinstance(layer, LINEAR)
 
 
 def output_axis(layer: keras.Layer) -> int:
-    """Returns the axis of a linear layer's outputs that its bias runs along; not for EinsumDense."""
+    """Returns the channel axis of a linear layer's outputs; not for EinsumDense."""
     return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
 def output_kernel(layer: keras.Layer) -> keras.Variable:
-    """Returns the kernel whose channels are the layer's outputs; not for EinsumDense."""
+    """Returns the kernel with the layer's output channels; not for EinsumDense."""
     return layer.pointwise_kernel if isinstance(layer, SEPARABLE) else layer.kernel
 
 
 def per_output(layer: keras.Layer, values: np.ndarray) -> np.ndarray:
-    """Reshapes one value an output channel to broadcast against `output_kernel`."""
+    """Reshapes one value per output channel to broadcast against `output_kernel`."""
     shape = output_kernel(layer).shape
     if isinstance(layer, DEPTHWISE):
         return values.reshape(shape[-2:])
@@ -64,16 +65,13 @@ def view(layer: keras.Layer, name: str) -> View:
         layer: a layer for which `is_linear` holds.
         name: the kernel's name relative to the layer, as `_model.kernels` gives it.
 
-    Returns:
-        The view.
-
     Example:
 
     >>> layer = layers.Conv1D(3, 2, use_bias=False)
     >>> x = np.random.default_rng(0).normal(size=(1, 4, 5)).astype("float32")
     >>> y = ops.convert_to_numpy(layer(x))
-    >>> seen = view(layer, "kernel")
-    >>> z = seen.patches(x) @ seen.to_matrix(ops.convert_to_numpy(layer.kernel))[0]
+    >>> matrices = view(layer, "kernel")
+    >>> z = matrices.patches(x) @ matrices.to_matrix(ops.convert_to_numpy(layer.kernel))[0]
     >>> bool(np.allclose(z.reshape(y.shape), y, atol=1e-5))
     True
     """
@@ -88,13 +86,13 @@ def view(layer: keras.Layer, name: str) -> View:
     return _einsum(layer) if isinstance(layer, layers.EinsumDense) else _dense(layer.kernel.shape)
 
 
-def numpy(tensor) -> np.ndarray:
-    """Returns a tensor as float32."""
+def numpy(tensor: Any) -> np.ndarray:
+    """Returns a tensor as a float32 array."""
     return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
 
 
 def _dense(shape: tuple[int, ...]) -> View:
-    """A matrix product along the last axis."""
+    """Returns the view of a matrix product along the last axis."""
     shape = tuple(shape)
     fan_in = math.prod(shape[:-1])
     return View(
@@ -105,7 +103,7 @@ def _dense(shape: tuple[int, ...]) -> View:
 
 
 def _convolution(layer: keras.Layer) -> View:
-    """Patches are what the same convolution gives with one one-hot filter for every entry of a filter."""
+    """Returns the view of a convolution: patches are its outputs with one one-hot filter per entry of a filter."""
     *rest, outputs = layer.kernel.shape
     fan_in, groups = math.prod(rest), layer.groups
     one_hot = np.tile(np.eye(fan_in, dtype=np.float32), groups).reshape(*rest, groups * fan_in)
@@ -119,36 +117,36 @@ def _convolution(layer: keras.Layer) -> View:
 
 
 def _transposed(layer: keras.Layer) -> View:
-    """As a convolution, whose kernel has its inputs last."""
-    *places, outputs, inputs = layer.kernel.shape
-    fan_in = math.prod(places) * inputs
-    one_hot = np.moveaxis(np.eye(fan_in, dtype=np.float32).reshape(*places, inputs, fan_in), -1, -2)
+    """Returns the view of a transposed convolution, whose kernel has its inputs on the last axis."""
+    *positions, outputs, inputs = layer.kernel.shape
+    fan_in = math.prod(positions) * inputs
+    one_hot = np.moveaxis(np.eye(fan_in, dtype=np.float32).reshape(*positions, inputs, fan_in), -1, -2)
     patches = _patches(type(layer), layer, {"filters": fan_in}, one_hot)
     return View(
         lambda x: patches(x).reshape(-1, 1, fan_in),
         lambda kernel: np.moveaxis(kernel, -1, -2).reshape(1, fan_in, outputs),
-        lambda matrix: np.moveaxis(matrix.reshape(*places, inputs, outputs), -1, -2),
-        math.prod(places) * math.prod(layer.strides),
+        lambda matrix: np.moveaxis(matrix.reshape(*positions, inputs, outputs), -1, -2),
+        math.prod(positions) * math.prod(layer.strides),
     )
 
 
 def _depthwise(layer: keras.Layer, kind: type, shape: tuple[int, ...]) -> View:
-    """Every input channel is a group of its own."""
-    *places, inputs, multiplier = shape
-    fan_in = math.prod(places)
-    one_hot = np.eye(fan_in, dtype=np.float32).reshape(*places, 1, fan_in)
-    one_hot = np.broadcast_to(one_hot, (*places, inputs, fan_in))
+    """Returns the view of a depthwise kernel, in which every input channel is a group."""
+    *positions, inputs, multiplier = shape
+    fan_in = math.prod(positions)
+    one_hot = np.eye(fan_in, dtype=np.float32).reshape(*positions, 1, fan_in)
+    one_hot = np.broadcast_to(one_hot, (*positions, inputs, fan_in))
     patches = _patches(kind, layer, {"depth_multiplier": fan_in}, one_hot)
     return View(
         lambda x: patches(x).reshape(-1, inputs, fan_in),
         lambda kernel: kernel.reshape(fan_in, inputs, multiplier).transpose(1, 0, 2),
-        lambda matrix: matrix.transpose(1, 0, 2).reshape(*places, inputs, multiplier),
+        lambda matrix: matrix.transpose(1, 0, 2).reshape(*positions, inputs, multiplier),
         fan_in,
     )
 
 
 def _separable(layer: keras.Layer, name: str) -> View:
-    """The depthwise part, or the pointwise part behind the layer's own depthwise kernel."""
+    """Returns the view of the depthwise kernel, or of the pointwise kernel after the layer's depthwise part."""
     kind = DEPTHWISE[SEPARABLE.index(next(kind for kind in SEPARABLE if isinstance(layer, kind)))]
     if name == "depthwise_kernel":
         return _depthwise(layer, kind, layer.depthwise_kernel.shape)
@@ -158,45 +156,53 @@ def _separable(layer: keras.Layer, name: str) -> View:
 
 
 def _einsum(layer: keras.layers.EinsumDense) -> View:
-    """Letters of the kernel that only inputs share are summed, those that inputs and outputs share are groups."""
-    inputs, kernel, output = _equation(layer.equation)
-    order = [[c for c in kernel if c in inputs and c in output], [c for c in kernel if c not in output]]
-    free = [c for c in kernel if c not in inputs]
-    sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
-    groups, fan_in = (math.prod(sizes[c] for c in part) for part in order)
-    permutation = [kernel.index(c) for c in [*order[0], *order[1], *free]]
-    permuted = tuple(layer.kernel.shape[axis] for axis in permutation)
+    """Returns the view of an EinsumDense.
 
-    def patches(x):
-        ellipsis = len(x.shape) - len(inputs.replace("...", ""))
-        places = inputs.replace("...", "0" * ellipsis)
-        rows = [axis for axis, c in enumerate(places) if c not in kernel]
-        axes = rows + [places.index(c) for c in [*order[0], *order[1]]]
+    Kernel letters that the inputs and outputs share are groups; those that only the inputs share are summed.
+    """
+    inputs, kernel, output = _equation(layer.equation)
+    group_letters = [letter for letter in kernel if letter in inputs and letter in output]
+    summed_letters = [letter for letter in kernel if letter not in output]
+    output_letters = [letter for letter in kernel if letter not in inputs]
+    sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
+    groups = math.prod(sizes[letter] for letter in group_letters)
+    fan_in = math.prod(sizes[letter] for letter in summed_letters)
+    permutation = [kernel.index(letter) for letter in [*group_letters, *summed_letters, *output_letters]]
+    permuted_shape = tuple(layer.kernel.shape[axis] for axis in permutation)
+
+    def patches(x: Any) -> np.ndarray:
+        # "0" stands for each axis that the ellipsis covers.
+        ellipsis_rank = len(x.shape) - len(inputs.replace("...", ""))
+        letters = inputs.replace("...", "0" * ellipsis_rank)
+        rows = [axis for axis, letter in enumerate(letters) if letter not in kernel]
+        axes = rows + [letters.index(letter) for letter in [*group_letters, *summed_letters]]
         return numpy(x).transpose(axes).reshape(-1, groups, fan_in)
 
     return View(
         patches,
         lambda values: values.transpose(permutation).reshape(groups, fan_in, -1),
-        lambda matrix: matrix.reshape(permuted).transpose(np.argsort(permutation)),
+        lambda matrix: matrix.reshape(permuted_shape).transpose(np.argsort(permutation)),
     )
 
 
 def _equation(equation: str) -> tuple[str, str, str]:
-    """Splits "ab,bc->ac" into its three parts."""
+    """Returns the letters of the inputs, the kernel and the output of an equation such as "ab,bc->ac"."""
     inputs, output = equation.replace(" ", "").split("->")
     left, kernel = inputs.split(",")
     return left, kernel, output
 
 
-def _patches(kind: type, layer: keras.Layer, changes: dict, kernel: np.ndarray) -> Callable:
-    """Returns a function that runs a layer's geometry with another kernel and puts the channels last."""
+def _patches(
+    kind: type, layer: keras.Layer, changes: dict[str, int], kernel: np.ndarray
+) -> Callable[[Any], np.ndarray]:
+    """Returns a function that applies another kernel with a layer's strides and padding, with the channels last."""
     keys = ("kernel_size", "strides", "padding", "data_format", "dilation_rate", "groups", "output_padding")
     config = {key: value for key, value in layer.get_config().items() if key in keys}
     if kind not in CONVOLUTIONS:
         config.pop("groups", None)
     probe = kind(**{**config, **changes}, use_bias=False, dtype="float32")
 
-    def run(x) -> np.ndarray:
+    def run(x: Any) -> np.ndarray:
         x = ops.cast(x, "float32")
         if not probe.built:
             probe.build(tuple(x.shape))

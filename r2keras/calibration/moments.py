@@ -1,28 +1,30 @@
-"""Second moments of a layer's inputs: all that the error of its outputs depends on."""
+"""Second moments of a layer's inputs, which determine the output error of any change of its weights."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from r2keras.calibration.linear import View, numpy
 
+# Bytes of float32 patches that are processed at a time.
 CHUNK_BYTES = 2**26
 
 
 @dataclasses.dataclass
 class Moments:
-    """Sums over the rows of a layer's patches, `x` in the quantized model and `t` in the float one, float64.
+    """Sums over the rows of a layer's patches, `x` in the quantized model and `t` in the float model, in float64.
 
-    With a weight error `E = W_q - W` the output error of a row is `x W_q - t W = x E + (x - t) W`, and its square
-    summed over the rows `E' inner E + 2 E' cross + const`, output by output.
+    With the weight error `E = W_q - W`, the output error of a row is `x W_q - t W = x E + (x - t) W`. Its square,
+    summed over the rows, is `E' inner E + 2 E' cross + constant` for each output.
 
     Args:
         inner: `sum x' x`, (groups, fan_in, fan_in).
         cross: `sum x' (x - t) W`, (groups, fan_in, outputs).
         constant: `sum ((x - t) W)^2`, (groups, 1, outputs).
-        rows: how many rows were summed.
+        rows: the number of rows in the sums.
     """
 
     inner: np.ndarray
@@ -32,11 +34,11 @@ class Moments:
 
     @classmethod
     def zeros(cls, matrix: np.ndarray) -> Moments:
-        """Returns the moments of no rows, for a kernel matrix (groups, fan_in, outputs)."""
+        """Returns empty sums for a kernel matrix (groups, fan_in, outputs)."""
         groups, fan_in, outputs = matrix.shape
         return cls(np.zeros((groups, fan_in, fan_in)), np.zeros(matrix.shape), np.zeros((groups, 1, outputs)))
 
-    def add(self, view: View, float_view: View, matrix: np.ndarray, inputs, float_inputs) -> None:
+    def add(self, view: View, float_view: View, matrix: np.ndarray, inputs: Any, float_inputs: Any) -> None:
         """Adds the patches of a batch.
 
         Args:
@@ -50,20 +52,20 @@ class Moments:
         step = max(1, CHUNK_BYTES // max(1, inputs[0].nbytes * view.spread))
         for start in range(0, len(inputs), step):
             part = slice(start, start + step)
-            # Groups first: one matrix product a group.
+            # With the groups first, each group is one matrix product.
             rows, floats = (
-                np.ascontiguousarray(v.patches(x[part]).transpose(1, 0, 2))
-                for v, x in ((view, inputs), (float_view, float_inputs))
+                np.ascontiguousarray(side.patches(x[part]).transpose(1, 0, 2))
+                for side, x in ((view, inputs), (float_view, float_inputs))
             )
             drift = (rows - floats) @ matrix
-            turned = rows.transpose(0, 2, 1)
-            self.inner += turned @ rows
-            self.cross += turned @ drift
+            transposed = rows.transpose(0, 2, 1)
+            self.inner += transposed @ rows
+            self.cross += transposed @ drift
             self.constant += np.square(drift).sum(axis=1, keepdims=True, dtype=np.float64)
             self.rows += rows.shape[1]
 
     def error(self, errors: np.ndarray) -> np.ndarray:
         """Returns the mean squared output error of a weight error `E`, (groups, 1, outputs)."""
         errors = errors.astype(np.float64)
-        moved = (errors * (self.inner @ errors + 2 * self.cross)).sum(axis=1, keepdims=True)
-        return np.maximum(moved + self.constant, 0) / max(self.rows, 1)
+        change = (errors * (self.inner @ errors + 2 * self.cross)).sum(axis=1, keepdims=True)
+        return np.maximum(change + self.constant, 0) / max(self.rows, 1)

@@ -1,4 +1,4 @@
-"""Long steps: finished layers kept in a folder, and a progress bar."""
+"""Support for long steps: a folder for finished layers, and a progress bar."""
 
 from __future__ import annotations
 
@@ -16,47 +16,48 @@ from r2keras._files import atomic_write_bytes, read_npz
 
 
 class LayerStore:
-    """Finished layers in a folder, one `.npz` each.
+    """A folder for finished layers, one `.npz` each.
 
     Args:
-        folder: made if it does not exist.
-        fingerprint: hash of everything that the layers depend on.
+        folder: the folder, created if it does not exist.
+        fingerprint: a hash of everything that the layers depend on.
     """
 
     def __init__(self, folder: str | os.PathLike, fingerprint: str):
-        self.folder, self.fingerprint = Path(folder), fingerprint
+        self.folder = Path(folder)
+        self.fingerprint = fingerprint
 
     def save(self, full: str, codes: np.ndarray, scale: np.ndarray, note: str) -> None:
-        """Writes a finished layer, whole or not at all."""
+        """Writes a finished layer atomically."""
         buffer = io.BytesIO()
         text = json.dumps({"name": full, "note": note, "fingerprint": self.fingerprint})
         np.savez_compressed(buffer, codes=codes, scale=scale, text=np.frombuffer(text.encode(), np.uint8))
         atomic_write_bytes(self._file(full), buffer.getvalue())
 
     def load(self, full: str) -> tuple[np.ndarray, np.ndarray, str] | None:
-        """Returns codes, scale and note of a finished layer, or None."""
+        """Returns the codes, scale and note of a finished layer, or None."""
         if not self._file(full).exists():
             return None
         arrays = read_npz(self._file(full))
         try:
             text = json.loads(arrays["text"].tobytes())
-            same = text["fingerprint"] == self.fingerprint and text["name"] == full
-            if same:
+            if text["fingerprint"] == self.fingerprint and text["name"] == full:
                 return arrays["codes"], arrays["scale"], text["note"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self._file(full)} is not a layer that AdaRound wrote. Delete it.") from error
         raise ValueError(
             f"{self.folder} has the layers of another run (other model, recipe, data or options). "
-            "Expected an empty folder, or the one of this run. Delete it or choose another."
+            "Expected an empty folder or the folder of this run. Delete it or choose another."
         )
 
     def _file(self, full: str) -> Path:
+        """Returns the file of a layer."""
         return self.folder / f"{full.replace('/', '.')}.npz"
 
 
 @contextlib.contextmanager
 def progress_bar(shown: bool, total: int) -> Iterator[Callable[[str], None]]:
-    """Shows a progress bar; yields the function that moves it on by one kernel."""
+    """Shows a progress bar; yields a function that advances it by one kernel, whose name it takes."""
     if not shown:
         yield lambda name: None
         return

@@ -1,4 +1,4 @@
-"""AdaRound's optimization of one kernel: which weights to round up, in NumPy."""
+"""AdaRound's optimization of one kernel, which decides the weights to round up, in NumPy."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 from r2keras._errors import invalid
 from r2keras.calibration.moments import Moments
 
+# The ends of the stretched sigmoid `h`, from the paper.
 GAMMA, ZETA = -0.1, 1.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaRoundOptions:
-    """How long and how hard AdaRound optimizes a kernel.
+    """Settings of AdaRound's optimization of a kernel.
 
     Args:
-        iterations: Adam steps a kernel.
-        learning_rate: Adam's.
-        factor: weight of the term that drives `h` to 0 or 1; the output error is measured in units of the error of
-            nearest rounding, a weight, so that one factor serves layers of any scale (the paper's 0.01 is in the units
-            of the outputs).
-        warm_up: share of the iterations without that term.
-        beta: exponent of that term after the warm-up and at the end.
-        rounds: turns over scales and codes after that (`coordinates.refine`); 0 leaves the paper's AdaRound.
+        iterations: Adam steps per kernel, at least 1.
+        learning_rate: the learning rate of Adam, above 0.
+        factor: the weight of the term that drives `h` to 0 or 1, above 0. The output error is measured relative to the
+            error of nearest rounding per weight, so that one factor suits layers of any scale. (The paper's 0.01 is in
+            units of the outputs.)
+        warm_up: the share of the iterations without that term, in `[0, 1)`.
+        beta: the exponent of that term after the warm-up and at the end.
+        rounds: rounds of refinement of scales and codes afterwards (`coordinates.refine`), at least 0; 0 gives the
+            paper's AdaRound.
 
     Raises:
         ValueError: a number out of range.
@@ -42,16 +44,16 @@ class AdaRoundOptions:
     beta: tuple[float, float] = (20.0, 2.0)
     rounds: int = 5
 
-    def __post_init__(self):
-        for name, least in (("iterations", 1), ("rounds", 0)):
+    def __post_init__(self) -> None:
+        for name, minimum in (("iterations", 1), ("rounds", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(invalid(name, f"an integer of at least {least}", value))
+            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+                raise ValueError(invalid(name, f"an integer of at least {minimum}", value))
         for name in ("learning_rate", "factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(invalid(name, "a positive number", getattr(self, name)))
         if not 0 <= self.warm_up < 1:
-            raise ValueError(invalid("warm_up", "a share from 0 to below 1", self.warm_up))
+            raise ValueError(invalid("warm_up", "a number from 0 to below 1", self.warm_up))
 
     def beta_at(self, step: int) -> float | None:
         """Returns the exponent at a step; None during the warm-up."""
@@ -70,22 +72,21 @@ def optimize(
     moments: Moments,
     options: AdaRoundOptions,
 ) -> np.ndarray:
-    """Returns which weights of a matrix round up.
+    """Returns a mask of the weights of a matrix to round up.
 
-    `h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1)` starts at `start`. Adam minimises, output by output, with
-    `E = low + (high - low) h - weights`: `fan_in * mse(E) / mse(nearest) + factor * sum(1 - |2h - 1|^beta)`.
+    `h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1)` starts at `start`. With `E = low + (high - low) h - weights`, Adam
+    minimizes `fan_in * mse(E) / mse(nearest) + factor * sum(1 - |2h - 1|^beta)` for each output.
 
     Args:
         weights: the float matrix, (groups, fan_in, outputs).
-        low: its values rounded down.
-        high: its values rounded up; equal to `low` where the grid ends.
-        start: where each weight lies between the two, 0 to 1; half and more is what nearest rounding rounds up.
-        moments: of the layer's inputs.
-        options: iterations and so on.
+        low: the weights rounded down.
+        high: the weights rounded up; equal to `low` at the end of the grid.
+        start: the position of each weight between the two, 0 to 1; nearest rounding rounds up from 0.5.
+        moments: the second moments of the layer's inputs.
+        options: settings of the optimization.
 
     Returns:
-        Booleans of the matrix' shape. The output error on the calibration data is at most that of nearest rounding,
-        output by output.
+        Booleans of the matrix' shape. Each output's error on the calibration data is at most that of nearest rounding.
 
     Example:
 
@@ -98,40 +99,50 @@ def optimize(
     """
     problem = _Problem.of(weights, low, high, start, moments)
     nearest = start >= 0.5
-    found = _descend(problem, start, options) >= 0.5
-    worse = moments.error(_errors(weights, low, high, found)) > moments.error(_errors(weights, low, high, nearest))
-    return np.where(worse, nearest, found)
+    learned = _descend(problem, start, options) >= 0.5
+    learned_error = moments.error(_errors(weights, low, high, learned))
+    nearest_error = moments.error(_errors(weights, low, high, nearest))
+    return np.where(learned_error > nearest_error, nearest, learned)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Problem:
-    """The loss as a quadratic form of `h`, in units of nearest rounding's error."""
+    """The output error as a quadratic form of `h`, relative to the error of nearest rounding.
+
+    Args:
+        inner: the mean second moments, (groups, fan_in, fan_in).
+        linear: the linear coefficients, (groups, fan_in, outputs).
+        span: the step between the two values of each weight, likewise.
+        scale: the factor of the quadratic term, (groups, 1, outputs).
+    """
 
     inner: np.ndarray
     linear: np.ndarray
     span: np.ndarray
-    base: np.ndarray
+    scale: np.ndarray
 
     @classmethod
-    def of(cls, weights, low, high, start, moments: Moments) -> _Problem:
-        """Builds it; outputs that nearest rounding gets exactly right weigh nothing."""
+    def of(
+        cls, weights: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray, moments: Moments
+    ) -> _Problem:
+        """Returns the problem of a matrix; outputs without error under nearest rounding have zero weight."""
         inner = moments.inner / max(moments.rows, 1)
         nearest = _errors(weights, low, high, start >= 0.5)
         unit = (nearest * (inner @ nearest)).sum(axis=1, keepdims=True) / weights.shape[1]
         scale = np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 1e-30)
         cross = moments.cross / max(moments.rows, 1)
         span = (high - low).astype(np.float32)
-        # The gradient to h is 2 span scale (inner E + cross); the constant part of E goes into `linear`.
+        # The gradient to h is 2 span scale (inner E + cross); `linear` has the part that does not depend on h.
         linear = 2 * scale * (inner @ (low - weights).astype(np.float64) + cross)
         return cls(inner.astype(np.float32), linear.astype(np.float32), span, (2 * scale).astype(np.float32))
 
     def gradient(self, h: np.ndarray) -> np.ndarray:
-        """Returns the gradient of the output error to `h`."""
-        return self.span * (self.base * (self.inner @ (self.span * h)) + self.linear)
+        """Returns the gradient of the output error with respect to `h`."""
+        return self.span * (self.scale * (self.inner @ (self.span * h)) + self.linear)
 
 
-def _errors(weights, low, high, up) -> np.ndarray:
-    """Returns `W_q - W`, float64."""
+def _errors(weights: np.ndarray, low: np.ndarray, high: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Returns `W_q - W` in float64."""
     return np.where(up, high, low).astype(np.float64) - weights
 
 
@@ -139,15 +150,17 @@ def _descend(problem: _Problem, start: np.ndarray, options: AdaRoundOptions) -> 
     """Runs Adam and returns the last `h`."""
     share = np.clip((start - GAMMA) / (ZETA - GAMMA), 1e-4, 1 - 1e-4).astype(np.float32)
     v = np.log(share / (1 - share))
-    first, second = np.zeros_like(v), np.zeros_like(v)
+    # Adam's moments, with its usual decay rates of 0.9 and 0.999.
+    first = np.zeros_like(v)
+    second = np.zeros_like(v)
     for step in range(options.iterations):
         sigmoid = 1 / (1 + np.exp(-v))
         h = np.clip((ZETA - GAMMA) * sigmoid + GAMMA, 0, 1)
         gradient = problem.gradient(h)
         beta = options.beta_at(step)
         if beta is not None:
-            centred = 2 * h - 1
-            gradient -= 2 * options.factor * beta * np.sign(centred) * np.abs(centred) ** (beta - 1)
+            centered = 2 * h - 1
+            gradient -= 2 * options.factor * beta * np.sign(centered) * np.abs(centered) ** (beta - 1)
         gradient *= (ZETA - GAMMA) * sigmoid * (1 - sigmoid) * ((h > 0) & (h < 1))
         first += 0.1 * (gradient - first)
         second += 0.001 * (gradient**2 - second)

@@ -1,20 +1,22 @@
-"""Listening to the layers of a running model: what goes in, what comes out before the activation."""
+"""Taps that show the inputs of layers, and their outputs before the activation, while a model runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
 
 from r2keras import _model
 from r2keras._model import packed
+from r2keras.calibration.data import Batch
 from r2keras.calibration.graph import nodes
 from r2keras.calibration.linear import numpy
 
 
 class Tap(keras.layers.Layer):
-    """Runs a layer as it is, and shows its inputs and its outputs before the activation to a listener.
+    """Runs a layer and passes its inputs, and its outputs before the activation, to a listener.
 
     Args:
         layer: a layer for which `linear.is_linear` holds.
@@ -25,15 +27,15 @@ class Tap(keras.layers.Layer):
         self.layer = type(layer).from_config({**layer.get_config(), "activation": "linear"})
         self.activation = layer.activation
         self.supports_masking = layer.supports_masking
-        self.listener: Callable | None = None
+        self.listener: Callable[[Any, Any], None] | None = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Builds the layer."""
         self.layer.build(input_shape)
         self.built = True
 
-    def call(self, inputs):
-        """Runs the layer, the listener, the activation."""
+    def call(self, inputs: Any) -> Any:
+        """Runs the layer, then the listener, then the activation."""
         outputs = self.layer(inputs)
         if self.listener is not None:
             self.listener(inputs, outputs)
@@ -59,20 +61,20 @@ class Tapped:
         return self.taps[path].layer
 
     def until(self, path: str) -> keras.Model:
-        """Returns the part of the copy that ends with a layer, as far as the graph lets it be cut."""
-        # Inside a nested model, and of a layer called twice, there is no one output to cut at.
+        """Returns the part of the copy up to a layer, or the whole copy if it cannot be cut there."""
+        # A layer inside a nested model, or one that is called twice, has no single output to cut at.
         if "/" in path or self._uses[path] != 1:
             return self.model
         inputs = self.model.inputs[0] if isinstance(self.model, keras.Sequential) else self.model.input
         return keras.Model(inputs, self.model.get_layer(path).output)
 
-    def output_means(self, paths: Iterable[str], part: keras.Model, data: list) -> dict[str, np.ndarray]:
+    def output_means(self, paths: Iterable[str], part: keras.Model, data: list[Batch]) -> dict[str, np.ndarray]:
         """Runs all batches through a part of the copy once.
 
         Args:
             paths: tapped layers.
-            part: the whole copy (`model`), or what `until` returned.
-            data: batches, one array an input each.
+            part: the whole copy (`model`), or a result of `until`.
+            data: batches of one array per input.
 
         Returns:
             For each layer the mean over samples and calls of its outputs before the activation, float64.
@@ -88,35 +90,37 @@ class Tapped:
                 self.taps[path].listener = None
         return {path: total.value() for path, total in totals.items()}
 
-    def listen(self, part: keras.Model, path: str, batch: list[np.ndarray]) -> list[tuple]:
+    def listen(self, part: keras.Model, path: str, batch: Batch) -> list[tuple[Any, Any]]:
         """Runs a batch through a part of the copy.
 
         Args:
-            part: what `until(path)` returned.
+            part: the result of `until(path)`.
             path: a tapped layer.
-            batch: one array an input.
+            batch: one array per input.
 
         Returns:
-            For every call of the layer its `(inputs, outputs before the activation)`, as tensors.
+            `(inputs, outputs before the activation)` of each call of the layer, as tensors.
         """
-        heard: list[tuple] = []
-        self.taps[path].listener = lambda inputs, outputs: heard.append((inputs, outputs))
+        calls: list[tuple[Any, Any]] = []
+        self.taps[path].listener = lambda inputs, outputs: calls.append((inputs, outputs))
         try:
             part(packed(self.model, batch), training=False)
         finally:
             self.taps[path].listener = None
-        return heard
+        return calls
 
 
 class _Mean:
     """A listener that averages outputs."""
 
-    def __init__(self):
-        self.total, self.count = 0.0, 0
+    def __init__(self) -> None:
+        self.total: np.ndarray | float = 0.0
+        self.count = 0
 
-    def __call__(self, inputs, outputs) -> None:
+    def __call__(self, inputs: Any, outputs: Any) -> None:
         values = numpy(outputs)
-        self.total, self.count = self.total + values.sum(axis=0, dtype=np.float64), self.count + len(values)
+        self.total = self.total + values.sum(axis=0, dtype=np.float64)
+        self.count += len(values)
 
     def value(self) -> np.ndarray:
         """Returns the mean over samples."""

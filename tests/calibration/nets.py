@@ -60,7 +60,7 @@ def nested() -> keras.Model:
 
 
 def chain(activation: str = "relu", *, bias: bool = True) -> keras.Model:
-    """conv -> depthwise -> conv -> pool -> dense -> dense, without batch normalisation."""
+    """conv -> depthwise -> conv -> pool -> dense -> dense, without batch normalization."""
     return spiced(
         keras.Sequential(
             [

@@ -35,7 +35,7 @@ def array(variable):
     return np.array(keras.ops.convert_to_numpy(variable), np.float64)
 
 
-def normalised(h, norm, values):
+def normalized(h, norm, values):
     """Normalises with the batch's own statistics, which go into `values`."""
     mean, variance = h.mean(axis=0), h.var(axis=0)
     values.append((len(h), mean, variance))
@@ -48,8 +48,8 @@ def measured(model, batches):
     one, norm1, two, norm2 = (model.get_layer(name) for name in ("one", "norm1", "two", "norm2"))
     first, second = [], []
     for x in batches:
-        h = np.maximum(normalised(x @ array(one.kernel) + array(one.bias), norm1, first), 0.0)
-        normalised(h @ array(two.kernel) + array(two.bias), norm2, second)
+        h = np.maximum(normalized(x @ array(one.kernel) + array(one.bias), norm1, first), 0.0)
+        normalized(h @ array(two.kernel) + array(two.bias), norm2, second)
     return [average(values) for values in (first, second)]
 
 
@@ -162,7 +162,7 @@ def test_a_model_without_norms_needs_no_data():
 
 
 def test_no_data_is_refused():
-    with pytest.raises(ValueError, match=r"`data`.*2 batch normalisations.*batch_norm='keep'"):
+    with pytest.raises(ValueError, match=r"`data`.*2 batch-norm layers.*batch_norm='keep'"):
         reestimate_batch_norm(net(), None)
 
 

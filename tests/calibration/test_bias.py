@@ -133,7 +133,7 @@ def test_means_from_before_folding_serve_the_folded_model():
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (None, "from a batch normalisation.*Pass unlabelled data"),
+        (None, "from a batch normalization.*Pass unlabeled data"),
         (np.zeros((0, 8, 8, 3), "float32"), "at least one sample"),
         (np.full((4, 8, 8, 3), np.inf, "float32"), "NaN or infinite"),
         (np.zeros((4, 7, 8, 3), "float32"), "do not fit"),

@@ -10,7 +10,7 @@ import pytest
 
 import r2keras
 from r2keras.calibration import AdaRoundOptions, adaround
-from r2keras.calibration.coordinates import DAMPING, Grid, refine
+from r2keras.calibration.coordinates import DAMPING, KernelGrid, refine
 from r2keras.calibration.moments import Moments
 from tests.calibration.nets import chain, images, mean_square
 
@@ -28,9 +28,9 @@ def problem():
     return inputs, floats, weights, Moments((inputs.T @ inputs)[None], (inputs.T @ drift)[None], None, rows=300)
 
 
-def grid(least=-2, most=1, zero_point=-0.5) -> Grid:
+def grid(least=-2, most=1, zero_point=-0.5) -> KernelGrid:
     """Four levels, none of them zero."""
-    return Grid(np.full((1, 5, 3), SCALE, np.float32), np.full((1, 5, 3), zero_point, np.float32), least, most)
+    return KernelGrid(np.full((1, 5, 3), SCALE, np.float32), np.full((1, 5, 3), zero_point, np.float32), least, most)
 
 
 def damped(problem, weights) -> np.ndarray:
@@ -101,9 +101,9 @@ def test_a_kernel_of_zeros_keeps_its_scale():
     np.testing.assert_array_equal(found.scale, 1.0)
 
 
-def grid_of(weights) -> Grid:
+def grid_of(weights) -> KernelGrid:
     """A step of 1, 8 levels."""
-    return Grid(np.ones(weights.shape, np.float32), np.zeros(weights.shape, np.float32), -4, 3)
+    return KernelGrid(np.ones(weights.shape, np.float32), np.zeros(weights.shape, np.float32), -4, 3)
 
 
 @pytest.mark.parametrize("more", [{}, {"granularity": "per_tensor"}, {"granularity": "per_group", "group_size": 3}])

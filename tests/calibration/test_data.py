@@ -134,7 +134,7 @@ def words():
 def test_words_that_the_embedding_does_not_know_are_told(bad, form):
     ids = np.zeros((3, 5), "int32")
     ids[1, 2] = bad
-    told = f"'ids'. Expected word numbers from 0 to 6, .* Received: {min(bad, 0)} to {max(bad, 0)}"
+    told = f"'ids'. Expected word indices from 0 to 6, .* Received: {min(bad, 0)} to {max(bad, 0)}"
     with pytest.raises(ValueError, match=told):
         list(batches(words(), ids if form == "array" else iter([ids])))
 

@@ -98,7 +98,7 @@ def net(*between) -> keras.Model:
     ("model", "match"),
     [
         (lambda: net(layers.BatchNormalization(name="norm")), "by 'norm', a BatchNormalization.*fold batch norm"),
-        (lambda: net(layers.ReLU(6.0, name="six")), "followed by 'six', a ReLU that ends at 6.0"),
+        (lambda: net(layers.ReLU(6.0, name="six")), "followed by 'six', a ReLU clipped at 6.0"),
         (lambda: net(layers.Activation("tanh", name="act")), "followed by 'act', a Activation"),
         (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2)]), "fewer than two such layers"),
         (lambda: keras.Sequential([keras.Input((4,)), layers.ReLU()]), "fewer than two such layers"),

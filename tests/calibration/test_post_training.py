@@ -20,7 +20,7 @@ HOWS = ("replace", "shift", "keep")
 
 
 def net():
-    """Two dense layers with batch normalisation, whose statistics are those of X."""
+    """Two dense layers with batch normalization, whose statistics are those of X."""
     parts = []
     for place in range(2):
         parts += [layers.Dense(16, name=f"dense{place}"), layers.BatchNormalization(name=f"norm{place}"), layers.ReLU()]

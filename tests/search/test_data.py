@@ -63,7 +63,7 @@ def test_text_is_cut_into_windows_that_look_one_word_ahead(load):
         (
             "text.keras",
             {"train": np.arange(60), "valid": np.zeros(60, int)},
-            "word numbers from 0 to 8.* Received: 0 to 29",
+            "word indices from 0 to 8.* Received: 0 to 29",
         ),
     ],
 )

@@ -119,7 +119,7 @@ def test_wider_convolution_with_batch_norm_keeps_the_outputs_of_the_formula():
     model = nets.shaken(nets.plain())
     x = nets.inputs_of(model)
     conv, norm, head = (weights(model.get_layer(name)) for name in ("conv", "norm", "head"))
-    maps = np.maximum(oracle.normalised(oracle.conv(x.astype(np.float64), *conv), *norm), 0)
+    maps = np.maximum(oracle.normalized(oracle.conv(x.astype(np.float64), *conv), *norm), 0)
     expected = maps.reshape(len(x), -1) @ head[0] + head[1]
     wide = widen(model, 2.4, function_preserving=True)
     assert [wide.get_layer("conv").filters, wide.get_layer("head").units] == [7, 4]
@@ -244,7 +244,7 @@ def rounded():
     return recurrent(lambda units, name: r2keras.layers.QuantizedLSTM(units, recurrent_spec=spec, name=name))
 
 
-def normalised():
+def normalized():
     cell = r2keras.layers.QuantizedGRU(4, normalization="layer")
     return keras.Sequential([keras.Input((5, 3)), layers.Bidirectional(cell, name="ways"), layers.Dense(2)])
 
@@ -263,7 +263,7 @@ BAD = [
     (layer_norm, 1.5, {"function_preserving": True}, "some would have more copies"),
     (prepared, 2, {}, "prepared for compression"),
     (rounded, 2, {"function_preserving": True}, "'rnn' quantizes or normalizes.*Widen the float model"),
-    (normalised, 2, {"function_preserving": True}, "'ways' quantizes or normalizes"),
+    (normalized, 2, {"function_preserving": True}, "'ways' quantizes or normalizes"),
 ]
 
 
