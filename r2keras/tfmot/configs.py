@@ -308,7 +308,7 @@ class NoOpQuantizeConfig(KernelsConfig):
     []
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(None, {})
 
     def get_config(self) -> dict[str, Any]:
