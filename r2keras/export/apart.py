@@ -1,4 +1,4 @@
-"""TensorFlow's converter in a process of its own, so that a crash of it is an error and not the end of the caller."""
+"""TensorFlow's converter in a separate process, so that a crash of it is an error and does not end the caller."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+# TensorFlow imports Keras and JAX where they are installed, which takes half of the time of its import. The converter
+# needs neither: an entry of None makes TensorFlow take them for not installed.
 SCRIPT = """
 import pathlib, sys
+sys.modules.update(dict.fromkeys(("jax", "keras", "tf_keras")))
 folder = pathlib.Path(sys.argv[1])
 try:
     import tensorflow as tf
@@ -21,10 +24,10 @@ except Exception as error:
 
 
 def convert_apart(folder: Path, signature: str) -> bytes:
-    """Returns the `.tflite` of the SavedModel `folder/model`, made by another Python process on the CPU.
+    """Returns the `.tflite` of the SavedModel `folder/model`, converted by another Python process on the CPU.
 
     Args:
-        folder: also takes what the process writes.
+        folder: holds the SavedModel; the process writes its result there too.
         signature: the name of the SavedModel's signature.
 
     Raises:
@@ -41,8 +44,8 @@ def convert_apart(folder: Path, signature: str) -> bytes:
 
 
 def _ending(code: int) -> str:
-    """Returns the words for a process' end."""
+    """Describes how a process ended: its exit status, or the signal that ended it."""
     if code >= 0:
         return f"exit status {code}"
-    known = {entry.value: entry.name for entry in signal.Signals}
-    return known.get(-code, f"signal {-code}")
+    signal_names = {entry.value: entry.name for entry in signal.Signals}
+    return signal_names.get(-code, f"signal {-code}")

@@ -1,9 +1,9 @@
-"""What is checked around an export: the model before, the file's own bytes after."""
+"""Checks around an export: the model and the record before it, the bytes of the file after it."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,27 +16,31 @@ from r2keras.export.decode import Constants, stored_codes
 from r2keras.export.flatbuffer import buffer_of
 from r2keras.export.match import SMALLEST, Match
 from r2keras.export.palettes import StoredPalette
-from r2keras.export.source import kernels_of, layers_of, weights_of
+from r2keras.export.source import SourceModel
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
+
+# Largest relative difference of a decoded weight from that of the float file; single precision rounds by up to 6e-8.
 TOLERANCE = 1e-6
-TFMOT = ("QuantizeWrapper", "QuantizeAnnotate")
+TFMOT_WRAPPERS = ("QuantizeWrapper", "QuantizeAnnotate")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Written:
-    """One weight that was put into the file.
+    """One weight that was written to the file.
 
     Args:
-        subgraph: where its codes are.
-        named: indices of the tensors that carry its name: the codes first, then the table of a palette.
+        subgraph: the subgraph of its codes.
+        named: indices of the tensors that have its name: the codes first, then the table of a palette.
         values: subgraph and index of the float tensor that the runtime computes from them.
         tensor: the record's entry.
-        match: how the weight lay in the float file.
+        match: how the weight was laid out in the float file.
         stored: what was stored.
-        constant: the float constant that was there.
-        ids: of a table that is decoded by rows: the tensor of their numbers, in the same subgraph as `values`.
+        constant: the float constant that it replaced.
+        ids: for a table that is decoded row by row, the tensor of row numbers, in the same subgraph as `values`.
     """
 
     subgraph: int
@@ -64,12 +68,13 @@ def check_backend() -> None:
         )
 
 
-def check_model(model: keras.Model) -> None:
-    """Raises unless the model is built, a graph of plain float32 layers, and its weights are finite."""
-    # Inputs last: a dtype policy sets theirs too, and a layer's name tells a reader more.
-    for path, layer in sorted(layers_of(model), key=lambda item: is_a(item[1], "InputLayer")):
-        if getattr(layer, "is_r2keras_wrapper", False) or is_a(layer, *TFMOT):
-            finalize = "r2keras.tfmot.finalize" if is_a(layer, *TFMOT) else "r2keras.finalize"
+def check_model(source: SourceModel) -> None:
+    """Raises ValueError unless all layers of a model are plain and compute in float32, and its weights are finite."""
+    # Inputs last: a dtype policy sets theirs too, and the name of a layer says more.
+    for path, layer in sorted(source.layers, key=lambda item: is_a(item[1], "InputLayer")):
+        is_of_tfmot = is_a(layer, *TFMOT_WRAPPERS)
+        if is_of_tfmot or getattr(layer, "is_r2keras_wrapper", False):
+            finalize = "r2keras.tfmot.finalize" if is_of_tfmot else "r2keras.finalize"
             raise ValueError(
                 f"The layer {path!r} still trains under compression. Expected an ordinary Keras model. "
                 f"Call {finalize} first, and export the model and record that it returns."
@@ -79,39 +84,34 @@ def check_model(model: keras.Model) -> None:
                 f"The layer {path!r} computes in {layer.compute_dtype}. Expected float32, which LiteRT runs. Build the "
                 "model again under keras.config.set_dtype_policy('float32') and copy the weights with set_weights."
             )
-        for name, variable in weights_of(layer):
-            if keras.backend.is_float_dtype(variable.dtype):
-                check_finite(f"{path}/{name}", to_numpy(variable))
+    for name, variable in source.weights:
+        if keras.backend.is_float_dtype(variable.dtype):
+            check_finite(name, to_numpy(variable))
 
 
-def kernel_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every kernel by its name."""
-    return {f"{path}/{name}": tuple(v.shape) for path, layer in layers_of(model) for name, v in kernels_of(layer)}
-
-
-def check_record(model: keras.Model, record: CompressionRecord) -> None:
-    """Raises unless it is a record, whose values are the model's, bit for bit."""
+def check_record(source: SourceModel, record: CompressionRecord) -> None:
+    """Raises unless `record` is a record, and its values are the model's, bit for bit."""
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "an r2keras.CompressionRecord or None", type(record)))
-    weights = {f"{path}/{name}": v for path, layer in layers_of(model) for name, v in weights_of(layer)}
+    weights = dict(source.weights)
     for name, tensor in record.tensors.items():
         if name not in weights:
             raise ValueError(
-                f"The record does not belong to the model {model.name!r}, which has no weight {name!r}. "
+                f"The record does not belong to the model {source.name!r}, which has no weight {name!r}. "
                 "Pass the record that came with this model."
             )
         if not np.array_equal(to_numpy(weights[name]), tensor.values()):
             raise ValueError(
-                f"The record does not belong to the model {model.name!r}: the weight {name!r} has other values or "
-                "another shape. Pass the record that came with this model, and do not train between."
+                f"The record does not belong to the model {source.name!r}: the weight {name!r} has other values or "
+                "another shape. Pass the record that came with this model, and do not train in between."
             )
 
 
-def check_written(file: Any, written: list[Written]) -> None:
+def check_written(file: ModelT, written: list[Written]) -> None:
     """Reads every stored code back from the file and compares it with the record.
 
     Raises:
-        RuntimeError: a code differs, or the values that the runtime will compute differ from the float file's.
+        RuntimeError: a code differs, or the values that the runtime will compute differ from those of the float file.
     """
     constants = Constants(file)
     for item in written:
@@ -129,13 +129,16 @@ def check_written(file: Any, written: list[Written]) -> None:
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
 
 
-def _all_rows(file: Any, item: Written) -> Constants:
-    """Returns the values of a file that looks up every row of a table."""
+def _all_rows(file: ModelT, item: Written) -> Constants:
+    """Returns the values of a file in a run that looks up every row of a table."""
     return Constants(file, {(item.values[0], item.ids): np.arange(len(item.constant))})
 
 
-def _check_table(file: Any, item: Written, tensor: PalettizedTensor) -> None:
-    """Raises unless the table in the file is the record's, byte for byte; a scale beside it shows in the values."""
+def _check_table(file: ModelT, item: Written, tensor: PalettizedTensor) -> None:
+    """Raises RuntimeError unless the table in the file is the record's, byte for byte.
+
+    A scale that the file stores apart from the table is checked with the values.
+    """
     read = buffer_of(file, file.subgraphs[item.subgraph].tensors[item.named[1]])
     is_float = isinstance(item.stored, StoredPalette) and item.stored.table_scale is None
     recorded = tensor.table() if is_float else tensor.codebook
@@ -144,7 +147,7 @@ def _check_table(file: Any, item: Written, tensor: PalettizedTensor) -> None:
 
 
 def broken(name: str, reason: str) -> RuntimeError:
-    """Returns the error for a file that does not hold what it should."""
+    """Returns the error for a file that does not hold a weight as recorded."""
     return RuntimeError(
         f"The weight {name!r} did not reach the file unchanged: {reason}. Nothing was written. "
         "This is a defect of r2keras: please report the layer and the spec."

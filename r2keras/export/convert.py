@@ -1,96 +1,176 @@
-"""A Keras model as a float `.tflite`, through TensorFlow's converter."""
+"""Conversion of a Keras model to a float `.tflite` by TensorFlow's converter."""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
-from r2keras._tf_keras import is_a, is_tf_keras, without_fusion
+from r2keras._tf_keras import is_a, without_fusion
 from r2keras.export import packages
 from r2keras.export.apart import convert_apart
 from r2keras.export.flatbuffer import parse
 from r2keras.export.quiet import quiet
-from r2keras.export.recurrent import BATCH, recurrent_layers
+from r2keras.export.recurrent import BATCH
+from r2keras.export.source import SourceModel
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from ai_edge_litert.schema_py_generated import ModelT
+    from tensorflow.types.experimental import ConcreteFunction
+
+    from r2keras.export.source import Model
 
 SIGNATURE = "serving_default"
+# TensorFlow passes constants on in a protocol buffer, which holds 2 GiB; half of that leaves room for the graph.
+MAX_CONSTANT_BYTES = 2**30
 
 
-def convert(model: keras.Model, batch_size: int | None = None) -> Any:
-    """Returns the float file of a model, as the schema's `ModelT`.
+class _NeedsVariablesError(Exception):
+    """The call of a model assigns to its variables."""
 
-    Batch normalizations are folded by the converter. Inputs keep their Keras names and order; outputs are called
-    `output_0`, `output_1`, ... in the order of `model.outputs`, in the signature `serving_default`.
 
-    A model with recurrent layers is converted in a process of its own, where the converter may crash.
+def convert(source: SourceModel, batch_size: int | None = None) -> ModelT:
+    """Returns the float file of a model.
+
+    The converter folds batch normalizations. Inputs keep their Keras names and order; outputs are called `output_0`,
+    `output_1`, ... in the order of `model.outputs`, in the signature `serving_default`.
+
+    A model with recurrent layers is converted in a separate process, because the converter may crash on loops.
 
     Args:
-        model: a built Functional or Sequential model on the TensorFlow backend.
-        batch_size: samples that the file takes at once where the model's inputs leave it open; None: any number, and
-            one where the model has recurrent layers, whose loops have no open batch.
+        source: the model, on the TensorFlow backend.
+        batch_size: the file's batch size where the model's inputs leave it open. None keeps it open, or takes 1 if the
+            model has recurrent layers, whose loops cannot have an open batch.
 
     Raises:
         ImportError: TensorFlow or ai-edge-litert is not installed.
-        RuntimeError: the converter does not know an operation of the model.
+        RuntimeError: the converter does not support an operation of the model.
     """
-    data = _converted(model, packages.tensorflow(), batch_size)
-    file = parse(data, f"the converted model {model.name!r}")
-    _restore_names(file, [tensor.name for tensor in model.inputs])
+    content = _converted(source, batch_size)
+    file = parse(content, f"the converted model {source.name!r}")
+    _restore_names(file, [tensor.name for tensor in source.model.inputs])
     return file
 
 
-def _converted(model: keras.Model, tf: Any, batch_size: int | None) -> bytes:
-    """Runs the converter, its log off the screen."""
+def _converted(source: SourceModel, batch_size: int | None) -> bytes:
+    """Runs the converter with its log silenced."""
+    packages.tensorflow()
     try:
         with quiet():
-            holder = tf.Module()
-            # The converter finds only variables that this object tracks; Keras 3 variables are not, by themselves.
-            holder.tracked = [v if is_tf_keras(model) else v.value for v in model.variables]
-            with without_fusion(model):
-                if recurrent_layers(model):
-                    return _loops_converted(inference(model, tf, batch_size or BATCH), holder, tf)
-                function = inference(model, tf, batch_size)
-            return tf.lite.TFLiteConverter.from_concrete_functions([function], holder).convert()
+            if source.recurrent:
+                return _converted_apart(source, batch_size or BATCH)
+            return _converted_here(source, batch_size)
     except Exception as error:
         raise RuntimeError(
-            f"TensorFlow's converter could not turn the model {model.name!r} into LiteRT: {_reason(error)}. "
+            f"TensorFlow's converter could not turn the model {source.name!r} into LiteRT: {_reason(error)}. "
             "Replace the layer that needs this operation."
         ) from error
 
 
-def _loops_converted(function: Any, holder: Any, tf: Any) -> bytes:
-    """Runs the converter in a process of its own."""
+def _converted_here(source: SourceModel, batch_size: int | None) -> bytes:
+    """Runs the converter in this process."""
+    lite = packages.tensorflow().lite
+    frozen = None if source.is_tf_keras else _frozen_inference(source.model, batch_size)
+    if frozen is not None:
+        return lite.TFLiteConverter.from_concrete_functions([frozen], _holder([])).convert()
+    with without_fusion(source.model):
+        function = inference(source.model, batch_size)
+        return lite.TFLiteConverter.from_concrete_functions([function], _holder(_tf_variables(source))).convert()
+
+
+def _converted_apart(source: SourceModel, batch_size: int) -> bytes:
+    """Runs the converter in a separate process."""
+    function = inference(source.model, batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(holder, f"{folder}/model", signatures={SIGNATURE: function})
+        save = packages.tensorflow().saved_model.save
+        save(_holder(_tf_variables(source)), f"{folder}/model", signatures={SIGNATURE: function})
         return convert_apart(Path(folder), SIGNATURE)
 
 
+def _holder(variables: list[tf.Variable]) -> tf.Module:
+    """Returns an object that tracks variables: the converter ignores all others, and loses their values."""
+    holder = packages.tensorflow().Module()
+    holder.tracked = variables
+    return holder
+
+
+def _tf_variables(source: SourceModel) -> list[tf.Variable]:
+    """Returns TensorFlow's variables of a model; those of Keras 3 wrap them."""
+    variables = source.model.variables
+    return list(variables) if source.is_tf_keras else [variable.value for variable in variables]
+
+
 def _reason(error: Exception) -> str:
-    """Returns what a failed conversion comes down to: the operations that LiteRT does not have, if it names them."""
+    """Returns why a conversion failed in a few words: the operations that LiteRT lacks, if the error names them."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     missing = [line.partition(": ")[2] for line in lines if line.startswith(("Custom ops: ", "TF Select ops: "))]
     return f"it does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
 
 
-def inference(model: keras.Model, tf: Any, batch_size: int | None) -> Any:
-    """Returns the model's call in inference mode as a concrete function with plain argument names."""
+def inference(
+    model: Model, batch_size: int | None, scope: contextlib.AbstractContextManager[None] | None = None
+) -> ConcreteFunction:
+    """Returns the model's call in inference mode as a concrete function with plain argument names.
+
+    Args:
+        model: a built Functional or Sequential model.
+        batch_size: the batch size where the model's inputs leave it open; None keeps it open.
+        scope: entered while the call is traced.
+    """
+    tf = packages.tensorflow()
     structure = model.inputs[0] if is_a(model, "Sequential") else model.input
 
     def pack(tensors):
         return keras.tree.pack_sequence_as(structure, tensors) if keras.tree.is_nested(structure) else tensors[0]
 
     def call(*tensors):
-        outputs = model(pack(tensors), training=False)
-        return {_key("out", k): tensor for k, tensor in enumerate(keras.tree.flatten(outputs))}
+        with scope or contextlib.nullcontext():
+            outputs = model(pack(tensors), training=False)
+        return {_key("out", number): tensor for number, tensor in enumerate(keras.tree.flatten(outputs))}
 
-    # Keras names are no safe argument names ("in" is a Python keyword), so they are put back afterwards.
+    # Keras names are not always valid argument names ("in" is a Python keyword), so they are restored afterwards.
     specs = [
-        tf.TensorSpec((t.shape[0] or batch_size, *t.shape[1:]), t.dtype, name=_key("in", k))
-        for k, t in enumerate(model.inputs)
+        tf.TensorSpec((tensor.shape[0] or batch_size, *tensor.shape[1:]), tensor.dtype, name=_key("in", number))
+        for number, tensor in enumerate(model.inputs)
     ]
     return tf.function(call, autograph=False).get_concrete_function(*specs)
+
+
+def _frozen_inference(model: keras.Model, batch_size: int | None) -> ConcreteFunction | None:
+    """Returns `inference` with constants in place of all variables; None for a model that cannot be traced like this.
+
+    The file is the same. But the converter saves its input and loads it again, variable by variable and with operators
+    of their own: for MobileNetV2 that takes as long as all the rest.
+    """
+    values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+    if sum(value.nbytes for _, value in values) > MAX_CONSTANT_BYTES:
+        return None
+    try:
+        function = inference(model, batch_size, _constants(values))
+    except (_NeedsVariablesError, AttributeError, TypeError, ValueError):
+        # A layer assigns to a variable, or needs what a tensor does not have. If it fails for another reason, the
+        # second trace, with variables, fails with the error that the caller gets.
+        return None
+    return None if function.graph.variables else function
+
+
+@contextlib.contextmanager
+def _constants(values: list[tuple[keras.Variable, np.ndarray]]) -> Iterator[None]:
+    """Makes variables read as constants while the block runs; raises _NeedsVariablesError if it assigns to one."""
+    tf = packages.tensorflow()
+    constants = [(variable, tf.constant(value)) for variable, value in values]
+    with keras.StatelessScope(constants, initialize_variables=False) as scope:
+        before = [scope.get_current_value(variable) for variable, _ in values]
+        yield
+        after = [scope.get_current_value(variable) for variable, _ in values]
+    if any(new is not old for old, new in zip(before, after, strict=True)):
+        raise _NeedsVariablesError
 
 
 def _key(kind: str, number: int) -> str:
@@ -98,8 +178,8 @@ def _key(kind: str, number: int) -> str:
     return f"{kind}_{number:04d}"
 
 
-def _restore_names(file: Any, input_names: list[str]) -> None:
-    """Puts inputs and outputs in Keras' order, in the subgraph and the signature, under their names."""
+def _restore_names(file: ModelT, input_names: list[str]) -> None:
+    """Gives inputs and outputs Keras' order and names, in the subgraph and the signature."""
     signature, graph = file.signatureDefs[0], file.subgraphs[0]
     signature.signatureKey = SIGNATURE
     for ends, names in ((signature.inputs, input_names), (signature.outputs, None)):

@@ -1,9 +1,10 @@
-"""LSTM layers of which TensorFlow's converter makes one operator each, UNIDIRECTIONAL_SEQUENCE_LSTM, and no loop."""
+"""LSTM layers as fused operators: one UNIDIRECTIONAL_SEQUENCE_LSTM each in place of a loop."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -12,19 +13,27 @@ from r2keras.export import packages
 from r2keras.export.convert import inference
 from r2keras.export.decode import kind_of
 from r2keras.export.quiet import quiet
-from r2keras.export.recurrent import BATCH, recurrent_layers
+from r2keras.export.recurrent import BATCH
+from r2keras.export.source import SourceModel, read_model
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
 
 OPERATOR = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 FIX = "Pass recurrent='loop', which computes every recurrent layer"
 
 
 class FusedLSTM(keras.layers.LSTM):
-    """An LSTM whose time loop is a function that the converter knows by its attribute; it computes nothing itself."""
+    """An LSTM for the converter alone: its time loop is a function with an attribute that the converter recognizes.
 
-    refused = None
+    Attributes:
+        refused: why the operator cannot compute a call of the layer; None if it can.
+    """
+
+    refused: str | None = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        """Runs Keras' call around the function, and notes what the operator has no input for."""
+        """Runs Keras' call around the function, and records in `refused` what the operator has no input for."""
         if mask is not None:
             self.refused = "it gets a mask"
         elif initial_state is not None:
@@ -32,22 +41,23 @@ class FusedLSTM(keras.layers.LSTM):
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        """Calls the function in place of the time loop."""
-        tf, cell = packages.tensorflow(), self.cell
+        """Calls the function instead of the time loop."""
+        tf = packages.tensorflow()
+        cell = self.cell
         sequences = tf.reverse(sequences, [1]) if self.go_backwards else sequences
-        # Passed as variables they would be captured, and the operator takes them as arguments.
+        # As variables they would be captured; the operator takes them as arguments.
         kernels = [tf.convert_to_tensor(variable.value) for variable in (cell.kernel, cell.recurrent_kernel)]
         bias = tf.convert_to_tensor(cell.bias.value) if cell.use_bias else tf.zeros(4 * self.units)
         last, outputs, *states, _ = _marked(self.return_sequences)(sequences, *initial_state, *kernels, bias)
         return last, outputs, states
 
 
-def _marked(return_sequences: bool) -> Any:
-    """Returns the function that becomes the operator: arguments and results are those that the converter expects."""
+def _marked(return_sequences: bool) -> Callable:
+    """Returns the function that becomes the operator, with the arguments and results that the converter expects."""
     tf = packages.tensorflow()
 
     def lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias):
-        # The converter throws the body away; only the shapes of what it returns count.
+        # The converter discards the body; only the shapes of the results matter.
         steps = tf.shape(inputs)[1] if return_sequences else 1
         return hidden, tf.tile(hidden[:, None], [1, steps, 1]), hidden, cell, tf.constant(0.0)
 
@@ -56,60 +66,62 @@ def _marked(return_sequences: bool) -> Any:
     return tf.function(lstm, autograph=False, experimental_attributes=attributes)
 
 
-def fused(model: keras.Model) -> keras.Model:
+def fused(source: SourceModel) -> SourceModel:
     """Returns a copy of a model, for the converter alone, whose LSTM layers become one operator each.
 
     Args:
-        model: a built Functional or Sequential model; left untouched.
+        source: the model; it does not change.
 
     Raises:
-        ValueError: it has no LSTM, or a recurrent layer that is not what the operator computes: an LSTM of Keras with
-            its usual activations, alone or in a `Bidirectional`, that starts at zero, gets no mask and hands on no
-            states.
+        ValueError: it has no LSTM, or a recurrent layer that the operator does not compute. The operator computes an
+            LSTM of Keras with its default activations, alone or in a `Bidirectional`, that starts at zero, gets no mask
+            and returns no states.
     """
-    if not recurrent_layers(model):
-        raise ValueError(f"The model {model.name!r} has no LSTM of Keras 3, as recurrent='fused' expects. {FIX}.")
-    for path, layer in _model.leaf_layers(model):
+    if not source.recurrent:
+        raise ValueError(f"The model {source.name!r} has no LSTM of Keras 3, as recurrent='fused' expects. {FIX}.")
+    for path, layer in source.layers:
         _refuse(path, _reason(layer))
-    copy = _model.rebuild(model, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM})
+    copy = read_model(_model.rebuild(source.model, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM}))
+    # Only a call shows whether a layer gets a mask or a first state.
     with quiet():
-        inference(copy, packages.tensorflow(), BATCH)
-    for path, layer in recurrent_layers(copy):
+        inference(copy.model, BATCH)
+    for path, layer in copy.recurrent:
         _refuse(path, getattr(layer, "refused", None))
     return copy
 
 
-def check_fused(file: Any, model: keras.Model) -> None:
-    """Raises RuntimeError unless the converted file of a model of `fused` has the operators."""
+def check_fused(file: ModelT, source: SourceModel) -> None:
+    """Raises RuntimeError unless the converted file has one operator for each LSTM of the model."""
     count = sum(kind_of(file, op) == OPERATOR for graph in file.subgraphs for op in graph.operators)
-    if count < len(recurrent_layers(model)):
+    if count < len(source.recurrent):
         raise RuntimeError(
-            f"TensorFlow's converter made {count} operators {OPERATOR} of the {len(recurrent_layers(model))} LSTM "
-            f"layers of {model.name!r}. {FIX}."
+            f"TensorFlow's converter made {count} operators {OPERATOR} of the {len(source.recurrent)} LSTM "
+            f"layers of {source.name!r}. {FIX}."
         )
 
 
 def _refuse(path: str, reason: str | None) -> None:
-    """Raises ValueError if there is a reason why a layer cannot be the operator."""
+    """Raises ValueError with the reason why a layer cannot become the operator, unless that is None."""
     if reason:
         raise ValueError(
             f"The recurrent layer {path!r} cannot be LiteRT's fused operator: {reason}. Expected LSTM layers, plain or "
-            f"in a Bidirectional, unmasked, with tanh and sigmoid. {FIX}."
+            f"in a Bidirectional, without masks, with tanh and sigmoid. {FIX}."
         )
 
 
 def _reason(layer: keras.Layer) -> str | None:
-    """Returns why a layer cannot be the operator, as far as the layer alone tells; None if it can or has no loop."""
+    """Returns why a layer cannot become the operator, judged by its config; None if it can, or is not recurrent."""
     parts = [part for part in layer._flatten_layers() if isinstance(part, keras.layers.RNN)]
     if parts and type(layer) not in (keras.layers.Bidirectional, *map(type, parts)):
         return f"it lies inside a {type(layer).__name__}"
-    return next(filter(None, map(_reason_of_part, parts)), None)
+    reasons = [_reason_of_part(part) for part in parts]
+    return next((reason for reason in reasons if reason), None)
 
 
 def _reason_of_part(part: keras.layers.RNN) -> str | None:
-    """Returns why a recurrent layer cannot be the operator."""
+    """Returns why a recurrent layer cannot become the operator; None if it can."""
     if isinstance(part, keras.layers.LSTM) and type(part) is not keras.layers.LSTM:
-        return f"a {type(part).__name__} has steps of its own, with rounded states or normalised pre-activations"
+        return f"a {type(part).__name__} has its own steps, with rounded states or normalized pre-activations"
     if type(part) is not keras.layers.LSTM:
         return f"it is a {type(part).__name__}"
     if part.activation is not keras.activations.tanh or part.recurrent_activation is not keras.activations.sigmoid:
@@ -118,7 +130,7 @@ def _reason_of_part(part: keras.layers.RNN) -> str | None:
 
 
 def _stand_in(layer: keras.Layer) -> keras.Layer | None:
-    """Returns the layer for the converter in the place of a recurrent one; None for other layers."""
+    """Returns the layer that replaces a recurrent one for the converter; None for other layers."""
     if isinstance(layer, keras.layers.Bidirectional):
         config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
         forward, backward = map(_stand_in, (layer.forward_layer, layer.backward_layer))

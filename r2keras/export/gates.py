@@ -1,8 +1,8 @@
-"""The kernels of the fused LSTM operator, which the converter cuts up by gates, put together again for a record."""
+"""Rejoins the LSTM kernels that the converter splits by gates, so that a record can replace them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,19 +12,22 @@ from r2keras.export.fused import OPERATOR
 from r2keras.export.prune import prune
 from r2keras.record import CompressionRecord
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT, SubGraphT
+
 GATES = 4
-# Inputs of the operator: the first of the four gates' weights for its input, and for its state.
+# Inputs of the operator: the first gate's kernel for the input, and that for the state; three more follow each.
 KERNELS = (1, 5)
 
 
-def join_gates(file: Any, record: CompressionRecord) -> None:
-    """Makes one constant of the four that hold a recorded kernel, and SPLIT what the operator's inputs come from.
+def join_gates(file: ModelT, record: CompressionRecord) -> None:
+    """Replaces the four constants that hold a recorded kernel by one constant and a SPLIT operator.
 
-    `W_i, W_f, W_g, W_o = split(W)`, each `(units, inputs)`: no arithmetic, so that the operator computes the same.
+    `W_i, W_f, W_g, W_o = split(W)`, each `(units, inputs)`: no arithmetic, so the operator computes the same.
 
     Args:
-        file: the schema's `ModelT` of a float file, edited in place.
-        record: tells which kernels are to be stored as codes.
+        file: a float file, edited in place.
+        record: the kernels that will be stored as codes.
     """
     recorded = [tensor.values().T for tensor in record.tensors.values() if tensor.values().ndim == 2]
     graph = file.subgraphs[0]
@@ -39,8 +42,8 @@ def join_gates(file: Any, record: CompressionRecord) -> None:
     prune(file)
 
 
-def _kernel(file: Any, graph: Any, parts: tuple[int, ...], recorded: list[np.ndarray]) -> np.ndarray | None:
-    """Returns the kernel that lies in four constants if it is a recorded one."""
+def _kernel(file: ModelT, graph: SubGraphT, parts: tuple[int, ...], recorded: list[np.ndarray]) -> np.ndarray | None:
+    """Returns the kernel that four constants hold if it is a recorded one; else None."""
     tensors = [graph.tensors[part] for part in parts]
     if not all(tensor.type == FLOAT32 and buffer_of(file, tensor).size for tensor in tensors):
         return None
@@ -48,11 +51,11 @@ def _kernel(file: Any, graph: Any, parts: tuple[int, ...], recorded: list[np.nda
     return kernel if any(np.array_equal(kernel, values) for values in recorded) else None
 
 
-def _split(file: Any, graph: Any, place: int, kernel: np.ndarray) -> list[int]:
-    """Adds a kernel and the SPLIT of it in front of an operator; returns the four parts."""
+def _split(file: ModelT, graph: SubGraphT, index: int, kernel: np.ndarray) -> list[int]:
+    """Adds a kernel, and its SPLIT before the operator at `index`; returns the four parts."""
     shape = (kernel.shape[0] // GATES, kernel.shape[1])
     whole = add_tensor(file, graph, kernel.shape, FLOAT32, kernel)
     axis = add_tensor(file, graph, (), INT32, np.zeros((), np.int32))
     parts = [add_tensor(file, graph, shape, FLOAT32) for _ in range(GATES)]
-    graph.operators.insert(place, operator(file, "SPLIT", 1, [axis, whole], parts, numSplits=GATES))
+    graph.operators.insert(index, operator(file, "SPLIT", 1, [axis, whole], parts, numSplits=GATES))
     return parts

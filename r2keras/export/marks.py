@@ -1,26 +1,32 @@
-"""Carries the activation grids of a record through TensorFlow's converter, as QUANTIZE and DEQUANTIZE pairs."""
+"""Passes the activation grids of a record through TensorFlow's converter, as QUANTIZE and DEQUANTIZE pairs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 
 from r2keras import _model
-from r2keras._tf_keras import is_tf_keras
 from r2keras.export import packages
 from r2keras.export.convert import convert
 from r2keras.export.flatbuffer import INT8, UINT8
 from r2keras.export.grid import ActivationGrid, set_grid
-from r2keras.export.source import layers_of
+from r2keras.export.source import SourceModel, read_model
 from r2keras.record import CompressionRecord, QuantizedActivation
 
-SUFFIX = "_quantized"
-CLOSE = 1e-4
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
+
+    from r2keras.export.source import Layer
+
+# What the names of the layers that round activations end in.
+QUANTIZED_SUFFIX = "_quantized"
+# The converter's scales went through single precision. One that differs from the record's by more is another grid.
+SCALE_TOLERANCE = 1e-4
 
 
 class Mark(keras.layers.Layer):
-    """Rounds to an 8-bit grid by TensorFlow's own fake quantization, which the converter knows.
+    """Rounds to an 8-bit grid by TensorFlow's fake quantization, which the converter recognizes.
 
     Args:
         grid: the grid.
@@ -40,48 +46,48 @@ class Mark(keras.layers.Layer):
         return packages.tensorflow().quantization.fake_quant_with_min_max_args(inputs, min=low, max=high, num_bits=8)
 
 
-def convert_marked(model: keras.Model, record: CompressionRecord) -> Any:
-    """Returns the float file of a finalized model, its activations rounded by operations that the converter knows.
+def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
+    """Returns the float file of a finalized model, with its activations rounded by TensorFlow's fake quantization.
 
     Args:
-        model: what `finalize` or `calibrate` returned, or `r2keras.tfmot.finalize`.
+        source: a model that `finalize`, `calibrate` or `r2keras.tfmot.finalize` returned.
         record: its record.
 
     Raises:
         ValueError: the record has no activations, has some of fewer than 8 bits, or belongs to another model.
     """
     _check_grids(record)
-    if not is_tf_keras(model):
-        return convert(_marked(model, record))
-    layers = [layer for _, layer in layers_of(model) if _is_grid(layer)]
-    _check_complete([_grid_of(layer.name.removesuffix(SUFFIX), layer, record).name for layer in layers], record)
+    if not source.is_tf_keras:
+        return convert(read_model(_marked(source.model, record)))
+    layers = [layer for _, layer in source.layers if _is_grid(layer)]
+    _check_complete([_grid_of(_activation_name(layer.name), layer, record).name for layer in layers], record)
     try:
         for layer in layers:
             layer.marks = True
-        return convert(model)
+        return convert(source)
     finally:
         for layer in layers:
             layer.marks = False
 
 
 def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
-    """Returns a copy of a Keras 3 model with marks in the places of its grids."""
-    found = []
+    """Returns a copy of a Keras 3 model with a `Mark` in place of every layer that rounds an activation."""
+    names = []
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
         if not _is_grid(layer):
             return None
-        found.append(path.removesuffix(SUFFIX))
-        return Mark(_grid_of(found[-1], layer, record), name=layer.name)
+        names.append(_activation_name(path))
+        return Mark(_grid_of(names[-1], layer, record), name=layer.name)
 
     copy = _model.rebuild(model, replace)
-    _check_complete(found, record)
+    _check_complete(names, record)
     return copy
 
 
-def restore_grids(file: Any, record: CompressionRecord) -> None:
-    """Makes the converter's unsigned codes signed, with the record's scales: its own went through single precision."""
-    # The half steps of a recurrent state are no operator's grid.
+def restore_grids(file: ModelT, record: CompressionRecord) -> None:
+    """Makes the converter's unsigned codes signed, and replaces its rounded scales by the record's."""
+    # Recurrent states have half steps as zero points; no operator has such a grid.
     grids = [ActivationGrid(a.scale, int(a.zero_point)) for a in record.activations.values() if a.zero_point % 1 == 0]
     for graph in file.subgraphs:
         for tensor in graph.tensors:
@@ -89,7 +95,7 @@ def restore_grids(file: Any, record: CompressionRecord) -> None:
                 scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]) - 128
                 same = [grid for grid in grids if grid.zero_point == zero_point]
                 nearest = min(same, key=lambda grid: abs(grid.scale - scale), default=ActivationGrid(0.0, 0))
-                if abs(nearest.scale - scale) > CLOSE * scale:
+                if abs(nearest.scale - scale) > SCALE_TOLERANCE * scale:
                     raise RuntimeError(
                         f"The converter returned an activation grid that the record does not have: scale={scale!r}, "
                         f"zero_point={zero_point}. Nothing was written. This is a defect of r2keras: please report it."
@@ -99,7 +105,7 @@ def restore_grids(file: Any, record: CompressionRecord) -> None:
 
 
 def _check_grids(record: CompressionRecord) -> None:
-    """Raises unless the record has activations, all of 8 bits."""
+    """Raises ValueError unless the record has activations, all of them of 8 bits."""
     if not record.activations:
         raise ValueError(
             "Integer operators need the grids of the activations, and the record has none. Expected a record with "
@@ -109,33 +115,38 @@ def _check_grids(record: CompressionRecord) -> None:
         if grid.num_bits != 8:
             raise ValueError(
                 f"The activation {name!r} has {grid.num_bits} bits, and LiteRT's integer operators have 8. Expected "
-                "activation_bits=8 and input_bits=8. Or export with activations='float', which takes any width."
+                "activation_bits=8 and input_bits=8, or export with activations='float', which takes any width."
             )
 
 
-def _is_grid(layer: Any) -> bool:
+def _activation_name(path: str) -> str:
+    """Returns the record's name of the activation that the layer at a path rounds."""
+    return path.removesuffix(QUANTIZED_SUFFIX)
+
+
+def _is_grid(layer: Layer) -> bool:
     """Whether a layer rounds to a fixed grid."""
     return hasattr(layer, "zero_point") and getattr(layer, "holds_constants", False)
 
 
-def _check_complete(found: list[str], record: CompressionRecord) -> None:
-    """Raises unless every activation of the record was found in the model."""
-    missing = [name for name in record.activations if name not in found]
+def _check_complete(names: list[str], record: CompressionRecord) -> None:
+    """Raises ValueError unless the activations `names` of the model include all of the record's."""
+    missing = [name for name in record.activations if name not in names]
     if missing:
         raise _foreign(missing[0])
 
 
-def _grid_of(path: str, layer: keras.Layer, record: CompressionRecord) -> QuantizedActivation:
-    """Returns the record's grid of an activation, which the layer must have too."""
-    grid = record.activations.get(path)
+def _grid_of(name: str, layer: Layer, record: CompressionRecord) -> QuantizedActivation:
+    """Returns the record's grid of an activation; raises ValueError if the layer has another."""
+    grid = record.activations.get(name)
     if grid is None or (grid.scale, grid.zero_point) != (layer.scale, layer.zero_point):
-        raise _foreign(path)
+        raise _foreign(name)
     return grid
 
 
-def _foreign(path: str) -> ValueError:
-    """Returns the error for a record and a model that differ."""
+def _foreign(name: str) -> ValueError:
+    """Returns the error for a record and a model with different grids."""
     return ValueError(
-        f"The record does not belong to the model: the grid of the activation {path!r} is another. "
+        f"The record does not belong to the model: the grids of the activation {name!r} differ. "
         "Pass the record that came with this model."
     )

@@ -1,4 +1,4 @@
-"""How much memory a `.tflite` file takes to run, measured on a process of its own."""
+"""Peak memory of running a `.tflite` file, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-# A process that has imported everything and run nothing; what it takes more from here on is the file's.
+# The baseline is a process that has imported everything and run nothing; what it needs beyond that is due to the file.
+# Writing 5 to clear_refs resets the peak (VmHWM) to the current size (proc(5)).
 PROBE = """
 import sys
 from pathlib import Path
@@ -29,13 +30,13 @@ print(1024 * (kilobytes("VmHWM") - before))
 
 
 def peak_memory(path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True) -> int | None:
-    """Returns the most memory that loading a file and running it three times took, in bytes; None off Linux.
+    """Returns the peak memory of loading a file and running it three times, in bytes; None on other systems than Linux.
 
-    A fresh process with LiteRT alone loads the file; counted is what it holds at its highest beyond what it held
-    before, so code that LiteRT touches for the first time (about a megabyte) is in every figure.
+    A new process with only LiteRT loads the file. The result is its peak minus its size before loading, so every figure
+    includes the code of LiteRT that is paged in first then (about a megabyte).
 
     Args:
-        path: the file, of fixed input shapes or run at those it gives.
+        path: the file. Open input sizes are run as the file gives them.
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators.
 

@@ -1,4 +1,4 @@
-"""The heavy packages of this folder, imported on first use, with one sentence where one is missing."""
+"""Lazy imports of heavy packages, each with an error that names the package to install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from r2keras._errors import missing
 
 
 def tensorflow() -> ModuleType:
-    """Returns TensorFlow, whose converter makes the float file."""
+    """Returns TensorFlow, whose converter writes the float file."""
     return _load("tensorflow", "tensorflow", "Export to LiteRT")
 
 
@@ -18,19 +18,29 @@ def schema() -> ModuleType:
     return _load("ai_edge_litert.schema_py_generated", "ai-edge-litert", "Reading or writing a .tflite file")
 
 
+def require_schema() -> None:
+    """Raises ImportError unless the package with the `.tflite` schema is installed."""
+    schema()
+
+
 def interpreter() -> ModuleType:
-    """Returns the module of LiteRT's interpreter."""
+    """Returns the module with LiteRT's interpreter."""
     return _load("ai_edge_litert.interpreter", "ai-edge-litert", "Running a .tflite file")
 
 
 def microcontrollers() -> ModuleType:
-    """Returns the module of the interpreter of LiteRT for Microcontrollers."""
+    """Returns the module with the interpreter of LiteRT for Microcontrollers."""
     purpose = "Running a file for microcontrollers, on Linux (x86-64) only,"
     return _load("tflite_micro", "tflite-micro", purpose, "tflm").runtime
 
 
+def require_microcontrollers() -> None:
+    """Raises ImportError unless LiteRT for Microcontrollers is installed."""
+    microcontrollers()
+
+
 def _load(module: str, package: str, purpose: str, extra: str = "") -> ModuleType:
-    """Imports a module, or says which package to install."""
+    """Imports a module; raises ImportError that names the package to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Keeps the log of native code off the screen while a block runs."""
+"""Silences, or collects, the log of native code while a block runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOGGERS = ("absl", "tensorflow")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what the process writes to standard output and error while the block runs.
+    """Discards what the process writes to standard output and error while the block runs.
 
     TensorFlow's converter and LiteRT log from C++, past `sys.stderr`, so the file descriptors themselves are
-    pointed elsewhere. Python's own loggers of TensorFlow are raised to ERROR for the same time. Exceptions carry the
-    converter's reasons; the log repeats them.
+    redirected. TensorFlow's Python loggers are set to ERROR meanwhile. Nothing is lost: exceptions have the converter's
+    reasons, and the log only repeats them.
 
     Example:
 
@@ -40,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def overheard() -> Iterator[list[str]]:
-    """Collects the lines that native code writes to standard error while the block runs; they are there after it.
+    """Collects the lines that native code writes to standard error while the block runs; the list is filled at its end.
 
     Example:
 
@@ -61,16 +61,16 @@ def overheard() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _redirected(descriptor: int, target: int | None = None) -> Iterator[None]:
-    """Points a file descriptor at another, or at nothing, while the block runs; a closed descriptor stays closed."""
+    """Redirects a file descriptor to another, or to the null device, while the block runs; skips a closed one."""
     _flush()
     try:
         saved = os.dup(descriptor)
     except OSError:
         yield
         return
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing if target is None else target, descriptor)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null if target is None else target, descriptor)
+    os.close(null)
     try:
         yield
     finally:
@@ -80,7 +80,7 @@ def _redirected(descriptor: int, target: int | None = None) -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Writes out what Python holds back for either stream."""
+    """Flushes Python's buffers of standard output and error."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.closed:
             stream.flush()

@@ -1,47 +1,38 @@
-"""Recurrent layers in a model that goes to a file: finding them, and what a file cannot have."""
+"""Checks of the recurrent layers in a model to export."""
 
 from __future__ import annotations
 
-import keras
-
-from r2keras._model import leaf_layers
-from r2keras._tf_keras import is_tf_keras
+from r2keras.export.source import SourceModel
 from r2keras.record import CompressionRecord
 
+# TensorFlow's converter makes no loop over an open batch axis.
 BATCH = 1
-SPLIT = "recurrent_kernel"
+SPLIT_KERNEL = "recurrent_kernel"
 
 
-def recurrent_layers(model: keras.Model) -> list[tuple[str, keras.layers.RNN]]:
-    """Returns every recurrent layer of Keras 3 with the path of the layer that holds it, those in wrappers included."""
-    if is_tf_keras(model):
-        return []
-    found = ((path, part) for path, layer in leaf_layers(model) for part in layer._flatten_layers())
-    return [(path, part) for path, part in found if isinstance(part, keras.layers.RNN)]
-
-
-def check_kernels(model: keras.Model, record: CompressionRecord | None) -> None:
-    """Raises ValueError for a compressed kernel that the converter splits: that of a GRU that resets before it."""
-    for path, layer in recurrent_layers(model):
-        names = [n for n in (record.tensors if record else ()) if n.startswith(f"{path}/") and n.endswith(SPLIT)]
-        if names and not getattr(layer, "reset_after", True):
+def check_kernels(source: SourceModel, record: CompressionRecord | None) -> None:
+    """Raises ValueError for a compressed kernel that the converter splits: that of a GRU with `reset_after=False`."""
+    for path, layer in source.recurrent:
+        if record is None or getattr(layer, "reset_after", True):
+            continue
+        names = [name for name in record.tensors if name.startswith(f"{path}/") and name.endswith(SPLIT_KERNEL)]
+        if names:
             raise ValueError(
                 f"The layer {path!r} has reset_after=False, and TensorFlow's converter splits its recurrent kernel. "
-                "Expected reset_after=True, Keras' default, where that kernel is compressed. Train with that, or leave "
-                f"{names[0]!r} out of the recipe."
+                "Expected reset_after=True, Keras' default, for a compressed recurrent kernel. Train with "
+                f"reset_after=True, or leave {names[0]!r} out of the recipe."
             )
 
 
-def check_recurrent(model: keras.Model, activations: str, record: CompressionRecord | None = None) -> None:
-    """Raises ValueError if recurrent layers would have to keep their state between calls, or compute on integers."""
-    check_kernels(model, record)
-    layers = recurrent_layers(model)
-    if layers and activations == "int8":
+def check_recurrent(source: SourceModel, activations: str, record: CompressionRecord | None = None) -> None:
+    """Raises ValueError for recurrent layers that are stateful, would compute on integers, or have a split kernel."""
+    check_kernels(source, record)
+    if source.recurrent and activations == "int8":
         raise ValueError(
-            f"The layer {layers[0][0]!r} is recurrent, and LiteRT has no loop of integer operators. Expected "
+            f"The layer {source.recurrent[0][0]!r} is recurrent, and LiteRT has no loop of integer operators. Expected "
             "activations='float' for models with recurrent layers: weights keep their few bits, states their grids."
         )
-    stateful = [path for path, layer in layers if layer.stateful]
+    stateful = [path for path, layer in source.recurrent if layer.stateful]
     if stateful:
         raise ValueError(
             f"The layer {stateful[0]!r} is stateful, and a file keeps no state between calls. Expected layers with "

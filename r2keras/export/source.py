@@ -1,24 +1,80 @@
-"""What an export reads of a model, be it of Keras 3 or of tf_keras: its layers, their weights, their kernels."""
+"""A model to export, of Keras 3 or of tf_keras, and its layers, weights and kernels."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
 
 from r2keras import _model, _tf_keras
 
+if TYPE_CHECKING:
+    import tf_keras
 
-def layers_of(model: Any) -> list[tuple[str, Any]]:
-    """Returns every layer that is not itself a model, with its path.
+    Model = keras.Model | tf_keras.Model
+    Layer = keras.Layer | tf_keras.layers.Layer
+    Variable = keras.Variable | tf_keras.Variable
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A model to export, walked once by `read_model`.
 
     Args:
         model: a built Functional or Sequential model.
+        is_tf_keras: whether it is a model of tf_keras, not of Keras 3.
+        layers: every layer that is not itself a model, with its path.
+        recurrent: every recurrent layer of Keras 3, also inside wrappers, with the path of the outer layer. Empty for
+            tf_keras, whose recurrent layers are converted like any other.
+        weights: every weight, with its full name `"<layer path>/<variable>"`.
+    """
+
+    model: Model
+    is_tf_keras: bool
+    layers: tuple[tuple[str, Layer], ...]
+    recurrent: tuple[tuple[str, keras.layers.RNN], ...]
+    weights: tuple[tuple[str, Variable], ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def num_values(self) -> int:
+        """The number of values in all weights."""
+        return sum(math.prod(variable.shape) for _, variable in self.weights)
+
+    def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of every kernel by its full name."""
+        kernels = _tf_keras.kernels if self.is_tf_keras else _model.kernels
+        return {f"{path}/{name}": tuple(v.shape) for path, layer in self.layers for name, v in kernels(layer)}
+
+
+def read_model(model: Model) -> SourceModel:
+    """Returns a model with all that an export reads of it.
+
+    Args:
+        model: a built Functional or Sequential model, of Keras 3 or of tf_keras.
 
     Raises:
-        TypeError: no model, or a subclassed one.
+        TypeError: not a model, or a subclassed one.
         ValueError: the model is not built.
     """
-    if not _tf_keras.is_a(model, "Model") or not _tf_keras.is_tf_keras(model):
-        return _model.leaf_layers(model)
+    if _tf_keras.is_tf_keras(model) and _tf_keras.is_a(model, "Model"):
+        _check_tf_keras(model)
+        layers, is_tf_keras, named_weights = _tf_keras.leaf_layers(model), True, _tf_keras.named_weights
+    else:
+        layers, is_tf_keras, named_weights = _model.leaf_layers(model), False, _model.relative_weights
+    weights = [(f"{path}/{name}", v) for path, layer in layers for name, v in named_weights(layer)]
+    recurrent = [] if is_tf_keras else _recurrent(layers)
+    return SourceModel(model, is_tf_keras, tuple(layers), tuple(recurrent), tuple(weights))
+
+
+def _check_tf_keras(model: tf_keras.Model) -> None:
+    """Raises unless a model of tf_keras is built and has a graph."""
     if not (_tf_keras.is_a(model, "Sequential") or model._is_graph_network):
         raise TypeError(
             f"r2keras reads models by their graph. Expected a Functional or Sequential model. Received: the subclassed "
@@ -30,14 +86,9 @@ def layers_of(model: Any) -> list[tuple[str, Any]]:
             f"The model {model.name!r} is not built, so it has no weights. Expected a built model. "
             "Give it a tf_keras.Input as its first layer."
         )
-    return _tf_keras.leaf_layers(model)
 
 
-def weights_of(layer: Any) -> list[tuple[str, Any]]:
-    """Returns all weights of a layer with their names relative to it."""
-    return (_tf_keras.named_weights if _tf_keras.is_tf_keras(layer) else _model.relative_weights)(layer)
-
-
-def kernels_of(layer: Any) -> list[tuple[str, Any]]:
-    """Returns the kernels of a layer with their names relative to it."""
-    return (_tf_keras.kernels if _tf_keras.is_tf_keras(layer) else _model.kernels)(layer)
+def _recurrent(layers: list[tuple[str, Any]]) -> list[tuple[str, keras.layers.RNN]]:
+    """Returns the recurrent layers of Keras 3 among layers and the parts of layers."""
+    parts = [(path, part) for path, layer in layers for part in layer._flatten_layers()]
+    return [(path, part) for path, part in parts if isinstance(part, keras.layers.RNN)]

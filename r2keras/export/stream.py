@@ -1,4 +1,4 @@
-"""Runs the `.tflite` file of a streaming model: step by step, the states kept here."""
+"""Runner of the `.tflite` file of a streaming model, step by step, which keeps the states."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from r2keras.export.streaming import STATE
 
 
 class LiteRTStream:
-    """A file of `streaming`, and the states that it has come to.
+    """A file of a `streaming` model and its current states.
 
     Args:
-        path: the file, which `to_litert` wrote of a model of `streaming`.
+        path: the file that `to_litert` wrote from a model of `streaming`.
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
 
     Attributes:
-        states: arrays `(1, units)`, in the order of the file's inputs; what the next step starts from.
+        states: arrays `(1, units)`, in the order of the file's inputs, from which the next step starts.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt or no `.tflite`, or takes no states.
+        ValueError: the file is truncated, corrupt or not a `.tflite`, or takes no states.
         ImportError: ai-edge-litert is not installed.
 
     Example:
@@ -51,14 +51,14 @@ class LiteRTStream:
         self.reset()
 
     def reset(self) -> None:
-        """Sets all states to zero, where a sequence begins."""
+        """Sets all states to zero, to begin a new sequence."""
         self.states = [np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]]
 
     def step(self, x: Any) -> Any:
-        """Goes one step on.
+        """Runs one time step.
 
         Args:
-            x: what the model takes at one time step, without batch and time axes; a list of such for several inputs.
+            x: the input of one time step, without batch and time axes; a list of them for several inputs.
 
         Returns:
             The output at this step, without batch and time axes; a list if the model has several.
@@ -66,18 +66,22 @@ class LiteRTStream:
         arrays = x if isinstance(x, (list, tuple)) else [x]
         outputs = self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self.states])
         self.states = outputs[-self._count :]
-        found = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]
-        return found[0] if len(found) == 1 else found
+        results = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]
+        return results[0] if len(results) == 1 else results
 
     def run(self, x: Any) -> Any:
-        """Goes through a sequence, from where the last one ended.
+        """Runs a sequence, starting from the current states.
 
         Args:
-            x: array `(time, ...)`; a list of them, of one length, for several inputs.
+            x: array `(time, ...)`; a list of arrays of equal length for several inputs.
 
         Returns:
             Array `(time, ...)` of the outputs at all steps, or a list of them.
         """
-        several = isinstance(x, (list, tuple))
-        steps = [self.step(list(step) if several else step) for step in (zip(*x, strict=True) if several else x)]
-        return list(map(np.stack, zip(*steps, strict=True))) if isinstance(steps[0], list) else np.stack(steps)
+        if isinstance(x, (list, tuple)):
+            outputs = [self.step(list(arrays)) for arrays in zip(*x, strict=True)]
+        else:
+            outputs = [self.step(array) for array in x]
+        if isinstance(outputs[0], list):
+            return [np.stack(output) for output in zip(*outputs, strict=True)]
+        return np.stack(outputs)

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 
 from r2keras._files import atomic_write_bytes
-from r2keras._model import leaf_layers
 from r2keras.export import packages
 from r2keras.export.assign import Place
 from r2keras.export.builder import write
-from r2keras.export.check import TOLERANCE, broken, check_backend, check_model, check_record, kernel_shapes
+from r2keras.export.check import TOLERANCE, broken, check_backend, check_model, check_record
 from r2keras.export.containers import along
 from r2keras.export.convert import convert
 from r2keras.export.fill import Where, places_of
@@ -25,6 +24,7 @@ from r2keras.export.prune import prune
 from r2keras.export.recurrent import check_kernels
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
+from r2keras.export.source import SourceModel, read_model
 from r2keras.export.subgraph import Subgraph
 from r2keras.export.tflm_forms import SMALLER, Form, smallest
 from r2keras.export.tflm_loops import check_sizes, spell_out_updates
@@ -131,8 +131,8 @@ def to_tflm(
 
     Source: Cho et al., DKM, arXiv 2108.12659, section 3 (palettes).
     """
-    _check(model, record, check)
-    file = convert(model, 1)
+    source = _checked(model, record, check)
+    file = convert(source, 1)
     spell_out_select(file)
     spell_out_updates(file)
     check_sizes(file, model.name)
@@ -142,19 +142,20 @@ def to_tflm(
         written = [_replace(file, where[place.constant], place, record) for place in places_of(where, record)]
     content, file = _serialize(file, written)
     arena_bytes = find_arena(content, f"the model {model.name!r}") if check else None
-    sizes = _measure(model, record, file, content, {item.name: item.reason for item in written if item.reason})
+    sizes = _measure(source, record, file, content, {item.name: item.reason for item in written if item.reason})
     atomic_write_bytes(path, content)
     _warn(written)
     return TFLMSizes(**vars(sizes), arena_bytes=arena_bytes)
 
 
-def _check(model: keras.Model, record: CompressionRecord | None, check: bool) -> None:
-    """Raises if the model or the record cannot be exported, or a package is missing."""
+def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) -> SourceModel:
+    """Returns the model, read; raises for what cannot be exported, before any work."""
     check_backend()
-    check_model(model)
-    packages.schema()
+    source = read_model(model)
+    check_model(source)
+    packages.require_schema()
     if check:
-        packages.microcontrollers()
+        packages.require_microcontrollers()
     batches = {tensor.shape[0] for tensor in model.inputs} - {None, 1}
     if batches:
         raise ValueError(
@@ -162,8 +163,9 @@ def _check(model: keras.Model, record: CompressionRecord | None, check: bool) ->
             "microcontrollers. Build it again without a batch size and copy the weights with set_weights."
         )
     if record is not None:
-        check_record(model, record)
-        check_kernels(model, record)
+        check_record(source, record)
+        check_kernels(source, record)
+    return source
 
 
 def _replace(file: ModelT, where: Where, place: Place, record: CompressionRecord) -> _Written:
@@ -219,12 +221,11 @@ def _compare(file: ModelT, item: _Written) -> None:
 
 
 def _measure(
-    model: keras.Model, record: CompressionRecord | None, file: ModelT, content: bytes, reasons: dict[str, str]
+    source: SourceModel, record: CompressionRecord | None, file: ModelT, content: bytes, reasons: dict[str, str]
 ) -> FileSizes:
     """Returns the file's sizes, with `reasons` in the notes of weights that stay float."""
     if record is None:
-        num_values = sum(int(np.prod(w.shape)) for _, layer in leaf_layers(model) for w in layer.weights)
-        return measure_float(kernel_shapes(model), num_values, content)
+        return measure_float(source.kernel_shapes(), source.num_values, content)
     sizes = measure(record, file, content, "the file")
     reason_of = {name: reason for names, reason in reasons.items() for name in names.split(SEPARATOR)}
     rows = [

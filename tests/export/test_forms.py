@@ -54,13 +54,13 @@ TABLE += [("conv-norm", name) for name in SPECS if ("conv-norm", name) not in TA
 
 @pytest.fixture(autouse=True)
 def converted_once(monkeypatch):
-    """Runs TensorFlow's converter once a model: the forms differ in what is made of its file."""
+    """Runs TensorFlow's converter once per model: the forms differ in what is made of its file."""
     known, run = {}, convert_module._converted
 
-    def converted(model, *rest):
-        if id(model) not in known:
-            known[id(model)] = run(model, *rest)
-        return known[id(model)]
+    def converted(source, *rest):
+        if id(source.model) not in known:
+            known[id(source.model)] = run(source, *rest)
+        return known[id(source.model)]
 
     monkeypatch.setattr(convert_module, "_converted", converted)
 

@@ -124,10 +124,10 @@ def looped_state():
         (lambda: sequential(layers.Conv1D(4, 3, padding="same")), "other outputs step by step"),
         (lambda: sequential(layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both")), "'both' has no"),
         (lambda: sequential(layers.LSTM(4, return_sequences=True, go_backwards=True)), "it runs backwards"),
-        (lambda: sequential(layers.RNN(layers.LSTMCell(4), return_sequences=True)), "it is no LSTM"),
+        (lambda: sequential(layers.RNN(layers.LSTMCell(4), return_sequences=True)), "it is not an LSTM"),
         (lambda: sequential(layers.Conv1D(4, 3)), "does not run on single steps"),
         (looped_state, "'decoder' gets its state from another layer"),
-        (lambda: keras.Model(i := keras.Input((4, 2), name="state_x"), layers.GRU(2)(i)), "a name that states take"),
+        (lambda: keras.Model(i := keras.Input((4, 2), name="state_x"), layers.GRU(2)(i)), "is reserved for states"),
     ],
 )
 def test_what_has_no_step_is_refused(make, words):
