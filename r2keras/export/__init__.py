@@ -1,4 +1,4 @@
-"""Files for devices: writing them, running them, comparing them with Keras, measuring them."""
+"""Export to files for devices, and tools that run, verify and measure them."""
 
 from r2keras.export.bundle import bundle
 from r2keras.export.expand import expand

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SIGNATURE = "serving_default"
 # TensorFlow passes constants on in a protocol buffer, which holds 2 GiB; half of that leaves room for the graph.
 MAX_CONSTANT_BYTES = 2**30
+# Endings of the types of operators with branches or a body. There a captured constant is an input, and no longer a
+# constant, while the converter freezes a captured variable. Other calls of functions are inlined.
+CONTROL_FLOW = ("If", "While", "Case")
 
 
 class _NeedsVariablesError(Exception):
@@ -145,8 +148,8 @@ def inference(
 def _frozen_inference(model: keras.Model, batch_size: int | None) -> ConcreteFunction | None:
     """Returns `inference` with constants in place of all variables; None for a model that cannot be traced like this.
 
-    The file is the same. But the converter saves its input and loads it again, variable by variable and with operators
-    of their own: for MobileNetV2 that takes as long as all the rest.
+    The file has the same operators and constants. But the converter saves its input and loads it again, with operators
+    of their own for every variable: for MobileNetV2 that takes longer than all the rest.
     """
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     if sum(value.nbytes for _, value in values) > MAX_CONSTANT_BYTES:
@@ -157,7 +160,14 @@ def _frozen_inference(model: keras.Model, batch_size: int | None) -> ConcreteFun
         # A layer assigns to a variable, or needs what a tensor does not have. If it fails for another reason, the
         # second trace, with variables, fails with the error that the caller gets.
         return None
-    return None if function.graph.variables else function
+    return None if function.graph.variables or _has_control_flow(function) else function
+
+
+def _has_control_flow(function: ConcreteFunction) -> bool:
+    """Whether a function, or one that it calls, has branches or loops."""
+    graph = function.graph.as_graph_def()
+    bodies = [graph.node, *(called.node_def for called in graph.library.function)]
+    return any(node.op.endswith(CONTROL_FLOW) for body in bodies for node in body)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Runs a `.tflite` file on LiteRT's interpreter, in batches, and times it."""
+"""Runner of a `.tflite` file on LiteRT's interpreter: batches of data, and latency."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2keras._errors import invalid
 from r2keras.export.flatbuffer import open_interpreter, unreadable
 from r2keras.export.quiet import quiet
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 WARM_UP_RUNS = 5
 
@@ -24,8 +27,8 @@ class Latency:
     """Time of one run at batch size 1, in milliseconds.
 
     Args:
-        median_ms: half of the runs were faster.
-        p90_ms: nine in ten runs were faster.
+        median_ms: the median; half of the runs were faster.
+        p90_ms: the 90th percentile; nine in ten runs were faster.
 
     Example:
 
@@ -47,7 +50,7 @@ class LiteRTModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupt, or no `.tflite`.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`.
         ImportError: ai-edge-litert is not installed.
 
     Example:
@@ -83,15 +86,15 @@ class LiteRTModel:
         """Runs the file on data.
 
         Args:
-            x: array; list of arrays in the order of the inputs; or dict by input name. All of one length. Floats for
-                an integer input are quantized with the scale and zero point that the file gives for it. Where operators
-                keep states between runs, every run starts from zero.
-            batch_size: samples a run; a file with a fixed batch keeps its own.
+            x: array; list of arrays in the order of the inputs; or dict by input name; all of equal length. Floats for
+                an integer input are quantized with the scale and zero point that the file has for it. If operators keep
+                states between runs, every run starts from zero.
+            batch_size: samples per run; a file with a fixed batch size keeps its own.
             progress: whether to show a progress bar.
 
         Returns:
-            The output array as the file gives it (integers from an integer file), or a list of them in Keras' order if
-            there are several.
+            The output array as the file returns it (integers from an integer file), or a list of arrays in Keras' order
+            if there are several outputs.
 
         Raises:
             ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
@@ -108,15 +111,15 @@ class LiteRTModel:
         return outputs[0] if len(outputs) == 1 else outputs
 
     def dequantized(self, outputs: Any) -> list[np.ndarray]:
-        """Returns outputs of `predict` as a list of arrays, integers as the floats that they stand for."""
+        """Returns outputs of `predict` as a list of float arrays: integers become the values that they represent."""
         listed = outputs if isinstance(outputs, list) else [outputs]
         return [_as_float(output, detail) for output, detail in zip(listed, self._outputs, strict=True)]
 
     def latency(self, num_runs: int = 50) -> Latency:
-        """Times single runs at batch size 1 on random input, after five runs that do not count.
+        """Times single runs at batch size 1 on random input, after five warm-up runs.
 
         Args:
-            num_runs: runs that count.
+            num_runs: number of timed runs.
 
         Raises:
             ValueError: `num_runs` is below 1.
@@ -140,33 +143,33 @@ class LiteRTModel:
         return 1e3 * (time.perf_counter() - start)
 
     def _arrays(self, x: Any) -> list[np.ndarray]:
-        """Returns the inputs as arrays of the file's types, in its order."""
+        """Returns the inputs as arrays of the file's types, in the file's order."""
         expected = [tuple(int(size) for size in d["shape_signature"]) or d["shape"] for d in self._inputs]
         arrays = matched(x, self.input_names, expected)
         return [_as_input(a, d) for a, d in zip(arrays, self._inputs, strict=True)]
 
     def _batch(self, batch_size: int) -> int:
-        """Returns the batch size to use: the file's own if it is fixed."""
+        """Returns the batch size to use: that of the file if it is fixed."""
         if batch_size < 1:
             raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
         first = self._inputs[0]
         return batch_size if first["shape_signature"][:1] == [-1] else int(first["shape"][0])
 
     def _run(self, batch: list[np.ndarray], step: int) -> list[np.ndarray]:
-        """Runs one batch; the last one of a file with a fixed batch is filled up with its last sample."""
+        """Runs one batch; with a fixed batch size, a shorter one is padded with copies of its last sample."""
         count = len(batch[0])
         if self._batch(count) != count:
             batch = [np.concatenate([a, np.repeat(a[-1:], step - count, axis=0)]) for a in batch]
         self._resize([array.shape for array in batch])
         for detail, array in zip(self._inputs, batch, strict=True):
             self._interpreter.set_tensor(detail["index"], np.ascontiguousarray(array))
-        # What an operator keeps between calls (the fused LSTM its state) is no part of the next sample.
+        # The fused LSTM keeps its state between calls; it must not leak into the next sample.
         self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(detail["index"])[:count] for detail in self._outputs]
 
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
-        """Gives the inputs these shapes, as far as their sizes are open."""
+        """Resizes the inputs to these shapes; only open sizes may differ from the file's."""
         if shapes == self._shapes:
             return
         try:
@@ -185,11 +188,11 @@ def matched(x: Any, names: list[str], expected: list[tuple[int, ...]]) -> list[n
 
     Args:
         x: array; list of arrays; or dict by input name.
-        names: the inputs' names.
+        names: the names of the file's inputs.
         expected: their shapes, samples first; -1 is any size.
 
     Raises:
-        ValueError: other names, another number of arrays, other shapes, no samples, or different numbers of them.
+        ValueError: wrong names, number of arrays or shapes; no samples; or different numbers of samples.
     """
     if isinstance(x, dict):
         if set(x) != set(names):
@@ -197,18 +200,18 @@ def matched(x: Any, names: list[str], expected: list[tuple[int, ...]]) -> list[n
         x = [x[name] for name in names]
     arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
     shapes = [array.shape for array in arrays]
-    fits = [*map(len, shapes)] == [*map(len, expected)] and all(
-        wanted in (-1, size)
-        for shape, sizes in zip(shapes, expected, strict=True)
-        for size, wanted in zip(shape[1:], sizes[1:], strict=True)
+    fits = [len(shape) for shape in shapes] == [len(shape) for shape in expected] and all(
+        expected_size in (-1, size)
+        for shape, expected_shape in zip(shapes, expected, strict=True)
+        for size, expected_size in zip(shape[1:], expected_shape[1:], strict=True)
     )
     if not fits or len({shape[:1] for shape in shapes}) > 1 or 0 in (shape[0] for shape in shapes):
-        raise ValueError(invalid("x", f"arrays of one length with the shapes {expected} (-1 is any)", shapes))
+        raise ValueError(invalid("x", f"arrays of equal length with the shapes {expected} (-1 is any)", shapes))
     return arrays
 
 
 def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Returns an array in the type of an input, quantized if that is an integer one and the array is not."""
+    """Returns an array in the type of an input; floats for a quantized integer input are quantized."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(detail["dtype"], np.integer):
         limits = np.iinfo(detail["dtype"])
@@ -217,26 +220,27 @@ def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
 
 
 def _as_float(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Returns the values of an output: `scale * (code - zero_point)` of quantized integers, else the output itself."""
+    """Returns the values of an output: `scale * (code - zero_point)` for quantized integers, else the output itself."""
     scale, zero_point = detail["quantization"]
     if not scale or np.issubdtype(array.dtype, np.floating):
         return array
     return (np.float32(scale) * (array.astype(np.int32) - zero_point)).astype(np.float32)
 
 
-def _signature_names(interpreter: Any, inputs: list[dict[str, Any]]) -> list[str]:
-    """Returns the inputs' names in the file's order; those of the signature if it has one."""
-    names = {int(d["index"]): d["name"] for d in inputs}
-    for key in interpreter.get_signature_list():
-        details = interpreter.get_signature_runner(key).get_input_details()
-        names.update({int(d["index"]): name for name, d in details.items() if int(d["index"]) in names})
-        break
-    return [names[int(d["index"])] for d in inputs]
+def _signature_names(interpreter: Interpreter, inputs: list[dict[str, Any]]) -> list[str]:
+    """Returns the inputs' names in the file's order, taken from the first signature if there is one."""
+    names = {int(detail["index"]): detail["name"] for detail in inputs}
+    keys = list(interpreter.get_signature_list())
+    if keys:
+        for name, detail in interpreter.get_signature_runner(keys[0]).get_input_details().items():
+            if int(detail["index"]) in names:
+                names[int(detail["index"])] = name
+    return [names[int(detail["index"])] for detail in inputs]
 
 
 @contextlib.contextmanager
 def advancing(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
-    """Yields a function that advances a progress bar, or does nothing."""
+    """Yields a function that advances a progress bar, or one that does nothing if `show` is False."""
     if not show:
         yield lambda count: None
         return

@@ -1,4 +1,4 @@
-"""How many bytes a compressed model takes: as float, in the file, and at best."""
+"""Sizes of a compressed model in bytes: as float, in the file, and at best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gzip
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,11 @@ from r2keras.export.tflm_read import is_for_microcontrollers, stored_as
 from r2keras.palettized import PalettizedTensor
 from r2keras.record import CompressionRecord, QuantizedTensor
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT, TensorT
+
 FLOAT_BYTES = 4
-# Said of a weight in a file of integer operators.
+# The note on a weight in a file of integer operators whose own operator stayed float.
 IN_FLOAT = "its operator computes in float"
 
 
@@ -31,16 +34,16 @@ class TensorSize:
     Args:
         name: `"<layer path>/<variable>"`.
         shape: the weight's shape in Keras.
-        num_bits: bits a weight, or a palette's index, that the spec asked for; 32 where it stays float.
-        container_bits: bits a weight in the file, or a palette's index: 2, 4, 8 or 32; `8 dim` where centroids stand in
-            the place of indices (`optimize="latency"`).
+        num_bits: bits per weight, or per index of a palette, in the spec; 32 if the weight stays float.
+        container_bits: bits per weight, or per index of a palette, in the file: 2, 4, 8 or 32; `8 dim` if centroids are
+            stored in place of indices (`optimize="latency"`).
         float_bytes: 4 times the number of weights.
-        packed_bytes: what codes, scales, zero points and half steps take in the file; indices, table, first rows of
-            groups and factors of channels for a palette.
+        packed_bytes: size in the file of codes, scales, zero points and half steps; for a palette, of indices, table,
+            first rows of groups and factors of channels.
         ideal_bytes: `num_bits` times the number of weights, or of indices, in bytes.
-        note: what the user should know, or empty.
-        gzip_bytes: what its codes and constants take after gzip on their own; None for a float weight, and where
-            another weight stores them.
+        note: a remark for the user, or empty.
+        gzip_bytes: size of its codes and constants after gzip on their own; None for a float weight, and if another
+            weight stores them.
 
     Example:
 
@@ -65,8 +68,8 @@ class FileSizes:
     """Sizes of one `.tflite` file, in bytes.
 
     Args:
-        tensors: one row a compressed weight (every kernel if nothing is compressed).
-        float_bytes: 4 times all values of the Keras model, biases and statistics included.
+        tensors: one row per compressed weight (per kernel if nothing is compressed).
+        float_bytes: 4 times the number of values of the Keras model, biases and statistics included.
         file_bytes: the file on disk, operators and float rest included.
         gzip_bytes: the file after gzip.
 
@@ -85,12 +88,12 @@ class FileSizes:
 
     @property
     def packed_bytes(self) -> int:
-        """What the rows' codes and scales take in the file."""
+        """Size of all rows' codes and scales in the file."""
         return sum(row.packed_bytes for row in self.tensors)
 
     @property
     def ideal_bytes(self) -> float:
-        """Bits times weights over the rows."""
+        """Sum of the rows' `ideal_bytes`."""
         return sum(row.ideal_bytes for row in self.tensors)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
     """Measures a file that `to_litert` or `to_tflm` wrote from a record.
 
     Args:
-        record: what was compressed.
+        record: the record that the file was written with.
         path: the `.tflite` file.
 
     Returns:
@@ -112,7 +115,7 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no `.tflite`, or does not hold the record's weights.
+        ValueError: the file is not a `.tflite`, or does not hold the record's weights.
 
     Example:
 
@@ -131,48 +134,70 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
     return measure(record, file, Path(path).read_bytes(), str(path))
 
 
-def measure(record: CompressionRecord, file: Any, data: bytes, name: str) -> FileSizes:
-    """Returns the sizes of a parsed file; `data` are its bytes, `name` is what an error calls it."""
-    found = _Found(file)
-    stored = stored_as(file) if is_for_microcontrollers(file) else {}
-    rows, integer = [], _in_integer_operators(file)
+def measure(record: CompressionRecord, file: ModelT, content: bytes, name: str) -> FileSizes:
+    """Returns the sizes of a parsed file.
+
+    Args:
+        record: the record that the file was written with.
+        file: the parsed file.
+        content: its bytes.
+        name: the file's name in errors.
+
+    Raises:
+        ValueError: the file does not hold a weight of the record.
+    """
+    stored = _StoredWeights(file)
+    lookup_tables = stored_as(file) if is_for_microcontrollers(file) else {}
+    integer = _in_integer_operators(file)
+    rows = []
     for tensor in record.tensors.values():
-        if tensor.name not in found.packed:
+        if tensor.name not in stored.packed:
             raise ValueError(
                 f"{name} does not hold the weight {tensor.name!r} of the record. "
                 "Expected the file that was written with this record."
             )
-        width, note = stored.get(tensor.name) or _container(tensor, found)
+        width, note = lookup_tables.get(tensor.name) or _container(tensor, stored)
         if integer and tensor.name not in integer:
-            note = ", ".join(filter(None, [note, IN_FLOAT]))
-        rows.append(_row(tensor, found, width, note))
-    return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(data), _gzip_bytes(data))
+            note = f"{note}, {IN_FLOAT}" if note else IN_FLOAT
+        rows.append(_row(tensor, stored, width, note))
+    return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(content), _gzip_bytes(content))
 
 
-def _in_integer_operators(file: Any) -> set[str]:
+def _in_integer_operators(file: ModelT) -> set[str]:
     """Returns the names of the weights that operators with integer outputs read."""
-    found: set[str] = set()
+    names: set[str] = set()
     for graph in file.subgraphs:
         for op in graph.operators:
             rule = RULES.get(kind_of(file, op))
             if rule is None or rule.kernel_axis is None or graph.tensors[op.outputs[0]].type != INT8:
                 continue
-            names = (graph.tensors[i].name for i in op.inputs[1:] if i >= 0)
-            found.update(one for name in names if name is not None for one in name.decode().split(SEPARATOR))
-    return found
+            for tensor in (graph.tensors[i] for i in op.inputs[1:] if i >= 0):
+                names.update(_names(tensor))
+    return names
 
 
-def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, data: bytes) -> FileSizes:
-    """Returns the sizes of a float file; `kernels` are shapes by name."""
+def _names(tensor: TensorT) -> list[str]:
+    """Returns the names of the weights that a constant holds; several if they are equal."""
+    return [] if tensor.name is None else tensor.name.decode().split(SEPARATOR)
+
+
+def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, content: bytes) -> FileSizes:
+    """Returns the sizes of a float file.
+
+    Args:
+        kernels: shapes of the model's kernels, by name.
+        num_values: number of values of the model.
+        content: the file's bytes.
+    """
     rows = []
     for name, shape in kernels.items():
         size = FLOAT_BYTES * math.prod(shape)
         rows.append(TensorSize(name, shape, 32, 32, size, size, float(size)))
-    return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(data), _gzip_bytes(data))
+    return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(content), _gzip_bytes(content))
 
 
-def _row(tensor: QuantizedTensor | PalettizedTensor, found: _Found, width: int, note: str) -> TensorSize:
-    """Returns the row of one weight, `width` bits a value in the file."""
+def _row(tensor: QuantizedTensor | PalettizedTensor, stored: _StoredWeights, width: int, note: str) -> TensorSize:
+    """Returns the row of one weight, stored with `width` bits per value."""
     name = tensor.name
     shape = tensor.layout.shape if isinstance(tensor, PalettizedTensor) else tensor.codes.shape
     return TensorSize(
@@ -181,39 +206,39 @@ def _row(tensor: QuantizedTensor | PalettizedTensor, found: _Found, width: int, 
         num_bits=tensor.spec.num_bits,
         container_bits=width,
         float_bytes=FLOAT_BYTES * math.prod(shape),
-        packed_bytes=found.packed[name],
+        packed_bytes=stored.packed[name],
         ideal_bytes=tensor.ideal_bits / 8,
-        note=f"the same tensor as {found.shared[name]}" if name in found.shared else note,
-        gzip_bytes=None if name in found.shared else _gzip_bytes(found.data[name]),
+        note=f"the same tensor as {stored.shared[name]}" if name in stored.shared else note,
+        gzip_bytes=None if name in stored.shared else _gzip_bytes(stored.data[name]),
     )
 
 
-def _container(tensor: QuantizedTensor | PalettizedTensor, found: _Found) -> tuple[int, str]:
+def _container(tensor: QuantizedTensor | PalettizedTensor, stored: _StoredWeights) -> tuple[int, str]:
     """Returns the bits of a weight's container in a LiteRT file, and a note on it."""
-    width, has_indices = found.widths[tensor.name], tensor.name in found.indices
+    width, has_indices = stored.widths[tensor.name], tensor.name in stored.indices
     if not isinstance(tensor, PalettizedTensor):
         return width, _note(tensor, width)
-    # A palette's table may be one of integers too; the width of the indices follows from the spec.
+    # A palette's table may have an integer type too, so the width of the indices comes from the spec.
     width = container_bits(tensor.spec.num_bits) if has_indices else width * tensor.layout.dim
     return width, _palette_note(tensor, width, has_indices)
 
 
-def _note(tensor: QuantizedTensor, got: int) -> str:
-    """Says where a width went into a wider container."""
-    asked = tensor.spec.num_bits
-    return "" if asked == got else f"{asked}-bit codes in {_article(got)} {got}-bit container"
+def _note(tensor: QuantizedTensor, width: int) -> str:
+    """Returns a note on codes in a wider container, or nothing."""
+    num_bits = tensor.spec.num_bits
+    return "" if num_bits == width else f"{num_bits}-bit codes in {_article(width)} {width}-bit container"
 
 
-def _palette_note(tensor: PalettizedTensor, got: int, has_indices: bool) -> str:
+def _palette_note(tensor: PalettizedTensor, width: int, has_indices: bool) -> str:
     """Describes a palette: `"4-bit indices into a table of 16 x 2"`."""
-    asked, groups = tensor.spec.num_bits, tensor.layout.groups
+    num_bits, groups = tensor.spec.num_bits, tensor.layout.groups
     tables = "a table" if groups == 1 else f"{groups} tables"
     vectors = "" if tensor.layout.dim == 1 else f" x {tensor.layout.dim}"
     table = f"{tables} of {tensor.spec.entries}{vectors}"
     if not has_indices:
         return f"8-bit centroids in place, from {table}"
-    contained = "" if asked == got else f" in {_article(got)} {got}-bit container"
-    return f"{asked}-bit indices{contained} into {table}"
+    container = "" if num_bits == width else f" in {_article(width)} {width}-bit container"
+    return f"{num_bits}-bit indices{container} into {table}"
 
 
 def _article(width: int) -> str:
@@ -221,14 +246,21 @@ def _article(width: int) -> str:
     return "an" if width == 8 else "a"
 
 
-class _Found:
-    """What a file holds of each weight, by the weight's name.
+class _StoredWeights:
+    """The constants of a file that hold weights, summed up by the weights' names.
 
     Args:
-        file: the schema's `ModelT`.
+        file: the parsed file.
+
+    Attributes:
+        packed: bytes of the constants, scales and zero points; 0 for a weight that another one stores.
+        widths: bits of the widest integer constant.
+        shared: for a weight that another one stores, the name of that one.
+        data: bytes of the constants.
+        indices: the names of the weights that are stored as indices of a palette.
     """
 
-    def __init__(self, file: Any):
+    def __init__(self, file: ModelT):
         self.packed: dict[str, int] = {}
         self.widths: dict[str, int] = {}
         self.shared: dict[str, str] = {}
@@ -238,31 +270,32 @@ class _Found:
             for tensor in graph.tensors:
                 data = buffer_of(file, tensor)
                 if tensor.name is not None and data.size:
-                    self._add(tensor, data, *tensor.name.decode().split(SEPARATOR))
+                    self._add(tensor, data, *_names(tensor))
 
-    def _add(self, tensor: Any, data: np.ndarray, owner: str, *others: str) -> None:
-        """Counts one constant, of a weight and of those that share it."""
+    def _add(self, tensor: TensorT, data: np.ndarray, owner: str, *others: str) -> None:
+        """Counts one constant of a weight, and of the other weights that share it."""
         self.packed[owner] = self.packed.get(owner, 0) + data.size + _scale_bytes(tensor)
         self.data[owner] = self.data.get(owner, b"") + data.tobytes()
-        for name in (owner, *others) if tensor.type in WIDTHS else ():
-            self.widths[name] = max(self.widths.get(name, 0), WIDTHS[tensor.type])
-            if _is_index(tensor):
-                self.indices.add(name)
+        if tensor.type in WIDTHS:
+            for name in (owner, *others):
+                self.widths[name] = max(self.widths.get(name, 0), WIDTHS[tensor.type])
+                if _is_index(tensor):
+                    self.indices.add(name)
         for other in others:
             self.packed.setdefault(other, 0)
             self.data.setdefault(other, b"")
             self.shared[other] = owner
 
 
-def _is_index(tensor: Any) -> bool:
-    """Whether a tensor of codes holds a palette's indices: they are counted from the lowest code, in steps of one."""
+def _is_index(tensor: TensorT) -> bool:
+    """Whether a tensor of codes holds a palette's indices: they count from the lowest code, in steps of one."""
     quantization = tensor.quantization
     lowest = -(2 ** (WIDTHS[tensor.type] - 1))
     return list(quantization.scale) == [1.0] and lowest <= quantization.zeroPoint[0] < 0
 
 
-def _scale_bytes(tensor: Any) -> int:
-    """Returns the bytes of scales and zero points; vectors of zeros are written once for the whole file."""
+def _scale_bytes(tensor: TensorT) -> int:
+    """Returns the bytes of scales and zero points. A vector of zeros does not count: the file holds it only once."""
     quantization = tensor.quantization
     if quantization is None or quantization.scale is None:
         return 0
@@ -271,5 +304,5 @@ def _scale_bytes(tensor: Any) -> int:
 
 
 def _gzip_bytes(data: bytes) -> int:
-    """Returns the size after gzip, at its default strength."""
+    """Returns the size after gzip at its default level."""
     return len(gzip.compress(data, 6, mtime=0))

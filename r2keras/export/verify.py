@@ -1,10 +1,10 @@
-"""Keras against the file: how far the outputs are apart, how often they agree, how accurate both are."""
+"""Comparison of a Keras model and its file on the same data: differences, agreement and accuracy."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,25 +16,28 @@ from r2keras.export.runtime import LiteRTModel
 from r2keras.export.tflm_read import is_for_microcontrollers
 from r2keras.export.tflm_runtime import TFLMModel
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
+
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What came of running a model and its file on the same data.
+    """The comparison of a model and its file on the same data.
 
     Args:
-        max_abs_difference: largest difference of two outputs; of the worst output if there are several.
+        max_abs_difference: largest absolute difference between the outputs; of the worst output if there are several.
         output_range: largest minus smallest value of that output in Keras.
-        agreement: share of samples with one decision: the same largest class, or the same side of the threshold for a
-            single unit; None if the output is no classification.
-        model_accuracy: share of right decisions of the Keras model; None without integer labels.
-        file_accuracy: share of right decisions of the file; None without integer labels.
-        num_samples: how many samples both ran on.
-        output_step: step of the grid that the worst output lies on in a file of integer operators; None if it is float.
+        agreement: share of samples with the same decision: the same largest class, or, for a single unit, the same side
+            of the threshold; None if the output is not a classification.
+        model_accuracy: share of correct decisions of the Keras model; None without integer labels.
+        file_accuracy: share of correct decisions of the file; None without integer labels.
+        num_samples: number of samples.
+        output_step: step of the worst output's grid in a file of integer operators; None if that output is float.
 
     Example:
 
-    >>> found = Verification(2e-6, 8.0, 1.0, 0.75, 0.75, 200)
-    >>> found.relative_difference, found.passed()
+    >>> result = Verification(2e-6, 8.0, 1.0, 0.75, 0.75, 200)
+    >>> result.relative_difference, result.passed()
     (2.5e-07, True)
     """
 
@@ -53,15 +56,16 @@ class Verification:
 
     @property
     def relative_difference(self) -> float:
-        """`max_abs_difference / output_range`; a constant output is measured by itself."""
+        """`max_abs_difference / output_range`. For a constant output the range is its absolute value."""
         return self.max_abs_difference / self.output_range
 
     def passed(self, tolerance: float = 1e-5, *, min_agreement: float | None = None) -> bool:
         """Whether the difference stays within `tolerance` times the output range.
 
         Args:
-            tolerance: share of the output range. Integer operators round: their files differ by whole steps.
-            min_agreement: for files of integer operators: the least share of same decisions, judged instead.
+            tolerance: share of the output range. Files of integer operators differ by whole steps of the output's grid.
+            min_agreement: the least share of equal decisions, which then decides instead of `tolerance`; for files of
+                integer operators.
         """
         if min_agreement is None:
             return bool(self.relative_difference <= tolerance)
@@ -98,7 +102,7 @@ def verify(
     """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
 
     A file of `to_tflm` runs on LiteRT for Microcontrollers, any other on LiteRT. Integer outputs are compared by the
-    values that they stand for. States that a file keeps between calls (`recurrent="fused"`) are reset before every
+    values that they represent. States that a file keeps between calls (`recurrent="fused"`) are reset before every
     sample. A file of integer operators (`to_litert(..., activations="int8")`) rounds where Keras does not: judge it by
     the agreement, or by the difference in steps of the output's grid.
 
@@ -106,8 +110,8 @@ def verify(
         model: the model that was exported.
         path: the file.
         data: array; list of arrays or dict by name for several inputs; or a tuple `(inputs, labels)`.
-        labels: integer class labels, one a sample; not together with a tuple in `data`.
-        batch_size: samples a run; one on microcontrollers.
+        labels: integer class labels, one per sample; not together with a tuple in `data`.
+        batch_size: samples per run; one on microcontrollers.
 
     Returns:
         The comparison.
@@ -115,8 +119,8 @@ def verify(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the package that runs the file is not installed.
-        ValueError: the file is no `.tflite`, the data does not fit its inputs, labels are given twice, no integers, or
-            not one a sample.
+        ValueError: the file is not a `.tflite`, the data does not fit its inputs, or the labels are given twice, not
+            integers, or not one per sample.
 
     Example:
 
@@ -137,24 +141,24 @@ def verify(
     steps = output_steps(file)
     difference, output_range, step = max(
         ((*_distance(a, b), step) for a, b, step in zip(expected, actual, steps, strict=True)),
-        key=lambda found: _rank(found[0] / found[1]),
+        key=lambda compared: _rank(compared[0] / compared[1]),
     )
-    decisions = (
-        [_decisions(y, like=expected[0]) for y in (expected[0], actual[0])] if len(actual) == 1 else [None, None]
-    )
+    model_decisions = file_decisions = None
+    if len(actual) == 1:
+        model_decisions, file_decisions = (_decisions(y, like=expected[0]) for y in (expected[0], actual[0]))
     return Verification(
         max_abs_difference=difference,
         output_range=output_range,
-        agreement=_share(*decisions),
-        model_accuracy=_accuracy(decisions[0], labels),
-        file_accuracy=_accuracy(decisions[1], labels),
+        agreement=_share(model_decisions, file_decisions),
+        model_accuracy=_accuracy(model_decisions, labels),
+        file_accuracy=_accuracy(file_decisions, labels),
         num_samples=len(expected[0]),
         output_step=step,
     )
 
 
-def _outputs(file: Any, path: str | os.PathLike, inputs: Any, batch_size: int) -> list[np.ndarray]:
-    """Returns what a file computes, as floats, on the runtime that it was written for."""
+def _outputs(file: ModelT, path: str | os.PathLike, inputs: Any, batch_size: int) -> list[np.ndarray]:
+    """Returns the outputs of a file, as floats, on the runtime that it was written for."""
     if is_for_microcontrollers(file):
         return keras.tree.flatten(TFLMModel(path).predict(inputs))
     runner = LiteRTModel(path)
@@ -162,7 +166,7 @@ def _outputs(file: Any, path: str | os.PathLike, inputs: Any, batch_size: int) -
 
 
 def _split(data: Any, labels: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
-    """Returns inputs and labels, checked."""
+    """Returns inputs and labels; raises ValueError for labels that do not fit."""
     if isinstance(data, tuple):
         if len(data) != 2 or labels is not None:
             raise ValueError(invalid("data", "inputs, or one tuple (inputs, labels)", f"a tuple of {len(data)}"))
@@ -192,12 +196,12 @@ def _distance(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:
 
 
 def _rank(relative: float) -> float:
-    """Orders differences; not-a-number is the worst."""
+    """Returns a number to order differences by; not-a-number is the worst."""
     return np.inf if np.isnan(relative) else relative
 
 
 def _decisions(output: np.ndarray, like: np.ndarray) -> np.ndarray | None:
-    """Returns each sample's class, or None if the output is no classification.
+    """Returns the class of each sample, or None if the output is not a classification.
 
     A single unit decides at 1/2 if all values of `like`, Keras' output, are probabilities, else at 0.
     """
@@ -210,10 +214,10 @@ def _decisions(output: np.ndarray, like: np.ndarray) -> np.ndarray | None:
 
 
 def _share(first: np.ndarray | None, second: np.ndarray | None) -> float | None:
-    """Returns the share of equal decisions."""
+    """Returns the share of equal decisions, or None without decisions."""
     return None if first is None else float(np.mean(first == second))
 
 
 def _accuracy(decisions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
-    """Returns the share of right decisions, or None without labels."""
+    """Returns the share of correct decisions, or None without decisions or labels."""
     return None if decisions is None or labels is None else float(np.mean(decisions == labels))

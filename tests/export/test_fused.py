@@ -146,8 +146,8 @@ STATE = QuantSpec(num_bits=3)
         (lambda x: layers.concatenate(layers.LSTM(4, return_state=True)(x)), "it returns its states"),
         (lambda x: layers.LSTM(4, recurrent_activation="hard_sigmoid")(x), "other activations"),
         (lambda x: layers.TimeDistributed(layers.LSTM(4))(layers.Reshape((2, 3, FEATURES))(x)), "a TimeDistributed"),
-        (lambda x: r2keras.layers.QuantizedLSTM(4, state_spec=STATE)(x), "a QuantizedLSTM has steps of its own"),
-        (lambda x: r2keras.layers.QuantizedLSTM(4, normalization="layer")(x), "a QuantizedLSTM has steps of its own"),
+        (lambda x: r2keras.layers.QuantizedLSTM(4, state_spec=STATE)(x), "a QuantizedLSTM has its own steps"),
+        (lambda x: r2keras.layers.QuantizedLSTM(4, normalization="layer")(x), "a QuantizedLSTM has its own steps"),
         (lambda x: layers.Flatten()(x), "has no LSTM"),
     ],
 )

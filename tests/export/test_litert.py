@@ -1,5 +1,6 @@
 """Whole models to files: the file computes what Keras computes, whatever layer, width and grid."""
 
+import collections
 import itertools
 
 import keras
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+import r2keras.export.convert as convert_module
 from r2keras.export import LiteRTModel, to_litert
-from r2keras.export.decode import stored_codes
+from r2keras.export.decode import kind_of, stored_codes
 from r2keras.export.flatbuffer import WIDTHS, buffer_of, read
+from r2keras.export.source import read_model
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
 from tests.export.quantize import quantize
@@ -166,6 +169,65 @@ def test_weights_outside_the_record_stay_float(tmp_path):
     record = quantize(model, lambda name: QuantSpec(num_bits=4) if name.startswith("head") else None)
     found = check_file(model, tmp_path / "model.tflite", record)
     assert [row.name for row in found.tensors] == ["head/kernel"]
+
+
+class Counting(layers.Layer):
+    """Assigns to a variable at every call."""
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
+
+    def call(self, x):
+        self.count.assign(self.count + 1.0)
+        return x * self.count
+
+
+class Branching(layers.Layer):
+    """Uses its kernel inside a branch."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        return keras.ops.cond(keras.ops.sum(x) > 0, lambda: x @ self.kernel, lambda: x[:, :4] + 0.0)
+
+
+class Reading(layers.Layer):
+    """Uses what variables have and tensors have not."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        return x @ self.kernel.value.read_value()
+
+
+@pytest.mark.parametrize("layer", [Counting, Branching, Reading])
+def test_layers_that_need_variables_are_converted_with_variables(layer, tmp_path):
+    model = keras.Sequential([keras.Input((8,), batch_size=1), layer()])
+    assert convert_module._frozen_inference(model, None) is None
+    to_litert(model, tmp_path / "m.tflite")
+    x = random_inputs(model)[0][:1]
+    expected = x if layer is Counting else np.asarray(model(x))
+    np.testing.assert_allclose(LiteRTModel(tmp_path / "m.tflite").predict(x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [conv_net, sequence_net, attention])
+def test_constants_and_variables_give_the_same_operators(make, monkeypatch):
+    source = read_model(make())
+    assert convert_module._frozen_inference(source.model, None) is not None
+    frozen = convert_module.convert(source)
+    monkeypatch.setattr(convert_module, "_frozen_inference", lambda *_: None)
+    assert operands(frozen) == operands(convert_module.convert(source))
+
+
+def operands(file):
+    """Returns the kinds of a file's operators with the bytes of their constants, in any order, which may differ."""
+    return collections.Counter(
+        (kind_of(file, op), *(buffer_of(file, graph.tensors[i]).tobytes() for i in op.inputs if i >= 0))
+        for graph in file.subgraphs
+        for op in graph.operators
+    )
 
 
 def test_the_converter_is_silent_and_leaves_streams_and_loggers_alone(tmp_path, capfd):
