@@ -83,6 +83,8 @@ def to_litert(
     >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
     >>> [row.name for row in to_litert(model, file).tensors]
     ['head/kernel']
+
+    Source: Jacob et al., arXiv 1712.05877, section 2; Cho et al., arXiv 2108.12659, section 3.
     """
     _check_choices(activations=activations, io=io, optimize=optimize, recurrent=recurrent)
     _check_options(activations, io, data, recurrent, record)

@@ -82,7 +82,7 @@ class LiteRTModel:
         self.input_names = _signature_names(self._interpreter, self._inputs)
         self.input_shapes = [tuple(int(size) for size in d["shape"]) for d in self._inputs]
 
-    def predict(self, x: Any, batch_size: int = 128, progress: bool = False) -> Any:
+    def predict(self, x: Any, batch_size: int = 128, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data.
 
         Args:
@@ -110,7 +110,7 @@ class LiteRTModel:
         outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def dequantized(self, outputs: Any) -> list[np.ndarray]:
+    def dequantized(self, outputs: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
         """Returns outputs of `predict` as a list of float arrays: integers become the values that they represent."""
         listed = outputs if isinstance(outputs, list) else [outputs]
         return [_as_float(output, detail) for output, detail in zip(listed, self._outputs, strict=True)]

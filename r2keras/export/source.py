@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import keras
 
 from r2keras import _model, _tf_keras
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
-    Model = keras.Model | tf_keras.Model
-    Layer = keras.Layer | tf_keras.layers.Layer
-    Variable = keras.Variable | tf_keras.Variable
+    Model: TypeAlias = "keras.Model | tf_keras.Model"
+    Layer: TypeAlias = "keras.Layer | tf_keras.layers.Layer"
+    Variable: TypeAlias = "keras.Variable | tf.Variable"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def _check_tf_keras(model: tf_keras.Model) -> None:
         )
 
 
-def _recurrent(layers: list[tuple[str, Any]]) -> list[tuple[str, keras.layers.RNN]]:
+def _recurrent(layers: list[tuple[str, keras.Layer]]) -> list[tuple[str, keras.layers.RNN]]:
     """Returns the recurrent layers of Keras 3 among layers and the parts of layers."""
     parts = [(path, part) for path, layer in layers for part in layer._flatten_layers()]
     return [(path, part) for path, part in parts if isinstance(part, keras.layers.RNN)]

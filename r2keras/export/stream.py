@@ -52,9 +52,11 @@ class LiteRTStream:
 
     def reset(self) -> None:
         """Sets all states to zero, to begin a new sequence."""
-        self.states = [np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]]
+        self.states: list[np.ndarray] = [
+            np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]
+        ]
 
-    def step(self, x: Any) -> Any:
+    def step(self, x: Any) -> np.ndarray | list[np.ndarray]:
         """Runs one time step.
 
         Args:
@@ -64,12 +66,13 @@ class LiteRTStream:
             The output at this step, without batch and time axes; a list if the model has several.
         """
         arrays = x if isinstance(x, (list, tuple)) else [x]
-        outputs = self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self.states])
+        # A list, since the new states follow the outputs.
+        outputs = list(self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self.states]))
         self.states = outputs[-self._count :]
         results = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]
         return results[0] if len(results) == 1 else results
 
-    def run(self, x: Any) -> Any:
+    def run(self, x: Any) -> np.ndarray | list[np.ndarray]:
         """Runs a sequence, starting from the current states.
 
         Args:
