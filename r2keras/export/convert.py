@@ -63,7 +63,7 @@ def convert(source: SourceModel, batch_size: int | None = None) -> ModelT:
 
 def _converted(source: SourceModel, batch_size: int | None) -> bytes:
     """Runs the converter with its log silenced."""
-    packages.tensorflow()
+    packages.require_tensorflow()
     try:
         with quiet():
             if source.recurrent:

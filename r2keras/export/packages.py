@@ -13,6 +13,11 @@ def tensorflow() -> ModuleType:
     return _load("tensorflow", "tensorflow", "Export to LiteRT")
 
 
+def require_tensorflow() -> None:
+    """Raises ImportError unless TensorFlow is installed."""
+    tensorflow()
+
+
 def schema() -> ModuleType:
     """Returns the classes of the `.tflite` schema."""
     return _load("ai_edge_litert.schema_py_generated", "ai-edge-litert", "Reading or writing a .tflite file")

@@ -315,7 +315,7 @@ def float_input():
     [
         (without_grids, {}, "the record has none.*activation_bits=8"),
         (few_bits, {}, "The activation 'relu' has 4 bits"),
-        (other_grid, {}, "does not belong to the model: the grid of the activation 'in'"),
+        (other_grid, {}, "does not belong to the model: the grids of the activation 'in'"),
         (float_input, {"io": "int8", "data": X}, "The input 'in' has no grid.*input_bits=8"),
         (two_bits := lambda: quantized(two_layers, 2), {"io": "int8"}, "The output of the model has no grid.*data="),
         (two_bits, {"io": "int4"}, "one of 'float', 'int8'"),
