@@ -1,4 +1,4 @@
-"""Pure functions on tensors, written in `keras.ops` alone: they run alike on TensorFlow, JAX and PyTorch."""
+"""Pure functions on tensors, written in `keras.ops` only: the same code runs on TensorFlow, JAX and PyTorch."""
 
 from r2keras.ops import affine, dkm, kmeans, range_loss, ste
 

@@ -1,7 +1,8 @@
 """Uniform (affine) quantization as pure functions: `w = scale * (code - zero_point)`.
 
-Scales and zero points have the rank of the tensor; each axis is 1, the tensor's size, or a divisor of it (an entry then
-serves a run of consecutive elements: per-group scales). Arithmetic is in float32 whatever the input's type.
+Scales and zero points have the rank of the tensor. Each of their axes is 1, the tensor's size, or a divisor of that
+size; with a divisor, one entry serves a run of consecutive elements (per-group scales). Arithmetic is in float32
+whatever the input's type.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from keras import ops
 
 from r2keras.ops.ste import custom_gradient
 
-# Stands in for the scale of an all-zero tensor: dividing by it is safe, and half a step of it is nothing.
+# The scale of an all-zero tensor: large enough to divide by, small enough that half a step of it is negligible.
 MIN_SCALE = 2.0**-64
-# Shares of the min-max scale that the search tries. A block of few weights can fit a wider grid best.
-MSE_SHARES = tuple((40 - i) / 32 for i in range(40))
+# Fractions of the min-max scale that the MSE search tries, 5/4 down to 1/32. Some exceed 1, because a small block of
+# weights can fit a wider grid best.
+MSE_FRACTIONS = tuple((40 - i) / 32 for i in range(40))
+# Weights times candidates in one batch of the search. Each tensor of a batch then takes at most 16 MB of float32.
 MSE_ELEMENTS = 4_000_000
+# Least-squares rounds after the search.
 MSE_REFINEMENTS = 8
 
 
 def expand(values, shape):
-    """Repeats a scale along the axes where one entry serves a run of elements; other axes broadcast by themselves.
+    """Repeats a scale along the axes where one entry serves a run of elements; the other axes broadcast as they are.
 
     Args:
         values: tensor of the rank of `shape`.
@@ -43,12 +47,12 @@ def expand(values, shape):
 
 
 def reduce(function, x, shape):
-    """Reduces every block of `x` that shares one entry of `shape`, with `keepdims`.
+    """Reduces every block of `x` that shares one entry of `shape`, and keeps the rank.
 
     Args:
         function: `ops.max`, `ops.min`, `ops.sum` or `ops.mean`.
         x: tensor.
-        shape: rank of `x`; each axis 1, the size of `x` or a divisor of it.
+        shape: the rank of `x`; each axis is 1, the size of `x`, or a divisor of it.
 
     Returns:
         Tensor of `shape`.
@@ -58,11 +62,16 @@ def reduce(function, x, shape):
     >>> ops.convert_to_numpy(reduce(ops.max, ops.convert_to_tensor([[1.0, 5.0, 2.0, 3.0]]), (1, 2))).tolist()
     [[5.0, 3.0]]
     """
-    split, axes = [], []
-    for size, parts in zip(x.shape, shape, strict=True):
-        split += [size] if parts == size else [parts, size // parts]
-        axes += [] if parts == size else [len(split) - 1]
-    return ops.reshape(function(ops.reshape(x, split), axis=axes) if axes else x, shape)
+    split_shape, reduced_axes = [], []
+    for size, num_blocks in zip(x.shape, shape, strict=True):
+        if num_blocks == size:
+            split_shape.append(size)
+        else:
+            split_shape += [num_blocks, size // num_blocks]
+            reduced_axes.append(len(split_shape) - 1)
+    if reduced_axes:
+        x = function(ops.reshape(x, split_shape), axis=reduced_axes)
+    return ops.reshape(x, shape)
 
 
 def quantize(x, scale, zero_point, quant_min, quant_max):
@@ -76,7 +85,7 @@ def quantize(x, scale, zero_point, quant_min, quant_max):
         quant_max: highest code.
 
     Returns:
-        float32 tensor of `x`'s shape, whole numbers. Rounds half to even. No gradient of its own.
+        float32 tensor of `x`'s shape, whole numbers. Rounds half to even. Defines no gradient.
 
     Example:
 
@@ -114,8 +123,8 @@ def fake_quantize(x, scale, zero_point, quant_min, quant_max):
     """Rounds a tensor to its grid, with a straight-through gradient inside the clip range.
 
     Forward: `scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)`.
-    Gradient: `dy/dx = 1` where `quant_min - 1/2 <= x / scale + zero_point <= quant_max + 1/2` (where clipping changes
-    nothing), else 0. None flows to `scale` and `zero_point`.
+    Gradient: `dy/dx = 1` where `quant_min - 1/2 <= x / scale + zero_point <= quant_max + 1/2` (where nothing is
+    clipped), else 0. None flows to `scale` and `zero_point`.
 
     Args:
         x: float tensor; float16 and bfloat16 are computed in float32.
@@ -155,8 +164,8 @@ def fake_quantize(x, scale, zero_point, quant_min, quant_max):
 def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
     """Returns the smallest scale whose grid covers every value: the min-max range of a symmetric grid.
 
-    Mid-tread (`zero_point = 0`): the outermost codes reach `max(x)` and `min(x)`. Mid-rise (`zero_point = -1/2`):
-    `[-max|x|, max|x|]` is cut into equal cells whose middles are the levels, so `scale = 2 max|x| / 2^b`.
+    Mid-tread (`zero_point = 0`): the outermost codes reach `max(x)` and `min(x)`. Mid-rise (`zero_point = -1/2`): the
+    levels are the midpoints of `2^b` equal cells over `[-max|x|, max|x|]`, so `scale = 2 max|x| / 2^b`.
 
     Args:
         x: float tensor.
@@ -175,17 +184,18 @@ def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
     """
     x = ops.cast(x, "float32")
     low, high = reduce(ops.min, x, shape), reduce(ops.max, x, shape)
-    # Half a cell more on each side where the levels are the middles of the cells.
+    # Mid-rise levels are midpoints of cells: the grid reaches half a cell beyond the outermost ones.
     slack = 0.5 if zero_point else 0.0
-    # Times the reciprocal: compilers turn a division by a constant into that, and compiled and eager scales must be
-    # equal.
-    up, down = 1.0 / (quant_max - zero_point + slack), 1.0 / (quant_min - zero_point - slack)
-    scale = ops.maximum(high * up, low * down)
+    # Multiplies by the reciprocal because compilers turn a division by a constant into that, and compiled and eager
+    # scales must be equal.
+    per_high = 1.0 / (quant_max - zero_point + slack)
+    per_low = 1.0 / (quant_min - zero_point - slack)
+    scale = ops.maximum(high * per_high, low * per_low)
     return ops.maximum(scale, MIN_SCALE)
 
 
 def asymmetric_range(x, shape, quant_min, quant_max):
-    """Returns scale and zero point of a grid over `[min(x, 0), max(x, 0)]` that holds zero: its min-max range.
+    """Returns scale and zero point of the min-max grid over `[min(x, 0), max(x, 0)]`, with zero on the grid.
 
     `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`.
 
@@ -207,7 +217,7 @@ def asymmetric_range(x, shape, quant_min, quant_max):
     x = ops.cast(x, "float32")
     low = ops.minimum(reduce(ops.min, x, shape), 0.0)
     high = ops.maximum(reduce(ops.max, x, shape), 0.0)
-    # Times the reciprocal, as in `symmetric_scale`.
+    # Multiplies by the reciprocal, as in `symmetric_scale`.
     scale = ops.maximum((high - low) * (1.0 / (quant_max - quant_min)), MIN_SCALE)
     return scale, ops.clip(ops.round(quant_min - low / scale), quant_min, quant_max)
 
@@ -215,8 +225,8 @@ def asymmetric_range(x, shape, quant_min, quant_max):
 def refine_scale(x, scale, zero_point, quant_min, quant_max):
     """Returns the least-squares scale for the codes that `scale` gives: one descent step on the squared error.
 
-    `u = code - zero_point`; `scale = sum(x u) / sum(u^2)` over the values that share it. Never raises the error
-    `sum (x - scale u)^2`. A block whose `u` are all zero keeps its scale.
+    `u = code - zero_point`; `scale = sum(x u) / sum(u^2)` over the values that share the scale. It never increases the
+    error `sum (x - scale u)^2`. A block whose `u` are all zero keeps its scale.
 
     Args:
         x: float tensor.
@@ -269,11 +279,11 @@ def squared_error(x, scale, zero_point, quant_min, quant_max):
 
 
 def mse_range(x, shape, quant_min, quant_max, zero_point=0.0, symmetric=True):
-    """Returns the scale and zero point with the least squared error: a search around the min-max range, refined.
+    """Returns the scale and zero point with the least squared error: a search around the min-max range, then refined.
 
-    40 scales, evenly spaced from a fortieth of 5/4 to 5/4 of the min-max scale, are tried for every block; an
-    asymmetric grid tries them with the min-max zero point and with its two neighbours. The best is then refined by
-    least squares (`refine_scale`, 8 rounds). Never worse than the min-max range, which is among the candidates.
+    For every block, 40 scales are tried, evenly spaced from 1/32 to 5/4 of the min-max scale. An asymmetric grid tries
+    them with the min-max zero point and with its two neighbors. The best one is then refined by least squares
+    (`refine_scale`, 8 rounds). Never worse than the min-max range, which is among the candidates.
 
     Args:
         x: float tensor.
@@ -297,10 +307,10 @@ def mse_range(x, shape, quant_min, quant_max, zero_point=0.0, symmetric=True):
     """
     x = ops.cast(x, "float32")
     best = None
-    for scale, zero in _starts(x, shape, quant_min, quant_max, zero_point, symmetric):
-        for shares in _chunks(math.prod(x.shape), len(x.shape)):
-            scales = shares * scale
-            zeros = ops.broadcast_to(zero, scales.shape)
+    for base_scale, base_zero in _base_grids(x, shape, quant_min, quant_max, zero_point, symmetric):
+        for fractions in _fraction_batches(math.prod(x.shape), len(x.shape)):
+            scales = fractions * base_scale
+            zeros = ops.broadcast_to(base_zero, scales.shape)
             best = _better(best, _best_of(x, scales, zeros, quant_min, quant_max))
     _, scale, zero = best
     for _ in range(MSE_REFINEMENTS):
@@ -308,31 +318,31 @@ def mse_range(x, shape, quant_min, quant_max, zero_point=0.0, symmetric=True):
     return ops.maximum(scale, MIN_SCALE), zero
 
 
-def _starts(x, shape, quant_min, quant_max, zero_point, symmetric):
+def _base_grids(x, shape, quant_min, quant_max, zero_point, symmetric):
     """Yields the scales and zero points that the search starts from, the min-max range first."""
     if symmetric:
         scale = symmetric_scale(x, shape, quant_min, quant_max, zero_point)
         yield scale, ops.full(shape, zero_point, "float32")
         return
     scale, zero = asymmetric_range(x, shape, quant_min, quant_max)
-    for move in (0.0, -1.0, 1.0):
-        yield scale, ops.clip(zero + move, quant_min, quant_max)
+    for shift in (0.0, -1.0, 1.0):
+        yield scale, ops.clip(zero + shift, quant_min, quant_max)
 
 
-def _chunks(size, rank):
-    """Yields the shares of the scale to try, as tensors with a leading axis: as many at once as memory allows."""
-    count = max(1, min(len(MSE_SHARES), MSE_ELEMENTS // max(size, 1)))
-    for start in range(0, len(MSE_SHARES), count):
-        part = MSE_SHARES[start : start + count]
-        yield ops.reshape(ops.convert_to_tensor(part, "float32"), (len(part),) + (1,) * rank)
+def _fraction_batches(num_elements, rank):
+    """Yields the fractions of the scale to try, as tensors with a leading axis: as many at once as memory allows."""
+    batch_size = max(1, min(len(MSE_FRACTIONS), MSE_ELEMENTS // max(num_elements, 1)))
+    for start in range(0, len(MSE_FRACTIONS), batch_size):
+        batch = MSE_FRACTIONS[start : start + batch_size]
+        yield ops.reshape(ops.convert_to_tensor(batch, "float32"), (len(batch),) + (1,) * rank)
 
 
 def _best_of(x, scales, zeros, quant_min, quant_max):
     """Returns the least error over the leading axis, and the scale and zero point that give it, block by block."""
     copies = ops.broadcast_to(x[None], (scales.shape[0], *x.shape))
     errors = squared_error(copies, scales, zeros, quant_min, quant_max)
-    place = ops.argmin(errors, axis=0)[None]
-    return [ops.take_along_axis(values, place, axis=0)[0] for values in (errors, scales, zeros)]
+    best_index = ops.argmin(errors, axis=0)[None]
+    return [ops.take_along_axis(values, best_index, axis=0)[0] for values in (errors, scales, zeros)]
 
 
 def _better(first, second):

@@ -1,4 +1,4 @@
-"""Alternating multi-bit codes: a tensor as a sum of a few sign tensors, each times a coefficient a row."""
+"""Alternating multi-bit codes: a tensor as a sum of a few sign tensors, each with one coefficient per row."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import itertools
 
 from keras import ops
 
+# The paper's number of alternating rounds.
 ROUNDS = 2
-# Below the pivot of any two sign tensors that differ: the second of two equal ones gets the coefficient 0.
-SMALLEST = 1e-6
+# Floor of a pivot in the elimination. It is below the pivots of sign tensors that differ; of two equal sign tensors,
+# the second gets the coefficient 0.
+MIN_PIVOT = 1e-6
 
 
 def alternating(x, num_bits, mean, rounds=ROUNDS):
-    """Returns coefficients and signs with `x` near `sum_i a_i b_i`, `b_i` in {-1, +1}.
+    """Returns coefficients `a_i` and signs `b_i` in {-1, +1} that approximate `x` by `sum_i a_i b_i`.
 
-    Greedy start: `r = x`; `a_i = mean|r|`, `b_i = sign(r)`, `r = r - a_i b_i`. Then, by turns, the coefficients by
-    least squares and every value's signs by the nearest of the `2^num_bits` sums.
+    Greedy start: `r = x`; `a_i = mean|r|`, `b_i = sign(r)`, `r = r - a_i b_i`. Then two steps alternate: coefficients
+    by least squares for the signs, and for every value the signs of the nearest of the `2^num_bits` sums.
 
     Args:
         x: float32 tensor.
-        num_bits: how many sign tensors, 1 to 4.
-        mean: `mean(t)` returns the mean of `t` over the values of `x` that share coefficients, so that it broadcasts
-            against `x`.
-        rounds: how often the two steps are repeated.
+        num_bits: number of sign tensors, 1 to 4.
+        mean: `mean(t)` returns the mean of `t` over the values of `x` that share coefficients, in a shape that
+            broadcasts against `x`.
+        rounds: number of times the two steps are repeated.
 
     Returns:
-        `(coefficients, signs)`: lists of `num_bits` tensors; coefficients are not negative and descend.
+        `(coefficients, signs)`: lists of `num_bits` tensors. Coefficients are non-negative and in descending order.
 
     Example:
 
@@ -48,10 +50,10 @@ def nearest_signs(x, coefficients):
 
     Args:
         x: float32 tensor.
-        coefficients: tensors that broadcast against `x`, not negative, descending.
+        coefficients: tensors that broadcast against `x`, non-negative, in descending order.
 
     Returns:
-        A list of tensors of `x`'s shape, one a coefficient, of -1 and +1.
+        A list of tensors of `x`'s shape, one per coefficient, with values -1 and +1.
 
     Example:
 
@@ -62,47 +64,48 @@ def nearest_signs(x, coefficients):
     Source: Xu et al., arXiv 1802.00150, section 3.2.
     """
     first, *rest = coefficients
-    side, size = _sign(x), ops.abs(x)
+    # The sums are symmetric around zero: the signs of |x|, times the sign of x, are the signs of x.
+    x_sign, magnitude = _sign(x), ops.abs(x)
     if not rest:
-        return [side]
+        return [x_sign]
     if len(rest) == 1:
-        return [side, side * _sign(size - first)]
+        return [x_sign, x_sign * _sign(magnitude - first)]
     if len(rest) == 2:
-        return [side * sign for sign in _three_signs(size, *coefficients)]
-    best, found = None, None
-    for others in itertools.product((1.0, -1.0), repeat=len(rest)):
-        level = first + sum(sign * a for sign, a in zip(others, rest, strict=True))
-        error = ops.abs(size - ops.abs(level))
-        flip = _sign(level)
-        candidate = [flip, *(flip * sign for sign in others)]
-        if best is None:
-            best, found = error, candidate
+        return [x_sign * sign for sign in _three_signs(magnitude, *coefficients)]
+    best_error, best_signs = None, None
+    for rest_signs in itertools.product((1.0, -1.0), repeat=len(rest)):
+        level = first + sum(sign * a for sign, a in zip(rest_signs, rest, strict=True))
+        error = ops.abs(magnitude - ops.abs(level))
+        level_sign = _sign(level)
+        candidate = [level_sign, *(level_sign * sign for sign in rest_signs)]
+        if best_error is None:
+            best_error, best_signs = error, candidate
             continue
-        closer = error < best
-        best = ops.where(closer, error, best)
-        found = [ops.where(closer, new, old) for new, old in zip(candidate, found, strict=True)]
-    return [side * sign for sign in found]
+        closer = error < best_error
+        best_error = ops.where(closer, error, best_error)
+        best_signs = [ops.where(closer, new, old) for new, old in zip(candidate, best_signs, strict=True)]
+    return [x_sign * sign for sign in best_signs]
 
 
-def _three_signs(size, a, b, c):
-    """Returns the nearest signs of magnitudes to three coefficients in descending order.
+def _three_signs(magnitude, a, b, c):
+    """Returns the signs of the nearest sum of three descending coefficients, for non-negative values.
 
-    The sums' magnitudes descend as `a+b+c`, `a+b-c`, `a-b+c`, `|a-b-c|`: halfway between them lie `a+b`, `a` and
-    `max(a-b, c)`. Where `a < b+c` the last sum is the negative one, and all three signs turn.
+    The magnitudes of the sums descend as `a+b+c`, `a+b-c`, `a-b+c`, `|a-b-c|`; the midpoints between them are `a+b`,
+    `a` and `max(a-b, c)`. Where `a < b+c`, the last sum is negative, so all three signs flip.
     """
-    upper = size >= a
+    upper = magnitude >= a
     second = ops.where(upper, 1.0, -1.0)
-    third = _sign(size - ops.where(upper, a + b, ops.maximum(a - b, c)))
-    turned = ops.where(ops.logical_and(second + third < -1.0, a < b + c), -1.0, 1.0)
-    return [turned, turned * second, turned * third]
+    third = _sign(magnitude - ops.where(upper, a + b, ops.maximum(a - b, c)))
+    flip = ops.where(ops.logical_and(second + third < -1.0, a < b + c), -1.0, 1.0)
+    return [flip, flip * second, flip * third]
 
 
 def weighted_sum(coefficients, signs):
-    """Returns `sum_i a_i b_i`, added up in order, so that equal signs give equal values bit for bit.
+    """Returns `sum_i a_i b_i`, added in order, so that equal signs give bit-identical values.
 
     Args:
-        coefficients: tensors, or numbers.
-        signs: as many tensors, or numbers.
+        coefficients: tensors or numbers.
+        signs: as many tensors or numbers.
 
     Example:
 
@@ -116,41 +119,47 @@ def weighted_sum(coefficients, signs):
 
 
 def _greedy(x, num_bits, mean):
-    """Returns the start: each coefficient fitted to what those before it leave."""
+    """Returns the greedy start: each coefficient is fitted to the residual of those before it."""
     coefficients, signs = [], []
+    residual = x
     for _ in range(num_bits):
-        coefficients.append(mean(ops.abs(x)))
-        signs.append(_sign(x))
-        x = x - coefficients[-1] * signs[-1]
+        coefficients.append(mean(ops.abs(residual)))
+        signs.append(_sign(residual))
+        residual = residual - coefficients[-1] * signs[-1]
     return coefficients, signs
 
 
 def _least_squares(x, signs, mean):
-    """Returns the coefficients with the least squared error for given signs: the normal equations, by elimination."""
+    """Returns the coefficients with the least squared error for given signs.
+
+    Solves the normal equations by Gaussian elimination, written out because the entries are tensors, one value per row.
+    """
     count = range(len(signs))
     rows = [[1.0 if i == j else None for j in count] for i in count]
     for i, j in itertools.combinations(count, 2):
         rows[i][j] = rows[j][i] = mean(signs[i] * signs[j])
     right = [mean(x * sign) for sign in signs]
     for i in count:
-        rows[i][i] = ops.maximum(rows[i][i], SMALLEST)
+        rows[i][i] = ops.maximum(rows[i][i], MIN_PIVOT)
         for j in range(i + 1, len(signs)):
             factor = rows[j][i] / rows[i][i]
             rows[j] = [below - factor * above for below, above in zip(rows[j], rows[i], strict=True)]
             right[j] = right[j] - factor * right[i]
-    found = {}
+    solution = {}
     for i in reversed(count):
-        found[i] = (right[i] - sum(rows[i][j] * found[j] for j in range(i + 1, len(signs)))) / rows[i][i]
-    return [found[i] for i in count]
+        solution[i] = (right[i] - sum(rows[i][j] * solution[j] for j in range(i + 1, len(signs)))) / rows[i][i]
+    return [solution[i] for i in count]
 
 
 def _descending(coefficients):
-    """Returns the magnitudes of coefficients in descending order; signs follow from `nearest_signs`."""
-    found = [ops.abs(a) for a in coefficients]
-    for last in range(len(found) - 1, 0, -1):
+    """Returns the magnitudes of coefficients in descending order, row by row: a bubble sort of tensors."""
+    ordered = [ops.abs(a) for a in coefficients]
+    for last in range(len(ordered) - 1, 0, -1):
         for i in range(last):
-            found[i], found[i + 1] = ops.maximum(found[i], found[i + 1]), ops.minimum(found[i], found[i + 1])
-    return found
+            larger = ops.maximum(ordered[i], ordered[i + 1])
+            smaller = ops.minimum(ordered[i], ordered[i + 1])
+            ordered[i], ordered[i + 1] = larger, smaller
+    return ordered
 
 
 def _sign(x):

@@ -1,4 +1,4 @@
-"""Differentiable k-means: what a weight becomes in training under a palette, by the faster of two ways."""
+"""Differentiable k-means (DKM): the soft palette values of a weight in training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from r2keras.ops import dkm_scalar, dkm_vector, kmeans
 
 
 def soft_palette(vectors, codebook, *, temperature, steps: int = 3, snap=None):
-    """Moves centroids to the soft means of the weights and looks every weight up in them, softly.
+    """Updates centroids to the soft means of the weights, then looks every weight up in them, softly.
 
     Forward: `y_i = sum_j A_ij c_j` with `A_ij = softmax_j(-|w_i - c_j|^2 / tau)`, after `steps` updates
     `c_j <- sum_i A_ij w_i / sum_i A_ij`; `tau = temperature * variance(w)`. Gradient: through the weights in the
-    look-up and, by way of the centroids, through all updates; `tau` and the first codebook are constants. Scalars are
-    looked up in tables (`dkm_scalar`), vectors go piece by piece (`dkm_vector`); neither keeps the assignments.
+    look-up and, through the centroids, through all updates; `tau` and the first codebook are constants. Large scalar
+    weights use tables (`dkm_scalar`), all others are processed in pieces (`dkm_vector`). Neither keeps the assignments.
 
     Args:
         vectors: float32 tensor `(groups, n, dim)`; each group has its own codebook.
         codebook: tensor `(groups, k, dim)`, the start.
         temperature: softness relative to the weights' variance (the mean over the coordinates), above 0.
-        steps: updates of the centroids, at least 0.
-        snap: a function that rounds the last codebook to what a file can hold; None: it stays as it is.
+        steps: number of centroid updates, at least 0.
+        snap: a function that rounds the last codebook to what a file can hold; None leaves it as it is.
 
     Returns:
-        The values, `(groups, n, dim)`, and the new codebook (not rounded, without a gradient).
+        The values, `(groups, n, dim)`, and the new codebook, which is not rounded and has no gradient.
 
     Example:
 
@@ -38,8 +38,9 @@ def soft_palette(vectors, codebook, *, temperature, steps: int = 3, snap=None):
         flat = vectors[..., 0]
         values, book = dkm_scalar.soft_palette(flat, codebook, temperature, steps, snap)
         return ops.expand_dims(values, -1), book
-    still = ops.stop_gradient(vectors)
-    tau = temperature * ops.maximum(kmeans.variance(still), 1e-30)
-    books, sums = dkm_vector.iterate(still, ops.stop_gradient(codebook), tau, steps)
+    detached = ops.stop_gradient(vectors)
+    # A constant weight has variance 0, which tau divides by.
+    tau = temperature * ops.maximum(kmeans.variance(detached), 1e-30)
+    books, sums = dkm_vector.iterate(detached, ops.stop_gradient(codebook), tau, steps)
     last = None if snap is None else snap(books[-1])
     return dkm_vector.soft_palette(vectors, books, sums, tau, last), books[-1]

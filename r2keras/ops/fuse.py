@@ -1,4 +1,4 @@
-"""One pass over memory for a chain of elementwise operations, on backends that do not fuse by themselves."""
+"""Fusion of a chain of elementwise operations into one pass over memory, on TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import keras
 
 
 def fused(function: Callable) -> Callable:
-    """Returns a function of tensors that is compiled to one pass where TensorFlow builds a graph.
+    """Returns a function of tensors that XLA compiles to one pass over memory when TensorFlow builds a graph.
 
-    There each operation would write a whole tensor and the next one read it again. JAX fuses what it compiles; eager
-    calls and PyTorch run the operations one by one, which gives the same values up to the rounding of the last digit.
+    Without it, each operation in the graph would write a whole tensor that the next one reads. JAX fuses anyway. Eager
+    calls and PyTorch run the operations one by one, with the same values up to rounding in the last digit.
 
     Args:
-        function: takes tensors and returns tensors; reads and writes no variable, has no gradient of its own.
+        function: takes tensors and returns tensors; it reads and writes no variables and defines no gradient.
 
     Returns:
-        A function of the same tensors. Make it once: each one is compiled for each shape that it meets.
+        A function of the same tensors. Create it once and reuse it: each one is compiled for every new shape.
 
     Example:
 

@@ -1,21 +1,22 @@
-"""What the gates of a recurrent layer have in common: products with kernels, masked and normalised gate by gate."""
+"""Gate arithmetic of recurrent layers: products with kernels, dropout masks and normalization, gate by gate."""
 
 from __future__ import annotations
 
 from keras import ops
 
+# Keeps divisions finite where a gate's products are all equal or a column is zero.
 EPSILON = 1e-5
 
 
 def gate_product(x, kernel, gates, *, gain=None, bias=None):
-    """Returns what a tensor adds to the pre-activations of all gates: `norm(x W) * gain + bias`.
+    """Returns a tensor's contribution to the pre-activations of all gates: `norm(x W) * gain + bias`.
 
     Args:
-        x: float tensor `(batch, features)`, or a list of such, one a gate (`masked`).
+        x: float tensor `(batch, features)`, or a list of them, one per gate (`masked`).
         kernel: float tensor `(features, gates * units)`.
-        gates: how many gates stand side by side in the kernel.
-        gain: `(gates * units,)`: the products of every gate are brought to mean 0 and variance 1 over its units and
-            multiplied by it; None: they stay as they are.
+        gates: number of gates side by side in the kernel.
+        gain: `(gates * units,)`; the products of every gate are normalized to mean 0 and variance 1 over its units and
+            multiplied by the gain. None skips the normalization.
         bias: `(gates * units,)`, or None.
 
     Returns:
@@ -30,8 +31,8 @@ def gate_product(x, kernel, gates, *, gain=None, bias=None):
     Source: Hou et al., NeurIPS 2019, section 3 (norms).
     """
     if isinstance(x, list):
-        parts = zip(x, ops.split(kernel, gates, axis=-1), strict=True)
-        product = ops.concatenate([ops.matmul(own, part) for own, part in parts], axis=-1)
+        per_gate = zip(x, ops.split(kernel, gates, axis=-1), strict=True)
+        product = ops.concatenate([ops.matmul(inputs, gate_kernel) for inputs, gate_kernel in per_gate], axis=-1)
     else:
         product = ops.matmul(x, kernel)
     if gain is not None:
@@ -40,11 +41,11 @@ def gate_product(x, kernel, gates, *, gain=None, bias=None):
 
 
 def masked(x, masks):
-    """Returns what is left of a tensor under dropout: `x m`, or a list where each gate has a mask of its own.
+    """Applies dropout masks: returns `x m`, or a list if each gate has its own mask.
 
     Args:
         x: float tensor.
-        masks: a tensor that broadcasts against `x`, a list of them, or None: no dropout.
+        masks: a tensor that broadcasts against `x`, a list of them, or None for no dropout.
 
     Example:
 
@@ -59,11 +60,11 @@ def masked(x, masks):
 
 
 def normalized(products, gates):
-    """Returns every gate's products minus their mean over the units, divided by their standard deviation.
+    """Normalizes every gate's products: subtracts their mean over the units and divides by their standard deviation.
 
     Args:
         products: float tensor `(batch, gates * units)`.
-        gates: how many gates stand side by side.
+        gates: number of gates side by side.
 
     Returns:
         Float tensor of the same shape.
@@ -76,13 +77,13 @@ def normalized(products, gates):
     Source: Ba et al., arXiv 1607.06450, section 3.1.
     """
     parts = ops.split(products, gates, axis=-1)
-    centred = [part - ops.mean(part, axis=-1, keepdims=True) for part in parts]
-    scaled = [c * ops.rsqrt(ops.mean(ops.square(c), axis=-1, keepdims=True) + EPSILON) for c in centred]
+    centered = [part - ops.mean(part, axis=-1, keepdims=True) for part in parts]
+    scaled = [c * ops.rsqrt(ops.mean(ops.square(c), axis=-1, keepdims=True) + EPSILON) for c in centered]
     return ops.concatenate(scaled, axis=-1)
 
 
 def unit_columns(kernel, gain):
-    """Returns a kernel whose columns have the lengths `gain`: `gain * W / |W|`, column by column.
+    """Rescales the columns of a kernel to the lengths `gain`: `gain * W / |W|`, column by column.
 
     Args:
         kernel: float tensor `(features, columns)`.
@@ -98,4 +99,5 @@ def unit_columns(kernel, gain):
 
     Source: Salimans and Kingma, arXiv 1602.07868, equation 2.
     """
+    # Squared, because it is added to a squared length.
     return kernel * (gain * ops.rsqrt(ops.sum(ops.square(kernel), axis=0, keepdims=True) + EPSILON**2))

@@ -11,18 +11,18 @@ def gru_step(
     """Returns the hidden state after one step.
 
     Forward: `z = sigmoid(x_z + u_z(h))`, `r = sigmoid(x_r + u_r(h))`, `n = tanh(x_n + r u_n(h))`, or with the reset
-    gate before the product `n = tanh(x_n + u_n(r h))`; `h = quantize(z h + (1 - z) n)`. Gradient: that of the parts.
+    gate before the product `n = tanh(x_n + u_n(r h))`; `h = quantize(z h + (1 - z) n)`. Gradient: by the chain rule.
 
     Args:
-        x: the input's share of the pre-activations, biases included: float tensor `(batch, 3 * units)`, gates in the
+        x: the input's part of the pre-activations, biases included: float tensor `(batch, 3 * units)`, gates in the
             order z, r, n.
         h: hidden state `(batch, units)`.
-        recurrent: `recurrent(h, first, last)` returns the hidden state's share of the pre-activations of the gates
+        recurrent: `recurrent(h, first, last)` returns the hidden state's part of the pre-activations of the gates
             `first` to `last - 1`.
-        activation: of the candidate.
-        recurrent_activation: of the gates.
-        quantize: what the new hidden state becomes; None leaves it float.
-        reset_after: whether the reset gate acts on the product rather than on the state.
+        reset_after: whether the reset gate is applied to the product rather than to the state.
+        activation: activation function of the candidate.
+        recurrent_activation: activation function of the gates.
+        quantize: function that quantizes the new hidden state; None leaves it float.
 
     Returns:
         `h`.

@@ -1,22 +1,22 @@
-"""K-means on tensors, soft and hard: the arithmetic that differentiable palettes are made of.
+"""Soft and hard k-means on tensors: the arithmetic of differentiable palettes.
 
-Vectors have the shape `(groups, n, dim)`, codebooks `(groups, k, dim)`; each group has a table of its own. Softness is
-`tau`, shape `(groups, 1, 1)`, in units of a squared distance. Vectors with a one behind them, `(groups, n, dim + 1)`,
-are called `padded`: one product then gives sums and counts, or distances, at once.
+Vectors have the shape `(groups, n, dim)`, codebooks `(groups, k, dim)`; each group has its own codebook. Softness is
+`tau`, shape `(groups, 1, 1)`, in units of a squared distance. Vectors with a one appended, `(groups, n, dim + 1)`, are
+called `padded`: one product then gives sums and counts, or distances, at once.
 """
 
 from __future__ import annotations
 
 from keras import ops
 
-# A centroid with less than this share of one weight stays where it is: its mean would be 0 / 0.
+# A centroid that is assigned less than this fraction of one weight stays where it is: its mean would be 0 / 0.
 EMPTY = 1e-6
 # Assignments in one piece: 16 MiB of float32.
 PIECE = 4_194_304
 
 
 def padded(vectors):
-    """Puts a one behind every vector.
+    """Appends a one to every vector.
 
     Args:
         vectors: float32 tensor `(groups, n, dim)`.
@@ -33,10 +33,13 @@ def padded(vectors):
 
 
 def variance(vectors):
-    """Returns the mean over the coordinates of their variance, a tensor `(groups, 1, 1)`; no gradient is meant for it.
+    """Returns the variance of the coordinates, averaged over them.
 
     Args:
         vectors: float32 tensor `(groups, n, dim)`.
+
+    Returns:
+        Tensor `(groups, 1, 1)`. Not intended for gradients.
 
     Example:
 
@@ -47,7 +50,7 @@ def variance(vectors):
 
 
 def assign(rows, codebook, tau):
-    """Soft assignment: `A_ij = softmax_j(-|w_i - c_j|^2 / tau)`.
+    """Assigns vectors to centroids softly: `A_ij = softmax_j(-|w_i - c_j|^2 / tau)`.
 
     Args:
         rows: padded vectors `(groups, n, dim + 1)`.
@@ -70,7 +73,7 @@ def assign(rows, codebook, tau):
 
 
 def closeness(rows, codebook):
-    """Returns `-|w_i - c_j|^2`, up to a number that a vector's centroids share: the nearest centroid has the largest.
+    """Returns `-|w_i - c_j|^2`, up to a constant per vector: the nearest centroid has the largest value.
 
     Args:
         rows: padded vectors `(groups, n, dim + 1)`.
@@ -85,19 +88,23 @@ def closeness(rows, codebook):
     >>> ops.convert_to_numpy(closeness(rows, ops.convert_to_tensor([[[0.0], [3.0]]]))).tolist()
     [[[-1.0, -4.0]]]
     """
-    across = ops.swapaxes(codebook, 1, 2)
+    columns = ops.swapaxes(codebook, 1, 2)
     if codebook.shape[-1] == 1:
-        # |w|^2 - 2 w c + |c|^2 cancels, which the many close centroids of a scalar table would feel.
-        return -ops.square(rows[..., :1] - across)
-    return ops.matmul(rows, ops.concatenate([2.0 * across, -ops.sum(across * across, axis=1, keepdims=True)], axis=1))
+        # |w|^2 - 2 w c + |c|^2 suffers from cancellation, too much for the many close centroids of a scalar table.
+        return -ops.square(rows[..., :1] - columns)
+    squared_norms = ops.sum(columns * columns, axis=1, keepdims=True)
+    return ops.matmul(rows, ops.concatenate([2.0 * columns, -squared_norms], axis=1))
 
 
 def moments(shares, rows):
-    """Returns what each centroid gets: `sum_i A_ij (w_i, 1)`, a tensor `(groups, k, dim + 1)`.
+    """Returns the sums and counts assigned to each centroid: `sum_i A_ij (w_i, 1)`.
 
     Args:
-        shares: tensor `(groups, n, k)`.
-        rows: padded vectors `(groups, n, dim + 1)`, times the vectors' masses where these are not 1.
+        shares: assignments `A`, tensor `(groups, n, k)`.
+        rows: padded vectors `(groups, n, dim + 1)`, multiplied by the vectors' masses if these are not 1.
+
+    Returns:
+        Tensor `(groups, k, dim + 1)`.
 
     Example:
 
@@ -109,11 +116,11 @@ def moments(shares, rows):
 
 
 def update(sums, codebook):
-    """Centroid update: `c_j = sum_i A_ij w_i / sum_i A_ij`; a centroid that gets nothing stays.
+    """Updates centroids: `c_j = sum_i A_ij w_i / sum_i A_ij`; a centroid that is assigned nothing stays.
 
     Args:
         sums: tensor `(groups, k, dim + 1)`, see `moments`.
-        codebook: the centroids before, `(groups, k, dim)`.
+        codebook: the centroids before the update, `(groups, k, dim)`.
 
     Returns:
         Tensor `(groups, k, dim)`.
@@ -131,14 +138,15 @@ def update(sums, codebook):
 
 
 def update_gradient(upstream, sums):
-    """Returns, of `update`, the gradient divided by the mass (for the sums) and the gradient for the centroids before.
+    """Returns the gradients of `update`: with respect to the sums, and to the centroids before the update.
 
     Args:
         upstream: gradient with respect to the new centroids, `(groups, k, dim)`.
         sums: see `update`.
 
     Returns:
-        Two tensors `(groups, k, dim)`: `upstream / sum_i A_ij` where a centroid got something, `upstream` elsewhere.
+        Two tensors `(groups, k, dim)`: `upstream / sum_i A_ij` for centroids that moved and 0 for the others; 0 for
+        centroids that moved and `upstream` for the others.
 
     Example:
 
@@ -147,15 +155,15 @@ def update_gradient(upstream, sums):
     [0.5, 0.0]
     """
     live, mass = _mass(sums)
-    none = ops.zeros_like(upstream)
-    return ops.where(live, upstream / mass, none), ops.where(live, none, upstream)
+    zeros = ops.zeros_like(upstream)
+    return ops.where(live, upstream / mass, zeros), ops.where(live, zeros, upstream)
 
 
 def assign_gradient(shares, slopes):
     """Returns the gradient with respect to `-|w_i - c_j|^2 / tau`: `A_ij (v_ij - sum_l A_il v_il)`.
 
     Args:
-        shares: `A`, tensor `(groups, n, k)`.
+        shares: assignments `A`, tensor `(groups, n, k)`.
         slopes: gradient `v` with respect to `A`.
 
     Returns:
@@ -171,7 +179,7 @@ def assign_gradient(shares, slopes):
 
 
 def nearest(vectors, codebook):
-    """Hard assignment: the index of the nearest centroid.
+    """Assigns vectors to centroids: returns the index of the nearest one.
 
     Args:
         vectors: float32 tensor `(groups, n, dim)`.
@@ -189,12 +197,12 @@ def nearest(vectors, codebook):
     if codebook.shape[0] == 1 and codebook.shape[2] == 1:
         return _nearest_scalar(vectors, codebook)
     parts = pieces(vectors, codebook.shape[1])
-    found = [ops.cast(ops.argmax(closeness(padded(part), codebook), axis=-1), "int32") for part in parts]
-    return ops.concatenate(found, axis=1)
+    indices = [ops.cast(ops.argmax(closeness(padded(part), codebook), axis=-1), "int32") for part in parts]
+    return ops.concatenate(indices, axis=1)
 
 
 def look_up(codebook, indices):
-    """Returns the centroids that indices name.
+    """Returns the centroids at the given indices.
 
     Args:
         codebook: tensor `(groups, k, dim)`.
@@ -219,8 +227,8 @@ def pieces(vectors, k: int, size: int = PIECE) -> list:
 
     Args:
         vectors: tensor `(groups, n, ...)`.
-        k: centroids a group.
-        size: numbers a piece. There are never more than 32 pieces, lest a graph of very many operators arise.
+        k: number of centroids per group.
+        size: numbers per piece. There are never more than 32 pieces, which bounds the operators of a compiled graph.
 
     Example:
 
@@ -233,19 +241,19 @@ def pieces(vectors, k: int, size: int = PIECE) -> list:
 
 
 def _nearest_scalar(vectors, codebook):
-    """Finds the nearest of sorted numbers by bisection: `log k` steps a weight instead of `k`."""
-    numbers = ops.reshape(codebook, (-1,))
-    order = ops.argsort(numbers)
-    ordered = ops.take(numbers, order)
-    middles = 0.5 * (ordered[1:] + ordered[:-1])
-    if not middles.shape[0]:
+    """Finds the nearest scalar centroid by bisection: `log k` steps per weight instead of `k`."""
+    centroids = ops.reshape(codebook, (-1,))
+    order = ops.argsort(centroids)
+    ascending = ops.take(centroids, order)
+    midpoints = 0.5 * (ascending[1:] + ascending[:-1])
+    if not midpoints.shape[0]:
         return ops.zeros(vectors.shape[:2], "int32")
-    places = ops.searchsorted(middles, ops.reshape(vectors, (-1,)))
-    return ops.reshape(ops.cast(ops.take(order, places), "int32"), vectors.shape[:2])
+    ranks = ops.searchsorted(midpoints, ops.reshape(vectors, (-1,)))
+    return ops.reshape(ops.cast(ops.take(order, ranks), "int32"), vectors.shape[:2])
 
 
 def _mass(sums):
-    """Returns which centroids got something, and how much (1 where nothing)."""
+    """Returns which centroids are assigned something, and the mass assigned (1 where there is none)."""
     mass = sums[..., -1:]
     live = mass > EMPTY
     return live, ops.where(live, mass, ops.ones_like(mass))

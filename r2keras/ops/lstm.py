@@ -9,17 +9,17 @@ def lstm_step(x, h, c, recurrent, *, activation=ops.tanh, recurrent_activation=o
     """Returns the hidden state and the cell state after one step.
 
     Forward: `i, f, g, o = split(x + recurrent(h))`; `c = sigmoid(f) c + sigmoid(i) tanh(g)`;
-    `h = quantize(sigmoid(o) tanh(c))`. Gates and cell state stay float. Gradient: that of the parts.
+    `h = quantize(sigmoid(o) tanh(c))`. Gates and cell state stay float. Gradient: by the chain rule.
 
     Args:
-        x: the input's share of the pre-activations, biases included: float tensor `(batch, 4 * units)`, gates in
+        x: the input's part of the pre-activations, biases included: float tensor `(batch, 4 * units)`, gates in
             the order i, f, g, o.
         h: hidden state `(batch, units)`.
         c: cell state `(batch, units)`.
-        recurrent: returns the hidden state's share of the pre-activations, `(batch, 4 * units)`.
-        activation: of the candidate and of the cell state.
-        recurrent_activation: of the gates.
-        quantize: what the new hidden state becomes; None leaves it float.
+        recurrent: function of `h` that returns its part of the pre-activations, `(batch, 4 * units)`.
+        activation: activation function of the candidate and of the cell state.
+        recurrent_activation: activation function of the gates.
+        quantize: function that quantizes the new hidden state; None leaves it float.
 
     Returns:
         `(h, c)`.

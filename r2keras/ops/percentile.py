@@ -1,4 +1,4 @@
-"""Percentiles of the values that share a scale: a range that ignores outliers."""
+"""Percentiles of the values that share a scale, for ranges that ignore outliers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def percentiles(x, shape, percent):
 
     Args:
         x: float tensor.
-        shape: rank of `x`; each axis 1, the size of `x` or a divisor of it.
+        shape: the rank of `x`; each axis is 1, the size of `x`, or a divisor of it.
         percent: 0 (the smallest value) to 100 (the largest).
 
     Returns:
-        float32 tensor of `shape`. No gradient is meant to flow through it.
+        float32 tensor of `shape`. Not intended for gradients.
 
     Example:
 
@@ -29,13 +29,13 @@ def percentiles(x, shape, percent):
     Source: Hyndman and Fan, The American Statistician 50 (1996), definition 7.
     """
     rows = ops.sort(_rows(ops.cast(x, "float32"), shape), axis=-1)
-    place = percent / 100 * (rows.shape[-1] - 1)
-    low, high = rows[:, math.floor(place)], rows[:, math.ceil(place)]
-    return ops.reshape(low + (high - low) * (place - math.floor(place)), shape)
+    rank = percent / 100 * (rows.shape[-1] - 1)
+    low, high = rows[:, math.floor(rank)], rows[:, math.ceil(rank)]
+    return ops.reshape(low + (high - low) * (rank - math.floor(rank)), shape)
 
 
 def clip_to_percentile(x, shape, percent, symmetric=True):
-    """Clips every block of `x` to its percentiles: its min-max range is then the percentile range of `x`.
+    """Clips every block of `x` to its percentiles, so that its min-max range becomes the percentile range.
 
     Symmetric: to `[-p, p]`, `p` the percentile of `|x|`. Asymmetric: to the percentiles `100 - percent` and `percent`.
 
@@ -61,15 +61,16 @@ def clip_to_percentile(x, shape, percent, symmetric=True):
         high = percentiles(ops.abs(x), shape, percent)
         low = -high
     else:
-        low, high = (percentiles(x, shape, share) for share in (100 - percent, percent))
+        low, high = percentiles(x, shape, 100 - percent), percentiles(x, shape, percent)
     return ops.minimum(ops.maximum(x, affine.expand(low, x.shape)), affine.expand(high, x.shape))
 
 
 def _rows(x, shape):
-    """Returns one row for every entry of `shape`: the values that share it."""
-    split, kept, shared = [], [], []
-    for size, parts in zip(x.shape, shape, strict=True):
-        kept.append(len(split))
-        shared.append(len(split) + 1)
-        split += [parts, size // parts]
-    return ops.reshape(ops.transpose(ops.reshape(x, split), kept + shared), (math.prod(shape), -1))
+    """Returns one row for every entry of `shape`, with the values that share it."""
+    split_shape, block_axes, shared_axes = [], [], []
+    for size, num_blocks in zip(x.shape, shape, strict=True):
+        block_axes.append(len(split_shape))
+        shared_axes.append(len(split_shape) + 1)
+        split_shape += [num_blocks, size // num_blocks]
+    blocks = ops.transpose(ops.reshape(x, split_shape), block_axes + shared_axes)
+    return ops.reshape(blocks, (math.prod(shape), -1))

@@ -1,4 +1,4 @@
-"""One time step of a plain recurrent layer whose state may be quantized."""
+"""One time step of a simple recurrent layer whose state may be quantized."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from keras import ops
 def simple_rnn_step(x, h, recurrent, *, activation=ops.tanh, quantize=None):
     """Returns the state after one step.
 
-    Forward: `h = quantize(tanh(x + recurrent(h)))`. Gradient: that of the parts.
+    Forward: `h = quantize(tanh(x + recurrent(h)))`. Gradient: by the chain rule.
 
     Args:
-        x: the input's share of the pre-activations, bias included: float tensor `(batch, units)`.
+        x: the input's part of the pre-activations, bias included: float tensor `(batch, units)`.
         h: state `(batch, units)`.
-        recurrent: returns the state's share of the pre-activations, `(batch, units)`.
-        activation: of the sum.
-        quantize: what the new state becomes; None leaves it float.
+        recurrent: function of `h` that returns its part of the pre-activations, `(batch, units)`.
+        activation: activation function of the sum.
+        quantize: function that quantizes the new state; None leaves it float.
 
     Returns:
         `h`.

@@ -1,4 +1,4 @@
-"""Uniform quantization of a tensor to a range `[low, high]` that may learn: what activations need."""
+"""Uniform quantization of a tensor to a range `[low, high]` that may be trained, as for activations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from r2keras.ops.affine import MIN_SCALE
 from r2keras.ops.fuse import fused
 from r2keras.ops.ste import custom_gradient
 
+# Subtracted before the zero point is rounded. Ranges with low = -high lie on a tie, which compiled and eager code could
+# break differently.
 TIE = 1e-3
 
 
 def span_grid(low, high, quant_min, quant_max):
-    """Returns scale and zero point of the grid over `[low, high]`, moved by half a step at most so that it holds zero.
+    """Returns scale and zero point of the grid over `[low, high]`, shifted by at most half a step to contain zero.
 
-    `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`, ties down.
+    `scale = (high - low) / (quant_max - quant_min)`, `zero_point = clip(round(quant_min - low / scale))`; ties round
+    down.
 
     Args:
         low: float32 scalar, at most 0.
@@ -34,7 +37,6 @@ def span_grid(low, high, quant_min, quant_max):
     """
     low, high = (ops.cast(bound, "float32") for bound in (low, high))
     scale = ops.maximum((high - low) * (1.0 / (quant_max - quant_min)), MIN_SCALE)
-    # Ranges with low = -high lie on a tie: without the push, compiled and eager code could break it differently.
     return scale, ops.clip(ops.round(quant_min - low / scale - TIE), quant_min, quant_max)
 
 
@@ -49,7 +51,7 @@ def on_grid(x, scale, zero_point, quant_min, quant_max):
         quant_max: highest code.
 
     Returns:
-        float32 tensor of `x`'s shape. No gradient of its own.
+        float32 tensor of `x`'s shape. Defines no gradient.
 
     Example:
 
@@ -64,10 +66,10 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
 
     Forward: `y = scale * (clip(round(v), quant_min, quant_max) - zero_point)`, `v = x / scale + zero_point`
     (`span_grid`).
-    Gradient, with `n = quant_max - quant_min`, the place on the range `x_n = (v - quant_min) / n`, its rounding `x_q`
-    and `f = 1 + delta sign(dL/dy) (x_n - x_q)`: inside the range `dy/dx = f`, `dy/dlow = inner (1 - x_q - f (1 -
-    x_n))`, `dy/dhigh = inner (x_q - f x_n)`; below it 0, 1, 0; above it 0, 0, 1. Gradients to `low` and `high` are
-    summed over the tensor, times `share`.
+    Gradient, with `n = quant_max - quant_min`, the position in the range `x_n = (v - quant_min) / n`, its rounded value
+    `x_q`, and `f = 1 + delta sign(dL/dy) (x_n - x_q)`: inside the range `dy/dx = f`,
+    `dy/dlow = inner (1 - x_q - f (1 - x_n))`, `dy/dhigh = inner (x_q - f x_n)`; below it 0, 1, 0; above it 0, 0, 1.
+    Gradients to `low` and `high` are summed over the tensor and multiplied by `share`.
 
     Args:
         x: float tensor; float16 and bfloat16 are computed in float32.
@@ -75,8 +77,8 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
         high: float32 scalar, at least `low`.
         quant_min: lowest code.
         quant_max: highest code.
-        inner: 1 counts what a moved bound does to the rounding inside the range (LSQ), 0 does not (PACT).
-        delta: strength of the gradient scaling; 0 is the straight-through estimator.
+        inner: 1 includes the effect of the bounds on rounding inside the range (LSQ), 0 ignores it (PACT).
+        delta: strength of the element-wise gradient scaling (EWGS); 0 is the straight-through estimator.
         share: factor of the gradients to `low` and `high`.
 
     Returns:
@@ -90,12 +92,12 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
     Source: Esser et al., arXiv 1902.08153, equation 3, for the bounds instead of the step; Lee et al., arXiv
     2104.00903.
     """
-    forward, to_x, *to_bounds = _passes(quant_min, quant_max, inner, delta)
+    forward, to_x, *to_bounds = _fused_functions(quant_min, quant_max, inner, delta)
 
     @custom_gradient
     def rounded(x, low, high):
         def backward(upstream):
-            to_low, to_high = (share * ops.sum(part(upstream, x, low, high)) for part in to_bounds)
+            to_low, to_high = (share * ops.sum(gradient(upstream, x, low, high)) for gradient in to_bounds)
             return to_x(upstream, x, low, high), to_low, to_high
 
         return forward(x, low, high), backward
@@ -104,10 +106,10 @@ def quantize_span(x, low, high, quant_min, quant_max, *, inner=1.0, delta=0.0, s
 
 
 @functools.cache
-def _passes(quant_min, quant_max, inner, delta):
-    """Returns `quantize_span`'s value and its gradients, those to the bounds before their sums.
+def _fused_functions(quant_min, quant_max, inner, delta):
+    """Returns the forward pass of `quantize_span` and its gradients to `x`, `low` and `high`, element by element.
 
-    Apart from one another: a training step leaves out what nobody learns from.
+    They are separate functions so that a training step can drop the gradients that no variable needs.
     """
     num_steps = quant_max - quant_min
 
@@ -115,31 +117,34 @@ def _passes(quant_min, quant_max, inner, delta):
         grid = span_grid(low, high, quant_min, quant_max)
         return ops.cast(on_grid(ops.cast(x, "float32"), *grid, quant_min, quant_max), x.dtype)
 
-    def placed(upstream, x, low, high):
-        """Returns where values lie, clipped too, the rounding error relative to the range, what it does to `f`."""
+    def positions(upstream, x, low, high):
+        """Returns positions in steps, raw and clipped, the rounding error relative to the range, and EWGS's term."""
         steps = _steps(ops.cast(x, "float32"), *span_grid(low, high, quant_min, quant_max))
         clipped = ops.clip(steps, quant_min, quant_max)
         error = (clipped - ops.round(clipped)) * (1.0 / num_steps)
         return steps, clipped, error, delta * ops.abs(upstream) * error
 
     def to_x(upstream, x, low, high):
-        steps, clipped, _, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
-        return ops.cast(ops.where(ops.equal(steps, clipped), upstream + bent, 0.0), x.dtype)
+        upstream = ops.cast(upstream, "float32")
+        steps, clipped, _, scaling = positions(upstream, x, low, high)
+        return ops.cast(ops.where(ops.equal(steps, clipped), upstream + scaling, 0.0), x.dtype)
 
     def to_low(upstream, x, low, high):
-        steps, clipped, error, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
-        rest = 1.0 - (clipped - quant_min) * (1.0 / num_steps)
-        return ops.where(steps < quant_min, upstream, inner * (upstream * error - bent * rest))
+        upstream = ops.cast(upstream, "float32")
+        steps, clipped, error, scaling = positions(upstream, x, low, high)
+        below_high = 1.0 - (clipped - quant_min) * (1.0 / num_steps)
+        return ops.where(steps < quant_min, upstream, inner * (upstream * error - scaling * below_high))
 
     def to_high(upstream, x, low, high):
-        steps, clipped, error, bent = placed(upstream := ops.cast(upstream, "float32"), x, low, high)
-        unit = (clipped - quant_min) * (1.0 / num_steps)
-        return ops.where(steps > quant_max, upstream, -inner * (upstream * error + bent * unit))
+        upstream = ops.cast(upstream, "float32")
+        steps, clipped, error, scaling = positions(upstream, x, low, high)
+        above_low = (clipped - quant_min) * (1.0 / num_steps)
+        return ops.where(steps > quant_max, upstream, -inner * (upstream * error + scaling * above_low))
 
     return tuple(map(fused, (forward, to_x, to_low, to_high)))
 
 
 def _steps(x, scale, zero_point):
-    """Returns where values lie between the codes: `x / scale + zero_point`."""
-    # Times the reciprocal, which is what compilers and the LiteRT converter make of a division by a constant.
+    """Returns the positions of values in steps: `x / scale + zero_point`."""
+    # Multiplies by the reciprocal, because compilers and the LiteRT converter turn a division by a constant into that.
     return x * (1.0 / scale) + zero_point

@@ -10,11 +10,11 @@ from keras import ops
 def custom_gradient(function: Callable) -> Callable:
     """Makes `function(*tensors) -> (value, backward)` a differentiable operation on every backend.
 
-    Unlike `x + stop_gradient(q - x)`, the value comes out exactly as computed: rounding does not move it off a grid.
+    Unlike with `x + stop_gradient(q - x)`, the value is exactly as computed: no rounding error moves it off its grid.
 
     Args:
-        function: takes tensors; returns the value and `backward(upstream)`, which returns one gradient a tensor
-            (a tuple; a bare tensor for a function of one tensor).
+        function: takes tensors; returns the value and `backward(upstream)`, which returns one gradient per tensor
+            (a tuple, or a bare tensor for a function of one tensor).
 
     Returns:
         A function of the same tensors that returns the value.
@@ -29,7 +29,7 @@ def custom_gradient(function: Callable) -> Callable:
     def forward(*tensors):
         value, backward = function(*tensors)
 
-        # TensorFlow and JAX call grad(upstream), PyTorch grad(*tensors, upstream=upstream).
+        # TensorFlow and JAX call grad(upstream), PyTorch calls grad(*tensors, upstream=upstream).
         def grad(*arguments, upstream=None):
             return backward(arguments[0] if upstream is None else upstream)
 
@@ -39,7 +39,7 @@ def custom_gradient(function: Callable) -> Callable:
 
 
 def round_through(x):
-    """Rounds half to even and lets the gradient through: `y = round(x)`, `dy/dx = 1`.
+    """Rounds half to even with a straight-through gradient: `y = round(x)`, `dy/dx = 1`.
 
     Args:
         x: float tensor of any shape.

@@ -1,23 +1,23 @@
-"""Rounding a table of centroids to what a file can hold."""
+"""Rounding of codebooks to the storage type of a file."""
 
 from __future__ import annotations
 
 from keras import ops
 
-# Stands in for the scale of a table of zeros.
+# The scale of an all-zero table: safe to divide by.
 MIN_SCALE = 2.0**-64
 
 
 def stored(codebook, dtype: str):
-    """Rounds a table to a storage type: `codes = round(c / s)` with `s = max|c| / 127` a group for `"int8"`.
+    """Rounds a table to a storage type; for `"int8"`, `codes = round(c / s)` with `s = max|c| / 127` per group.
 
     Args:
         codebook: float32 tensor `(groups, k, dim)`.
         dtype: `"float32"`, `"float16"` or `"int8"`.
 
     Returns:
-        The codes, float32 numbers that the type holds exactly, and the scales `(groups, 1, 1)`, 1 but for `"int8"`. No
-        gradient is meant for them.
+        The codes, float32 numbers that the type represents exactly, and the scales `(groups, 1, 1)`, which are 1 except
+        for `"int8"`. Not intended for gradients.
 
     Example:
 
@@ -36,7 +36,7 @@ def stored(codebook, dtype: str):
 
 
 def snapped(codebook, dtype: str):
-    """Returns a table as `stored` keeps it, in float32.
+    """Returns the float32 values of a table after `stored` has rounded it.
 
     Args:
         codebook: float32 tensor `(groups, k, dim)`.
