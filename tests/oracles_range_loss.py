@@ -65,5 +65,5 @@ def by_channel(loss, w: np.ndarray, axes: int | tuple[int, ...] = -1, units=None
 
 def kurtosis(w: np.ndarray) -> float:
     """Fourth central moment over the squared second."""
-    centred = np.asarray(w, np.float64) - np.mean(w, dtype=np.float64)
-    return np.mean(centred**4) / np.mean(centred**2) ** 2
+    centered = np.asarray(w, np.float64) - np.mean(w, dtype=np.float64)
+    return np.mean(centered**4) / np.mean(centered**2) ** 2

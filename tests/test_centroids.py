@@ -62,10 +62,10 @@ def test_fewer_different_vectors_than_centroids(dim):
 
 def test_vectors_are_clustered():
     random = np.random.default_rng(0)
-    centres = random.normal(size=(8, 3)) * 5
-    vectors = centres[random.integers(0, 8, 2000)] + 0.01 * random.normal(size=(2000, 3))
+    centers = random.normal(size=(8, 3)) * 5
+    vectors = centers[random.integers(0, 8, 2000)] + 0.01 * random.normal(size=(2000, 3))
     found = _centroids.vector_centroids(vectors, 8)
-    assert squared_error(centres, found) < 1e-3
+    assert squared_error(centers, found) < 1e-3
     np.testing.assert_array_equal(found, _centroids.vector_centroids(vectors, 8))
 
 

@@ -1,4 +1,4 @@
-"""Quantizers: layers that turn a weight or an activation into the value it will have in the file, one paper a file."""
+"""Quantizers: layers that map a weight or an activation to the values it will have in the file, one paper per file."""
 
 from r2keras.quantizers.activation import RangeActivation
 from r2keras.quantizers.affine import AffineQuantizer

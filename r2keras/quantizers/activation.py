@@ -1,9 +1,10 @@
-"""What every quantizer of activations is: a layer that finds the range of a tensor, or learns it."""
+"""The base class of activation quantizers, and the quantizer whose range is observed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,48 +14,58 @@ from r2keras.ops.percentile import percentiles
 from r2keras.ops.span import on_grid, quantize_span, span_grid
 from r2keras.specs import ActivationSpec
 
+# Of the moving average of a range.
 MOMENTUM = 0.99
+# Values per tensor that the percentile and the error search look at.
 SAMPLE = 4096
+# The percentile that `range="percentile"` clips at.
 PERCENT = 99.9
-# Of the largest magnitude: where the search for the least error clips.
-SHARES = np.geomspace(1.0, 0.025, 48, dtype="float32")
-# Closer than this to the middle of two codes, float arithmetic decides; what share of values is too many; how much a
-# range is widened then.
-HALFWAY, MANY, WIDER = 1e-3, 0.05, 2.0**-10
+# The search for the least error clips at these fractions of the largest magnitude.
+CLIP_FRACTIONS = np.geomspace(1.0, 0.025, 48, dtype="float32")
+# A value closer than this to the midpoint of two codes, in steps, is a tie: float arithmetic decides how it is rounded.
+TIE_DISTANCE = 1e-3
+# With more than this fraction of ties, a range is widened.
+MAX_TIES = 0.05
+# Fraction that a range is widened by.
+WIDENING = 2.0**-10
 
 
 class ActivationQuantizer(keras.layers.Layer):
-    """Rounds a tensor to a grid over a range; subclasses find the range (`find`) and learn from there (`learned`).
+    """Rounds a tensor to a grid over a range. Subclasses determine the range (`find`) and train it (`learned`).
 
-    The range that data gave is stored; the first training batch sets it unless calibration did. What learns is
-    relative to it and starts at 1, so that a start value from data needs no assignment to a trained variable, which
-    JAX cannot make inside a step.
+    The range measured on data is stored; the first training batch sets it unless calibration did. Trained variables
+    are factors of the stored range and start at 1. A start value from data is thus never assigned to a trained
+    variable, which JAX cannot do inside a training step.
 
     Args:
         spec: grid and method.
     """
 
     is_r2keras_quantizer = True
+    # Whether bounds get a gradient from rounding inside the range: the `inner` argument of `quantize_span`.
     inner = 1.0
-    follows = False
+    # Whether every training batch updates the stored range, rather than the first one only.
+    tracks_batches = False
 
-    def __init__(self, spec: ActivationSpec | dict, **kwargs):
+    def __init__(self, spec: ActivationSpec | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.spec = spec if isinstance(spec, ActivationSpec) else ActivationSpec.from_dict(dict(spec))
-        self.low, self.high, self.ready = (self._stored(name) for name in ("low", "high", "ready"))
+        self.low = self._add_stored("low")
+        self.high = self._add_stored("high")
+        self.ready = self._add_stored("ready")
         self.make_variables()
         self.built = True
 
     def make_variables(self) -> None:
-        """Adds what the method learns, relative to the stored range."""
+        """Adds the method's trained variables, which are relative to the stored range."""
 
     def find(self, x):
-        """Returns the range that a tensor asks for: two float32 scalars, `low <= 0 <= high`.
+        """Returns the range for a tensor: two float32 scalars, `low <= 0 <= high`.
 
-        They reach `2 sqrt(2 Qp / pi)` times the root mean square of the tensor, `Qp` the steps above zero, and no
-        further than its own ends: at few bits the range from minimum to maximum would round nearly everything to zero.
-        For normally distributed values that is LSQ's rule, `2 mean|x| / sqrt(Qp)` a step; of others it clips fewer.
+        The bounds are `2 sqrt(2 Qp / pi)` times the root mean square of the tensor, with `Qp` steps above zero, but
+        never beyond its minimum and maximum: at few bits, the full range would round nearly all values to zero. For
+        normally distributed values this is LSQ's rule, a step of `2 mean|x| / sqrt(Qp)`; for others it clips fewer.
         """
         low, high = extremes(x, self.spec.unsigned)
         above = self.num_steps if self.spec.unsigned else self.num_steps / 2
@@ -63,19 +74,19 @@ class ActivationQuantizer(keras.layers.Layer):
         return ops.maximum(low, -reach), ops.minimum(high, reach)
 
     def merge(self, old, new):
-        """Returns the stored range after another batch; only where `follows`."""
+        """Returns the stored range after another batch; called only if `tracks_batches`."""
         return old
 
     def learned(self, low, high):
-        """Returns the range in use for the stored one."""
+        """Returns the range in use: the stored range, changed by the trained variables."""
         return low, high
 
-    def call(self, x, training=None):
-        """Returns the fake-quantized tensor; a training batch sets or moves the range."""
+    def call(self, x, training: bool | None = None):
+        """Returns the fake-quantized tensor; in training, a batch may set or update the stored range."""
         return self._rounded(x, *self.learned(*self._range(x, training and self.trainable)))
 
     def rounding(self) -> Callable:
-        """Returns a function that rounds tensors to the range in use, which is read once: here, outside of a loop."""
+        """Returns a function that rounds tensors to the range in use; it reads the range now, outside of any loop."""
         low, high = self.learned(self.low + 0.0, self.high + 0.0)
         return lambda x: self._rounded(x, low, high)
 
@@ -87,20 +98,21 @@ class ActivationQuantizer(keras.layers.Layer):
     def fit(self, batches: list[np.ndarray]) -> None:
         """Sets the range from values of the tensor.
 
-        Values that lie halfway between two codes, as pixels `k / 127.5 - 1` do, would be rounded one way here and
-        another on a device: where they are many, the range is made wider by a thousandth.
+        Values halfway between two codes, such as pixels `k / 127.5 - 1`, could be rounded one way here and another way
+        on a device. If there are many of them, the range is widened by about a thousandth.
 
         Args:
-            batches: flat arrays, one a batch.
+            batches: flat arrays, one per batch.
         """
         self._store(*self.over(batches))
         scale, zero_point = (float(ops.convert_to_numpy(part)) for part in self.grid())
-        places = np.concatenate(batches).astype(np.float64) / scale + zero_point
-        if np.mean(np.abs(places - np.floor(places) - 0.5) < HALFWAY) > MANY:
-            self._store(*((1 + WIDER) * end for end in (self.low, self.high)))
+        steps = np.concatenate(batches).astype(np.float64) / scale + zero_point
+        is_tie = np.abs(steps - np.floor(steps) - 0.5) < TIE_DISTANCE
+        if np.mean(is_tie) > MAX_TIES:
+            self._store((1 + WIDENING) * self.low, (1 + WIDENING) * self.high)
 
     def over(self, batches: list[np.ndarray]):
-        """Returns the range that several batches ask for."""
+        """Returns the range for several batches."""
         return self.find(ops.convert_to_tensor(np.concatenate(batches)))
 
     def start(self, low: float, high: float) -> None:
@@ -108,56 +120,59 @@ class ActivationQuantizer(keras.layers.Layer):
         self._store(ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32"))
 
     def gradient_share(self, x) -> float:
-        """What gradients of learned scalars are multiplied by: `1 / sqrt(n Qp)`, `n` features a sample."""
+        """Returns the factor of gradients to trained scalars: `1 / sqrt(n Qp)`, `n` features per sample."""
         return 1.0 / math.sqrt(math.prod(size or 1 for size in x.shape[1:]) * self.num_steps)
 
     @property
     def num_steps(self) -> int:
-        """Steps from the lowest code to the highest."""
+        """Number of steps from the lowest code to the highest."""
         return self.spec.quant_max - self.spec.quant_min
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         return {**super().get_config(), "spec": self.spec.to_dict()}
 
-    def gain(self, name: str, regularizer=None) -> keras.Variable:
+    def gain(self, name: str, regularizer: keras.regularizers.Regularizer | None = None) -> keras.Variable:
         """Adds a trainable scalar that starts at 1."""
         return self.add_weight(shape=(), dtype="float32", initializer="ones", name=name, regularizer=regularizer)
 
     def _rounded(self, x, low, high):
-        strength = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
-        return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **strength)
+        gradient = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
+        return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **gradient)
 
     def _range(self, x, training):
-        """Returns the stored range; before there is one, that of this batch. Training stores it."""
-        stored, seen, x = (self.low + 0.0, self.high + 0.0), self.ready > 0.5, ops.stop_gradient(x)
-        if training and self.follows:
-            fresh = self.find(x)
-            moved = self.merge(stored, fresh)
-            found = [ops.where(seen, new, first) for new, first in zip(moved, fresh, strict=True)]
+        """Returns the stored range, or that of this batch if none is stored yet; in training, stores it."""
+        # A sum with 0 turns a variable into a tensor.
+        stored = self.low + 0.0, self.high + 0.0
+        is_ready = self.ready > 0.5
+        x = ops.stop_gradient(x)
+        if training and self.tracks_batches:
+            of_batch = self.find(x)
+            merged = self.merge(stored, of_batch)
+            bounds = [ops.where(is_ready, new, first) for new, first in zip(merged, of_batch, strict=True)]
         else:
-            found = ops.cond(seen, lambda: stored, lambda: tuple(self.find(x)))
+            bounds = ops.cond(is_ready, lambda: stored, lambda: tuple(self.find(x)))
         if training:
-            self._store(*found)
-        return found
+            self._store(*bounds)
+        return bounds
 
     def _store(self, low, high) -> None:
         self.low.assign(low)
         self.high.assign(high)
         self.ready.assign(ops.ones(()))
 
-    def _stored(self, name: str) -> keras.Variable:
+    def _add_stored(self, name: str) -> keras.Variable:
         return self.add_weight(shape=(), dtype="float32", initializer="zeros", trainable=False, name=name)
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class RangeActivation(ActivationQuantizer):
-    """Rounds a tensor to a range that is observed, not learned.
+    """Rounds a tensor to a range that is observed, not trained.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)`,
     `scale = (high - low) / (2^b - 1)`. Gradient: `dy/dx = 1` inside `[low, high]`, 0 outside.
 
-    In training each batch moves the range: with `spec.range="min_max"` to the widest seen, else by
+    In training, each batch updates the range: with `spec.range="min_max"` to the widest range so far, else by
     `0.01 (batch's range - range)`.
 
     Args:
@@ -173,14 +188,14 @@ class RangeActivation(ActivationQuantizer):
     Source: Jacob et al., arXiv 1712.05877, section 3.1; Nagel et al., arXiv 2106.08295, section 3.1.
     """
 
-    follows = True
+    tracks_batches = True
 
     def find(self, x):
         """Returns the range of a tensor by the rule of `spec.range`."""
         if self.spec.range in ("moving_average", "min_max"):
             return extremes(x, self.spec.unsigned)
-        part = sample(x)
-        return self._percentile(part) if self.spec.range == "percentile" else self._least_error(part)
+        values = sample(x)
+        return self._percentile(values) if self.spec.range == "percentile" else self._least_error(values)
 
     def merge(self, old, new):
         """Returns the wider range, or the moving average."""
@@ -192,35 +207,36 @@ class RangeActivation(ActivationQuantizer):
         """Returns the range of several batches; a moving average becomes the plain average over them."""
         if self.spec.range != "moving_average":
             return super().over(batches)
-        found = [self.find(ops.convert_to_tensor(batch)) for batch in batches]
-        return tuple(sum(bounds) / len(found) for bounds in zip(*found, strict=True))
+        ranges = [self.find(ops.convert_to_tensor(batch)) for batch in batches]
+        return tuple(sum(bounds) / len(ranges) for bounds in zip(*ranges, strict=True))
 
-    def _percentile(self, part):
-        high = percentiles(part, (1,), PERCENT)[0]
-        low = ops.zeros(()) if self.spec.unsigned else percentiles(part, (1,), 100 - PERCENT)[0]
+    def _percentile(self, values):
+        high = percentiles(values, (1,), PERCENT)[0]
+        low = ops.zeros(()) if self.spec.unsigned else percentiles(values, (1,), 100 - PERCENT)[0]
         return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
 
-    def _least_error(self, part):
-        """Returns, of ranges clipped at the same distance below and above zero, the one with the least error."""
-        low, high = extremes(part, self.spec.unsigned)
-        reach = ops.maximum(-low, high) * ops.convert_to_tensor(SHARES)
+    def _least_error(self, values):
+        """Returns the range with the least error among ranges clipped at the same distance on both sides of zero."""
+        low, high = extremes(values, self.spec.unsigned)
+        reach = ops.maximum(-low, high) * ops.convert_to_tensor(CLIP_FRACTIONS)
         lows, highs = ops.maximum(low, -reach), ops.minimum(high, reach)
         limits = (self.spec.quant_min, self.spec.quant_max)
-        grids = (ops.expand_dims(number, 1) for number in span_grid(lows, highs, *limits))
-        best = ops.argmin(ops.mean(ops.square(on_grid(part, *grids, *limits) - part), axis=1))
+        scales, zero_points = (ops.expand_dims(part, 1) for part in span_grid(lows, highs, *limits))
+        errors = ops.mean(ops.square(on_grid(values, scales, zero_points, *limits) - values), axis=1)
+        best = ops.argmin(errors)
         return ops.take(lows, best), ops.take(highs, best)
 
 
 def extremes(x, unsigned: bool):
-    """Returns minimum (0 if unsigned) and maximum of a tensor, widened to hold zero."""
+    """Returns minimum (0 if unsigned) and maximum of a tensor, extended to include zero."""
     x = ops.cast(x, "float32")
     low = ops.zeros(()) if unsigned else ops.minimum(ops.min(x), 0.0)
     return low, ops.maximum(ops.max(x), 0.0)
 
 
 def sample(x):
-    """Returns 4,096 values, evenly spaced in the tensor, with repetition where it has fewer."""
+    """Returns 4,096 evenly spaced values of the tensor, with repetition if it has fewer."""
     flat = ops.reshape(ops.cast(x, "float32"), (-1,))
     size = ops.cast(ops.shape(flat)[0], "float32")
-    places = ops.cast(ops.arange(SAMPLE, dtype="float32") * (size / SAMPLE), "int32")
-    return ops.take(flat, ops.minimum(places, ops.cast(size, "int32") - 1))
+    index = ops.cast(ops.arange(SAMPLE, dtype="float32") * (size / SAMPLE), "int32")
+    return ops.take(flat, ops.minimum(index, ops.cast(size, "int32") - 1))

@@ -1,4 +1,4 @@
-"""Straight-through uniform quantization of a weight: the scale is a range of the weight, not a parameter."""
+"""Straight-through uniform quantization of a weight, with a scale computed from the weight rather than trained."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class AffineQuantizer(WeightQuantizer):
     Forward: `scale * (clip(round(w / scale + zero_point), quant_min, quant_max) - zero_point)`.
     Gradient: `dy/dw = 1` inside the clip range, 0 outside; none to the scale.
 
-    With `range="min_max"` or `"percentile"` the scale is computed from the weight at every step (a percentile sorts the
-    weight for it). With `range="mse"` it is a non-trainable variable: `initialize` searches it, and every training step
-    moves it by one least-squares round (`ops.affine.refine_scale`), so that it follows the weight at the cost of one
-    multiplication. It stays where it is while the quantizer is frozen (`trainable=False`).
+    With `range="min_max"` or `"percentile"`, the scale is computed from the weight at every step (a percentile sorts
+    the weight). With `range="mse"`, it is a non-trainable variable: `initialize` searches for it, and every training
+    step updates it by one least-squares round (`ops.affine.refine_scale`), which follows the weight at low cost. It
+    does not change while the quantizer is frozen (`trainable=False`).
 
     Args:
         spec: the grid.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the scale, one entry per group of weights that shares it.
 
     Example:
 
@@ -38,26 +38,26 @@ class AffineQuantizer(WeightQuantizer):
     """
 
     def make_variables(self) -> None:
-        """Adds the stored scale and zero point; there is nothing to store unless `range="mse"`."""
+        """Adds the stored scale and zero point if `range="mse"`; other ranges store nothing."""
         if self.spec.range == "mse":
             self.scale = self.scalar("scale", trainable=False)
             self.zero_point = self.scalar("zero_point", "zeros", trainable=False)
 
     def initialize(self, weight, *, search: bool = True) -> None:
-        """Sets the stored scale and zero point from a weight; nothing is stored unless `range="mse"`.
+        """Sets the stored scale and zero point from a weight if `range="mse"`; other ranges store nothing.
 
         Args:
             weight: float tensor of `shape`.
-            search: whether to search the range with the least squared error. False takes the min-max range, which is
-                enough for weights that have not been trained: training moves the scale from there.
+            search: whether to search for the range with the least squared error. False uses the min-max range, which is
+                enough for weights that have not been trained: training updates the scale from there.
         """
         if self.spec.range == "mse":
             weight = ops.convert_to_tensor(weight)
-            scale, zero_point = self._searched(weight) if search else self._min_max(weight)
+            scale, zero_point = self._mse_range(weight) if search else self._min_max(weight)
             self.scale.assign(scale)
             self.zero_point.assign(zero_point)
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
         scale, zero_point = self.grid(weight)
         if training and self.trainable and self.spec.range == "mse":
@@ -74,7 +74,7 @@ class AffineQuantizer(WeightQuantizer):
             weight = clip_to_percentile(weight, self.scale_shape, self.spec.percentile, self.spec.symmetric)
         return self._min_max(weight)
 
-    def _searched(self, weight):
+    def _mse_range(self, weight):
         return affine.mse_range(weight, self.scale_shape, *self.limits, self.offset, self.spec.symmetric)
 
     def _min_max(self, weight):

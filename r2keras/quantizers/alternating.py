@@ -1,4 +1,4 @@
-"""Alternating multi-bit weights and states: a few signs a value, each times a coefficient a row."""
+"""Alternating multi-bit weights and states: a few signs per value, each with one coefficient per row."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ from r2keras.record import RangeFigures
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class AlternatingQuantizer(WeightQuantizer):
-    """Fits a weight by `b` sign tensors, each times a coefficient: `2^b` values, not evenly spaced, for each row.
+    """Approximates a weight by `b` sign tensors with a coefficient each: `2^b` unevenly spaced values per row.
 
-    Forward: `w_q = sum_i a_i b_i`, `b_i` in {-1, +1}: a greedy start, then twice the least-squares coefficients for the
-    signs and the nearest signs for the coefficients (`ops.alternating`). Gradient: `dw_q/dw = 1`, but 0 for a weight
-    further outside than half a step beyond the outermost value, `|w| > sum_i a_i + a_b`, that a step against the
-    gradient would take further still: its value cannot follow, and weights that run away draw the coefficients after
-    them.
+    Forward: `w_q = sum_i a_i b_i`, `b_i` in {-1, +1}: a greedy start, then two rounds of least-squares coefficients for
+    the signs and nearest signs for the coefficients (`ops.alternating`). Gradient: `dw_q/dw = 1`, except 0 for a weight
+    more than half a step beyond the outermost value, `|w| > sum_i a_i + a_b`, that a gradient step would move further
+    out. Its quantized value could not follow, and such weights would drag the coefficients along.
 
-    A row is an output unit (`granularity="per_channel"`), of an embedding a word. The values of a row are a palette of
-    `2^b` centroids, and so the record holds them: a `PalettizedTensor` with a table a row.
+    A row is an output unit (`granularity="per_channel"`); for an embedding, it is a word. The values of a row are a
+    palette of `2^b` centroids. The record stores them as one: a `PalettizedTensor` with one table per row.
 
     Args:
         spec: a spec with `method="alternating"`, 1 to 4 bits.
         shape: shape of the weight.
-        scale_shape: shape of the coefficients (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the coefficients, one entry per row.
 
     Example:
 
@@ -49,15 +48,17 @@ class AlternatingQuantizer(WeightQuantizer):
     Source: Xu et al., arXiv 1802.00150, section 3.
     """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
+        quantize = _fused_quantizer(self.spec.num_bits, self.shape, self.scale_shape)
 
         @custom_gradient
         def fitted(weight):
-            values, outside = _values(self.spec.num_bits, self.shape, self.scale_shape)(ops.cast(weight, "float32"))
+            values, excess = quantize(ops.cast(weight, "float32"))
 
             def backward(upstream):
-                return ops.where(ops.cast(upstream, "float32") * outside < 0, ops.zeros_like(upstream), upstream)
+                moves_out = ops.cast(upstream, "float32") * excess < 0
+                return ops.where(moves_out, ops.zeros_like(upstream), upstream)
 
             return ops.cast(values, weight.dtype), backward
 
@@ -65,34 +66,32 @@ class AlternatingQuantizer(WeightQuantizer):
 
     def tensor(self, name: str, weight, values: np.ndarray) -> PalettizedTensor:
         """Returns the weight's signs as indices, and each row's values as a table, for the record."""
-        coefficients, signs = self._fit(ops.convert_to_tensor(weight))
+        weight = ops.cast(ops.convert_to_tensor(weight), "float32")
+        coefficients, signs = _fit(weight, self.spec.num_bits, self.scale_shape)
         layout = row_layout(self.shape, self.scale_shape)
         indices = sum((ops.convert_to_numpy(sign) > 0).astype(np.uint8) << i for i, sign in enumerate(signs))
         # Each row's coefficients once, from its first weight.
         rows = [layout.split(np.broadcast_to(ops.convert_to_numpy(a), self.shape), np)[:, 0, 0] for a in coefficients]
-        places = itertools.product((-1.0, 1.0), repeat=len(rows))
-        table = np.stack([weighted_sum(rows, place[::-1]) for place in places], axis=1)[..., None]
+        # Entry i of a table has the signs that are the bits of i, lowest bit first.
+        bit_signs = itertools.product((-1.0, 1.0), repeat=len(rows))
+        table = np.stack([weighted_sum(rows, highest_first[::-1]) for highest_first in bit_signs], axis=1)[..., None]
         return row_palette(name, indices, table.astype(np.float32), layout, RangeFigures.of(values))
-
-    def _fit(self, weight):
-        """Returns coefficients and signs of a weight."""
-        return _fit(ops.cast(weight, "float32"), self.spec.num_bits, self.scale_shape)
 
 
 @functools.cache
-def _values(num_bits: int, shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> Callable:
-    """Returns the function that gives a float32 weight's fitted values, and what lies outside their range of it.
+def _fused_quantizer(num_bits: int, shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> Callable:
+    """Returns a fused function of a float32 weight: its quantized values, and its excess beyond their range.
 
-    One for all weights of a shape.
+    All weights of one shape share one function, so that it is compiled only once for them.
     """
-    del shape  # A key alone: what is compiled for one shape is not compiled again for it.
+    del shape  # Only a key of the cache.
 
-    def fitted(weight):
+    def quantize(weight):
         coefficients, signs = _fit(weight, num_bits, scale_shape)
         end = sum(coefficients, coefficients[-1])
         return weighted_sum(coefficients, signs), weight - ops.clip(weight, -end, end)
 
-    return fused(fitted)
+    return fused(quantize)
 
 
 def _fit(weight, num_bits: int, scale_shape: tuple[int, ...]):
@@ -105,7 +104,7 @@ def _fit(weight, num_bits: int, scale_shape: tuple[int, ...]):
 
 
 def row_layout(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> PaletteLayout:
-    """Returns where the weights of each row lie, a row being what shares its coefficients."""
+    """Returns the layout of a weight's rows, a row being the weights that share coefficients."""
     axes = [axis for axis, size in enumerate(scale_shape) if size > 1]
     if not axes:
         return PaletteLayout(shape, 1, (len(shape) - 1,), None)
@@ -114,7 +113,7 @@ def row_layout(shape: tuple[int, ...], scale_shape: tuple[int, ...]) -> PaletteL
 
 
 def row_palette(name: str, indices, table: np.ndarray, layout: PaletteLayout, before: RangeFigures) -> PalettizedTensor:
-    """Returns a weight as the record holds it: a table of `2^b` values a row."""
+    """Returns a weight as the record stores it, with a table of `2^b` values per row."""
     spec = PaletteSpec(
         num_bits=table.shape[1].bit_length() - 1,
         granularity="per_tensor" if layout.group_size is None else "per_group",
@@ -125,13 +124,13 @@ def row_palette(name: str, indices, table: np.ndarray, layout: PaletteLayout, be
 
 
 def alternating_rows(x, num_bits: int):
-    """Rounds each row of a tensor to `2^num_bits` values of its own, fitted on line.
+    """Rounds each row of a tensor to its own `2^num_bits` values, fitted at run time.
 
     Forward: `sum_i a_i b_i` along the last axis (`ops.alternating`). Gradient: `dy/dx = 1`.
 
     Args:
         x: float tensor; float16 and bfloat16 are computed in float32.
-        num_bits: signs a value, 1 to 4.
+        num_bits: signs per value, 1 to 4.
 
     Returns:
         Tensor of `x`'s shape and type.

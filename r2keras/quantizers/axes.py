@@ -1,4 +1,4 @@
-"""Which axes of a kernel are its output channels: they keep their own scale under per-channel quantization."""
+"""Output-channel axes of kernels, which keep their own scale under per-channel quantization."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from r2keras._errors import invalid
 from r2keras._tf_keras import is_a
 from r2keras.specs import QuantSpec
 
-# By their names, which tf_keras' layers share.
+# Class names rather than classes, because the layers of tf_keras have the same names.
 DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
 TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 
 
 def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
-    """Returns the shape of the scale of one weight: its rank, each axis 1, the full size, or a number of groups.
+    """Returns the shape of a weight's scale: the weight's rank, each axis 1, the full size, or a number of groups.
 
     Args:
         spec: the granularity.
-        layer: the layer that holds the weight, itself or in a part of it.
+        layer: the layer that holds the weight, directly or in a sublayer.
         variable: the weight.
 
     Returns:
-        For a Dense kernel (8, 4): per tensor (1, 1), per channel (1, 4), per group of 2 (4, 4). For an LSTM's (8, 16):
-        per gate (1, 4).
+        For a Dense kernel (8, 4): per tensor (1, 1), per channel (1, 4), per group of 2 (4, 4). For an LSTM kernel
+        (8, 16): per gate (1, 4).
 
     Raises:
-        ValueError: `channel_axis` outside the weight's rank; a weight without an input axis, or one whose input axis
-            does not divide by `group_size`; gates asked of a layer that has none.
+        ValueError: `channel_axis` outside the weight's rank; groups for a weight without an input axis, or with one
+            that `group_size` does not divide; `granularity="per_gate"` for a layer without gates.
 
     Example:
 
@@ -54,7 +54,7 @@ def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]
     """Returns the axes of a kernel that keep their own scale under per-channel quantization.
 
     Args:
-        layer: the layer that holds the weight, itself or in a part of it.
+        layer: the layer that holds the weight, directly or in a sublayer.
         variable: the weight.
 
     Returns:
@@ -71,13 +71,13 @@ def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]
 
 
 def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
-    """Returns the innermost part of a layer that holds the variable."""
+    """Returns the innermost sublayer that holds the variable."""
     parts = [p for p in layer._flatten_layers() if any(v is variable for v in p.weights)]
     return parts[-1] if parts else layer
 
 
 def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
-    """Returns the axes of a kernel that the layer's outputs run over, as non-negative numbers."""
+    """Returns the axes of a kernel that become axes of the layer's output, as non-negative numbers."""
     rank = len(variable.shape)
     name = _path(variable).rpartition("/")[2]
     if name == "embeddings":
@@ -93,14 +93,14 @@ def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...
 
 
 def _input_axis(owner: keras.Layer, variable: keras.Variable, kept: tuple[int, ...]) -> int:
-    """Returns the axis that products are summed over, innermost first; groups run along it."""
-    rest = [axis for axis in range(len(variable.shape)) if axis not in kept]
-    if not rest or (len(kept) > 1 and not is_a(owner, "EinsumDense")):
+    """Returns the axis that groups run along: the innermost of those that products are summed over."""
+    summed = [axis for axis in range(len(variable.shape)) if axis not in kept]
+    if not summed or (len(kept) > 1 and not is_a(owner, "EinsumDense")):
         raise ValueError(
             f"The weight {_path(variable)} of shape {tuple(variable.shape)} has no input axis to group. "
             "Expected a kernel that sums over its inputs. Received: a depthwise kernel. Use granularity='per_channel'."
         )
-    return rest[-1]
+    return summed[-1]
 
 
 def _equation(owner: keras.layers.EinsumDense) -> tuple[str, str, str]:
@@ -119,16 +119,16 @@ def _checked_axis(spec: QuantSpec, variable: keras.Variable) -> int:
 
 
 def _num_gates(owner: keras.Layer, variable: keras.Variable) -> int:
-    """Returns how many gates stand side by side in a recurrent layer's kernel."""
+    """Returns the number of gates side by side in a recurrent layer's kernel."""
     cells = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
     if not isinstance(owner, cells):
-        expected = f"another for {variable.path}, which is no kernel of an LSTM, GRU or SimpleRNN"
+        expected = f"another granularity for {variable.path}, which is not a kernel of an LSTM, GRU or SimpleRNN"
         raise ValueError(invalid("granularity", expected, "per_gate", "Use granularity='per_channel'"))
     return variable.shape[-1] // owner.units
 
 
 def _num_groups(group_size: int, size: int, variable: keras.Variable) -> int:
-    """Returns how many groups an axis of `size` weights has."""
+    """Returns the number of groups along an axis of `size` weights."""
     if size % group_size:
         raise ValueError(
             invalid(
@@ -141,6 +141,6 @@ def _num_groups(group_size: int, size: int, variable: keras.Variable) -> int:
     return size // group_size
 
 
-def _path(variable) -> str:
-    """Returns a weight's path; in tf_keras it is its name, `"conv/kernel:0"`."""
+def _path(variable: keras.Variable) -> str:
+    """Returns a weight's path; a tf_keras variable has it in its name, `"conv/kernel:0"`."""
     return getattr(variable, "path", None) or variable.name.partition(":")[0]

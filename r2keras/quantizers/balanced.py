@@ -1,4 +1,4 @@
-"""Balanced weights: levels spread by the weight's mean magnitude, so that all of them are used."""
+"""Balanced weights: levels scaled by the weight's mean magnitude, so that all of them are used."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from r2keras.ops import affine
 from r2keras.ops.ste import custom_gradient
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
+# The paper's range of the levels, in mean magnitudes.
 REACH = 2.5
 
 
@@ -19,15 +20,15 @@ class BalancedQuantizer(WeightQuantizer):
     Forward: `v = tanh w`, `s = 2.5 mean|v|`, `x = clip(v / s, -1/2, 1/2) + 1/2`, `w_q = s (round(n x) / n - 1/2)`,
     `n = 2^b - 1`: on the mid-rise grid, `w_q = scale (code + 1/2)` with `code = round(n x) - 2^(b-1)` and
     `scale = s / n`.
-    Gradient: `dw_q/dw = 1 - v^2` where `|v| <= s / 2`, else 0; `s` counts as a constant.
+    Gradient: `dw_q/dw = 1 - v^2` where `|v| <= s / 2`, else 0; `s` is a constant.
 
-    For bell-shaped weights the threshold `s / 2` cuts off a third of them, and each level serves about as many weights
-    as the next. The paper takes the mean over the whole matrix (`granularity="per_tensor"`).
+    For bell-shaped weights, the threshold `s / 2` clips a third of them, and all levels are used about equally often.
+    The paper takes the mean over the whole matrix (`granularity="per_tensor"`).
 
     Args:
         spec: a spec with `method="balanced"`.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the scale, one entry per group of weights that shares it.
 
     Example:
 
@@ -39,7 +40,7 @@ class BalancedQuantizer(WeightQuantizer):
     Source: He et al., arXiv 1611.10176, section 2.2.
     """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
 
         @custom_gradient
@@ -61,10 +62,10 @@ class BalancedQuantizer(WeightQuantizer):
         return mean_magnitude(squashed, self.scale_shape) * (REACH / self.num_steps), self.symmetric_zero()
 
     def codes(self, weight):
-        """Returns the codes of a weight: its place in `[-s / 2, s / 2]` after tanh."""
+        """Returns the codes of a weight: its rounded position in `[-s / 2, s / 2]` after tanh."""
         squashed, reach = self._squashed(weight)
-        place = ops.clip(squashed / reach, -0.5, 0.5) + 0.5
-        return ops.round(self.num_steps * place) + self.spec.quant_min
+        position = ops.clip(squashed / reach, -0.5, 0.5) + 0.5
+        return ops.round(self.num_steps * position) + self.spec.quant_min
 
     def _squashed(self, weight):
         """Returns `tanh w` and `s`, the latter repeated for every weight."""

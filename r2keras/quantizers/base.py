@@ -1,8 +1,9 @@
-"""What every quantizer of weights is: a layer that owns its learned scalars and turns a weight into grid values."""
+"""The base class of weight quantizers: a layer that maps a weight to grid values and owns the trained scalars."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,24 +16,27 @@ from r2keras.specs import QuantSpec
 
 
 class WeightQuantizer(keras.layers.Layer):
-    """Turns a weight into `scale * (code - zero_point)`, exactly in float32, with codes in the limits of its spec.
+    """Maps a weight to `scale * (code - zero_point)`, exactly in float32, with codes within the limits of its spec.
 
-    Subclasses implement `call` and `grid`, and where they have variables, `make_variables` and `initialize`. Where the
-    codes are not simply the nearest ones on the grid, they implement `codes` too.
+    Subclasses implement `call` and `grid`. Those with variables also implement `make_variables` and `initialize`, and
+    those whose codes are not the nearest ones on the grid implement `codes`.
 
     Args:
         spec: the grid and the method.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`): one entry for each group of weights that
-            shares its statistics.
+        scale_shape: shape of the scale, one entry per group of weights that shares it. It has the weight's rank, and
+            each axis is 1, the weight's size, or a number of groups.
     """
 
     is_r2keras_quantizer = True
 
-    def __init__(self, spec: QuantSpec | dict, shape: tuple[int, ...], scale_shape: tuple[int, ...], **kwargs):
+    def __init__(
+        self, spec: QuantSpec | dict[str, Any], shape: tuple[int, ...], scale_shape: tuple[int, ...], **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec.from_dict(dict(spec))
-        self.shape, self.scale_shape = tuple(shape), tuple(scale_shape)
+        self.shape = tuple(shape)
+        self.scale_shape = tuple(scale_shape)
         self.make_variables()
         self.built = True
 
@@ -40,20 +44,20 @@ class WeightQuantizer(keras.layers.Layer):
         """Adds the method's variables; most methods have none."""
 
     def initialize(self, weight, *, search: bool = True) -> None:
-        """Sets the method's variables from a weight; nothing to do for a method without variables.
+        """Sets the method's variables from a weight; does nothing for a method without variables.
 
         Args:
             weight: float tensor of `shape`.
-            search: whether to spend time on a search; False where the weights have not been trained.
+            search: whether to search for the best values; False for weights that have not been trained.
         """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the grid values of a weight, with the method's gradient."""
-        raise RuntimeError(f"{type(self).__name__} must implement call.")
+        raise NotImplementedError(f"{type(self).__name__} must implement `call`.")
 
     def grid(self, weight):
         """Returns the scale and zero point for a weight, float32 tensors of `scale_shape`."""
-        raise RuntimeError(f"{type(self).__name__} must implement grid.")
+        raise NotImplementedError(f"{type(self).__name__} must implement `grid`.")
 
     def codes(self, weight):
         """Returns the codes of a weight, float32 whole numbers of `shape`."""
@@ -65,10 +69,10 @@ class WeightQuantizer(keras.layers.Layer):
         Args:
             name: full name of the weight.
             weight: the weight.
-            values: the same as a float32 array.
+            values: the weight as a float32 array.
         """
-        parts = (self.codes(weight), *self.grid(weight))
-        codes, scale, zero_point = (ops.convert_to_numpy(part) for part in parts)
+        tensors = (self.codes(weight), *self.grid(weight))
+        codes, scale, zero_point = (ops.convert_to_numpy(tensor) for tensor in tensors)
         return QuantizedTensor(name, codes.astype(np.int8), scale, zero_point, self.spec, RangeFigures.of(values))
 
     @property
@@ -83,21 +87,22 @@ class WeightQuantizer(keras.layers.Layer):
 
     @property
     def num_steps(self) -> int:
-        """Steps from the lowest code to the highest."""
+        """Number of steps from the lowest code to the highest."""
         return self.spec.quant_max - self.spec.quant_min
 
     @property
     def gradient_share(self) -> float:
-        """What the gradient of a learned scalar is multiplied by: `1 / sqrt(n Qp)`.
+        """The factor of the gradient to a trained scalar: `1 / sqrt(n Qp)`.
 
-        `n` weights share the scalar, and the outermost level is `Qp` scales away from zero. It makes steps of the
-        scalar as large, relative to it, as those of the weights. Source: Esser et al., arXiv 1902.08153, section 2.2.
+        `n` weights share the scalar, and the outermost level is `Qp` scales away from zero. The factor makes the
+        relative steps of the scalar as large as those of the weights. Source: Esser et al., arXiv 1902.08153,
+        section 2.2.
         """
         return 1.0 / math.sqrt(
             math.prod(self.shape) / math.prod(self.scale_shape) * (self.spec.quant_max - self.offset)
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         config = {"spec": self.spec.to_dict(), "shape": list(self.shape), "scale_shape": list(self.scale_shape)}
         return {**super().get_config(), **config}

@@ -10,7 +10,7 @@ from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class BinaryQuantizer(WeightQuantizer):
-    """Leaves of each weight its sign, times the mean magnitude of the weights that share a scale.
+    """Replaces each weight by its sign times the mean magnitude of the weights that share a scale.
 
     Forward: `w_q = mean|w|` where `w >= 0`, else `-mean|w|`: on the mid-rise grid of 1 bit, `w_q = scale (code +
     1/2)` with codes -1 and 0 and `scale = 2 mean|w|`, the least-squares fit.
@@ -19,7 +19,7 @@ class BinaryQuantizer(WeightQuantizer):
     Args:
         spec: a spec with `method="binary"`, 1 bit.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the scale, one entry per group of weights that shares it.
 
     Example:
 
@@ -31,7 +31,7 @@ class BinaryQuantizer(WeightQuantizer):
     Source: Rastegari et al., arXiv 1603.05279, section 3.1 (values); Courbariaux et al., arXiv 1511.00363 (gradient).
     """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the binary weight."""
         return self.straight_through_unit(weight)
 
@@ -40,5 +40,5 @@ class BinaryQuantizer(WeightQuantizer):
         return 2.0 * mean_magnitude(weight, self.scale_shape), self.symmetric_zero()
 
     def codes(self, weight):
-        """Returns 0 for weights that are not negative, -1 for the others."""
+        """Returns 0 for non-negative weights, -1 for negative ones."""
         return ops.where(ops.cast(weight, "float32") >= 0, 0.0, -1.0)

@@ -1,4 +1,4 @@
-"""DoReFa-Net's weights and activations."""
+"""Weight and activation quantizers of DoReFa-Net."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class DoReFaQuantizer(WeightQuantizer):
-    """Squashes a weight by tanh into [-1, 1] and rounds it to `2^b` levels there; 1 bit keeps the weight's magnitude.
+    """Squashes a weight by tanh, scales it to [-1, 1] and rounds it to `2^b` levels; 1 bit keeps the mean magnitude.
 
     Forward, 2 bits or more: `t = tanh w`, `x = t / (2 max|t|) + 1/2`, `w_q = 2 round(n x) / n - 1`, `n = 2^b - 1`: on
     the mid-rise grid, `w_q = scale (code + 1/2)` with `code = round(n x) - 2^(b-1)` and the constant `scale = 2 / n`.
-    Gradient: `dw_q/dw = (1 - t^2) / max|t|`, the maximum taken as a constant.
+    Gradient: `dw_q/dw = (1 - t^2) / max|t|`, with the maximum as a constant.
     Forward, 1 bit: `w_q = sign(w) mean|w|`, so `scale = 2 mean|w|`. Gradient: `dw_q/dw = 1`.
 
-    The levels lie in [-1, 1] whatever the weight's own range: batch normalisation has to follow the layer, or the model
-    has to learn its biases anew. The paper takes maximum and mean over the whole tensor (`granularity="per_tensor"`).
+    The levels lie in [-1, 1] whatever the weight's own range, so batch normalization must follow the layer, or the
+    model must learn its biases again. The paper takes maximum and mean over the whole tensor
+    (`granularity="per_tensor"`).
 
     Args:
         spec: a spec with `method="dorefa"`.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the scale, one entry per group of weights that shares it.
 
     Example:
 
@@ -38,16 +39,17 @@ class DoReFaQuantizer(WeightQuantizer):
     Source: Zhou et al., arXiv 1606.06160, equations 7 to 9.
     """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
-        identity = self.spec.num_bits == 1
 
         @custom_gradient
         def rounded(weight):
             value = affine.dequantize(self.codes(weight), *self.grid(weight))
 
             def backward(upstream):
-                return upstream if identity else upstream * ops.cast(self._slope(weight), upstream.dtype)
+                if self.spec.num_bits == 1:
+                    return upstream
+                return upstream * ops.cast(self._slope(weight), upstream.dtype)
 
             return ops.cast(value, weight.dtype), backward
 
@@ -60,7 +62,7 @@ class DoReFaQuantizer(WeightQuantizer):
         return ops.full(self.scale_shape, 2.0 / self.num_steps, "float32"), self.symmetric_zero()
 
     def codes(self, weight):
-        """Returns the codes of a weight: its place in [-1, 1] after tanh, or its sign."""
+        """Returns the codes of a weight: its rounded position in [-1, 1] after tanh, or its sign."""
         if self.spec.num_bits == 1:
             return ops.where(ops.cast(weight, "float32") >= 0, 0.0, -1.0)
         squashed, largest = self._squashed(weight)
@@ -82,8 +84,8 @@ class DoReFaActivation(ActivationQuantizer):
     """Clips a tensor to [0, 1] and rounds it to `2^b - 1` steps there.
 
     Forward: `y = round(n clip(x, 0, 1)) / n`, `n = 2^b - 1`. Gradient: `dy/dx = 1` where `0 <= x <= 1`, else 0.
-    A tensor with negative values is clipped to [-1, 1]: ours. The range does not follow the data: batch normalisation
-    has to come before. WRPN's activations are the same.
+    As an extension of the paper, a tensor with negative values is clipped to [-1, 1]. The range does not depend on the
+    data, so batch normalization must come before. WRPN's activations are the same.
 
     Args:
         spec: a spec with `method="dorefa"`.
@@ -99,9 +101,9 @@ class DoReFaActivation(ActivationQuantizer):
     """
 
     def make_variables(self) -> None:
-        """Sets the range for good."""
+        """Sets the fixed range."""
         self._store(*self.find(None))
 
     def find(self, x):
-        """Returns [0, 1], or [-1, 1] where values can be negative."""
+        """Returns [0, 1], or [-1, 1] if values can be negative."""
         return (ops.zeros(()) if self.spec.unsigned else -ops.ones(())), ops.ones(())

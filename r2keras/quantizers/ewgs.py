@@ -1,4 +1,4 @@
-"""Element-wise gradient scaling, for weights and activations."""
+"""Element-wise gradient scaling (EWGS) for weights and activations."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from r2keras.quantizers.lsq import positive
 
 
 def unit_steps(x, lower, upper, num_steps):
-    """Returns `x_n = clip((x - lower) / (upper - lower), 0, 1)`, `round(num_steps x_n)`, and where it is inside.
+    """Returns `x_n = clip((x - lower) / (upper - lower), 0, 1)`, `round(num_steps x_n)`, and where `x` is not clipped.
 
     Args:
         x: float tensor.
         lower: tensor of the rank of `x` (see `ops.affine`).
         upper: tensor of `lower`'s shape.
-        num_steps: steps between the two.
+        num_steps: number of steps from lower to upper bound.
 
     Returns:
         Three tensors of `x`'s shape: two float32, one boolean.
     """
     x = ops.cast(x, "float32")
-    share = (x - affine.expand(lower, x.shape)) / affine.expand(width(lower, upper), x.shape)
-    inside = ops.logical_and(share >= 0, share <= 1)
-    share = ops.clip(share, 0, 1)
-    return share, ops.round(num_steps * share), inside
+    unit = (x - affine.expand(lower, x.shape)) / affine.expand(width(lower, upper), x.shape)
+    inside = ops.logical_and(unit >= 0, unit <= 1)
+    unit = ops.clip(unit, 0, 1)
+    return unit, ops.round(num_steps * unit), inside
 
 
 def width(lower, upper):
@@ -39,14 +39,14 @@ def width(lower, upper):
 
 
 def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *, delta, share=1.0):
-    """Rounds a tensor between two learned bounds to a grid with a learned scale; rounding errors scale gradients.
+    """Rounds a tensor between two trained bounds to a grid with a trained scale; rounding errors scale the gradients.
 
     Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = quant_max - quant_min`, and
     `y = scale * (n x_q + quant_min - zero_point)`.
-    Gradient: with `g = dL/dx_q = n scale dL/dy`, `dL/dx_n = g (1 + delta sign(g) (x_n - x_q))`. On from there where
-    `x` lies between the bounds: `dx_n/dx = 1 / (u - l)`, `dx_n/dl = (x_n - 1) / (u - l)`, `dx_n/du = -x_n / (u - l)`;
-    0 elsewhere. `dy/dscale = y / scale`. Gradients to `l`, `u` and `scale` are summed over the values that share
-    them, times `share`.
+    Gradient: with `g = dL/dx_q = n scale dL/dy`, `dL/dx_n = g (1 + delta sign(g) (x_n - x_q))`. Where `x` lies between
+    the bounds, `dx_n/dx = 1 / (u - l)`, `dx_n/dl = (x_n - 1) / (u - l)`, `dx_n/du = -x_n / (u - l)`; 0 elsewhere.
+    `dy/dscale = y / scale`. Gradients to `l`, `u` and `scale` are summed over the values that share them and
+    multiplied by `share`.
 
     Args:
         x: float tensor; float16 and bfloat16 are computed in float32.
@@ -56,7 +56,7 @@ def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *,
         zero_point: tensor of `lower`'s shape; gets no gradient.
         quant_min: lowest code.
         quant_max: highest code.
-        delta: strength of the scaling, a number or scalar tensor, which gets no gradient; 0 is the straight-through
+        delta: strength of the gradient scaling, a number or scalar tensor; gets no gradient. 0 is the straight-through
             estimator.
         share: factor of the gradients to `lower`, `upper` and `scale`.
 
@@ -76,19 +76,20 @@ def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *,
 
     @custom_gradient
     def rounded(x, lower, upper, scale, zero_point, delta):
-        unit, place, inside = unit_steps(x, lower, upper, num_steps)
-        levels = place + quant_min - affine.expand(zero_point, x.shape)
+        unit, steps, inside = unit_steps(x, lower, upper, num_steps)
+        levels = steps + quant_min - affine.expand(zero_point, x.shape)
         value = ops.cast(affine.expand(scale, x.shape) * levels, x.dtype)
 
         def backward(upstream):
             upstream = ops.cast(upstream, "float32")
             span = affine.expand(width(lower, upper), x.shape)
             to_rounded = num_steps * affine.expand(scale, x.shape) * upstream
-            to_unit = to_rounded * (1.0 + delta * ops.sign(to_rounded) * (unit - place / num_steps))
-            slope = ops.where(inside, to_unit / span, ops.zeros_like(to_unit))
-            sums = (slope * (unit - 1.0), -slope * unit, upstream * levels)
-            to_scalars = [share * affine.reduce(ops.sum, part, scale.shape) for part in sums]
-            return (ops.cast(slope, x.dtype), *to_scalars, ops.zeros_like(zero_point), ops.zeros_like(delta))
+            to_unit = to_rounded * (1.0 + delta * ops.sign(to_rounded) * (unit - steps / num_steps))
+            to_x = ops.where(inside, to_unit / span, ops.zeros_like(to_unit))
+            # Contributions of every value to the gradients of lower, upper and scale.
+            terms = (to_x * (unit - 1.0), -to_x * unit, upstream * levels)
+            to_scalars = [share * affine.reduce(ops.sum, term, scale.shape) for term in terms]
+            return (ops.cast(to_x, x.dtype), *to_scalars, ops.zeros_like(zero_point), ops.zeros_like(delta))
 
         return value, backward
 
@@ -101,21 +102,21 @@ class EWGSQuantizer(WeightQuantizer):
 
     Forward: `x_n = clip((w - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = 2^b - 1`, `w_q = a (2 x_q - 1)`: on
     the mid-rise grid, `w_q = scale (code + 1/2)` with `code = n x_q - 2^(b-1)` and `scale = 2 a / n`.
-    Gradient: with `g = dL/dx_q`, `dL/dx_n = g (1 + delta sign(g) (x_n - x_q))`; then the ordinary one to `w`, `l`,
-    `u`, and `dw_q/dscale = code + 1/2` (`scaled_gradient`).
+    Gradient: with `g = dL/dx_q`, `dL/dx_n = g (1 + delta sign(g) (x_n - x_q))`; from there the chain rule to `w`, `l`
+    and `u`, and `dw_q/dscale = code + 1/2` (`scaled_gradient`).
 
-    `l`, `u` and `scale` are trained. The bounds start at `-+3 std(w)`, the scale at the least-squares fit of the grid
-    to the weight. The paper multiplies the layer's output by `a`, and trains the scalars at a learning rate of their
-    own; here their gradients are multiplied by `1 / sqrt(n_w n / 2)` instead, as LSQ does (`n_w` weights share a
-    scalar).
+    `l`, `u` and `scale` are trained. The bounds start at `-3 std(w)` and `3 std(w)`, the scale at the least-squares fit
+    of the grid to the weight. The paper multiplies the layer's output by `a` and trains the scalars at a separate
+    learning rate; here their gradients are multiplied by `1 / sqrt(n_w n / 2)` instead, as in LSQ (`n_w` weights share
+    a scalar).
 
-    `delta` is a variable that is saved but not trained. It starts at the spec's and stays there, unless
-    `callbacks.EWGSDelta` estimates it.
+    `delta` is a variable that is saved but not trained. It keeps the spec's value unless `callbacks.EWGSDelta`
+    estimates it.
 
     Args:
         spec: a spec with `method="ewgs"` (and its `delta`).
         shape: shape of the weight.
-        scale_shape: shape of the scalars (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the trained scalars, one entry per group of weights that shares them.
 
     Example:
 
@@ -130,17 +131,19 @@ class EWGSQuantizer(WeightQuantizer):
     """
 
     def make_variables(self) -> None:
-        """Adds the learned bounds and scale, and `delta`."""
-        self.lower, self.upper, self.scale = (self.scalar(name) for name in ("lower", "upper", "scale"))
+        """Adds the trained bounds and scale, and `delta`."""
+        self.lower = self.scalar("lower")
+        self.upper = self.scalar("upper")
+        self.scale = self.scalar("scale")
         start = keras.initializers.Constant(self.spec.delta)
         self.delta = self.add_weight(shape=(), dtype="float32", initializer=start, trainable=False, name="delta")
 
     def initialize(self, weight, *, search: bool = True) -> None:
-        """Sets the bounds to `-+3 std(w)`, and the scale to the least-squares fit.
+        """Sets the bounds to `-3 std(w)` and `3 std(w)`, and the scale to the least-squares fit.
 
         Args:
             weight: float tensor of `shape`.
-            search: has no effect: the start values cost nothing.
+            search: has no effect, because the start values are cheap.
         """
         weight = ops.cast(ops.convert_to_tensor(weight), "float32")
         bound = 3.0 * standard_deviation(weight, self.scale_shape)
@@ -151,26 +154,28 @@ class EWGSQuantizer(WeightQuantizer):
         squares = affine.reduce(ops.sum, ops.square(levels), self.scale_shape)
         self.scale.assign(ops.maximum(fit / squares, affine.MIN_SCALE))
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
-        strength = {"delta": self.delta + 0.0, "share": self.gradient_share}
-        return scaled_gradient(weight, *self._bounds(), *self.grid(weight), *self.limits, **strength)
+        lower, upper = self._bounds()
+        scale, zero_point = self.grid(weight)
+        gradient = {"delta": self.delta + 0.0, "share": self.gradient_share}
+        return scaled_gradient(weight, lower, upper, scale, zero_point, *self.limits, **gradient)
 
     def grid(self, weight):
-        """Returns the learned scale, kept positive, and the zero point -1/2."""
+        """Returns the trained scale, kept positive, and the zero point -1/2."""
         return positive(self.scale), self.symmetric_zero()
 
     def codes(self, weight):
-        """Returns the codes of a weight: its place between the bounds."""
+        """Returns the codes of a weight: its rounded position between the bounds."""
         return unit_steps(weight, *self._bounds(), self.num_steps)[1] + self.spec.quant_min
 
     def _bounds(self):
-        # A sum is a tensor: a TensorFlow variable would be refused by the custom gradient.
+        # The sum makes a tensor, because TensorFlow's custom gradient does not accept variables.
         return self.lower + 0.0, self.upper + 0.0
 
 
 def standard_deviation(weight, shape):
-    """Returns the standard deviation of the weights that share an entry, `mean|w|` where that is zero."""
+    """Returns the standard deviation of the weights that share an entry, or `mean|w|` if that is zero."""
     mean = affine.expand(affine.reduce(ops.mean, weight, shape), weight.shape)
     deviation = ops.sqrt(affine.reduce(ops.mean, ops.square(weight - mean), shape))
     return ops.where(deviation > 0, deviation, mean_magnitude(weight, shape))
@@ -181,16 +186,16 @@ class EWGSActivation(ActivationQuantizer):
     """Rounds a tensor between trained bounds; each gradient is scaled by its value's own rounding error.
 
     Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = 2^b - 1`, `y = l + (u - l) x_q`,
-    the bounds moved by half a step at most so that zero is on the grid; `l = 0` if unsigned. (The paper's output is
-    `x_q`: batch normalisation follows there. Keeping `x`'s own scale needs none.)
-    Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; those to the bounds follow
-    (`ops.span.quantize_span`), times `1 / sqrt(m n)`, `m` features a sample; outside, `dy/dx = 0` and that bound's is
-    1.
+    with the bounds shifted by at most half a step so that zero is on the grid; `l = 0` if unsigned. (The paper outputs
+    `x_q` and relies on the batch normalization that follows; keeping the scale of `x` needs none.)
+    Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; those to the bounds are in
+    `ops.span.quantize_span`, multiplied by `1 / sqrt(m n)`, `m` features per sample. Outside, `dy/dx = 0` and the
+    gradient to that bound is 1.
 
-    `delta` is the spec's throughout: `callbacks.EWGSDelta` estimates those of weights only.
+    `delta` is always the spec's: `callbacks.EWGSDelta` estimates it for weights only.
 
-    The first batch, or calibration, gives the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else that of LSQ
-    (`quantizers.LSQActivation`). What is trained is the ratio to it.
+    The first batch, or calibration, sets the start: unsigned `u = 3 std(x) / sqrt(1 - 2 / pi)`, else as in LSQ
+    (`quantizers.LSQActivation`). The trained variables are ratios to it.
 
     Args:
         spec: a spec with `method="ewgs"` (and its `delta`).
@@ -211,12 +216,12 @@ class EWGSActivation(ActivationQuantizer):
         self.lower = None if self.spec.unsigned else self.gain("lower")
 
     def find(self, x):
-        """Returns the paper's start where values are never negative, else LSQ's."""
+        """Returns the paper's start if values are never negative, else LSQ's."""
         if not self.spec.unsigned:
             return super().find(x)
         return ops.zeros(()), 3.0 / math.sqrt(1.0 - 2.0 / math.pi) * ops.std(ops.cast(x, "float32"))
 
     def learned(self, low, high):
-        """Returns the stored bounds times the learned ones."""
+        """Returns the stored bounds times the trained ratios."""
         lower = low if self.lower is None else low * ops.abs(self.lower + 0.0)
         return lower, high * ops.abs(self.upper + 0.0)

@@ -1,6 +1,8 @@
-"""Which quantizer the method of a spec names."""
+"""Lookup of the quantizer class of a spec's method."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from r2keras.quantizers.activation import ActivationQuantizer, RangeActivation
 from r2keras.quantizers.affine import AffineQuantizer
@@ -36,13 +38,13 @@ ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {
 }
 
 
-def make(spec: QuantSpec, shape: tuple[int, ...], scale_shape: tuple[int, ...], **kwargs) -> WeightQuantizer:
+def make(spec: QuantSpec, shape: tuple[int, ...], scale_shape: tuple[int, ...], **kwargs: Any) -> WeightQuantizer:
     """Returns the quantizer of a spec's method for one weight.
 
     Args:
         spec: the grid and the method.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the scale, one entry per group of weights that shares it.
         **kwargs: `name` and other arguments of a Keras layer.
 
     Returns:
@@ -57,11 +59,11 @@ def make(spec: QuantSpec, shape: tuple[int, ...], scale_shape: tuple[int, ...], 
     return QUANTIZERS[spec.method](spec, shape, scale_shape, **kwargs)
 
 
-def make_activation(spec: ActivationSpec, **kwargs) -> ActivationQuantizer:
+def make_activation(spec: ActivationSpec, **kwargs: Any) -> ActivationQuantizer:
     """Returns the quantizer of a spec's method for one activation tensor.
 
     Args:
-        spec: grid and method.
+        spec: the grid and the method.
         **kwargs: `name` and other arguments of a Keras layer.
 
     Returns:

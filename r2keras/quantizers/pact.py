@@ -1,4 +1,4 @@
-"""Parameterized clipping activation."""
+"""Parameterized clipping activation (PACT)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from keras import ops
 
 from r2keras.quantizers.activation import ActivationQuantizer
 
+# L2 penalty on the bound's ratio to its start.
 DECAY = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class PACTActivation(ActivationQuantizer):
-    """Clips a tensor at a trained bound `a` and rounds it to `2^b - 1` steps below.
+    """Clips a tensor at a trained bound `a` and rounds it to `2^b - 1` steps below it.
 
     Forward: `y = round(clip(x, 0, a) n / a) a / n`, `n = 2^b - 1`.
     Gradient: `dy/dx = 1` where `0 <= x <= a`, else 0; `dy/da = 1` where `x > a`, else 0.
 
-    `a` starts where LSQ would (`quantizers.LSQActivation`; the paper: at a constant) and shrinks by an L2 penalty of
-    1e-4 on its ratio to that. A tensor with negative values has a lower bound too, which moves alike: ours.
+    `a` starts as in LSQ (`quantizers.LSQActivation`; in the paper, at a constant), and an L2 penalty of 1e-4 on its
+    ratio to the start shrinks it. As an extension of the paper, a tensor with negative values also has a lower bound,
+    scaled by the same ratio.
 
     Args:
         spec: a spec with `method="pact"`.
@@ -40,10 +42,10 @@ class PACTActivation(ActivationQuantizer):
         self.bound = self.gain("bound", keras.regularizers.L2(DECAY))
 
     def learned(self, low, high):
-        """Returns the stored range times the learned bound."""
+        """Returns the stored range times the trained ratio."""
         bound = ops.abs(self.bound + 0.0)
         return low * bound, high * bound
 
     def gradient_share(self, x) -> float:
-        """Returns 1: the paper scales no gradient."""
+        """Returns 1, because the paper does not scale gradients."""
         return 1.0

@@ -1,6 +1,8 @@
-"""Hidden states of recurrent layers: rounding inside the time loop, on a range that is known without data."""
+"""Rounding of hidden states of recurrent layers inside the time loop, on a range that is known without data."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from keras import ops
 
@@ -11,22 +13,22 @@ from r2keras.ops.ste import custom_gradient
 from r2keras.record import QuantizedActivation
 from r2keras.specs import QuantSpec
 
-UNITS = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0)}
-BOUNDS = {"tanh": (-1.0, 1.0), "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), **UNITS}
+GATE_RANGES = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0)}
+STATE_RANGES = {"tanh": (-1.0, 1.0), "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), **GATE_RANGES}
 
 
-def state_range(activation, recurrent_activation=None) -> tuple[float, float]:
-    """Returns the range that a hidden state never leaves, 0 included: that of its activation function.
+def state_range(activation: Callable, recurrent_activation: Callable | None = None) -> tuple[float, float]:
+    """Returns the range that a hidden state never leaves, extended to include 0: that of its activation function.
 
-    An LSTM's state is the candidate's activation times a gate, a GRU's a mean of such values weighted by a gate, and
+    The state of an LSTM is an activation times a gate, that of a GRU a mean of activations weighted by a gate, and
     gates lie in [0, 1].
 
     Args:
-        activation: of the candidate, or of an LSTM's cell state.
-        recurrent_activation: of the gates; None for a layer without gates.
+        activation: activation function of the candidate, or of an LSTM's cell state.
+        recurrent_activation: activation function of the gates; None for a layer without gates.
 
     Raises:
-        ValueError: a function without bounds, or gates that leave [0, 1].
+        ValueError: an unbounded function, or gates that can leave [0, 1].
 
     Example:
 
@@ -35,12 +37,13 @@ def state_range(activation, recurrent_activation=None) -> tuple[float, float]:
     (-1.0, 1.0)
     """
     fix = "Choose activation='tanh' and recurrent_activation='sigmoid', or leave state_spec out"
-    name, gate = (getattr(function, "__name__", "") for function in (activation, recurrent_activation))
-    if name not in BOUNDS:
-        raise ValueError(invalid("activation", f"one of {', '.join(BOUNDS)} with state_spec", name, fix))
-    if recurrent_activation is not None and gate not in UNITS:
-        raise ValueError(invalid("recurrent_activation", f"one of {', '.join(UNITS)} with state_spec", gate, fix))
-    return BOUNDS[name]
+    name, gate_name = (getattr(function, "__name__", "") for function in (activation, recurrent_activation))
+    if name not in STATE_RANGES:
+        raise ValueError(invalid("activation", f"one of {', '.join(STATE_RANGES)} with state_spec", name, fix))
+    if recurrent_activation is not None and gate_name not in GATE_RANGES:
+        expected = f"one of {', '.join(GATE_RANGES)} with state_spec"
+        raise ValueError(invalid("recurrent_activation", expected, gate_name, fix))
+    return STATE_RANGES[name]
 
 
 def state_grid(spec: QuantSpec, low: float, high: float) -> QuantizedActivation:
@@ -60,7 +63,8 @@ def state_grid(spec: QuantSpec, low: float, high: float) -> QuantizedActivation:
     >>> round(grid.scale, 3), grid.zero_point
     (0.333, 0.0)
     """
-    ends, limits = ops.convert_to_tensor([low, high], "float32"), (spec.quant_min, spec.quant_max)
+    ends = ops.convert_to_tensor([low, high], "float32")
+    limits = (spec.quant_min, spec.quant_max)
     if spec.symmetric:
         zero_point = -0.5 if spec.levels == "mid_rise" else 0.0
         scale = affine.symmetric_scale(ends, (1,), *limits, zero_point)
@@ -74,7 +78,7 @@ def round_state(h, grid: QuantizedActivation):
     """Rounds a state to a fixed grid.
 
     Forward: `scale * (clip(round(h / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)`.
-    Gradient: `dy/dh = 1` everywhere, as no state leaves the range that the grid was made for.
+    Gradient: `dy/dh = 1` everywhere, because no state leaves the range of the grid.
 
     Args:
         h: float tensor; float16 and bfloat16 are computed in float32.

@@ -1,4 +1,4 @@
-"""Ternary weights: zero, or a sign and a shared magnitude."""
+"""Ternary weights: zero, or a sign times a shared magnitude."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from r2keras.ops import affine
 from r2keras.ops.ste import custom_gradient
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
+# The paper's threshold, in mean magnitudes.
 THRESHOLD = 0.7
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class TernaryQuantizer(WeightQuantizer):
-    """Sets small weights to zero and leaves of the others the sign, times their mean magnitude.
+    """Sets small weights to zero and replaces the others by their sign times their mean magnitude.
 
     Forward: `t = 0.7 mean|w|`; `code = sign(w)` where `|w| > t`, else 0; `w_q = scale code` with `scale` the mean of
     `|w|` over the weights above `t`: the narrow mid-tread grid of 2 bits.
@@ -23,7 +24,7 @@ class TernaryQuantizer(WeightQuantizer):
     Args:
         spec: a spec with `method="ternary"`, 2 bits.
         shape: shape of the weight.
-        scale_shape: shape of the scale and of the threshold (`quantizers.axes.scale_shape`).
+        scale_shape: shape of the scale and of the threshold, one entry per group of weights that shares them.
 
     Example:
 
@@ -35,7 +36,7 @@ class TernaryQuantizer(WeightQuantizer):
     Source: Li et al., arXiv 1605.04711, sections 2.2 and 2.3.
     """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the ternary weight."""
 
         @custom_gradient

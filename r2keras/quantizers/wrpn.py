@@ -1,4 +1,4 @@
-"""The weights of wide reduced-precision networks."""
+"""Weights of wide reduced-precision networks (WRPN)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from r2keras.quantizers.base import WeightQuantizer
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class WRPNQuantizer(WeightQuantizer):
-    """Clips a weight to [-1, 1] and rounds it there to `2^(b-1) - 1` steps on each side of zero.
+    """Clips a weight to [-1, 1] and rounds it to `2^(b-1) - 1` steps on each side of zero.
 
     Forward: `w_q = round(n clip(w, -1, 1)) / n`, `n = 2^(b-1) - 1`: on the narrow mid-tread grid, `w_q = scale code`
     with the constant `scale = 1 / n`.
     Gradient: `dw_q/dw = 1` where `|w| <= 1`, else 0.
 
-    The grid does not follow the weight: weights that are small against `1 / n` all become zero. The paper widens layers
-    as bits shrink; train from scratch, with batch normalisation.
+    The grid does not adapt to the weight: weights much smaller than `1 / n` all become zero. The paper widens layers as
+    bits shrink. Train from scratch, with batch normalization.
 
     Args:
         spec: a spec with `method="wrpn"`, 2 bits or more.
         shape: shape of the weight.
-        scale_shape: shape of the scale (`quantizers.axes.scale_shape`); all its entries are equal.
+        scale_shape: shape of the scale; all its entries are equal.
 
     Example:
 
@@ -34,7 +34,7 @@ class WRPNQuantizer(WeightQuantizer):
     Source: Mishra et al., arXiv 1709.01134, section 5.
     """
 
-    def call(self, weight, training=None):
+    def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
         return self.straight_through_unit(weight)
 

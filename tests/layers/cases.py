@@ -28,7 +28,7 @@ class Scorer(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Block(layers.Layer):
-    """A composite layer with batch normalisation and dropout inside."""
+    """A composite layer with batch normalization and dropout inside."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -126,7 +126,7 @@ def test_kernels_are_those_of_the_record(kernel):
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru"])
-def test_normalised_pre_activations(name):
+def test_normalized_pre_activations(name):
     cls, _, _, formula, gates = PAIRS[name]
     for kind in ("layer", "weight"):
         layer = cls(UNITS, normalization=kind, return_sequences=True)
@@ -145,8 +145,8 @@ def test_normalised_pre_activations(name):
 
 @pytest.mark.parametrize("spec", [QuantSpec(num_bits=1, method="binary"), KERNELS["ternary_per_gate"]], ids=str)
 @pytest.mark.parametrize("kind", ["layer", "weight"])
-def test_normalised_signs(kind, spec):
-    """Hou et al.: binary and ternary kernels under normalised pre-activations; the oracle takes the grid's values."""
+def test_normalized_signs(kind, spec):
+    """Hou et al.: binary and ternary kernels under normalized pre-activations; the oracle takes the grid's values."""
     layer = QuantizedLSTM(UNITS, kernel_spec=spec, recurrent_spec=spec, normalization=kind, return_sequences=True)
     layer.build(X.shape)
     for gain in layer.cell.gains.values():
@@ -175,7 +175,7 @@ def test_both_directions_without_specs_are_keras_own(name):
     assert_alike(pair[0](X), pair[1](X), atol=1e-6)
 
 
-def test_weight_normalisation_starts_as_the_layer_without():
+def test_weight_normalization_starts_as_the_layer_without():
     layer, plain = QuantizedLSTM(UNITS, normalization="weight"), layers.LSTM(UNITS)
     layer.build(X.shape), plain.build(X.shape)
     for ours, theirs in zip(plain.weights, layer.cell.weights, strict=False):
@@ -266,5 +266,5 @@ def test_a_state_of_another_shape(shapes):
 def test_gates_of_a_layer_without_gates():
     from r2keras.layers import FakeQuantize
 
-    with pytest.raises(ValueError, match=r"granularity.*no kernel of an LSTM"):
+    with pytest.raises(ValueError, match=r"granularity.*not a kernel of an LSTM"):
         FakeQuantize(layers.Dense(2), KERNELS["ternary_per_gate"])(X)

@@ -145,7 +145,7 @@ def test_sharpness_gradient_is_the_two_variances(sharpness):
     assert found == pytest.approx(sum(variances) - np.exp(-sharpness), abs=1e-5)
 
 
-def test_margin_minimised_over_the_margin_is_linf():
+def test_margin_minimized_over_the_margin_is_linf():
     w = weights(50)
     grid = np.linspace(0.0, 2 * np.abs(w).max(), 400)
     values = [number(range_loss.margin(w, m)) for m in grid]

@@ -10,7 +10,7 @@ from tests.gradients import gradients
 
 pytestmark = pytest.mark.backends
 
-# Ties go to the even neighbour; the last are the largest that still have a fraction.
+# Ties go to the even neighbor; the last are the largest that still have a fraction.
 X = np.array([-2.5, -1.5, -0.6, -0.5, 0.0, 0.4999, 0.5, 1.5, 2.5, 8388607.5, -4194303.5], "float32")
 ROUNDED = np.array([-2, -2, -1, 0, 0, 0, 0, 2, 2, 8388608, -4194304], "float32")
 WEIGHTS = np.linspace(-1, 1, X.size).astype("float32")

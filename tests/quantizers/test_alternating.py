@@ -68,7 +68,7 @@ def test_gradients_of_states_pass_straight_through():
     np.testing.assert_allclose(found, upstream, rtol=1e-6)
 
 
-def test_rows_on_line_are_those_of_the_quantizer():
+def test_rows_at_run_time_are_those_of_the_quantizer():
     rows = ops.convert_to_numpy(alternating_rows(ops.convert_to_tensor(WEIGHTS), 2))
     np.testing.assert_allclose(rows, quantizer_of(2, (12, 1))(ops.convert_to_tensor(WEIGHTS)), atol=1e-6)
 

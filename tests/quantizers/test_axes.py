@@ -1,4 +1,4 @@
-"""Which axes keep their own scale: an explicit table, one row a kernel."""
+"""Axes that keep their own scale: an explicit table, one row per kernel."""
 
 import pytest
 from keras import layers

@@ -96,7 +96,7 @@ def test_speech_commands_are_dequantized(folder):
 
 
 def imagenet_file(folder, damage=b""):
-    """Writes three images in one colour each as the samples' file has them."""
+    """Writes three images in one color each as the samples' file has them."""
     from PIL import Image
 
     parts = []
