@@ -1,4 +1,4 @@
-"""Layers: wrappers that compress the weights of any layer, and layers that quantize activations, recurrent layers."""
+"""Layers: wrappers that compress the weights of any layer, activation quantizers, and quantized recurrent layers."""
 
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.layers.palette_monitor import PaletteMonitor

@@ -1,4 +1,4 @@
-"""What compresses one kernel, whatever the kind of its spec."""
+"""Creation of the quantizer or palette that compresses one kernel."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from r2keras.specs import QuantSpec
 def compressor(
     spec: QuantSpec | PaletteSpec, layer: keras.Layer, variable: keras.Variable, *, name: str
 ) -> keras.Layer | None:
-    """Returns the layer that turns a kernel into what the file will hold; it is yet to be initialized.
+    """Creates the layer that maps a kernel to the values in the file. The caller initializes it.
 
     Args:
-        spec: what becomes of the kernel.
-        layer: the layer that holds the kernel, itself or in a part of it.
+        spec: the kernel's spec.
+        layer: the layer that holds the kernel, directly or in a sublayer.
         variable: the kernel.
         name: the new layer's name.
 
@@ -40,12 +40,12 @@ def compressor(
 
 
 def too_small(spec: PaletteSpec, shape: tuple[int, ...]) -> str:
-    """Returns why a kernel that a palette is for stays float."""
+    """Returns the reason why a kernel stays float although its spec is a palette."""
     return f"its {math.prod(shape)} weights are fewer than the palette's min_size={spec.min_size}"
 
 
 def layout_of(spec: PaletteSpec, shape: tuple[int, ...], axes: tuple[int, ...], path: str) -> PaletteLayout:
-    """Returns the layout of a kernel's palette; an error names the kernel."""
+    """Returns the layout of a kernel's palette, and names the kernel in errors."""
     try:
         return PaletteLayout(shape, spec.dim, axes, spec.group_size)
     except ValueError as error:

@@ -1,6 +1,8 @@
-"""Quantization-aware training of any layer."""
+"""Wrapper for quantization-aware training of any layer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -15,21 +17,21 @@ from r2keras.specs import QuantSpec
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class FakeQuantize(SpecifiedWeights):
-    """Runs a layer with fake-quantized kernels, so that training sees the values that the file will hold.
+    """Runs a layer with fake-quantized kernels, so that training sees the values that the file will contain.
 
     Forward: `layer(inputs)` with `w_q = scale * (code - zero_point)` in place of each kernel `w`. Gradient: that of the
     spec's method (`r2keras.quantizers`): with `"ste"`, `dL/dw = dL/dw_q` inside the clip range, 0 outside. Recurrent
-    kernels are quantized once a call, outside the time loop. The layer's regularizers see the latent float kernels.
+    kernels are quantized once per call, outside the time loop. The layer's regularizers see the latent float kernels.
 
     Args:
         layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
         specs: one `QuantSpec` for every kernel of the layer, or a mapping from the kernel's name relative to the layer
-            (`"kernel"`, `"lstm_cell/recurrent_kernel"`) to its spec; kernels it does not name stay float.
-        name: the wrapper's name; None takes the layer's.
+            (`"kernel"`, `"lstm_cell/recurrent_kernel"`) to its spec; kernels that are not in the mapping stay float.
+        name: the wrapper's name; None uses the layer's.
 
     Raises:
-        TypeError: `layer` is a model or is wrapped already; a spec is no `QuantSpec`.
-        ValueError: a name in `specs` that is no kernel of the layer; a layer that writes to its own kernel in `call`.
+        TypeError: `layer` is a model or already wrapped; a spec is not a `QuantSpec`.
+        ValueError: a name in `specs` is not a kernel of the layer; the layer writes to its own kernel in `call`.
 
     Example:
 
@@ -44,50 +46,53 @@ class FakeQuantize(SpecifiedWeights):
 
     spec_type = QuantSpec
 
-    def __init__(self, layer: keras.Layer, specs: QuantSpec | dict[str, QuantSpec], *, name=None, **kwargs):
+    def __init__(
+        self, layer: keras.Layer, specs: QuantSpec | dict[str, QuantSpec], *, name: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(layer, specs, name=name, **kwargs)
         self.quantizers: dict[str, WeightQuantizer] = {}
-        # Added to the quantized kernels: where the loss is looked at around them.
+        # Tensors added to quantized kernels, by name. The curvature estimate differentiates the loss by them.
         self.offsets: dict[str, object] = {}
         self._finish_build()
 
     def build_substitutes(self, *, trained: bool) -> None:
-        """Makes one quantizer a kernel and sets its range from the weight."""
+        """Creates one quantizer per kernel and sets its range from the weight."""
         kernels = dict(_model.kernels(self.layer))
         for name in self._names(kernels):
             quantizer = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
             quantizer.initialize(kernels[name], search=trained)
             self.quantizers[name] = quantizer
 
-    def substitutes(self, training) -> list:
-        """Returns the fake-quantized kernels; the range of a frozen kernel stays as it is."""
+    def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:
+        """Returns the fake-quantized kernels; the range of a frozen kernel does not change."""
         kernels = dict(_model.kernels(self.layer))
-        learns = training and self.layer.trainable
-        found = []
+        layer_trains = training and self.layer.trainable
+        pairs = []
         for name, quantizer in self.quantizers.items():
             variable = kernels[name]
-            value = quantizer(variable.value, training=learns and variable.trainable)
-            moved = value + ops.cast(self.offsets[name], value.dtype) if name in self.offsets else value
-            found.append((variable, moved))
-        return found
+            value = quantizer(variable.value, training=layer_trains and variable.trainable)
+            if name in self.offsets:
+                value = value + ops.cast(self.offsets[name], value.dtype)
+            pairs.append((variable, value))
+        return pairs
 
     def initialize(self) -> None:
-        """Sets every range anew from the layer's present weights."""
+        """Sets every range again from the layer's current weights."""
         kernels = dict(_model.kernels(self.layer))
         for name, quantizer in self.quantizers.items():
             quantizer.initialize(kernels[name])
 
     def quantized_tensors(self, path: str) -> list[tuple[str, Tensor]]:
-        """Returns, for each quantized kernel, its name and its codes and scales as they are now.
+        """Returns the current codes and scales of every quantized kernel.
 
         Args:
-            path: the layer's path in its model, which begins the tensors' names.
+            path: the layer's path in its model, the prefix of the tensors' names.
 
         Returns:
             Pairs `(name relative to the layer, QuantizedTensor or PalettizedTensor)`.
 
         Raises:
-            ValueError: a kernel with NaN or infinite values.
+            ValueError: a kernel has NaN or infinite values.
         """
         return [(name, self._tensor(f"{path}/{name}", name)) for name in self.quantizers]
 

@@ -1,9 +1,11 @@
-"""One weight's palette: the codebook, how soft it is by now, and what the weight becomes under it."""
+"""The palette of one weight: its codebook, its temperature, and the palettized values."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from statistics import NormalDist
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,70 +20,77 @@ from r2keras.record import RangeFigures
 
 
 class Palette(keras.layers.Layer):
-    """Turns a weight into soft (training) or hard (inference) table entries; owns the table and the step counter.
+    """Maps a weight to soft (training) or hard (inference) codebook entries; owns codebook and step counter.
 
     Args:
         spec: the palette's spec.
-        layout: which weights make a vector, and which vectors share a table.
-        channel_axes: the weight's axes that its output channels run along.
+        layout: the grouping of weights into vectors, and of vectors into groups that share a codebook.
+        channel_axes: the weight's axes of output channels.
     """
 
     is_r2keras_quantizer = True
 
-    def __init__(self, spec: PaletteSpec, layout: PaletteLayout, channel_axes: tuple[int, ...], **kwargs):
+    def __init__(self, spec: PaletteSpec, layout: PaletteLayout, channel_axes: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.spec, self.layout, self.channel_axes = spec, layout, tuple(channel_axes)
+        self.spec = spec
+        self.layout = layout
+        self.channel_axes = tuple(channel_axes)
         shape = (layout.groups, spec.entries, spec.dim)
-        fixed = {"initializer": "zeros", "trainable": False, "dtype": "float32", "autocast": False}
-        self.codebook = self.add_weight(name="codebook", shape=shape, **fixed)
-        self.taken = self.add_weight(name="steps", shape=(), **fixed)
-        self.schedule = self.add_weight(name="schedule", shape=(3,), **fixed)
-        last = 1.0 if spec.final_temperature is None else spec.final_temperature / spec.temperature
-        self.anneal(1.0, last, spec.anneal_steps or 1)
+        untrained = {"initializer": "zeros", "trainable": False, "dtype": "float32", "autocast": False}
+        self.codebook = self.add_weight(name="codebook", shape=shape, **untrained)
+        self.steps_done = self.add_weight(name="steps", shape=(), **untrained)
+        self.schedule = self.add_weight(name="schedule", shape=(3,), **untrained)
+        final = 1.0 if spec.final_temperature is None else spec.final_temperature / spec.temperature
+        self.anneal(1.0, final, spec.anneal_steps or 1)
         self.built = True
 
     def anneal(self, start: float, final: float, steps: int) -> None:
-        """Lets the temperature go geometrically from `start` to `final` times the spec's, from now on.
+        """Starts to change the temperature geometrically from `start` to `final` times the spec's.
 
         Args:
             start: multiple of `spec.temperature` now, above 0.
             final: multiple after `steps` training steps, above 0.
-            steps: training steps, at least 1.
+            steps: number of training steps, at least 1.
         """
         self.schedule.assign([start, final, steps])
-        self.taken.assign(0.0)
+        self.steps_done.assign(0.0)
 
     def initialize(self, weight, *, search: bool = True, importance: np.ndarray | None = None) -> None:
-        """Sets the codebook from a weight: to the optimum of hard k-means, or without a search to typical places.
+        """Sets the codebook from a weight: to the optimum of hard k-means, or without a search to typical values.
 
         Args:
             weight: float tensor.
-            search: whether to search; False where the weights have not been trained.
-            importance: array of the weight's shape, not negative: how much each squared error counts.
+            search: whether to run k-means; False for weights that have not been trained.
+            importance: non-negative array of the weight's shape, the weight of each squared error.
         """
         vectors = ops.stop_gradient(self.vectors(weight))
         if search:
-            weights = None if importance is None else self.layout.split(importance, np).sum(axis=-1)
-            start = _centroids.start(ops.convert_to_numpy(vectors), self.spec.entries, weights)
+            vector_weights = None if importance is None else self.layout.split(importance, np).sum(axis=-1)
+            codebook = _centroids.start(ops.convert_to_numpy(vectors), self.spec.entries, vector_weights)
         else:
-            start = _typical(vectors, self.spec.entries)
-        self.codebook.assign(start)
-        self.taken.assign(0.0)
+            codebook = _typical_centroids(vectors, self.spec.entries)
+        self.codebook.assign(codebook)
+        self.steps_done.assign(0.0)
 
-    def call(self, weight, training=None):
-        """Returns the soft values of a weight and moves the codebook on, or the hard values in inference."""
+    def call(self, weight, training: bool | None = None):
+        """Returns the soft values of a weight and updates the codebook; in inference, returns the hard values."""
         scale, vectors = self.scale(weight), self.vectors(weight)
         if training:
             values, codebook = self.soft(vectors)
             self.codebook.assign(codebook)
-            self.taken.assign(self.taken + 1.0)
+            self.steps_done.assign(self.steps_done + 1.0)
         else:
             table = self.table()
             values = kmeans.look_up(table, kmeans.nearest(vectors, table))
         return ops.cast(self.layout.join(values, ops) * scale, weight.dtype)
 
     def soft(self, vectors, updates: int | None = None):
-        """Returns the soft values of vectors, and the codebook after as many updates (None: as the spec says)."""
+        """Returns the soft values of vectors and the updated codebook.
+
+        Args:
+            vectors: float32 tensor `(groups, n, dim)`.
+            updates: number of centroid updates; None uses the spec's.
+        """
         snap = None if self.spec.table_dtype == "float32" else self._snap
         steps = self.spec.updates if updates is None else updates
         return dkm.soft_palette(
@@ -90,13 +99,13 @@ class Palette(keras.layers.Layer):
 
     @property
     def temperature(self):
-        """The temperature by now, a scalar tensor: `t start (final / start)^min(taken / steps, 1)`."""
+        """The current temperature, a scalar tensor: `t start (final / start)^min(steps_done / steps, 1)`."""
         start, final, steps = ops.unstack(ops.convert_to_tensor(self.schedule), 3)
-        done = ops.minimum(ops.convert_to_tensor(self.taken) / steps, 1.0)
-        return self.spec.temperature * start * ops.power(final / start, done)
+        progress = ops.minimum(ops.convert_to_tensor(self.steps_done) / steps, 1.0)
+        return self.spec.temperature * start * ops.power(final / start, progress)
 
     def table(self):
-        """Returns the codebook as a file holds it, in float32."""
+        """Returns the codebook with the rounding of the file, in float32."""
         return self._snap(ops.convert_to_tensor(self.codebook))
 
     def vectors(self, weight):
@@ -104,25 +113,25 @@ class Palette(keras.layers.Layer):
         return self.layout.split(ops.cast(weight, "float32") / self.scale(weight), ops)
 
     def scale(self, weight):
-        """Returns the largest magnitude of each output channel, without a gradient, or ones; the weight's rank.
+        """Returns the scale of each output channel, without a gradient, in the weight's rank.
 
-        A channel of zeros gets `2^-64`, so that it stays as good as zero.
+        It is the largest magnitude of the channel, at least `2^-64`, so that a channel of zeros stays practically zero.
+        Without `channel_scale` it is 1.
         """
         rank = len(self.layout.shape)
         if not self.spec.channel_scale:
             return ops.ones((1,) * rank, "float32")
-        rest = tuple(axis for axis in range(rank) if axis not in self.channel_axes)
-        largest = ops.max(ops.abs(ops.cast(ops.stop_gradient(weight), "float32")), axis=rest, keepdims=True)
+        other_axes = tuple(axis for axis in range(rank) if axis not in self.channel_axes)
+        largest = ops.max(ops.abs(ops.cast(ops.stop_gradient(weight), "float32")), axis=other_axes, keepdims=True)
         return ops.maximum(largest, tables.MIN_SCALE)
 
     def gap(self, weight) -> tuple[float, float]:
-        """Returns `|soft - hard|` and `|weight - hard|`, norms relative to the weight's (0 for a weight of zeros)."""
+        """Returns `|soft - hard|` and `|weight - hard|` relative to `|weight|` (0 for a weight of zeros)."""
         vectors, table = ops.stop_gradient(self.vectors(weight)), self.table()
         hard = kmeans.look_up(table, kmeans.nearest(vectors, table))
-        size = max(float(ops.norm(ops.reshape(vectors, (-1,)))), 1e-30)
-        others = self.soft(vectors, updates=0)[0], vectors
-        soft, error = (float(ops.norm(ops.reshape(other - hard, (-1,)))) / size for other in others)
-        return soft, error
+        soft, _ = self.soft(vectors, updates=0)
+        norm = max(_norm(vectors), 1e-30)
+        return _norm(soft - hard) / norm, _norm(vectors - hard) / norm
 
     def tensor(self, name: str, weight, values: np.ndarray) -> PalettizedTensor:
         """Returns the weight's indices and table, for the record.
@@ -130,7 +139,7 @@ class Palette(keras.layers.Layer):
         Args:
             name: full name of the weight.
             weight: the weight.
-            values: the same as a float32 array.
+            values: the weight as a float32 array.
         """
         vectors = self.vectors(weight)
         codes, table_scale = tables.stored(ops.convert_to_tensor(self.codebook), self.spec.table_dtype)
@@ -147,18 +156,24 @@ class Palette(keras.layers.Layer):
         )
 
     @property
-    def _snap(self):
-        """What rounds a codebook to the type of the table."""
+    def _snap(self) -> Callable:
+        """The function that rounds a codebook to the type of the table."""
         return functools.partial(tables.snapped, dtype=self.spec.table_dtype)
 
 
-def _typical(vectors, entries: int):
-    """Returns centroids without a search: the best places for a normal distribution, or evenly chosen vectors."""
+def _norm(x) -> float:
+    """Returns the norm of all values of a tensor."""
+    return float(ops.norm(ops.reshape(x, (-1,))))
+
+
+def _typical_centroids(vectors, entries: int):
+    """Returns centroids without a search: near-optimal scalars for normal weights, or evenly chosen vectors."""
     _, n, dim = vectors.shape
     if dim > 1:
-        places = np.linspace(0, n - 1, entries).round().astype("int32")
-        return ops.take(vectors, places, axis=1)
-    # The optimal density of centroids is the cube root of the weights': a normal one, sqrt(3) times as wide.
-    shares = [NormalDist(0.0, 3.0**0.5).inv_cdf((place + 0.5) / entries) for place in range(entries)]
-    steps = ops.reshape(ops.convert_to_tensor(shares, "float32"), (1, entries, 1))
-    return ops.mean(vectors, axis=1, keepdims=True) + ops.std(vectors, axis=1, keepdims=True) * steps
+        index = np.linspace(0, n - 1, entries).round().astype("int32")
+        return ops.take(vectors, index, axis=1)
+    # The optimal density of centroids is the cube root of the weights' density. For normal weights, that is a normal
+    # density sqrt(3) times as wide.
+    quantiles = [NormalDist(0.0, 3.0**0.5).inv_cdf((entry + 0.5) / entries) for entry in range(entries)]
+    deviations = ops.reshape(ops.convert_to_tensor(quantiles, "float32"), (1, entries, 1))
+    return ops.mean(vectors, axis=1, keepdims=True) + ops.std(vectors, axis=1, keepdims=True) * deviations

@@ -1,6 +1,8 @@
-"""What palettes lose when they turn hard, watched during training."""
+"""Callback that logs the error of hardening palettes during training."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
@@ -8,11 +10,11 @@ from r2keras.layers.palettize import Palettize
 
 
 class PaletteMonitor(keras.callbacks.Callback):
-    """Logs after every epoch how far the soft palettes of training are from the hard ones of the file.
+    """Logs the distance between the soft palettes of training and the hard ones of the file after every epoch.
 
     `palette_gap` is the largest `|soft - hard| / |weight|` of all palettized kernels, `palette_error` the largest
-    `|weight - hard| / |weight|`; `val_` figures are of hard palettes anyway. A gap that does not shrink asks for
-    `callbacks.AnnealPalettes`.
+    `|weight - hard| / |weight|`. (Metrics with the prefix `val_` use hard palettes already.) If the gap does not
+    shrink, use `callbacks.AnnealPalettes`.
 
     Example:
 
@@ -26,9 +28,10 @@ class PaletteMonitor(keras.callbacks.Callback):
     ['loss', 'palette_error', 'palette_gap']
     """
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the figures to the epoch's logs."""
         layers = [layer for layer in self.model._flatten_layers() if isinstance(layer, Palettize)]
         pairs = [pair for layer in layers for pair in layer.gaps().values()]
         if pairs and logs is not None:
-            logs["palette_gap"], logs["palette_error"] = (max(part) for part in zip(*pairs, strict=True))
+            logs["palette_gap"] = max(gap for gap, _ in pairs)
+            logs["palette_error"] = max(error for _, error in pairs)

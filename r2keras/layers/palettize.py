@@ -1,6 +1,8 @@
-"""Training of any layer under palettes."""
+"""Wrapper for training any layer under palettes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,24 +17,25 @@ from r2keras.palettized import PalettizedTensor
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class Palettize(SpecifiedWeights):
-    """Runs a layer with palettized kernels: soft in training, hard in inference, learned with the model.
+    """Runs a layer with palettized kernels: soft in training, hard in inference, trained with the model.
 
     Forward in training: each vector `w_i` of `dim` weights becomes `sum_j A_ij c_j`,
     `A_ij = softmax_j(-|w_i - c_j|^2 / tau)`, after a few updates `c_j <- sum_i A_ij w_i / sum_i A_ij`; in inference it
     becomes the nearest `c_j`, as in the file. Gradient: through the weight and through the centroids
-    (`r2keras.ops.dkm`). Recurrent kernels are palettized once a call. The layer's regularizers see the latent kernels.
+    (`r2keras.ops.dkm`). Recurrent kernels are palettized once per call, outside the time loop. The layer's regularizers
+    see the latent kernels.
 
     Args:
         layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
         specs: one `PaletteSpec` for every kernel of the layer, or a mapping from the kernel's name relative to the
-            layer (`"kernel"`, `"lstm_cell/recurrent_kernel"`) to its spec; kernels it does not name stay float, and so
-            do kernels smaller than their spec's `min_size`.
-        name: the wrapper's name; None takes the layer's.
+            layer (`"kernel"`, `"lstm_cell/recurrent_kernel"`) to its spec. Kernels that are not in the mapping stay
+            float, as do kernels smaller than their spec's `min_size`.
+        name: the wrapper's name; None uses the layer's.
 
     Raises:
-        TypeError: `layer` is a model or is wrapped already; a spec is no `PaletteSpec`.
-        ValueError: a name in `specs` that is no kernel of the layer; a kernel that the palette's vectors or groups do
-            not fit; a layer that writes to its own kernel in `call`.
+        TypeError: `layer` is a model or already wrapped; a spec is not a `PaletteSpec`.
+        ValueError: a name in `specs` is not a kernel of the layer; the palette's vectors or groups do not fit a kernel;
+            the layer writes to its own kernel in `call`.
 
     Example:
 
@@ -48,13 +51,15 @@ class Palettize(SpecifiedWeights):
     spec_type = PaletteSpec
     unknown_fix = "Biases, norms and statistics stay float: a palette is for kernels"
 
-    def __init__(self, layer: keras.Layer, specs: PaletteSpec | dict[str, PaletteSpec], *, name=None, **kwargs):
+    def __init__(
+        self, layer: keras.Layer, specs: PaletteSpec | dict[str, PaletteSpec], *, name: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(layer, specs, name=name, **kwargs)
         self.palettes: dict[str, Palette] = {}
         self._finish_build()
 
     def build_substitutes(self, *, trained: bool) -> None:
-        """Makes one palette a kernel that is large enough, and sets its codebook from the weight."""
+        """Creates one palette per kernel that is large enough, and sets its codebook from the weight."""
         kernels = dict(_model.kernels(self.layer))
         for name in self._names(kernels):
             palette = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
@@ -62,39 +67,45 @@ class Palettize(SpecifiedWeights):
                 palette.initialize(kernels[name].value, search=trained)
                 self.palettes[name] = palette
 
-    def substitutes(self, training) -> list:
-        """Returns the palettized kernels; a frozen kernel is looked up hard and its codebook stays."""
+    def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:
+        """Returns the palettized kernels; a frozen kernel has hard values and its codebook does not change."""
         kernels = dict(_model.kernels(self.layer))
-        learns = training and self.layer.trainable
-        return [(v, p(v.value, training=learns and v.trainable)) for v, p in self._pairs(kernels)]
+        layer_trains = training and self.layer.trainable
+        pairs = []
+        for name, palette in self.palettes.items():
+            variable = kernels[name]
+            pairs.append((variable, palette(variable.value, training=layer_trains and variable.trainable)))
+        return pairs
 
     def initialize(self, importance: dict[str, np.ndarray] | None = None) -> None:
-        """Sets every codebook anew from the layer's present weights.
+        """Sets every codebook again from the layer's current weights.
 
         Args:
-            importance: how much each weight's squared error counts, by the kernels' names; None: all alike.
+            importance: weight of each squared error, by the kernels' names; None weights all errors equally.
         """
         kernels = dict(_model.kernels(self.layer))
         for name, palette in self.palettes.items():
             palette.initialize(kernels[name].value, importance=(importance or {}).get(name))
 
     def quantized_tensors(self, path: str) -> list[tuple[str, PalettizedTensor]]:
-        """Returns, for each palettized kernel, its name and its indices and table as they are now.
+        """Returns the current indices and table of every palettized kernel.
 
         Args:
-            path: the layer's path in its model, which begins the tensors' names.
+            path: the layer's path in its model, the prefix of the tensors' names.
 
         Returns:
             Pairs `(name relative to the layer, PalettizedTensor)`.
 
         Raises:
-            ValueError: a kernel with NaN or infinite values.
+            ValueError: a kernel has NaN or infinite values.
         """
         kernels = dict(_model.kernels(self.layer))
-        return [(name, self._tensor(f"{path}/{name}", kernels[name], p)) for name, p in self.palettes.items()]
+        return [
+            (name, self._tensor(f"{path}/{name}", kernels[name], palette)) for name, palette in self.palettes.items()
+        ]
 
     def gaps(self) -> dict[str, tuple[float, float]]:
-        """Returns, by kernel, how far apart soft and hard values are, and hard ones and weights.
+        """Returns, for each kernel, the distances of soft values and of weights from the hard values.
 
         Returns:
             `(|soft - hard| / |weight|, |weight - hard| / |weight|)` by the kernel's name relative to the layer.
@@ -110,25 +121,22 @@ class Palettize(SpecifiedWeights):
         return {name: palette.gap(kernels[name].value) for name, palette in self.palettes.items()}
 
     def notes(self, tensors: list[tuple[str, PalettizedTensor]]) -> dict[str, str]:
-        """Returns a remark on each kernel: how far soft and hard are apart, and whether entries are idle."""
+        """Returns a remark on each kernel: its gaps, and the number of unused entries if there are any."""
         gaps = self.gaps()
         return {name: remark(gaps[name], tensor) for name, tensor in tensors}
 
     def kept_float(self) -> dict[str, str]:
-        """Returns why kernels that a spec is for stay float, by their names."""
+        """Returns the reasons why kernels with a spec stay float, by their names."""
         kernels = dict(_model.kernels(self.layer))
-        small = [name for name in self._names(kernels) if name not in self.palettes]
-        return {name: too_small(self._spec(name), kernels[name].shape) for name in small}
+        without_palette = [name for name in self._names(kernels) if name not in self.palettes]
+        return {name: too_small(self._spec(name), kernels[name].shape) for name in without_palette}
 
     def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
         return palette.tensor(path, variable.value, _model.finite(path, variable))
 
-    def _pairs(self, kernels: dict) -> list:
-        return [(kernels[name], palette) for name, palette in self.palettes.items()]
-
 
 def remark(gap: tuple[float, float], tensor: PalettizedTensor) -> str:
-    """Returns the remark on one kernel."""
+    """Returns the remark on one kernel for the record."""
     text = f"soft and hard palette differ by {gap[0]:.1%} of the weight's norm, weight and hard palette by {gap[1]:.1%}"
     if tensor.used < tensor.spec.entries:
         text += f"; {tensor.used} of {tensor.spec.entries} centroids are used"

@@ -1,6 +1,8 @@
-"""Layers that round activations to a grid: one that finds or learns it in training, and one that holds it for good."""
+"""Layers that round activations to a grid: one that observes or trains the grid, and one with a fixed grid."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,24 +13,25 @@ from r2keras._errors import invalid
 from r2keras.ops.span import on_grid
 from r2keras.specs import ActivationSpec
 
-OBSERVED = 16_384
+# Values that one batch contributes to the samples of `observe`.
+MAX_OBSERVED = 16_384
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class QuantizeActivation(keras.layers.Layer):
-    """Rounds its input to a grid; `r2keras.prepare` puts one after each tensor that a spec's `activation_bits` is for.
+    """Rounds its input to a grid. `r2keras.prepare` inserts one after each tensor that gets `activation_bits`.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)`. Gradient: that of
     the spec's method (`r2keras.quantizers`): with `"ste"`, `dy/dx = 1` inside the range, 0 outside.
 
-    The first training batch sets the range, or `r2keras.calibrate` does; before that, each batch is rounded to its own.
+    The first training batch sets the range, or `r2keras.calibrate` does. Before that, each batch uses its own range.
 
     Args:
-        spec: an `ActivationSpec`; None means 8 bits, straight-through, with a moving average of the range.
+        spec: an `ActivationSpec`; None means 8 bits, straight-through estimator, with a moving average of the range.
         name: the layer's name.
 
     Raises:
-        TypeError: `spec` is no `ActivationSpec`.
+        TypeError: `spec` is not an `ActivationSpec`.
 
     Example:
 
@@ -39,7 +42,7 @@ class QuantizeActivation(keras.layers.Layer):
     Source: Jacob et al., arXiv 1712.05877, section 3.1.
     """
 
-    def __init__(self, spec: ActivationSpec | None = None, *, name: str | None = None, **kwargs):
+    def __init__(self, spec: ActivationSpec | None = None, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, autocast=False, **kwargs)
         self.spec = ActivationSpec() if spec is None else spec
         if not isinstance(self.spec, ActivationSpec):
@@ -49,8 +52,8 @@ class QuantizeActivation(keras.layers.Layer):
         self.built = True
         self._observed: list[np.ndarray] | None = None
 
-    def call(self, inputs, training=None):
-        """Returns the rounded tensor; while calibration observes, the tensor as it is."""
+    def call(self, inputs, training: bool | None = None):
+        """Returns the rounded tensor, or the tensor itself while calibration observes it."""
         if self._observed is not None:
             self._observed.append(_sample(ops.convert_to_numpy(ops.cast(inputs, "float32"))))
             return inputs
@@ -62,11 +65,11 @@ class QuantizeActivation(keras.layers.Layer):
         return bool(ops.convert_to_numpy(self.quantizer.ready) > 0)
 
     def observe(self) -> None:
-        """Starts collecting samples of the layer's inputs, which pass unchanged until `fit`; calls must be eager."""
+        """Starts to collect samples of the inputs, which pass unchanged until `fit`; calls must be eager."""
         self._observed = []
 
     def fit(self) -> None:
-        """Sets the range from the samples collected, if there are any, and goes on rounding."""
+        """Sets the range from the samples collected, if there are any, and resumes rounding."""
         if self._observed:
             self.quantizer.fit(self._observed)
         self._observed = None
@@ -91,31 +94,31 @@ class QuantizeActivation(keras.layers.Layer):
         return scale, int(zero_point)
 
     def frozen(self) -> GridActivation:
-        """Returns the layer that rounds to the present grid, under this layer's name."""
+        """Returns the layer that rounds to the current grid, under this layer's name."""
         scale, zero_point = self.grid()
         return GridActivation(scale=scale, zero_point=zero_point, num_bits=self.spec.num_bits, name=self.name)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         return {**super().get_config(), "spec": self.spec.to_dict()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> QuantizeActivation:
         """Returns the layer of a `get_config` result."""
         return cls(**{**config, "spec": ActivationSpec.from_dict(config["spec"])})
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
 class GridActivation(keras.layers.Layer):
-    """Rounds its input to a fixed grid: what `r2keras.finalize` leaves of a `QuantizeActivation`. It has no weights.
+    """Rounds its input to a fixed grid. `r2keras.finalize` replaces a `QuantizeActivation` by it. It has no weights.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)`.
-    Gradient: that of the rounding, 0 everywhere: this layer is for inference.
+    Gradient: 0 everywhere, that of rounding, because this layer is for inference.
 
     Args:
         scale: step of the grid, positive, in the input's units.
         zero_point: the integer code of zero, in `[-2^(b-1), 2^(b-1) - 1]`.
-        num_bits: bits of a code, 2 to 8.
+        num_bits: bits per code, 2 to 8.
         name: the layer's name.
 
     Raises:
@@ -130,17 +133,19 @@ class GridActivation(keras.layers.Layer):
     Source: Jacob et al., arXiv 1712.05877, section 2.1.
     """
 
-    # Its numbers stand in the config: there is nothing to carry over from the layer it replaces.
+    # The grid is in the config, so that no weights are transferred from the layer that this one replaces.
     holds_constants = True
 
-    def __init__(self, *, scale: float, zero_point: int, num_bits: int, name: str | None = None, **kwargs):
+    def __init__(self, *, scale: float, zero_point: int, num_bits: int, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, autocast=False, **kwargs)
         spec = ActivationSpec(num_bits=num_bits)
         if not 0 < scale < float("inf"):
             raise ValueError(invalid("scale", "a positive, finite number", scale))
         if not spec.quant_min <= zero_point <= spec.quant_max:
             raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
-        self.scale, self.zero_point, self.num_bits = scale, zero_point, num_bits
+        self.scale = scale
+        self.zero_point = zero_point
+        self.num_bits = num_bits
         self.limits = (spec.quant_min, spec.quant_max)
         self.supports_masking = True
         self.built = True
@@ -150,7 +155,7 @@ class GridActivation(keras.layers.Layer):
         values = on_grid(ops.cast(inputs, "float32"), self.scale, float(self.zero_point), *self.limits)
         return ops.cast(values, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         config = {"scale": self.scale, "zero_point": self.zero_point, "num_bits": self.num_bits}
         return {**super().get_config(), **config}
@@ -159,5 +164,5 @@ class GridActivation(keras.layers.Layer):
 def _sample(values: np.ndarray) -> np.ndarray:
     """Returns evenly spaced values of an array, and its extremes."""
     flat = values.ravel()
-    places = np.linspace(0, flat.size - 1, min(flat.size, OBSERVED)).astype(np.int64)
-    return np.concatenate([flat[places], [flat.min(), flat.max()]]).astype(np.float32)
+    index = np.linspace(0, flat.size - 1, min(flat.size, MAX_OBSERVED)).astype(np.int64)
+    return np.concatenate([flat[index], [flat.min(), flat.max()]]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the specs of a recurrent layer may be, and how they go into its config and come back."""
+"""Specs of a recurrent layer: their checks, and their form in the layer's config."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from r2keras.palette_spec import PaletteSpec
 from r2keras.record import QuantizedActivation
 from r2keras.specs import ActivationSpec, QuantSpec
 
+KernelSpec = QuantSpec | PaletteSpec
+# Specs of values computed at run time: states and inputs.
+ValueSpec = QuantSpec | ActivationSpec | QuantizedActivation
+
 NORMALIZATIONS = ("layer", "weight")
 STATE_METHODS = ("ste", "alternating")
-CLASSES = {"quantize": QuantSpec, "palettize": PaletteSpec, "activation": ActivationSpec, "grid": QuantizedActivation}
+# Spec classes by their names in configs. A `QuantizedActivation` is a fixed grid, which finalized layers have.
+SPEC_CLASSES = {
+    "quantize": QuantSpec,
+    "palettize": PaletteSpec,
+    "activation": ActivationSpec,
+    "grid": QuantizedActivation,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,20 +30,20 @@ class RecurrentSpecs:
     """The specs of one recurrent layer, checked.
 
     Args:
-        kernel: of the input kernel.
-        recurrent: of the recurrent kernel.
-        state: of the hidden state.
-        inputs: of the layer's input.
+        kernel: spec of the input kernel, or its entry in a config.
+        recurrent: spec of the recurrent kernel.
+        state: spec of the hidden state.
+        inputs: spec of the layer's input.
     """
 
-    kernel: QuantSpec | PaletteSpec | None = None
-    recurrent: QuantSpec | PaletteSpec | None = None
-    state: QuantSpec | ActivationSpec | QuantizedActivation | None = None
-    inputs: QuantSpec | ActivationSpec | QuantizedActivation | None = None
+    kernel: KernelSpec | None = None
+    recurrent: KernelSpec | None = None
+    state: ValueSpec | None = None
+    inputs: ValueSpec | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _read(getattr(self, field.name)))
+            object.__setattr__(self, field.name, _from_config(getattr(self, field.name)))
         for name in ("kernel", "recurrent"):
             if not isinstance(getattr(self, name), (QuantSpec, PaletteSpec, type(None))):
                 raise TypeError(invalid(f"{name}_spec", "a QuantSpec, a PaletteSpec or None", getattr(self, name)))
@@ -41,11 +51,11 @@ class RecurrentSpecs:
             self._check_values(argument, getattr(self, name))
 
     def _check_values(self, argument: str, spec: object) -> None:
-        """Raises for a spec that is not for values computed on line."""
+        """Raises for a spec that does not apply to values computed at run time."""
         if not isinstance(spec, (QuantSpec, ActivationSpec, QuantizedActivation, type(None))):
             raise TypeError(invalid(argument, "a QuantSpec, an ActivationSpec or None", spec))
         if argument == "state_spec" and isinstance(spec, QuantSpec) and spec.method not in STATE_METHODS:
-            fix = "For a range that is learned pass an ActivationSpec"
+            fix = "Pass an ActivationSpec for a trained range"
             raise ValueError(invalid(argument, f"a QuantSpec with method {' or '.join(STATE_METHODS)}", spec, fix))
         if isinstance(spec, QuantSpec) and spec.num_bits < 2:
             raise ValueError(invalid(argument, "2 bits or more", spec, "Pass QuantSpec(num_bits=2)"))
@@ -61,20 +71,20 @@ class RecurrentSpecs:
     def config(self) -> dict[str, Any]:
         """Returns the specs as the constructor's arguments, in plain JSON."""
         parts = {"kernel": self.kernel, "recurrent": self.recurrent, "state": self.state, "input": self.inputs}
-        return {f"{name}_spec": _write(spec) for name, spec in parts.items()}
+        return {f"{name}_spec": _to_config(spec) for name, spec in parts.items()}
 
 
-def _read(spec: Any) -> Any:
-    """Returns the spec of a config entry `{kind: arguments}`, and anything else as it is."""
-    if isinstance(spec, dict) and len(spec) == 1 and next(iter(spec)) in CLASSES:
+def _from_config(spec: Any) -> Any:
+    """Returns the spec of a config entry `{kind: arguments}`; anything else is returned as it is."""
+    if isinstance(spec, dict) and len(spec) == 1 and next(iter(spec)) in SPEC_CLASSES:
         ((kind, arguments),) = spec.items()
-        return CLASSES[kind](**arguments)
+        return SPEC_CLASSES[kind](**arguments)
     return spec
 
 
-def _write(spec: Any) -> dict[str, Any] | None:
+def _to_config(spec: KernelSpec | ValueSpec | None) -> dict[str, Any] | None:
     """Returns a spec as `{kind: arguments}`."""
     if spec is None:
         return None
-    (kind,) = (kind for kind, known in CLASSES.items() if isinstance(spec, known))
+    (kind,) = (kind for kind, spec_class in SPEC_CLASSES.items() if isinstance(spec, spec_class))
     return {kind: dataclasses.asdict(spec)}

@@ -1,8 +1,8 @@
-"""Wrappers whose kernels follow specs: one for all kernels, or one by kernel name."""
+"""The base class of wrappers that compress kernels by spec: one spec for all kernels, or one per kernel name."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 
@@ -12,21 +12,23 @@ from r2keras.layers.substitute import SubstituteWeights
 
 
 class SpecifiedWeights(SubstituteWeights):
-    """Keeps, checks and saves the specs of a wrapper's kernels.
+    """Stores, checks and saves the specs of a wrapper's kernels.
 
     Args:
         layer: the layer to wrap.
         specs: one spec of `spec_type` for every kernel, or a mapping from kernel names to specs.
-        name: the wrapper's name; None takes the layer's.
+        name: the wrapper's name; None uses the layer's.
 
     Raises:
         TypeError: a spec of another type.
     """
 
-    spec_type: ClassVar[type]
+    # `QuantSpec` or `PaletteSpec`.
+    spec_type: ClassVar[Any]
+    # The last sentence of the error for a name that is not a kernel.
     unknown_fix: ClassVar[str] = "Biases, norms and statistics stay float: only kernels are compressed"
 
-    def __init__(self, layer: keras.Layer, specs, *, name=None, **kwargs):
+    def __init__(self, layer: keras.Layer, specs: Any, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(layer, name=name, **kwargs)
         for spec in specs.values() if isinstance(specs, dict) else [specs]:
             if not isinstance(spec, self.spec_type):
@@ -34,23 +36,24 @@ class SpecifiedWeights(SubstituteWeights):
                 raise TypeError(invalid("specs", expected, spec))
         self.specs = dict(specs) if isinstance(specs, dict) else specs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
+        # The empty name stands for one spec for all kernels.
         specs = self.specs if isinstance(self.specs, dict) else {"": self.specs}
         return {**super().get_config(), "specs": {name: spec.to_dict() for name, spec in specs.items()}}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> SpecifiedWeights:
         """Returns the layer of a `get_config` result."""
         specs = {name: cls.spec_type.from_dict(spec) for name, spec in config["specs"].items()}
         return super().from_config({**config, "specs": specs.get("", specs)})
 
-    def kernel_specs(self) -> dict:
+    def kernel_specs(self) -> dict[str, Any]:
         """Returns the specs by the kernels' names relative to the layer."""
         return {name: self._spec(name) for name in self._names(dict(_model.kernels(self.layer)))}
 
-    def _names(self, kernels: dict) -> list[str]:
-        """Returns the names of the kernels that a spec is for."""
+    def _names(self, kernels: dict[str, keras.Variable]) -> list[str]:
+        """Returns the names of the kernels that have a spec."""
         if not isinstance(self.specs, dict):
             return list(kernels)
         for name in self.specs:
@@ -59,6 +62,6 @@ class SpecifiedWeights(SubstituteWeights):
                 raise ValueError(invalid("specs", expected, name, self.unknown_fix))
         return list(self.specs)
 
-    def _spec(self, name: str):
+    def _spec(self, name: str) -> Any:
         """Returns the spec of a kernel."""
         return self.specs[name] if isinstance(self.specs, dict) else self.specs

@@ -84,7 +84,7 @@ def test_every_latent_kernel_moves(name):
     assert before[name] and set(after) == set(before[name]) == set(wrapper.quantizers)
     for kernel, values in after.items():
         assert np.isfinite(values).all() and (values != before[name][kernel]).any(), kernel
-    # The inner layer's weights and nothing else: scales are no trainable weights.
+    # The inner layer's weights and nothing else: scales are not trainable weights.
     assert len(wrapper.trainable_weights) == len(wrapper.layer.trainable_weights)
 
 
@@ -305,7 +305,7 @@ def test_nan_weights_are_named():
         (lambda: FakeQuantize(layers.Dense(4), {"kernel": 4}), TypeError, "`specs`.*QuantSpec"),
         (lambda: FakeQuantize("dense", SPEC), TypeError, "`layer`.*'dense'"),
         (lambda: FakeQuantize(keras.Sequential([layers.Dense(4)]), SPEC), TypeError, "r2keras.prepare"),
-        (lambda: FakeQuantize(FakeQuantize(layers.Dense(4), SPEC), SPEC), TypeError, "not wrapped yet"),
+        (lambda: FakeQuantize(FakeQuantize(layers.Dense(4), SPEC), SPEC), TypeError, "already wrapped"),
         (
             lambda: FakeQuantize(layers.Dense(4, name="head"), {"bias": SPEC})(np.ones((1, 6))),
             ValueError,

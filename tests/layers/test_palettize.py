@@ -91,7 +91,7 @@ def test_training_moves_weights_and_centroids(name):
     for kernel, variable in kernels(wrapper.layer):
         palette = wrapper.palettes[kernel]
         assert (array(variable) != array(before[kernel])).any() and np.isfinite(array(palette.codebook)).all()
-        assert float(array(palette.taken)) >= 2
+        assert float(array(palette.steps_done)) >= 2
         assert len(wrapper.trainable_weights) == len(wrapper.layer.trainable_weights)
 
 
@@ -285,7 +285,7 @@ def test_annealing_by_a_callback_ends_at_the_last_temperature():
         on_epoch_end=lambda epoch, logs: seen.append(float(array(wrapper.palettes["kernel"].temperature)))
     )
     fit(student, np.ones((BATCH, 6)), np.ones((BATCH, 4)), epochs=4, callbacks=[anneal, watch])
-    # A step an epoch: after the first half of them the temperature stays.
+    # One step per epoch: after the first half of them the temperature stays.
     np.testing.assert_allclose(seen, [0.1 * (4 * 0.5) ** 0.5, 0.05, 0.05, 0.05], rtol=1e-4)
 
 
