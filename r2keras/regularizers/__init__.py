@@ -1,4 +1,4 @@
-"""Regularizers that restrict the range of weights, so that few bits suffice for them."""
+"""Regularizers that restrict the range of weights, so that they can be stored in few bits."""
 
 from r2keras.regularizers.attach import regularize
 from r2keras.regularizers.kurtosis import Kurtosis

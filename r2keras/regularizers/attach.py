@@ -1,4 +1,4 @@
-"""Attaching a regularizer to the weights of an existing model."""
+"""`regularize`, which attaches a regularizer to the kernels of an existing model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -16,31 +17,31 @@ from r2keras.quantizers.axes import output_axes
 _ALL = ".*"
 
 
-def regularize(model: keras.Model, regularizer, *, match: str = _ALL) -> keras.Model:
-    """Returns a copy of a model whose matching kernels carry a regularizer each.
+def regularize(model: keras.Model, regularizer: Any, *, match: str = _ALL) -> keras.Model:
+    """Returns a copy of a model in which every matching kernel has its own regularizer.
 
-    Every kernel (convolution, dense, recurrent, embedding; never a bias or a normalisation weight) that `match`
-    finds gets a fresh copy of `regularizer`, made from its config; a regularizer it had before is replaced.
-    Start values of learned scalars are set from the weights. The weights themselves are carried over bit for bit,
-    names are kept, and a compiled model comes back compiled in the same way, with a fresh optimizer. A regularizer
-    with `granularity="per_channel"` and no `channel_axis` gets the axes of the layer's outputs.
+    Every kernel (convolution, dense, recurrent, embedding; never a bias or a normalization weight) that matches `match`
+    gets a new copy of `regularizer`, created from its config, which replaces a previous regularizer. Learned scalars
+    start at values that suit the weights. Weights are copied bit for bit and names are kept. A compiled model is
+    returned compiled with the same settings and a new optimizer. A regularizer with `granularity="per_channel"` and no
+    `channel_axis` gets the axes of the layer's outputs.
 
     Args:
-        model: a built Functional or Sequential model, nested ones included; left untouched.
-        regularizer: a Keras regularizer, or what `keras.regularizers.get` takes.
+        model: a built Functional or Sequential model, possibly nested; not modified.
+        regularizer: a Keras regularizer, or an identifier that `keras.regularizers.get` accepts.
         match: regular expression, searched in the path of the layer (`"block/conv1"`) and of the weight
-            (`"block/conv1/kernel"`). With the default, kernels of layers that have no regularizer argument for
-            them are left out with a warning; with any other pattern they are an error.
+            (`"block/conv1/kernel"`). With the default, kernels of layers without a regularizer argument for them are
+            skipped with a warning; with any other pattern they are an error.
 
     Returns:
         A new model of the same class.
 
     Raises:
-        TypeError: not a Functional or Sequential Keras model.
-        ValueError: a model that is not built; a regularizer that is none; a pattern that is no regular expression
-            or matches no kernel; a matching kernel that has no regularizer argument; one argument that serves
-            several kernels (`MultiHeadAttention`) of which only some match, whose regularizer would learn a scalar, or
-            whose channels lie on different axes; NaN or infinite weights; `dim` above the last axis of a kernel.
+        TypeError: `model` is not a Functional or Sequential Keras model.
+        ValueError: a model that is not built; an invalid regularizer; a pattern that is not a regular expression or
+            matches no kernel; a matching kernel without a regularizer argument; one argument for several kernels
+            (`MultiHeadAttention`) if only some of them match, if the regularizer has a learned scalar, or if their
+            channels lie on different axes; NaN or infinite weights; `dim` above the last axis of a kernel.
 
     Example:
 
@@ -60,16 +61,16 @@ def regularize(model: keras.Model, regularizer, *, match: str = _ALL) -> keras.M
     copy = rebuild(model, replace, {type(regularizer).__name__: type(regularizer)})
     for (path, old), (_, new) in zip(leaf_layers(model), leaf_layers(copy), strict=True):
         if path in plans:
-            # By position: names that Keras made up for the cells of a stack are others in the copy.
+            # By position, because the names that Keras generates for the cells of a stack differ in the copy.
             pairs = zip(kernels(old), kernels(new), strict=True)
-            started = [(f"{path}/{name}", v) for (name, _), (_, v) in pairs if name in plans[path].names]
-            _start(started, type(regularizer))
+            regularized = [(f"{path}/{name}", v) for (name, _), (_, v) in pairs if name in plans[path].names]
+            _initialize(regularized, type(regularizer))
     return copy
 
 
 @dataclasses.dataclass
 class _Slot:
-    """A regularizer argument in the config of a layer or of a part of it, and the kernels it serves."""
+    """A regularizer argument in the config of a layer or sublayer, and the kernels that it applies to."""
 
     config: dict
     argument: str | None
@@ -78,162 +79,171 @@ class _Slot:
 
 @dataclasses.dataclass
 class _Plan:
-    """The changed config of one layer, and its kernels that get a regularizer."""
+    """The changed config of one layer, and the names of its kernels that get a regularizer."""
 
     config: dict
     names: list[str]
 
 
-def _check_regularizer(regularizer):
-    """Returns the regularizer that an identifier stands for."""
-    found = keras.regularizers.get(regularizer)
-    fix = "Copies are made from its config: subclass keras.regularizers.Regularizer and give it a get_config()"
-    problem = invalid("regularizer", "a keras.regularizers.Regularizer with a config", regularizer, fix)
-    if not isinstance(found, keras.regularizers.Regularizer):
+def _check_regularizer(identifier: Any) -> keras.regularizers.Regularizer:
+    """Returns the regularizer of an identifier, or raises ValueError."""
+    regularizer = keras.regularizers.get(identifier)
+    fix = "Copies are created from its config: subclass keras.regularizers.Regularizer and implement get_config()"
+    problem = invalid("regularizer", "a keras.regularizers.Regularizer with a config", identifier, fix)
+    if not isinstance(regularizer, keras.regularizers.Regularizer):
         raise ValueError(problem)
     try:
-        found.get_config()
+        regularizer.get_config()
     except NotImplementedError as error:
         raise ValueError(problem) from error
-    return found
+    return regularizer
 
 
-def _plan(model: keras.Model, regularizer, match: str) -> dict[str, _Plan]:
-    """Returns the changed layers by their path."""
-    chosen, every = _choose(model, match)
-    if not chosen:
-        fix = f"The kernels of this model are: {', '.join(every) or 'none'}"
+def _plan(model: keras.Model, regularizer: keras.regularizers.Regularizer, match: str) -> dict[str, _Plan]:
+    """Returns the plans of all layers that get a regularizer, by their path."""
+    matching, all_paths = _matching_kernels(model, match)
+    if not matching:
+        fix = f"The kernels of this model are: {', '.join(all_paths) or 'none'}"
         raise ValueError(invalid("match", "a pattern that matches a kernel", match, fix))
-    layers = [(path, layer) for path, layer in leaf_layers(model) if path in chosen]
-    plans = {path: _plan_layer(path, layer, chosen[path], regularizer, match == _ALL) for path, layer in layers}
+    layers = [(path, layer) for path, layer in leaf_layers(model) if path in matching]
+    plans = {path: _plan_layer(path, layer, matching[path], regularizer, match == _ALL) for path, layer in layers}
     plans = {path: plan for path, plan in plans.items() if plan.names}
     if not plans:
-        fix = f"These layers have none: {', '.join(chosen)}"
+        fix = f"These layers have none: {', '.join(matching)}"
         raise ValueError(invalid("match", "a pattern for layers with a regularizer argument", match, fix))
     return plans
 
 
-def _choose(model: keras.Model, match: str) -> tuple[dict[str, list[str]], list[str]]:
+def _matching_kernels(model: keras.Model, match: str) -> tuple[dict[str, list[str]], list[str]]:
     """Returns the names of the matching kernels by layer path, and the paths of all kernels."""
     try:
         pattern = re.compile(match)
     except (re.error, TypeError) as error:
         raise ValueError(invalid("match", "a regular expression", match, str(error))) from error
-    chosen: dict[str, list[str]] = {}
-    every = []
-    for path, layer in leaf_layers(model):
+    matching: dict[str, list[str]] = {}
+    all_paths = []
+    for layer_path, layer in leaf_layers(model):
         for name, variable in kernels(layer):
-            every.append(f"{path}/{name}")
-            if pattern.search(path) or pattern.search(every[-1]):
-                check_finite(every[-1], to_numpy(variable))
-                chosen.setdefault(path, []).append(name)
-    return chosen, every
+            path = f"{layer_path}/{name}"
+            all_paths.append(path)
+            if pattern.search(layer_path) or pattern.search(path):
+                check_finite(path, to_numpy(variable))
+                matching.setdefault(layer_path, []).append(name)
+    return matching, all_paths
 
 
-def _plan_layer(path: str, layer: keras.Layer, names: list[str], regularizer, lenient: bool) -> _Plan:
-    """Puts the regularizer into the config of a layer, wherever it serves the named kernels."""
+def _plan_layer(
+    path: str, layer: keras.Layer, names: list[str], regularizer: keras.regularizers.Regularizer, lenient: bool
+) -> _Plan:
+    """Puts the regularizer into the config of a layer for the named kernels."""
     plan = _Plan(layer.get_config(), [])
     for slot in _slots(layer, plan.config):
-        wanted = [name for name in slot.names if name in names]
-        if wanted and slot.argument is None:
-            _no_argument(path, wanted, layer, lenient)
-        elif wanted:
-            _check_slot(path, slot, wanted, regularizer)
+        matching = [name for name in slot.names if name in names]
+        if matching and slot.argument is None:
+            _warn_or_refuse(path, matching, layer, lenient)
+        elif matching:
+            _check_slot(path, slot, matching, regularizer)
             slot.config[slot.argument] = _serialized(regularizer, path, slot, layer)
-            plan.names += wanted
+            plan.names += matching
     return plan
 
 
-def _serialized(regularizer, path: str, slot: _Slot, layer: keras.Layer) -> dict:
-    """Returns the config of a regularizer, with the channel axes of the kernels it is for."""
-    written = keras.regularizers.serialize(regularizer)
-    settings = written["config"] if isinstance(written.get("config"), dict) else {}
-    if settings.get("granularity") != "per_channel" or settings.get("channel_axis", 0) is not None:
-        return written
-    served = [variable for name, variable in kernels(layer) if name in slot.names]
-    found = {tuple(a - len(v.shape) for a in output_axes(layer, v)) for v in served}
-    if len(found) > 1:
+def _serialized(
+    regularizer: keras.regularizers.Regularizer, path: str, slot: _Slot, layer: keras.Layer
+) -> dict[str, Any]:
+    """Returns a regularizer in serialized form, with the channel axes of the slot's kernels filled in."""
+    serialized = keras.regularizers.serialize(regularizer)
+    config = serialized["config"] if isinstance(serialized.get("config"), dict) else {}
+    if config.get("granularity") != "per_channel" or config.get("channel_axis", 0) is not None:
+        return serialized
+    variables = [variable for name, variable in kernels(layer) if name in slot.names]
+    # Counted from the end, like the regularizers' default.
+    choices = {tuple(axis - len(v.shape) for axis in output_axes(layer, v)) for v in variables}
+    if len(choices) > 1:
         raise ValueError(
             f"The argument {slot.argument} of {path} serves several kernels at once, whose channels lie on different "
-            f"axes: {', '.join(slot.names)}. Expected one axis for all. Received: {sorted(found)}. Use "
+            f"axes: {', '.join(slot.names)}. Expected one axis for all. Received: {sorted(choices)}. Use "
             "granularity='per_tensor', or leave the layer out of `match`."
         )
-    axes = next(iter(found))
-    settings["channel_axis"] = axes[0] if len(axes) == 1 else list(axes)
-    return written
+    axes = next(iter(choices))
+    config["channel_axis"] = axes[0] if len(axes) == 1 else list(axes)
+    return serialized
 
 
 def _slots(layer: keras.Layer, config: dict) -> list[_Slot]:
-    """Returns the regularizer arguments that serve the kernels of a layer."""
+    """Returns the regularizer arguments for the kernels of a layer."""
     slots: dict[tuple[int, str | None], _Slot] = {}
     for name, variable in kernels(layer):
-        owner = _owner(layer, config, variable)
-        argument = _argument(owner, variable.name)
-        slots.setdefault((id(owner), argument), _Slot(owner, argument, [])).names.append(name)
+        owner_config = _owner_config(layer, config, variable)
+        argument = _argument(owner_config, variable.name)
+        slot = slots.setdefault((id(owner_config), argument), _Slot(owner_config, argument, []))
+        slot.names.append(name)
     return list(slots.values())
 
 
-def _owner(layer: keras.Layer, config: dict, variable: keras.Variable) -> dict:
-    """Returns the config of the innermost part of a layer that owns a variable."""
-    for part, inner in _parts(layer, config):
-        if any(weight is variable for weight in part.weights):
-            return _owner(part, inner, variable)
+def _owner_config(layer: keras.Layer, config: dict, variable: keras.Variable) -> dict:
+    """Returns the config of the innermost sublayer that owns a variable."""
+    for sublayer, inner_config in _sublayers(layer, config):
+        if any(weight is variable for weight in sublayer.weights):
+            return _owner_config(sublayer, inner_config, variable)
     return config
 
 
-def _parts(layer: keras.Layer, config: dict) -> Iterator[tuple[keras.Layer, dict]]:
-    """Yields the layers that a layer's config holds in serialized form, with their configs."""
+def _sublayers(layer: keras.Layer, config: dict) -> Iterator[tuple[keras.Layer, dict]]:
+    """Yields the sublayers that are serialized in a layer's config, with their configs."""
     if isinstance(layer, keras.Model):
-        held = [
+        candidates = [
             (layer.get_layer(entry["config"]["name"]), entry)
             for entry in config.get("layers", [])
             if entry["class_name"] != "InputLayer"
         ]
     elif isinstance(layer, keras.layers.Bidirectional):
-        held = [(layer.forward_layer, config["layer"]), (layer.backward_layer, config["backward_layer"])]
+        candidates = [(layer.forward_layer, config["layer"]), (layer.backward_layer, config["backward_layer"])]
     else:
-        held = [(getattr(layer, key, None), config.get(key)) for key in ("layer", "cell")]
-        held += zip(getattr(layer, "cells", []), config.get("cells", []), strict=False)
-    for part, entry in held:
-        if isinstance(part, keras.Layer) and isinstance(entry, dict) and isinstance(entry.get("config"), dict):
-            yield part, entry["config"]
+        candidates = [(getattr(layer, key, None), config.get(key)) for key in ("layer", "cell")]
+        candidates += zip(getattr(layer, "cells", []), config.get("cells", []), strict=False)
+    for sublayer, entry in candidates:
+        if isinstance(sublayer, keras.Layer) and isinstance(entry, dict) and isinstance(entry.get("config"), dict):
+            yield sublayer, entry["config"]
 
 
 def _argument(config: dict, name: str) -> str | None:
-    """Returns the regularizer argument for a weight: `recurrent_kernel` has `recurrent_regularizer`."""
+    """Returns the regularizer argument for a weight: `recurrent_regularizer` for `recurrent_kernel`."""
     stems = [name, name.removesuffix("_kernel")]
-    # A depthwise convolution calls its weight `kernel` and its argument `depthwise_regularizer`.
-    stems += ["kernel", "depthwise"] if name.endswith("kernel") else []
+    if name.endswith("kernel"):
+        # A depthwise convolution has a weight `kernel` and an argument `depthwise_regularizer`.
+        stems += ["kernel", "depthwise"]
     return next((f"{stem}_regularizer" for stem in stems if f"{stem}_regularizer" in config), None)
 
 
-def _no_argument(path: str, names: list[str], layer: keras.Layer, lenient: bool) -> None:
-    """Warns of, or refuses, kernels that Keras cannot regularize."""
+def _warn_or_refuse(path: str, names: list[str], layer: keras.Layer, lenient: bool) -> None:
+    """Warns about kernels without a regularizer argument, or raises ValueError if not lenient."""
     weights = ", ".join(f"{path}/{name}" for name in names)
     text = f"{type(layer).__name__} has no regularizer argument in its config for {weights}"
     if not lenient:
         raise ValueError(f"{text}. Expected one, such as kernel_regularizer. Leave the layer out of `match`.")
+    # The caller of `regularize`.
     warnings.warn(f"{text}: left without a regularizer.", stacklevel=5)
 
 
-def _check_slot(path: str, slot: _Slot, wanted: list[str], regularizer) -> None:
-    """Raises if one argument serves more kernels than it may."""
-    served = f"The argument {slot.argument} of {path} serves several kernels at once: {', '.join(slot.names)}."
-    if len(wanted) < len(slot.names):
-        raise ValueError(f"{served} Expected `match` to find all of them or none. Received: {', '.join(wanted)}.")
+def _check_slot(path: str, slot: _Slot, matching: list[str], regularizer: keras.regularizers.Regularizer) -> None:
+    """Raises if one argument applies to several kernels and that is not possible."""
+    prefix = f"The argument {slot.argument} of {path} serves several kernels at once: {', '.join(slot.names)}."
+    if len(matching) < len(slot.names):
+        raise ValueError(f"{prefix} Expected `match` to find all of them or none. Received: {', '.join(matching)}.")
     if len(slot.names) > 1 and isinstance(regularizer, keras.Layer) and regularizer.weights:
         raise ValueError(
-            f"{served} Expected a regularizer without a learned scalar. Received: {type(regularizer).__name__}. "
+            f"{prefix} Expected a regularizer without a learned scalar. Received: {type(regularizer).__name__}. "
             "Use R2Linf, Kurtosis or R2SoftMinMax(learn_sharpness=False), or leave the layer out of `match`."
         )
 
 
-def _start(weights: list[tuple[str, keras.Variable]], expected: type[keras.regularizers.Regularizer]) -> None:
-    """Sets the learned scalars of the new regularizers from the weights they are on."""
+def _initialize(weights: list[tuple[str, keras.Variable]], expected: type[keras.regularizers.Regularizer]) -> None:
+    """Sets the learned scalars of new regularizers from their weights, and calls each once to check that it fits."""
     for name, variable in weights:
         regularizer = variable.regularizer
         if not isinstance(regularizer, expected):
-            raise ValueError(f"The layer of {name} takes a regularizer for it but does not put it on the weight.")
+            raise ValueError(f"The layer of {name} accepts a regularizer for it but does not attach it to the weight.")
         try:
             if hasattr(regularizer, "initialize"):
                 regularizer.initialize(variable)
@@ -241,5 +251,5 @@ def _start(weights: list[tuple[str, keras.Variable]], expected: type[keras.regul
         except ValueError as error:
             raise ValueError(f"{expected.__name__} does not fit the weight {name}. {error}") from error
         if isinstance(regularizer, keras.Layer):
-            # A layer built with trainable=False does not tell the layers inside it.
+            # A layer constructed with trainable=False does not pass that on to the layers inside it.
             regularizer.trainable = variable.trainable

@@ -1,4 +1,4 @@
-"""What the range regularizers share: options, registration, and a learned scalar."""
+"""Base classes of the range regularizers: their options, registration, and learned scalars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def register(cls: type) -> type:
     """Registers a regularizer under `r2keras>Name` and, for strings and hand-written configs, under `Name`."""
     cls = keras.saving.register_keras_serializable(package="r2keras")(cls)
     keras.saving.get_custom_objects()[cls.__name__] = cls
-    # `keras.regularizers.get` looks strings up in its own table only, never among the registered objects.
+    # `keras.regularizers.get` looks up strings in its own table only, not among the registered objects.
     table = keras.regularizers.get.__globals__.get("ALL_OBJECTS_DICT", {})
     table.update({cls.__name__: cls, f"r2keras>{cls.__name__}": cls})
     return cls
@@ -25,8 +25,8 @@ def register(cls: type) -> type:
 
 def check_number(name: str, value: Any, *, positive: bool = False) -> float:
     """Returns a finite number of at least 0 (above 0 if `positive`) as float, or raises ValueError."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value < 0 or (positive and value == 0):
+    is_finite_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_finite_number or value < 0 or (positive and value == 0):
         raise ValueError(invalid(name, f"a finite number {'above 0' if positive else 'of at least 0'}", value))
     return float(value)
 
@@ -39,24 +39,24 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_granularity(granularity: object, dim: int, channel_axis: Any) -> int | tuple[int, ...] | None:
-    """Returns the channel axis, a list as a tuple, or raises ValueError if the three do not go together."""
+    """Returns the channel axis, a list as a tuple, or raises ValueError if the three arguments do not fit together."""
     if granularity not in ("per_tensor", "per_channel"):
         raise ValueError(invalid("granularity", "'per_tensor' or 'per_channel'", granularity))
     if granularity == "per_channel" and dim > 1:
-        fix = "Palette vectors run across the channels: use dim=1, or granularity='per_tensor'"
+        fix = "Palette vectors span several channels: use dim=1, or granularity='per_tensor'"
         raise ValueError(invalid("dim", "1 together with granularity='per_channel'", dim, fix))
     if granularity == "per_tensor" and channel_axis is not None:
         fix = "Leave it out, or use granularity='per_channel'"
         raise ValueError(invalid("channel_axis", "None together with granularity='per_tensor'", channel_axis, fix))
     axes = channel_axis if isinstance(channel_axis, (list, tuple)) else (channel_axis,)
-    whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
-    if channel_axis is not None and (not axes or not whole):
+    are_integers = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+    if channel_axis is not None and (not axes or not are_integers):
         raise ValueError(invalid("channel_axis", "an integer, several integers, or None", channel_axis))
     return tuple(channel_axis) if isinstance(channel_axis, list) else channel_axis
 
 
 class RangeRegularizer(keras.regularizers.Regularizer):
-    """Holds what every R2 regularizer takes: `factor`, `dim`, `scale_free`, `granularity` and `channel_axis`."""
+    """The options of every R2 regularizer: `factor`, `dim`, `scale_free`, `granularity` and `channel_axis`."""
 
     def _set_options(
         self,
@@ -66,7 +66,7 @@ class RangeRegularizer(keras.regularizers.Regularizer):
         granularity: str,
         channel_axis: int | tuple[int, ...] | None,
     ) -> None:
-        """Checks and keeps the common arguments."""
+        """Checks and stores the common arguments."""
         check_dim(dim)
         self.factor = check_number("factor", factor)
         self.dim = dim
@@ -75,25 +75,26 @@ class RangeRegularizer(keras.regularizers.Regularizer):
         self.granularity = granularity
 
     @property
-    def _layout(self) -> dict:
-        """The arguments of the losses that say what is restricted: coordinates, or rows of channels."""
+    def _layout(self) -> dict[str, Any]:
+        """The arguments of the losses for an arranged weight: coordinates of vectors, or rows of channels."""
         return {"dim": self.dim} if self.granularity == "per_tensor" else {"channel_axis": 0}
 
     def _arranged(self, w):
-        """Returns the weight in float32, a channel a row where channels are restricted."""
-        axis = -1 if self.channel_axis is None else self.channel_axis
-        return as_float(w) if self.granularity == "per_tensor" else channels(as_float(w), axis)
+        """Returns the weight in float32; per channel, with one channel per row."""
+        if self.granularity == "per_tensor":
+            return as_float(w)
+        return channels(as_float(w), -1 if self.channel_axis is None else self.channel_axis)
 
     def _unit(self, arranged):
         """Returns the standard deviation of the weight, or of every channel."""
         return safe_std(arranged) if self.granularity == "per_tensor" else channel_std(arranged)
 
     def _scaled(self, w):
-        """Returns the weight arranged, in units of standard deviations if scale-free."""
+        """Returns the arranged weight, divided by its standard deviations if scale-free."""
         w = self._arranged(w)
         return w / self._unit(w) if self.scale_free else w
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         axis = list(self.channel_axis) if isinstance(self.channel_axis, tuple) else self.channel_axis
         options = {"factor": self.factor, "dim": self.dim, "scale_free": self.scale_free}
@@ -101,13 +102,15 @@ class RangeRegularizer(keras.regularizers.Regularizer):
 
 
 class OneWeight(RangeRegularizer):
-    """What a regularizer with a trained scalar does, whichever Keras holds the scalar.
+    """A regularizer with a learned scalar, for Keras 3 and tf_keras.
 
-    One instance serves one weight, because a shared scalar could not be restored from a file.
+    One instance serves one weight, because a shared scalar could not be restored from a file. Subclasses implement
+    `initialize` and `_loss`; the class for each Keras implements `_add_scalar` and `_name_of`.
     """
 
     weights: list
     _weight: weakref.ref | None = None
+    # The function that attaches one instance per weight, for error messages.
     _attach = "r2keras.regularize"
 
     def __call__(self, w):
@@ -117,7 +120,7 @@ class OneWeight(RangeRegularizer):
 
     @property
     def weight(self):
-        """The weight this instance belongs to; None before the first call on one."""
+        """The weight this instance belongs to; None before the first call on a variable."""
         return self._weight() if self._weight is not None else None
 
     def initialize(self, weights) -> None:
@@ -126,26 +129,26 @@ class OneWeight(RangeRegularizer):
         Args:
             weights: the weight (array, tensor or variable) that will be regularized.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement `initialize`.")
 
     def _loss(self, w):
         """Returns the loss without the factor."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement `_loss`.")
 
     def _add_scalar(self, name: str, start: float) -> Any:
-        """Makes the learned variable."""
-        raise NotImplementedError
+        """Creates the learned variable."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `_add_scalar`.")
 
     def _name_of(self, w) -> str | None:
-        """Returns the name of a weight of a layer, None for arrays and tensors."""
-        raise NotImplementedError
+        """Returns the name of a layer's weight; None for arrays and tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `_name_of`.")
 
     def _scalar_shape(self) -> tuple[int, ...]:
-        """Returns the shape of the learned variable: one value, or one a coordinate of the palette vectors."""
+        """Returns the shape of the learned variable: one value, or one per coordinate of the palette vectors."""
         return () if self.dim == 1 else (self.dim,)
 
     def _claim(self, w) -> None:
-        """Remembers the weight this instance belongs to, and refuses another."""
+        """Stores the weight this instance belongs to, and refuses any other."""
         path = self._name_of(w)
         if path is None:
             return
@@ -154,20 +157,18 @@ class OneWeight(RangeRegularizer):
             self._weight = weakref.ref(w)
         elif owner is not w:
             name = type(self).__name__
-            fix = f"Give every weight its own {name}(...), or use {self._attach}, which makes one for each"
-            held = (
-                f"the one weight this {name} belongs to ({self._name_of(owner)}), because its learned scalar is saved"
-            )
-            raise ValueError(invalid("w", f"{held} once", path, fix))
+            expected = f"the weight of this {name} ({self._name_of(owner)}), because its scalar is saved for one only"
+            fix = f"Give every weight its own {name}(...), or use {self._attach}, which creates one for each"
+            raise ValueError(invalid("w", expected, path, fix))
 
 
 class LearnedRegularizer(OneWeight, keras.layers.Layer):
-    """A regularizer with a trained scalar, which Keras tracks because the regularizer is a layer too.
+    """A regularizer with a learned scalar, which Keras tracks because the regularizer is also a layer.
 
-    The layer that owns the weight owns the scalar: it is trained, saved, cloned and frozen with it.
+    The layer that owns the weight owns the scalar, which is trained, saved, cloned and frozen with it.
 
-    A layer frozen by `layer.trainable = False` freezes the scalar. One constructed with `trainable=False` leaves
-    it among the trainable weights, as Keras does with all layers inside a layer; without a loss it gets no gradient.
+    `layer.trainable = False` freezes the scalar. A layer constructed with `trainable=False` leaves it among the
+    trainable weights, as Keras does with all sublayers; the scalar then gets no gradient, because there is no loss.
     """
 
     def __init__(
@@ -178,22 +179,24 @@ class LearnedRegularizer(OneWeight, keras.layers.Layer):
         granularity: str,
         channel_axis: int | tuple[int, ...] | None,
     ) -> None:
-        # A mixed policy would make the scalar half precision, too coarse for its small steps.
+        # A low-precision policy would make the scalar too coarse for its small steps.
         super().__init__(dtype="float32")
         self._set_options(factor, dim, scale_free, granularity, channel_axis)
         self.built = True
 
     def _add_scalar(self, name: str, start: float) -> keras.Variable:
-        """Makes the learned variable."""
-        fill = keras.initializers.Constant(start)
-        return self.add_weight(name=name, shape=self._scalar_shape(), initializer=fill, dtype="float32", autocast=False)
+        """Creates the learned variable."""
+        initializer = keras.initializers.Constant(start)
+        return self.add_weight(
+            name=name, shape=self._scalar_shape(), initializer=initializer, dtype="float32", autocast=False
+        )
 
     def _name_of(self, w) -> str | None:
-        """Returns the path of a Keras 3 weight, None for arrays and tensors; refuses a weight of tf_keras."""
+        """Returns the path of a Keras 3 weight; None for arrays and tensors. Refuses a weight of tf_keras."""
         if isinstance(w, keras.Variable):
             return w.path
         if hasattr(w, "assign"):
-            # tf_keras would call this object, but never train, track or save what it learns.
-            fix = f"Layers of tf_keras take r2keras.tfmot.{type(self).__name__}"
+            # tf_keras would call this object, but never train, track or save its scalar.
+            fix = f"Use r2keras.tfmot.{type(self).__name__} for layers of tf_keras"
             raise ValueError(invalid("w", "a weight of a Keras 3 layer, or a tensor", getattr(w, "name", w), fix))
         return None

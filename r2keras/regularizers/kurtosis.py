@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,20 +13,20 @@ from r2keras.regularizers.base import check_number, register
 
 @register
 class Kurtosis(keras.regularizers.Regularizer):
-    """Draws the kurtosis of a weight to a target, 1.8 for a uniform distribution (KURE).
+    """Pulls the kurtosis of a weight toward a target, by default 1.8, that of a uniform distribution (KURE).
 
     Forward: `factor * (K - target)^2` with the kurtosis `K = mean((w - mean w)^4) / var(w)^2`.
     Gradient: `2 factor (K - target) dK/dw`, see `r2keras.ops.range_loss.kurtosis`; 0 for a constant tensor.
 
-    The baseline the R2 losses are measured against. The paper leaves the first convolution out. Nothing is
-    learned, so one instance may serve several weights.
+    This is the baseline of the R2 losses. The paper leaves the first convolution out. Nothing is learned, so one
+    instance may serve several weights.
 
     Args:
         factor: strength, at least 0. Defaults to the paper's 1.0.
-        target: the kurtosis to reach, at least 0. Defaults to the paper's 1.8.
+        target: the target kurtosis, at least 0. Defaults to the paper's 1.8.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument is out of range.
 
     Example:
 
@@ -44,6 +46,6 @@ class Kurtosis(keras.regularizers.Regularizer):
         """Returns the loss of a weight as a scalar tensor."""
         return self.factor * ops.square(kurtosis(w) - self.target)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {"factor": self.factor, "target": self.target}

@@ -8,33 +8,33 @@ from r2keras.regularizers.base import RangeRegularizer, register
 
 @register
 class R2Linf(RangeRegularizer):
-    """Penalises the largest magnitude of a weight: `factor * max|w|`.
+    """Penalizes the largest magnitude of a weight: `factor * max|w|`.
 
-    Forward: `factor * sum_j max_i |w_ij|` over the coordinates `j` of the palette vectors; `factor * max|w|`
-    for `dim=1`. With `scale_free=True`, of `w / std(w)`. With `granularity="per_channel"`,
+    Forward: `factor * sum_j max_i |w_ij|` over the coordinates `j` of the palette vectors; `factor * max|w|` for
+    `dim=1`. With `scale_free=True`, the same of `w / std(w)`. With `granularity="per_channel"`,
     `factor / C * sum_c max_i |w_ci|` over the `C` channels, each divided by its own standard deviation if scale-free.
-    It is the mean, so that alike channels cost what they cost as one tensor, and a factor keeps its meaning whatever
-    the number of channels.
-    Gradient: `g_i = factor * sign(w_i)` at the largest `|w_i|` of each coordinate, shared evenly between equals, 0
-    elsewhere. Scale-free: `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, which pulls the largest in
-    and pushes all others out, and leaves the scale alone. Per channel, `1 / C` of these, each channel's its own. A
-    constant tensor counts as having the standard deviation 1, a channel as having at least a hundredth of the tensor's
-    (`r2keras.ops.range_loss.channel_std`), without gradient.
+    The mean over channels makes equal channels cost the same as one tensor, so that a factor does not depend on the
+    number of channels.
+    Gradient: `g_i = factor * sign(w_i)` at the largest `|w_i|` of each coordinate, shared evenly between equal
+    magnitudes, 0 elsewhere. Scale-free: `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, which pulls the
+    largest weight in, pushes all others out, and does not change the scale. Per channel, `1 / C` of these for every
+    channel. The standard deviation of a constant tensor counts as 1, that of a channel as at least 1/100 of the
+    tensor's (`r2keras.ops.range_loss.channel_std`), both without gradient.
 
     Nothing is learned, so one instance may serve several weights.
 
     Args:
         factor: strength, at least 0. Defaults to the paper's 0.01.
         dim: length of the palette vectors the weight will be split into, at least 1; 1 for scalar quantization.
-        scale_free: whether to judge the weight in units of its standard deviation.
-        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with a scale a channel; that
-            goes with `dim=1` only.
-        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; negative counts from
-            the end. None takes the last axis, where Dense, convolutions and recurrent layers have their outputs.
-            Depthwise kernels need `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sees to it.
+        scale_free: whether to measure the weight in units of its standard deviation.
+        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with one scale per channel,
+            which requires `dim=1`.
+        channel_axis: the channel axis, or several, with `"per_channel"` only; negative counts from the end. None means
+            the last axis, where Dense, convolutions and recurrent layers have their outputs. Depthwise kernels need
+            `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sets these.
 
     Raises:
-        ValueError: an argument out of its range; on the first call, `dim` above the weight's last axis.
+        ValueError: an argument is out of range; on the first call, `dim` is larger than the weight's last axis.
 
     Example:
 

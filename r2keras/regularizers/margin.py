@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras import ops
 
 from r2keras.ops import range_loss
@@ -9,17 +11,17 @@ from r2keras.regularizers.base import LearnedRegularizer, OneWeight, check_numbe
 
 
 class MarginForm(OneWeight):
-    """What `R2Margin` computes; the class it is mixed into makes the learned variable."""
+    """The loss of `R2Margin`, a mixin; the class it is combined with creates the learned variable."""
 
     def _start_at(self, margin: float) -> None:
-        """Checks the start of the margin and makes the variable."""
+        """Checks the start of the margin and creates the variable."""
         self._start = check_number("margin", margin, positive=True)
         self.margin = self._add_scalar("margin", self._start)
 
     def initialize(self, weights) -> None:
-        """Sets the margin to its start, or to the largest weight of each coordinate where that is smaller.
+        """Sets the margin to its start, or to the largest weight of each coordinate if that is smaller.
 
-        Per channel it is the mean of the channels' largest, in units of their standard deviations.
+        Per channel, it is the mean of the channels' largest weights, in units of their standard deviations.
 
         Args:
             weights: the weight (array, tensor or variable) that will be regularized.
@@ -32,7 +34,7 @@ class MarginForm(OneWeight):
             largest = ops.max(range_loss.subvectors(w, self.dim), axis=0)
         self.margin.assign(ops.reshape(ops.minimum(largest, self._start), self._scalar_shape()))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "margin": self._start}
 
@@ -41,50 +43,56 @@ class MarginForm(OneWeight):
         w = self._arranged(w)
         unit = self._unit(w)
         limit = ops.cast(ops.convert_to_tensor(self.margin), unit.dtype)
-        w, limit = (w / unit, limit) if self.scale_free else (w, ops.stop_gradient(unit) * limit)
+        if self.scale_free:
+            w = w / unit
+        else:
+            limit = ops.stop_gradient(unit) * limit
         return range_loss.margin(w, limit, **self._layout)
 
 
 @register
 class R2Margin(MarginForm, LearnedRegularizer):
-    """Learns a margin for the weights and penalises what sticks out of it.
+    """Learns a margin for the weights and penalizes their excess beyond it.
 
-    Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))`, summed over the coordinates of the palette vectors,
-    with the margin `M = m * std(w)`, the standard deviation taken as a constant. The learned `m` starts at 2, so
-    that `M` starts at the paper's `2 std(W)` whatever the weights are. Minimised over `M` the loss is
-    `factor * max|w|`. With `scale_free=True`, the same of `w / std(w)` and the margin `m`. With
-    `granularity="per_channel"`, the mean of the same over the channels, each with its own standard deviation,
-    `M_c = m * std(w_c)`. The one `m` then settles where one weight a channel is outside, on average, and the loss pulls
-    as hard in all as one margin for the tensor does; channels that lie within theirs are restricted nevertheless, by
+    Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))`, summed over the coordinates of the palette vectors, with the
+    margin `M = m * std(w)`, where the standard deviation is a constant. The learned `m` starts at 2, so that `M` starts
+    at the paper's `2 std(W)` for any weights. Minimized over `M`, the loss is `factor * max|w|`. With
+    `scale_free=True`, the same of `w / std(w)` and the margin `m`.
+
+    With `granularity="per_channel"`, the loss is the mean of the same over the channels, each with its own standard
+    deviation, `M_c = m * std(w_c)`. The one `m` settles where, on average, one weight per channel is outside. In total,
+    the loss then pulls as hard as one margin for the tensor. Channels within their margin are still restricted, by
     `factor / C * max|w_c|`.
+
     Gradient: `factor * sign(w_i) 1[|w_i| > |M|]` for the weights and
     `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`. Scale-free: with `g_i` the former,
     `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, and the latter divided by `std(w)`. Per channel,
-    `1 / C` of these for the weights of a channel, and the mean over the channels for `m`. Beyond
-    `max|w|` the loss is `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
+    `1 / C` of these for the weights of a channel, and the mean over the channels for `m`. Beyond `max|w|`, the loss is
+    `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
 
-    Learning `m` instead of `M` tempers the steps: under plain gradient descent `M` moves `std(w)^2` times as far
-    as it would if learned itself, so that the hundreds of weights outside at the start do not throw it far
-    beyond the range; an optimizer that normalises gradients moves `M` by its step times `std(w)`.
+    Learning `m` instead of `M` makes the steps smaller. Under plain gradient descent, `M` moves `std(w)^2` times as far
+    as if it were trained itself, so that the hundreds of weights outside at the start do not push it far beyond the
+    range. An optimizer that normalizes gradients moves `M` by its step times `std(w)`.
 
     One instance serves one weight.
 
     Args:
         factor: strength, at least 0. Defaults to the paper's 0.01.
         dim: length of the palette vectors, at least 1; each coordinate learns its own margin.
-        scale_free: whether to judge the weight in units of its standard deviation.
-        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with a scale a channel; that
-            goes with `dim=1` only.
-        channel_axis: the axis that tells channels apart, or several, with `"per_channel"` only; negative counts from
-            the end. None takes the last axis, where Dense, convolutions and recurrent layers have their outputs.
-            Depthwise kernels need `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sees to it.
+        scale_free: whether to measure the weight in units of its standard deviation.
+        granularity: `"per_tensor"`, or `"per_channel"` for weights that will be quantized with one scale per channel,
+            which requires `dim=1`.
+        channel_axis: the channel axis, or several, with `"per_channel"` only; negative counts from the end. None means
+            the last axis, where Dense, convolutions and recurrent layers have their outputs. Depthwise kernels need
+            `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sets these.
         margin: start of `m`, in standard deviations, above 0. Defaults to the paper's 2.
 
     Attributes:
         margin: the learned variable `m`, in standard deviations, shape `()`, or `(dim,)` for `dim > 1`.
 
     Raises:
-        ValueError: an argument out of its range; on a call, a second weight or `dim` above the weight's last axis.
+        ValueError: an argument is out of range; on a call, a second weight, or `dim` larger than the weight's last
+            axis.
 
     Example:
 

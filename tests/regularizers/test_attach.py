@@ -294,7 +294,7 @@ def test_a_bad_pattern_is_named(match):
 
 
 @pytest.mark.parametrize("regularizer", [None, lambda w: 0.0, WithoutConfig()])
-def test_what_is_no_regularizer_is_named(regularizer):
+def test_what_is_not_a_regularizer_is_named(regularizer):
     with pytest.raises(ValueError, match=r"argument `regularizer`. Expected a keras.regularizers.Regularizer"):
         regularize(conv_net(), regularizer)
 

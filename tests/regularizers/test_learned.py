@@ -1,4 +1,4 @@
-"""The learned scalars: trained, saved, cloned, frozen, and one to a weight."""
+"""The learned scalars: trained, saved, cloned, frozen, and one per weight."""
 
 import keras
 import numpy as np

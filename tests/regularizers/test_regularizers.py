@@ -94,7 +94,7 @@ def test_per_channel_scale_free_form_does_not_see_the_scales(make):
 @pytest.mark.parametrize("make", R2)
 def test_per_channel_is_about_as_strong_as_per_tensor(make):
     w = weights(144, 32)
-    # A margin is compared where it comes to rest: with one or two weights outside, in all or a channel.
+    # A margin is compared where it comes to rest: with one or two weights outside, in all or per channel.
     margins = ({"margin": 3.5}, {"margin": 2.5}) if make is R2Margin else ({}, {})
     pairs = zip(GRANULARITIES, margins, strict=True)
     whole, apart = (make(scale_free=True, granularity=name, **margin) for name, margin in pairs)

@@ -1,4 +1,4 @@
-"""What the regularizers are for: weights trained under them have a smaller range."""
+"""The purpose of the regularizers: weights trained under them have a smaller range."""
 
 import keras
 import numpy as np
