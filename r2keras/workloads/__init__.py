@@ -1,4 +1,7 @@
-"""What benchmarks and examples share: images and texts with fixed splits, small nets, their training."""
+"""Data sets, nets and training steps of the examples and benchmarks.
+
+They ship with the package so that `make pilot` and the code in the documents run from an installation.
+"""
 
 from r2keras.workloads import data, nets, text, training
 

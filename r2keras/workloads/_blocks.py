@@ -1,4 +1,4 @@
-"""The blocks that the nets share. Every kernel takes a fresh regularizer from the factory."""
+"""Building blocks of the nets. Every kernel gets a new regularizer from the factory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import keras
 from keras import layers
 
 Factory = Callable[[], keras.regularizers.Regularizer]
+# PyTorch's default for batch norm, which the weights of ResNet-20 were trained with.
 PYTORCH_EPSILON = 1e-5
-# Keras' own 0.99 needs hundreds of steps to forget its start; small data sets do not have them.
+# Keras' default of 0.99 needs hundreds of steps to forget the initial statistics, more than small data sets have.
 MOMENTUM = 0.9
 
 
-def fresh(factory: Factory | None) -> keras.regularizers.Regularizer | None:
-    """Calls the factory, if there is one."""
+def new_regularizer(factory: Factory | None) -> keras.regularizers.Regularizer | None:
+    """Returns a new regularizer from the factory, or None without one."""
     return None if factory is None else factory()
 
 
@@ -27,7 +28,7 @@ def conv(x, filters, name, factory, *, size=3, stride=1, use_bias=False, padding
         padding,
         use_bias=use_bias,
         kernel_initializer="he_normal",
-        kernel_regularizer=fresh(factory),
+        kernel_regularizer=new_regularizer(factory),
         name=name,
     )(x)
 
@@ -47,7 +48,7 @@ def depthwise_bn_relu(x, name, factory, stride):
         "same",
         use_bias=False,
         depthwise_initializer="he_normal",
-        depthwise_regularizer=fresh(factory),
+        depthwise_regularizer=new_regularizer(factory),
         name=name,
     )(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
@@ -55,14 +56,17 @@ def depthwise_bn_relu(x, name, factory, stride):
 
 
 def option_a_block(x, filters, stride, name, factory):
-    """Adds two 3x3 convolutions around a shortcut without parameters."""
-    shortcut, padding = x, "same"
+    """Adds a residual block: two 3x3 convolutions and a shortcut without parameters."""
+    shortcut = x
+    padding = "same"
     if stride > 1:
-        added = (filters - x.shape[-1]) // 2
+        channels_per_side = (filters - x.shape[-1]) // 2
         # A 1x1 pool is the subsampling x[:, ::2, ::2] as a layer.
         shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)
-        shortcut = keras.ops.pad(shortcut, [[0, 0], [0, 0], [0, 0], [added, added]])
-        x, padding = layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
+        shortcut = keras.ops.pad(shortcut, [[0, 0], [0, 0], [0, 0], [channels_per_side, channels_per_side]])
+        # Pads like PyTorch: one pixel on every side.
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        padding = "valid"
     x = conv_bn_relu(x, filters, f"{name}_conv1", factory, stride=stride, padding=padding, epsilon=PYTORCH_EPSILON)
     x = conv(x, filters, f"{name}_conv2", factory)
     x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=PYTORCH_EPSILON, name=f"{name}_conv2_norm")(x)
@@ -70,7 +74,7 @@ def option_a_block(x, filters, stride, name, factory):
 
 
 def with_head(inputs, x, num_classes, factory, name):
-    """Adds the global mean and the dense layer of logits."""
+    """Adds global average pooling and the dense layer of logits, and returns the model."""
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(num_classes, kernel_regularizer=fresh(factory), name="head")(x)
+    outputs = layers.Dense(num_classes, kernel_regularizer=new_regularizer(factory), name="head")(x)
     return keras.Model(inputs, outputs, name=name)

@@ -1,4 +1,4 @@
-"""Small nets for examples and benchmarks, in plain Keras: first layer `stem`, last layer `head`, blocks numbered."""
+"""Small nets for examples and benchmarks in plain Keras, with layers named `stem`, `block<n>_...` and `head`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from r2keras.workloads._blocks import (
     conv,
     conv_bn_relu,
     depthwise_bn_relu,
-    fresh,
+    new_regularizer,
     option_a_block,
     with_head,
 )
@@ -28,13 +28,13 @@ from r2keras.workloads.data import read_npz
 def build(
     name: str, input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None
 ) -> keras.Model:
-    """Builds a net by its name.
+    """Builds a net by name.
 
     Args:
         name: a key of `NETS`.
         input_shape: `(height, width, channels)`.
         num_classes: number of logits.
-        kernel_regularizer: called once a kernel for a fresh regularizer; None for none.
+        kernel_regularizer: called once per kernel for a new regularizer; None for no regularizers.
 
     Returns:
         A functional model from images to logits.
@@ -53,12 +53,12 @@ def build(
 
 
 def cnn(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None) -> keras.Model:
-    """Three 3x3 convolutions with batch norm, global mean, dense: about 24,000 weights, 8x8 images and up.
+    """Three 3x3 convolutions with batch norm, then a dense layer: about 24,000 weights, for images from 8x8 up.
 
     Args:
         input_shape: `(height, width, channels)`.
         num_classes: number of logits.
-        kernel_regularizer: called once a kernel for a fresh regularizer; None for none.
+        kernel_regularizer: called once per kernel for a new regularizer; None for no regularizers.
 
     Returns:
         A functional model: `stem`, `block1_conv`, `block2_conv`, `head`.
@@ -71,12 +71,12 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Fact
 
 
 def resnet8(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None) -> keras.Model:
-    """MLPerf Tiny's image classification net: 78,666 parameters for CIFAR-10; ends in logits, theirs in softmax.
+    """MLPerf Tiny's image classification net: 78,666 parameters for CIFAR-10; ends in logits instead of softmax.
 
     Args:
         input_shape: `(height, width, channels)`.
         num_classes: number of logits.
-        kernel_regularizer: called once a kernel for a fresh regularizer; None for none.
+        kernel_regularizer: called once per kernel for a new regularizer; None for no regularizers.
 
     Returns:
         A functional model: `stem`, `block1_conv1` to `block3_conv2`, `block2_shortcut`, `block3_shortcut`, `head`.
@@ -100,13 +100,13 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: 
 def resnet20(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None) -> keras.Model:
     """CIFAR-10's ResNet-20 with parameter-free shortcuts (option A): 269,722 trainable parameters.
 
-    A strided shortcut takes every second pixel and pads the channels with zeros by equal parts on both sides.
-    Strided convolutions pad one pixel on every side, as PyTorch does, so that its weights fit (`load_resnet20`).
+    A strided shortcut takes every second pixel and pads the channels with equally many zeros on both sides. Strided
+    convolutions pad one pixel on every side, as PyTorch does, so that its weights can be loaded (`load_resnet20`).
 
     Args:
         input_shape: `(height, width, channels)`.
         num_classes: number of logits.
-        kernel_regularizer: called once a kernel for a fresh regularizer; None for none.
+        kernel_regularizer: called once per kernel for a new regularizer; None for no regularizers.
 
     Returns:
         A functional model: `stem`, `block1_conv1` to `block9_conv2`, `head`.
@@ -124,12 +124,12 @@ def resnet20(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer:
 def mobilenet_v1(
     input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None
 ) -> keras.Model:
-    """MobileNetV1 at width 0.25: 13 depthwise separable blocks, 218,000 weights; the stem keeps full size under 64 px.
+    """MobileNetV1 at width 0.25: 13 depthwise separable blocks, 218,000 weights; no stride in the stem below 64 pixels.
 
     Args:
         input_shape: `(height, width, channels)`.
         num_classes: number of logits.
-        kernel_regularizer: called once a kernel for a fresh regularizer; None for none.
+        kernel_regularizer: called once per kernel for a new regularizer; None for no regularizers.
 
     Returns:
         A functional model: `stem`, `block1_depthwise`, `block1_pointwise` to `block13_pointwise`, `head`.
@@ -148,12 +148,12 @@ def mobilenet_v1(
 def mobilenet_v2_035(
     input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None
 ) -> keras.Model:
-    """`keras.applications.MobileNetV2` at width 0.35 without weights, its layers renamed like the other nets'.
+    """`keras.applications.MobileNetV2` at width 0.35 without weights, with the layer names of the other nets.
 
     Args:
         input_shape: `(height, width, channels)`, at least 32x32.
         num_classes: number of logits.
-        kernel_regularizer: called once a kernel for a fresh regularizer; None for none.
+        kernel_regularizer: called once per kernel for a new regularizer; None for no regularizers.
 
     Returns:
         A functional model: `stem`, `block0_depthwise`, `block0_project`, `block1_expand` to `block16_project`,
@@ -180,25 +180,25 @@ def load_resnet20(path: str | os.PathLike) -> keras.Model:
     """Builds `resnet20` for CIFAR-10 with the weights of akamaster/pytorch_resnet_cifar10.
 
     Args:
-        path: an `.npz` whose arrays have the state dict's names, as `resnet20_cifar10_pytorch.npz`.
+        path: an `.npz` whose arrays have the names of the state dict, such as `resnet20_cifar10_pytorch.npz`.
 
     Returns:
-        The model; it takes `data.load("cifar10")`'s scaling.
+        The model; it expects images scaled as by `data.load("cifar10")`.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file is truncated, corrupt, or holds other arrays.
+        ValueError: the file is truncated, corrupt, or has other arrays.
     """
     model = resnet20((32, 32, 3), 10)
     sources = {"stem": "conv1", "stem_norm": "bn1", "head": "linear"}
     for block in range(9):
-        for place in (1, 2):
-            name = f"block{block + 1}_conv{place}"
-            sources[name] = f"layer{block // 3 + 1}.{block % 3}.conv{place}"
-            sources[f"{name}_norm"] = f"layer{block // 3 + 1}.{block % 3}.bn{place}"
-    wanted = {layer: _pytorch_names(layer, source) for layer, source in sources.items()}
-    arrays = read_npz(path, {name: None for names in wanted.values() for name in names})
-    for layer, names in wanted.items():
+        for number in (1, 2):
+            name = f"block{block + 1}_conv{number}"
+            sources[name] = f"layer{block // 3 + 1}.{block % 3}.conv{number}"
+            sources[f"{name}_norm"] = f"layer{block // 3 + 1}.{block % 3}.bn{number}"
+    array_names = {layer: _pytorch_names(layer, source) for layer, source in sources.items()}
+    arrays = read_npz(path, {name: None for names in array_names.values() for name in names})
+    for layer, names in array_names.items():
         _set_weights(path, model.get_layer(layer), [_keras_layout(arrays[name]) for name in names])
     return model
 
@@ -207,7 +207,7 @@ def load_mlperf(path: str | os.PathLike) -> keras.Model:
     """Loads one of MLPerf Tiny's Keras `.h5` models, uncompiled.
 
     Args:
-        path: the file, as `ic_resnet8.h5` or `kws_dscnn.h5`.
+        path: the file, for example `ic_resnet8.h5` or `kws_dscnn.h5`.
 
     Returns:
         The model, with its weights.
@@ -222,14 +222,17 @@ def load_mlperf(path: str | os.PathLike) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Put the file there, or correct the path.")
     try:
-        return _with_bare_ends(keras.models.load_model(path, compile=False))
+        return _with_single_input(keras.models.load_model(path, compile=False))
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(f"{path} is not a model that Keras can load ({reason}). Copy it again.") from error
 
 
-def _with_bare_ends(model: keras.Model) -> keras.Model:
-    """Returns a model of one input that takes it bare: old files have a list of one, and Keras warns at every call."""
+def _with_single_input(model: keras.Model) -> keras.Model:
+    """Returns a model with a single input that is not in a list.
+
+    Models from old files have a list of one input, which Keras warns about at every call.
+    """
     if not isinstance(model.input, list) or len(model.inputs) > 1:
         return model
     outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
@@ -237,9 +240,9 @@ def _with_bare_ends(model: keras.Model) -> keras.Model:
 
 
 def _renamed(layer: layers.Layer, factory: Factory | None) -> layers.Layer:
-    """Copies a layer of Keras' MobileNetV2 under this module's names, with a fresh regularizer."""
+    """Copies a layer of Keras' MobileNetV2 with this module's name for it and a new regularizer."""
     config = layer.get_config()
-    ends = {
+    outer_layers = {
         "Conv1": "stem",
         "bn_Conv1": "stem_norm",
         "Conv1_relu": "stem_relu",
@@ -248,18 +251,18 @@ def _renamed(layer: layers.Layer, factory: Factory | None) -> layers.Layer:
         "Conv_1_bn": "last_conv_norm",
         "out_relu": "last_conv_relu",
     }
-    name = ends.get(layer.name, layer.name.replace("expanded_conv", "block0").replace("block_", "block"))
+    name = outer_layers.get(layer.name, layer.name.replace("expanded_conv", "block0").replace("block_", "block"))
     config["name"] = name.replace("_BN", "_norm")
     for key in ("kernel_regularizer", "depthwise_regularizer"):
         if key in config:
-            config[key] = fresh(factory)
+            config[key] = new_regularizer(factory)
     if "momentum" in config:
         config["momentum"] = MOMENTUM
     return type(layer).from_config(config)
 
 
 def _pytorch_names(layer: str, source: str) -> list[str]:
-    """Returns the state dict's names of a layer's weights, in Keras' order."""
+    """Returns the names of a layer's weights in the state dict, in Keras' order."""
     if layer == "head":
         return [f"{source}.weight", f"{source}.bias"]
     parts = ("weight", "bias", "running_mean", "running_var") if layer.endswith("_norm") else ("weight",)
@@ -272,7 +275,7 @@ def _keras_layout(array: np.ndarray) -> np.ndarray:
 
 
 def _set_weights(path: str | os.PathLike, layer: layers.Layer, arrays: list[np.ndarray]) -> None:
-    """Sets a layer's weights, or says which one does not fit."""
+    """Sets a layer's weights, or raises ValueError for the one that does not fit."""
     for variable, array in zip(layer.weights, arrays, strict=True):
         if tuple(variable.shape) != array.shape:
             raise ValueError(

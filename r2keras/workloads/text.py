@@ -1,4 +1,4 @@
-"""Word streams for language models: Penn Treebank from a folder, or a small text that is generated; windows of both."""
+"""Word streams for language models: Penn Treebank from a folder, or a small generated text, and windows of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLURAL = {
     "verb": ("see", "follow", "remember", "paint", "hear", "forget"),
 }
 OBJECTS = ("the river", "a red boat", "the morning", "three stones", "the long road", "an empty house")
-PLACES = ("near the harbour", "in winter", "behind the hill", "every day", "without a word")
+ADVERBIALS = ("near the harbour", "in winter", "behind the hill", "every day", "without a word")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Text:
         train: int32 indices into `vocabulary`, `(n,)`, in reading order; every sentence ends with `<eos>`.
         validation: likewise.
         vocabulary: the words, most frequent first.
-        source: where the text came from, for reports.
+        source: origin of the text, for reports.
     """
 
     train: np.ndarray
@@ -46,18 +46,18 @@ class Text:
 
 
 def load(data_dir: str | os.PathLike | None = None) -> Text:
-    """Loads Penn Treebank from a folder, or generates the small text that needs no file.
+    """Loads Penn Treebank from a folder, or generates a small text.
 
     Args:
-        data_dir: the folder of `ptb_lm_train_valid.npz` (929,589 and 73,760 words, 10,000 different ones); None for
-            1,400 sentences of a small grammar in which the verb agrees with the subject, the same ones every time.
+        data_dir: the folder of `ptb_lm_train_valid.npz` (929,589 and 73,760 words, 10,000 different ones). None
+            generates 1,400 sentences of a small grammar in which the verb agrees with the subject, always the same.
 
     Returns:
         A `Text`.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file is corrupt, holds something else, or an index has no word.
+        ValueError: the file is corrupt or has other contents, or an index has no word.
 
     Example:
 
@@ -69,18 +69,18 @@ def load(data_dir: str | os.PathLike | None = None) -> Text:
 
 
 def from_words(train: Sequence[str], validation: Sequence[str], source: str = "words") -> Text:
-    """Makes a `Text` from words; the vocabulary is that of the training part.
+    """Creates a `Text` from words; the vocabulary is that of the training part.
 
     Args:
         train: the words of the training part, in reading order.
         validation: the words of the validation part.
-        source: where they came from.
+        source: origin of the words, for reports.
 
     Returns:
-        A `Text`, the vocabulary sorted by falling frequency, then by spelling.
+        A `Text` with the vocabulary sorted by descending frequency, then by spelling.
 
     Raises:
-        ValueError: a part is empty, or the validation part has a word that the training part lacks.
+        ValueError: a part is empty, or the validation part has a word that is not in the training part.
 
     Example:
 
@@ -89,18 +89,18 @@ def from_words(train: Sequence[str], validation: Sequence[str], source: str = "w
     """
     words, counts = np.unique(np.asarray(train, dtype=str), return_counts=True)
     vocabulary = tuple(words[np.lexsort((words, -counts))].tolist())
-    index = {word: place for place, word in enumerate(vocabulary)}
-    strange = sorted(set(validation) - set(index))
-    if strange:
+    index_of = {word: index for index, word in enumerate(vocabulary)}
+    unknown = sorted(set(validation) - set(index_of))
+    if unknown:
         raise ValueError(
-            invalid("validation", "words of the training part", strange[:3], "Replace rare words by <unk> in both")
+            invalid("validation", "words of the training part", unknown[:3], "Replace rare words by <unk> in both")
         )
-    first, second = (np.array([index[word] for word in part], np.int32) for part in (train, validation))
-    return checked(Text(first, second, vocabulary, source))
+    train_ids, validation_ids = (np.array([index_of[word] for word in part], np.int32) for part in (train, validation))
+    return checked(Text(train_ids, validation_ids, vocabulary, source))
 
 
 def checked(text: Text) -> Text:
-    """Returns the text, after a look at every part.
+    """Returns the text after checking its parts.
 
     Raises:
         ValueError: a part is empty or not a row of whole numbers, or an index has no word in the vocabulary.
@@ -108,28 +108,28 @@ def checked(text: Text) -> Text:
     for name in ("train", "validation"):
         part = getattr(text, name)
         if part.ndim != 1 or not np.issubdtype(part.dtype, np.integer):
-            found = f"{part.dtype} {part.shape}"
+            received = f"{part.dtype} {part.shape}"
             raise ValueError(
-                invalid(name, "one row of word indices", found, "Join ragged lines with <eos> between them")
+                invalid(name, "one row of word indices", received, "Join ragged lines with <eos> between them")
             )
         if len(part) == 0:
             raise ValueError(invalid(name, "at least one word", "an empty text", "Check the file"))
         if part.min() < 0 or part.max() >= len(text.vocabulary):
-            expected = f"indices from 0 to {len(text.vocabulary) - 1}, the vocabulary's"
+            expected = f"indices from 0 to {len(text.vocabulary) - 1}, those of the vocabulary"
             raise ValueError(invalid(name, expected, f"{part.min()} to {part.max()}", "Encode it with this vocabulary"))
     return text
 
 
 def windows(ids: np.ndarray, batch_size: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields windows for truncated back-propagation: row i of a window goes on where row i of the last one ended.
+    """Yields windows for truncated backpropagation: row i of a window continues row i of the window before.
 
-    The text is cut into `batch_size` streams of equal length (fewer than `batch_size` words at its end are left
-    out), these into windows of `length` words, the last of which may be shorter.
+    The text is split into `batch_size` streams of equal length (fewer than `batch_size` words at its end are left out),
+    and these into windows of `length` words; the last one may be shorter.
 
     Args:
         ids: word indices, `(n,)`.
         batch_size: number of streams.
-        length: words of a window.
+        length: number of words per window.
 
     Yields:
         Words and the words that follow them, int32 `(batch_size, length)` each.
@@ -158,7 +158,7 @@ def windows(ids: np.ndarray, batch_size: int, length: int) -> Iterator[tuple[np.
 
 
 def _penn_treebank(data_dir: Path) -> Text:
-    """Reads the corpus in Mikolov's version."""
+    """Reads Mikolov's version of the corpus."""
     path = data_dir / FILE
     file = read_npz(path, {"train": None, "valid": None, "vocab": None})
     parts = (file[name] for name in ("train", "valid"))
@@ -167,18 +167,18 @@ def _penn_treebank(data_dir: Path) -> Text:
 
 
 def _generated() -> Text:
-    """Writes sentences from the grammar."""
+    """Generates sentences from the grammar."""
     rng = np.random.default_rng(SEED)
     train, validation = ([word for _ in range(count) for word in _sentence(rng)] for count in SENTENCES.values())
     return from_words(train, validation, "a generated text")
 
 
 def _sentence(rng: np.random.Generator) -> list[str]:
-    """Writes one sentence: subject, a verb that agrees with it, object, sometimes a place."""
+    """Generates one sentence: subject, a verb that agrees with it, object, and sometimes an adverbial."""
     form = (SINGULAR, PLURAL)[rng.integers(2)]
     parts = [_choice(rng, form["subject"]), _choice(rng, form["verb"]), _choice(rng, OBJECTS)]
     if rng.random() < 0.4:
-        parts.append(_choice(rng, PLACES))
+        parts.append(_choice(rng, ADVERBIALS))
     return [*" ".join(parts).split(), END]
 
 

@@ -1,4 +1,4 @@
-"""Training and judging the workloads' nets: what examples and benchmarks do to every model alike."""
+"""Training and evaluation steps that examples and benchmarks share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BATCH = 250
 
 
 def regularized(model: keras.Model, regularizer: keras.regularizers.Regularizer | None) -> keras.Model:
-    """Returns a copy whose every kernel carries a regularizer; with None, the model itself.
+    """Returns a copy of a model with a regularizer on every kernel; with None, the model itself.
 
-    Kurtosis follows its paper: the mean over the kernels, the first one left out.
+    Kurtosis is applied as in its paper: as the mean over the kernels without the first one.
 
     Args:
         model: a net of `workloads.nets`.
-        regularizer: each kernel gets a fresh copy.
+        regularizer: each kernel gets a new copy.
 
     Returns:
         The copy, with the same weights.
@@ -30,40 +30,41 @@ def regularized(model: keras.Model, regularizer: keras.regularizers.Regularizer 
     if not isinstance(regularizer, Kurtosis):
         return regularize(model, regularizer)
     first, *rest = kernel_layers(model)
-    one = Kurtosis(regularizer.factor / max(len(rest), 1), target=regularizer.target)
-    return regularize(model, one, match=f"^(?!{re.escape(first)}(/|$))")
+    per_kernel = Kurtosis(regularizer.factor / max(len(rest), 1), target=regularizer.target)
+    return regularize(model, per_kernel, match=f"^(?!{re.escape(first)}(/|$))")
 
 
 def without_regularizers(model: keras.Model) -> keras.Model:
-    """Returns a copy with the same weights and no regularizer, learned scalars included."""
+    """Returns a copy with the same weights, but without regularizers and their learned scalars."""
     plain = keras.models.clone_model(model, clone_function=_without_regularizer)
-    values = {variable.path: variable for variable in model.variables}
+    variables = {variable.path: variable for variable in model.variables}
     for variable in plain.variables:
-        variable.assign(values[variable.path])
+        variable.assign(variables[variable.path])
     return plain
 
 
 def kernel_layers(model: keras.Model) -> list[str]:
-    """Returns the names of the layers with a kernel, first to last."""
+    """Returns the names of the layers with a kernel, from first to last."""
     return [layer.name for layer in model.layers if any(len(v.shape) > 1 for v in layer.trainable_variables)]
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether the last layer has no softmax."""
+    """Whether the model ends without a softmax."""
     last = model.layers[-1]
+    # Looks inside a wrapper.
     last = getattr(last, "layer", last)
     activation = getattr(last, "activation", None)
     return not (isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax)
 
 
 def scores(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Returns the model's outputs, batch by batch; `predict` would trace every model anew, which takes longer."""
+    """Returns the model's outputs, computed in batches; `predict` is slower because it traces every model again."""
     parts = [model(x[start : start + BATCH], training=False) for start in range(0, len(x), BATCH)]
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
 
 def accuracy(outputs: np.ndarray, classes: np.ndarray) -> float:
-    """Returns the fraction of rows whose largest output is the class.
+    """Returns the fraction of rows whose largest output is that of the class.
 
     >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
@@ -72,12 +73,12 @@ def accuracy(outputs: np.ndarray, classes: np.ndarray) -> float:
 
 
 def release() -> None:
-    """Frees the graphs of models that are gone."""
+    """Frees the graphs of deleted models."""
     keras.backend.clear_session()
     gc.collect()
 
 
 def _without_regularizer(layer: keras.Layer) -> keras.Layer:
     config = layer.get_config()
-    off = {key: None for key in config if key.endswith("_regularizer")}
-    return type(layer).from_config(config | off)
+    no_regularizers = {key: None for key in config if key.endswith("_regularizer")}
+    return type(layer).from_config(config | no_regularizers)

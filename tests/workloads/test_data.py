@@ -119,7 +119,7 @@ def test_imagenet_samples_are_decoded(tmp_path):
     np.testing.assert_array_equal(raw.x_test[:, 5, 5, 1], [0, 128, 255])
 
 
-def test_an_imagenet_sample_that_is_no_image(tmp_path):
+def test_an_imagenet_sample_that_is_not_an_image(tmp_path):
     imagenet_file(tmp_path, b"no image")
     with pytest.raises(ValueError, match="holds a JPEG image that cannot be read"):
         data.load("imagenet_samples", tmp_path)

@@ -1,4 +1,4 @@
-"""Nets: sizes known from the papers, regular names, a fresh regularizer a kernel, pretrained weights."""
+"""Nets: sizes known from the papers, regular names, a new regularizer per kernel, pretrained weights."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ def trainable(model):
 
 @pytest.fixture(scope="module")
 def models():
-    """Every net for CIFAR-10, with a regularizer a kernel."""
+    """Every net for CIFAR-10, with one regularizer per kernel."""
     return {name: nets.build(name, CIFAR, 10, lambda: keras.regularizers.L2(1e-4)) for name in nets.NETS}
 
 
@@ -59,7 +59,7 @@ def test_names(models, name):
 
 
 @pytest.mark.parametrize("name", list(nets.NETS))
-def test_a_fresh_regularizer_a_kernel(name):
+def test_a_new_regularizer_per_kernel(name):
     made = []
 
     def factory():

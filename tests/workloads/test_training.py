@@ -1,4 +1,4 @@
-"""What every workload's net goes through: a regularizer on every kernel, off again, and judging."""
+"""Training steps of the nets: a regularizer on every kernel, its removal, and the evaluation."""
 
 import keras
 import numpy as np
