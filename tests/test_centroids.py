@@ -1,4 +1,4 @@
-"""Where codebooks start: the scalar optimum against every possible cut, vectors against a shuffled start."""
+"""Initial codebooks: the scalar optimum against every possible cut, vectors against a shuffled start."""
 
 import numpy as np
 import pytest
