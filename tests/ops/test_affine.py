@@ -192,7 +192,7 @@ def test_a_constant_is_found_again(grid):
         np.testing.assert_allclose(values, x, rtol=1e-5)
 
 
-# (8, 30, 6): blocks of 240 weights a channel, 1440 a tensor, 60 a group.
+# (8, 30, 6): blocks of 240 weights per channel, 1440 per tensor, 60 per group.
 MSE_SHAPE = (8, 30, 6)
 MSE_SCALES = {"per_tensor": (1, 1, 1), "per_channel": (1, 1, 6), "per_group": (4, 1, 6)}
 MSE_GRIDS = [(1, "rise"), (2, "rise"), (2, "narrow"), (3, "full"), (3, "asymmetric"), (4, "narrow"), (4, "asymmetric")]
