@@ -157,7 +157,8 @@ class OneWeight(RangeRegularizer):
             self._weight = weakref.ref(w)
         elif owner is not w:
             name = type(self).__name__
-            expected = f"the weight of this {name} ({self._name_of(owner)}), because its scalar is saved for one only"
+            owner_name = self._name_of(owner)
+            expected = f"the one weight that this {name} belongs to ({owner_name}), because its scalar is saved with it"
             fix = f"Give every weight its own {name}(...), or use {self._attach}, which creates one for each"
             raise ValueError(invalid("w", expected, path, fix))
 
