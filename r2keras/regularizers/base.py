@@ -198,6 +198,6 @@ class LearnedRegularizer(OneWeight, keras.layers.Layer):
             return w.path
         if hasattr(w, "assign"):
             # tf_keras would call this object, but never train, track or save its scalar.
-            fix = f"Use r2keras.tfmot.{type(self).__name__} for layers of tf_keras"
+            fix = f"Layers of tf_keras take r2keras.tfmot.{type(self).__name__}"
             raise ValueError(invalid("w", "a weight of a Keras 3 layer, or a tensor", getattr(w, "name", w), fix))
         return None
