@@ -40,7 +40,7 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
         The bytes of the bundle.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`; it takes 4 GiB or more once expanded.
         TypeError: `small` is neither bytes nor a path.
         ImportError: ai-edge-litert is not installed.

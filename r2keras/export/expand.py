@@ -37,7 +37,7 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
         The bytes of the float file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`.
         TypeError: `small` is neither bytes nor a path.
         ImportError: ai-edge-litert is not installed.

@@ -38,12 +38,12 @@ def read(path: str | os.PathLike) -> ModelT:
     """Returns the schema's `ModelT` of a file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Write it with `r2keras.export.to_litert`.")
+        raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
     return parse(path.read_bytes(), str(path))
 
 

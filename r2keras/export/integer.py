@@ -178,7 +178,7 @@ class Integerizer:
         """Returns the rule of an operator's kind; raises NotIntegerError if no rule covers the operator."""
         rule, outputs = RULES.get(kind), outputs_of(op)
         if rule is None:
-            raise NotIntegerError("there is no integer form of it")
+            raise NotIntegerError("it has no integer form")
         if len(outputs) != 1:
             raise NotIntegerError("it has several outputs")
         if kind == "SOFTMAX" and outputs[0] in self.float_outputs:

@@ -49,7 +49,7 @@ class LiteRTModel:
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`.
         ImportError: ai-edge-litert is not installed.
 
@@ -68,7 +68,7 @@ class LiteRTModel:
     def __init__(self, path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True):
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}. Write it with `r2keras.export.to_litert`.")
+            raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
         self.path = path
         self._interpreter = open_interpreter(path.read_bytes(), str(path), num_threads, delegate=xnnpack)
         try:

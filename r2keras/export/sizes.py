@@ -114,7 +114,7 @@ def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
         The sizes, read from the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not a `.tflite`, or does not hold the record's weights.
 
     Example:

@@ -23,7 +23,7 @@ class LiteRTStream:
         states: arrays `(1, units)`, in the order of the file's inputs, from which the next step starts.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt or not a `.tflite`, or takes no states.
         ImportError: ai-edge-litert is not installed.
 

@@ -38,7 +38,7 @@ class TFLMModel:
         arena_bytes: memory for the interpreter, as on a device; None: as much as it needs.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`; LiteRT for Microcontrollers cannot run it;
             `arena_bytes` is too small.
         ImportError: tflite-micro is not installed.
@@ -113,7 +113,7 @@ def tflm_arena(path: str | os.PathLike) -> int:
         path: the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`; LiteRT for Microcontrollers cannot run it.
         ImportError: tflite-micro is not installed.
         RuntimeError: the process that tries arena sizes failed.

@@ -117,7 +117,7 @@ def verify(
         The comparison.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the package that runs the file is not installed.
         ValueError: the file is not a `.tflite`, the data does not fit its inputs, or the labels are given twice, not
             integers, or not one per sample.

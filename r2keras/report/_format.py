@@ -71,7 +71,7 @@ def to_text(renderable: RenderableType, *, width: int | None = None) -> str:
 
     Args:
         renderable: a table of `results_table`, a `Summary`, or anything else that rich prints.
-        width: number of columns. None takes the width of the terminal, or 100 where there is no terminal.
+        width: number of columns. None takes the width of the terminal, or 100 without a terminal.
 
     Returns:
         The text, without trailing spaces.

@@ -191,7 +191,7 @@ def recommend(
 
     A group (regularizer, method, num_bits) counts with its mean accuracy on the file (in Keras if the file of a seed
     was not run) and with its largest file. The drop is measured from the mean float accuracy of the regularizer
-    `"none"`, or from the best float mean if there is no such row. Of equally small files the more accurate one is
+    `"none"`, or from the best float mean if that row is missing. Of equally small files the more accurate one is
     recommended. Within the group, the seed closest to the median is named: the best seed would be luck.
 
     Args:

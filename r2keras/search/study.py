@@ -125,7 +125,7 @@ def untried(study: Study, search: Search, space: Space) -> list[Candidate]:
 def ahead(study: Study, search: Search, candidate: Candidate, epoch: int, values: list[float]) -> str | None:
     """Returns the label of a smaller candidate that was better at the same epoch, or None if there is none.
 
-    Trials are compared by their best epoch so far. There is no comparison in the first half of the epochs, because
+    Trials are compared by their best epoch so far. Nothing is compared in the first half of the epochs, because
     candidates of few bits catch up late.
     """
     if candidate.is_control or not search.early_stopping or epoch >= search.epochs or epoch <= search.epochs // 2:

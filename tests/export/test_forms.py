@@ -234,7 +234,7 @@ def test_bad_files_are_refused(make, made, tmp_path):
     for data in (b"", b"no model", whole[: len(whole) // 2]):
         with pytest.raises(ValueError, match=r"not a readable \.tflite"):
             make(data)
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match="File not found"):
         make(tmp_path / "none.tflite")
     with pytest.raises(TypeError, match="`small`"):
         make(3)

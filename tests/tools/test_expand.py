@@ -31,7 +31,7 @@ def test_the_bundle_is_that_of_the_function(made, tmp_path):
 @pytest.mark.parametrize(
     ("source", "output", "words"),
     [
-        ("none.tflite", "float.tflite", "There is no file"),
+        ("none.tflite", "float.tflite", "File not found"),
         ("x.npz", "float.tflite", "not a readable .tflite"),
         ("small.tflite", "float.bin", "should end in .tflite or .bundle"),
     ],
