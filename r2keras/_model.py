@@ -11,6 +11,7 @@ import numpy as np
 from keras import tree
 
 from r2keras import _insert
+from r2keras._keras_internals import compile_settings, lambda_output_shape, parts_of
 
 NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance", "mean", "variance")
 
@@ -55,7 +56,7 @@ def kernels(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
 
 def quantizer_weights(layer: keras.Layer) -> set[int]:
     """Returns the identities of the variables that belong to r2keras' quantizers inside a layer."""
-    parts = (part for part in layer._flatten_layers() if getattr(part, "is_r2keras_quantizer", False))
+    parts = (part for part in parts_of(layer) if getattr(part, "is_r2keras_quantizer", False))
     return {id(variable) for part in parts for variable in part.weights}
 
 
@@ -65,7 +66,7 @@ def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
     if len(set(names)) < len(names):
         names = [_relative(variable.path, layer.name, last=False) for variable in layer.weights]
     # A copy's cells are built before their stack, whose name their paths then lack.
-    stacks = {part.name for part in layer._flatten_layers() if isinstance(part, keras.layers.StackedRNNCells)}
+    stacks = {part.name for part in parts_of(layer) if isinstance(part, keras.layers.StackedRNNCells)}
     names = ["/".join(scope for scope in name.split("/") if scope not in stacks) for name in names]
     return list(zip(names, layer.weights, strict=True))
 
@@ -237,7 +238,7 @@ def _plain_copy(layer: keras.Layer) -> keras.Layer:
     if type(layer) is keras.layers.Lambda:
         # Keras makes no function of a config, lest a file hide code in it; here the function itself is at hand.
         options = {"mask": layer.mask, "arguments": layer.arguments, "dtype": layer.dtype_policy}
-        return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, name=layer.name, **options)
+        return keras.layers.Lambda(layer.function, output_shape=lambda_output_shape(layer), name=layer.name, **options)
     return layer.__class__.from_config(layer.get_config())
 
 
@@ -245,8 +246,8 @@ def _own_objects(model: keras.Model) -> dict[str, object]:
     """Returns the user's functions and classes in a model by name: Keras looks those up that nobody registered."""
     fields = (part for _, layer in leaf_layers(model) for part in vars(layer).values())
     parts: list[Any] = [part for part in fields if inspect.isfunction(part)]
-    settings = model._compile_config.config if model.compiled else {}
-    for part in tree.flatten(dict(settings)):
+    settings = compile_settings(model) if model.compiled else {}
+    for part in tree.flatten(settings):
         parts.append(part if inspect.isfunction(part) else type(part))
     own = [part for part in parts if part.__module__.partition(".")[0] not in ("builtins", "keras")]
     return {part.__name__: part for part in own if part.__name__ != "<lambda>"}

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from r2keras import _model
+from r2keras._keras_internals import parts_of, variable_index
 from r2keras.calibration.data import batches
 
 
@@ -87,7 +88,7 @@ class _SquaredGradients(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         """Adds the square of one gradient."""
-        total = self.sums[self._get_variable_index(variable)]
+        total = self.sums[variable_index(self, variable)]
         self.assign_add(total, ops.square(ops.cast(gradient, total.dtype)))
 
     def of(self, variable: keras.Variable) -> np.ndarray:
@@ -113,7 +114,7 @@ def _normalized(sums: np.ndarray) -> np.ndarray:
 def _drop_regularizers(model: keras.Model) -> None:
     """Makes all weights trainable and removes regularizers, whose losses would add to the gradients of the outputs."""
     for _, layer in _model.leaf_layers(model):
-        for part in layer._flatten_layers():
+        for part in parts_of(layer):
             part.trainable = True
             part.activity_regularizer = None
         for variable in layer.weights:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from r2keras import _model
+from r2keras._keras_internals import parts_of
 from r2keras.export import packages
 from r2keras.export.convert import inference
 from r2keras.export.decode import kind_of
@@ -111,7 +112,7 @@ def _refuse(path: str, reason: str | None) -> None:
 
 def _reason(layer: keras.Layer) -> str | None:
     """Returns why a layer cannot become the operator, judged by its config; None if it can, or is not recurrent."""
-    parts = [part for part in layer._flatten_layers() if isinstance(part, keras.layers.RNN)]
+    parts = [part for part in parts_of(layer) if isinstance(part, keras.layers.RNN)]
     if parts and type(layer) not in (keras.layers.Bidirectional, *map(type, parts)):
         return f"it lies inside a {type(layer).__name__}"
     reasons = [_reason_of_part(part) for part in parts]

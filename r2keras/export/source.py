@@ -91,5 +91,5 @@ def _check_tf_keras(model: tf_keras.Model) -> None:
 
 def _recurrent(layers: list[tuple[str, keras.Layer]]) -> list[tuple[str, keras.layers.RNN]]:
     """Returns the recurrent layers of Keras 3 among layers and the parts of layers."""
-    parts = [(path, part) for path, layer in layers for part in layer._flatten_layers()]
+    parts = [(path, part) for path, layer in layers for part in parts_of(layer)]
     return [(path, part) for path, part in parts if isinstance(part, keras.layers.RNN)]

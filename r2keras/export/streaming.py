@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from r2keras import _model
+from r2keras._keras_internals import run_through_graph
 from r2keras.export.check import check_model
 from r2keras.export.source import SourceModel, read_model
 
@@ -132,7 +133,7 @@ def _walk(model: keras.Model, inputs: list[Any], call: Callable) -> list[Any]:
         for layer in model.layers:
             inputs = [call(layer, *inputs)]
         return inputs
-    return keras.tree.flatten(model._run_through_graph(inputs, call_fn=call))
+    return keras.tree.flatten(run_through_graph(model, inputs, call))
 
 
 def _step(model: keras.Model) -> keras.Model:

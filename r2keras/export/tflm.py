@@ -149,7 +149,7 @@ def to_tflm(
 
 
 def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) -> SourceModel:
-    """Returns the model, read; raises for what cannot be exported, before any work."""
+    """Returns the model, read; raises if it or the record cannot be exported, or a package is missing."""
     check_backend()
     source = read_model(model)
     check_model(source)

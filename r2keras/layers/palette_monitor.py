@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from r2keras._keras_internals import parts_of
 from r2keras.layers.palettize import Palettize
 
 
@@ -30,7 +31,7 @@ class PaletteMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the figures to the epoch's logs."""
-        layers = [layer for layer in self.model._flatten_layers() if isinstance(layer, Palettize)]
+        layers = [layer for layer in parts_of(self.model) if isinstance(layer, Palettize)]
         pairs = [pair for layer in layers for pair in layer.gaps().values()]
         if pairs and logs is not None:
             logs["palette_gap"] = max(gap for gap, _ in pairs)

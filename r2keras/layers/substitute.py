@@ -10,6 +10,7 @@ import keras
 from keras import tree
 
 from r2keras._errors import invalid
+from r2keras._keras_internals import clear_losses, parts_of
 
 
 class SubstituteWeights(keras.layers.Layer):
@@ -96,7 +97,7 @@ class SubstituteWeights(keras.layers.Layer):
             after = [scope.get_current_value(v) for v in variables]
         self._write_back(zip(variables, before, after, strict=True), values)
         # The wrapper reports the losses. The inner layer would report them again in Keras' own stateless scope.
-        self.layer._clear_losses()
+        clear_losses(self.layer)
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs
@@ -163,7 +164,7 @@ class SubstituteWeights(keras.layers.Layer):
 
 def _states(layer: keras.Layer) -> list[keras.Variable]:
     """Returns the states of stateful recurrent layers, which are not among a layer's `variables`."""
-    parts = [part for part in layer._flatten_layers() if isinstance(part, keras.layers.RNN) and part.stateful]
+    parts = [part for part in parts_of(layer) if isinstance(part, keras.layers.RNN) and part.stateful]
     return [state for part in parts if part.states is not None for state in tree.flatten(part.states)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from r2keras._errors import invalid
+from r2keras._keras_internals import parts_of
 from r2keras._tf_keras import is_a
 from r2keras.specs import QuantSpec
 
@@ -72,7 +73,7 @@ def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]
 
 def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
     """Returns the innermost sublayer that holds the variable."""
-    parts = [p for p in layer._flatten_layers() if any(v is variable for v in p.weights)]
+    parts = [p for p in parts_of(layer) if any(v is variable for v in p.weights)]
     return parts[-1] if parts else layer
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from r2keras._errors import invalid
+from r2keras._keras_internals import regularizer_table
 from r2keras.ops.range_loss import as_float, channel_std, channels, check_dim, safe_std
 
 
@@ -18,8 +19,7 @@ def register(cls: type) -> type:
     cls = keras.saving.register_keras_serializable(package="r2keras")(cls)
     keras.saving.get_custom_objects()[cls.__name__] = cls
     # `keras.regularizers.get` looks up strings in its own table only, not among the registered objects.
-    table = keras.regularizers.get.__globals__.get("ALL_OBJECTS_DICT", {})
-    table.update({cls.__name__: cls, f"r2keras>{cls.__name__}": cls})
+    regularizer_table().update({cls.__name__: cls, f"r2keras>{cls.__name__}": cls})
     return cls
 
 

@@ -1,0 +1,56 @@
+"""Private attributes of Keras that r2keras depends on, one function per attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+def parts_of(layer: Any) -> list[Any]:
+    """Returns a layer and all layers inside it, outermost first; layers of tf_keras too."""
+    return list(layer._flatten_layers())
+
+
+def clear_losses(layer: keras.Layer) -> None:
+    """Deletes the losses that a layer and the layers inside it added in their last call."""
+    layer._clear_losses()
+
+
+def compile_settings(model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments of a compiled model's `compile` as the caller passed them, not serialized."""
+    return dict(model._compile_config.config)
+
+
+def lambda_output_shape(layer: keras.layers.Lambda) -> Any:
+    """Returns the `output_shape` argument of a Lambda layer."""
+    return layer._output_shape
+
+
+def run_through_graph(model: keras.Model, inputs: list, call: Callable) -> Any:
+    """Runs the layers of a Functional model on other tensors than its own.
+
+    Args:
+        model: a Functional model.
+        inputs: one tensor per input.
+        call: called with `(layer, *args, **kwargs)` in place of each layer.
+
+    Returns:
+        The outputs in the structure of `model.output`.
+    """
+    return model._run_through_graph(inputs, call_fn=call)
+
+
+def variable_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
+    """Returns the position of a variable in the list that an optimizer was built with."""
+    return optimizer._get_variable_index(variable)
+
+
+def regularizer_table() -> dict[str, type]:
+    """Returns the table in which `keras.regularizers.get` looks strings up; changing it changes the lookup.
+
+    An empty dictionary if Keras has no such table: strings then find no regularizer of r2keras, and everything else
+    works.
+    """
+    return keras.regularizers.get.__globals__.get("ALL_OBJECTS_DICT", {})
