@@ -1,4 +1,4 @@
-"""Biases on the steps of integer accumulators, so that Keras computes what integer operators compute."""
+"""Rounding of biases to steps of integer accumulators, so that Keras computes what integer operators compute."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._graph import Call, Graph, graph_of
+from r2keras._graph import Call, Graph
+from r2keras._model import ModelView, full_name, view_of
 from r2keras.placement import NORMS, PASSING
 from r2keras.record import CompressionRecord, QuantizedTensor
 
-SUFFIX = "_quantized"
+# Half the range of int32, the type of biases.
 LIMIT = 2**30
 
 
-def round_biases(model: keras.Model, record: CompressionRecord) -> list[str]:
-    """Moves the biases of a quantized model to whole steps of its integer accumulators, in place.
+def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> list[str]:
+    """Rounds the biases of a quantized model to whole steps of its integer accumulators, in place.
 
     An integer operator sums products of codes, each worth `s_in * s_w`, and its bias is an int32 in the same unit. The
-    bias that a layer adds, `b`, or with a batch normalisation behind it `gamma (b - mean) / sqrt(var + eps) + beta`,
+    bias that a layer adds, `b`, or with a batch normalization after it `gamma (b - mean) / sqrt(var + eps) + beta`,
     goes to the nearest multiple; the last of its terms takes the difference, at most half a step.
 
     Args:
-        model: a model whose kernels and activations lie on the record's grids.
+        model: a model, or its view, whose kernels and activations lie on the record's grids.
         record: its record.
 
     Returns:
-        The paths of the layers done: dense layers and convolutions with one scale a channel that are called once, on
-        one 8-bit grid. Others are left as they are.
+        The paths of the layers whose biases were rounded: dense layers and convolutions with one scale per channel that
+        are called once, on one 8-bit grid. Others are left unchanged.
     """
     if not record.activations or any(grid.num_bits != 8 for grid in record.activations.values()):
         return []
-    graph = graph_of(model)
-    consumers, done = graph.consumers(), []
+    graph = view_of(model).graph
+    done = []
     for call in graph.calls:
         steps = _steps(graph, call, record)
-        if steps is not None and _move(call.layer, _norm_behind(graph, consumers, call), steps):
+        if steps is not None and _move(call.layer, _norm_behind(graph, call), steps):
             done.append(call.path)
     return done
 
 
 def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | None:
-    """Returns what one step of a layer's accumulators is worth before batch normalisation, an entry a channel."""
-    tensor = record.tensors.get(f"{call.path}/kernel")
+    """Returns the size of a step of a layer's accumulators before batch normalization, one entry per channel."""
+    tensor = record.tensors.get(full_name(call.path, "kernel"))
     single = sum(other.layer is call.layer for other in graph.calls) == 1
     if not isinstance(tensor, QuantizedTensor) or not single or not hasattr(call.layer, "use_bias"):
         return None
@@ -52,12 +53,11 @@ def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | 
 
 
 def _source(graph: Graph, call: Call) -> str | None:
-    """Returns the name of the grid that a layer's input lies on, reached through layers that pass values on."""
-    calls = {other.number: other for other in graph.calls}
+    """Returns the name of the grid of a layer's input, looking back through layers that pass values on."""
     while len(call.inputs) == 1:
-        call = calls[call.inputs[0][0]]
+        call = graph.producer(call.inputs[0])
         if getattr(call.layer, "holds_constants", False):
-            return call.path.removesuffix(SUFFIX)
+            return call.path.removesuffix(_model.QUANTIZED_SUFFIX)
         if call.kind not in PASSING or "Average" in call.kind:
             return None
     return None
@@ -81,19 +81,18 @@ _CONVOLUTIONS = (
 )
 
 
-def _norm_behind(graph: Graph, consumers: dict, call: Call) -> keras.Layer | None:
-    """Returns the batch normalisation that becomes part of a layer's operator."""
-    takers = consumers.get((call.number, 0), [])
-    alone = len(takers) == 1 and (call.number, 0) not in graph.outputs and takers[0].kind in NORMS
-    if not alone or call.layer.activation is not keras.activations.linear:
+def _norm_behind(graph: Graph, call: Call) -> keras.Layer | None:
+    """Returns the batch normalization that becomes part of a layer's operator."""
+    consumer = graph.only_consumer(call)
+    if consumer is None or consumer.kind not in NORMS or call.layer.activation is not keras.activations.linear:
         return None
     rank = len(call.layer.output.shape)
     axis = 1 if getattr(call.layer, "data_format", None) == "channels_first" else -1
-    return takers[0].layer if takers[0].layer.axis % rank == axis % rank else None
+    return consumer.layer if consumer.layer.axis % rank == axis % rank else None
 
 
 def _move(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray) -> bool:
-    """Moves the bias of a layer and the normalisation behind it; returns whether there was one to move."""
+    """Rounds the bias of a layer and of the normalization after it; returns whether there is a bias."""
     bias = _model.to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(steps.size)
     if norm is None:
         if layer.use_bias:
@@ -110,6 +109,6 @@ def _move(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray) -> bo
 
 
 def _missing(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Returns what is missing to the nearest multiple of a step; 0 where int32 could not hold the multiple."""
+    """Returns the difference to the nearest multiple of a step; 0 where int32 could not hold the multiple."""
     count = np.divide(values, steps, out=np.zeros_like(values), where=steps > 0)
     return np.where((steps > 0) & (np.abs(count) < LIMIT), np.rint(count) * steps - values, 0.0)

@@ -1,4 +1,4 @@
-"""Gradients of a function of tensors on whichever backend runs: Keras itself has them in `fit` only."""
+"""Gradients of a function of tensors on every backend; Keras itself computes them in `fit` only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from keras import ops, tree
 
 
 def gradient_function(function: Callable) -> Callable:
-    """Returns a function that gives the gradients of a scalar function, compiled where the backend compiles.
+    """Returns a function that computes the gradients of a scalar function, compiled if the backend compiles.
 
     Args:
-        function: `(points, *fixed) -> scalar tensor`, where `points` is a list of tensors. It is traced: whatever it
-            depends on and that changes belongs into `fixed`.
+        function: `(points, *fixed) -> scalar tensor`, where `points` is a list of tensors. It is traced once: pass
+            everything that changes between calls in `fixed`.
 
     Returns:
         A function of `points`, a list of float arrays, and `fixed`, structures of arrays or tensors. It returns one
-        array for each point; zeros where the function does not depend on it.
+        array per point; zeros where the function does not depend on it.
 
     Raises:
         RuntimeError: a backend other than TensorFlow, JAX and PyTorch.
@@ -33,7 +33,7 @@ def gradient_function(function: Callable) -> Callable:
     if name not in _BACKENDS:
         raise RuntimeError(f"Gradients need Keras on {', '.join(_BACKENDS)}. Received: the backend {name!r}.")
     compute = _BACKENDS[name](function)
-    return lambda *arguments: [_to_numpy(found) for found in compute(*tree.map_structure(_to_tensor, list(arguments)))]
+    return lambda *arguments: [_to_numpy(grad) for grad in compute(*tree.map_structure(_to_tensor, list(arguments)))]
 
 
 def _to_tensor(value):
@@ -45,7 +45,7 @@ def _to_numpy(value) -> np.ndarray:
 
 
 def _tensorflow(function: Callable) -> Callable:
-    """Takes them with a tape, in a graph."""
+    """Computes them with a tape, in a graph."""
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -59,23 +59,24 @@ def _tensorflow(function: Callable) -> Callable:
 
 
 def _jax(function: Callable) -> Callable:
-    """Takes them with `jax.grad`."""
+    """Computes them with `jax.grad`."""
     import jax
 
     return jax.jit(jax.grad(function))
 
 
 def _torch(function: Callable) -> Callable:
-    """Takes them with autograd."""
+    """Computes them with autograd."""
     import torch
 
     def compute(points: list, *fixed):
         points = [point.detach().clone().requires_grad_() for point in points]
         with torch.enable_grad():
             value = function(points, *fixed)
-            found = torch.autograd.grad(value, points, allow_unused=True) if value.requires_grad else points
-        lost = [grad is None or grad is point for grad, point in zip(found, points, strict=True)]
-        return [torch.zeros_like(p) if gone else g for g, p, gone in zip(found, points, lost, strict=True)]
+            if not value.requires_grad:
+                return [torch.zeros_like(point) for point in points]
+            grads = torch.autograd.grad(value, points, allow_unused=True)
+        return [torch.zeros_like(p) if grad is None else grad for grad, p in zip(grads, points, strict=True)]
 
     return compute
 

@@ -1,25 +1,96 @@
-"""The calls of a Keras model in the order they run, nested models opened up: read from the model's config."""
+"""The calls of a Keras model: those of one model with their arguments, or all of them with nested models opened up."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
-Tensor = tuple[int, int]
+# The number of a call in its graph, and the index of the tensor among the call's outputs.
+TensorKey = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRef:
+    """A tensor of one model, named by the call that produces it.
+
+    Args:
+        layer: the name of the layer, operation or input.
+        node: which call of that layer, counted from 0.
+        index: which of the call's outputs.
+        rank: its number of axes; None inside a Sequential model.
+    """
+
+    layer: str
+    node: int
+    index: int
+    rank: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerCall:
+    """One call of a layer, an operation or a nested model inside one model.
+
+    Args:
+        name: the name of the layer or operation.
+        node: which call of it, counted from 0.
+        kind: the name of the layer's class, or of the operation's (`"Add"` for `x + y`).
+        layer: the layer; None for an operation that is not a layer.
+        args: positional arguments with a `TensorRef` for each tensor; objects stay as Keras serializes them.
+        kwargs: the other arguments, likewise.
+    """
+
+    name: str
+    node: int
+    kind: str
+    layer: keras.Layer | None
+    args: tuple
+    kwargs: dict[str, Any]
+
+    @property
+    def inputs(self) -> list[TensorRef]:
+        """Every tensor in the arguments, in their order."""
+        return list(_refs((self.args, list(self.kwargs.values()))))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelCalls:
+    """The calls inside one model; a nested model is one call.
+
+    Args:
+        calls: in the order of the model's layers, all calls of a layer together.
+        inputs: the tensors of the flattened `model.input`.
+        outputs: the tensors of the flattened `model.output`.
+    """
+
+    calls: tuple[LayerCall, ...]
+    inputs: tuple[TensorRef, ...]
+    outputs: tuple[TensorRef, ...]
+
+    def in_run_order(self) -> Iterator[LayerCall]:
+        """Yields the calls in an order in which they can run."""
+        known = {(ref.layer, ref.node) for ref in self.inputs}
+        sources = {call: {(ref.layer, ref.node) for ref in call.inputs} for call in self.calls}
+        while sources:
+            ready = [call for call, needed in sources.items() if needed <= known]
+            for call in ready:
+                del sources[call]
+            known.update((call.name, call.node) for call in ready)
+            yield from ready
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a layer.
+    """One call of a layer in a graph.
 
     Args:
         path: the layer's path, `"block/conv"`.
         kind: the name of the layer's class, or of the operation's (`"Add"` for `x + y`).
-        layer: the layer; None for an operation that is no layer.
+        layer: the layer; None for an operation that is not a layer.
         inputs: the tensors it takes.
         number: the call's own number: its outputs are `(number, 0)`, `(number, 1)`...
     """
@@ -27,8 +98,13 @@ class Call:
     path: str
     kind: str
     layer: keras.Layer | None
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[TensorKey, ...]
     number: int
+
+    @property
+    def output(self) -> TensorKey:
+        """The call's first output."""
+        return self.number, 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,19 +117,36 @@ class Graph:
     """
 
     calls: tuple[Call, ...]
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[TensorKey, ...]
 
-    def consumers(self) -> dict[Tensor, list[Call]]:
-        """Returns the calls that take each tensor."""
-        found: dict[Tensor, list[Call]] = {}
+    def producer(self, tensor: TensorKey) -> Call:
+        """Returns the call that a tensor is an output of."""
+        return self._calls_by_number[tensor[0]]
+
+    def consumers(self, tensor: TensorKey) -> list[Call]:
+        """Returns the calls that take a tensor, each once; not the model's outputs."""
+        return self._consumers.get(tensor, [])
+
+    def only_consumer(self, call: Call) -> Call | None:
+        """Returns the one call that takes a call's output; None if there are several or the model returns it."""
+        consumers = self.consumers(call.output)
+        return consumers[0] if len(consumers) == 1 and call.output not in self.outputs else None
+
+    @functools.cached_property
+    def _calls_by_number(self) -> dict[int, Call]:
+        return {call.number: call for call in self.calls}
+
+    @functools.cached_property
+    def _consumers(self) -> dict[TensorKey, list[Call]]:
+        consumers: dict[TensorKey, list[Call]] = {}
         for call in self.calls:
             for tensor in dict.fromkeys(call.inputs):
-                found.setdefault(tensor, []).append(call)
-        return found
+                consumers.setdefault(tensor, []).append(call)
+        return consumers
 
 
 def graph_of(model: keras.Model) -> Graph:
-    """Returns the calls of a Functional or Sequential model.
+    """Returns the calls of a Functional or Sequential model, nested models opened up.
 
     Args:
         model: a built model.
@@ -64,74 +157,117 @@ def graph_of(model: keras.Model) -> Graph:
     >>> [call.path for call in graph_of(model).calls]
     ['x', 'head']
     """
-    calls: list[Call] = []
-    numbers = itertools.count()
-    feeds = []
-    for tensor in model.inputs:
-        calls.append(Call(tensor.name, "InputLayer", None, (), next(numbers)))
-        feeds.append((calls[-1].number, 0))
-    outputs = _open(model, "", feeds, calls, numbers)
+    calls = [Call(tensor.name, "InputLayer", None, (), number) for number, tensor in enumerate(model.inputs)]
+    outputs = _open(model, "", [call.output for call in calls], calls)
     return Graph(tuple(calls), tuple(outputs))
 
 
-def _open(model: keras.Model, prefix: str, feeds: list[Tensor], calls: list[Call], numbers) -> list[Tensor]:
-    """Appends the calls inside a model that is called on `feeds`; returns its outputs."""
+def calls_of(model: keras.Model) -> ModelCalls:
+    """Returns the calls inside one Functional or Sequential model, with their arguments.
+
+    Args:
+        model: a built model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="head")])
+    >>> [(call.name, [ref.layer for ref in call.inputs]) for call in calls_of(model).calls]
+    [('head', ['x'])]
+    """
     if isinstance(model, keras.Sequential):
-        tensors = feeds
-        for layer in model.layers:
-            tensors = _add(layer, prefix + layer.name, type(layer).__name__, tensors, calls, numbers)
-        return tensors
-    return _open_functional(model, prefix, feeds, calls, numbers)
-
-
-def _open_functional(model: keras.Model, prefix: str, feeds: list[Tensor], calls: list[Call], numbers) -> list[Tensor]:
-    """Runs through the nodes of a Functional model's config as soon as their inputs are there."""
+        return _sequential_calls(model)
     config = model.get_config()
     layers = {layer.name: layer for layer in model.layers}
-    known = {(name, node): [feed] for (name, node, _), feed in zip(_keys(config["input_layers"]), feeds, strict=True)}
-    waiting = [
-        ((entry["name"], place), entry["class_name"], [(h[0], h[1], h[2]) for h in _histories(node)])
+    calls = [
+        LayerCall(
+            entry["name"],
+            node,
+            entry["class_name"],
+            layers.get(entry["name"]),
+            tuple(map(_argument, call["args"])),
+            {name: _argument(value) for name, value in call["kwargs"].items()},
+        )
         for entry in config["layers"]
-        for place, node in enumerate(entry["inbound_nodes"])
+        for node, call in enumerate(entry["inbound_nodes"])
     ]
-    while waiting:
-        ready = [item for item in waiting if all(key[:2] in known for key in item[2])]
-        for (name, node), kind, keys in ready:
-            inputs = [_output(known[key[:2]], key[2]) for key in keys]
-            known[name, node] = _add(layers.get(name), prefix + name, kind, inputs, calls, numbers)
-        waiting = [item for item in waiting if item not in ready]
-    return [_output(known[name, node], place) for name, node, place in _keys(config["output_layers"])]
+    inputs, outputs = _ends(config["input_layers"], model.inputs), _ends(config["output_layers"], model.outputs)
+    return ModelCalls(tuple(calls), inputs, outputs)
 
 
-def _add(layer, path: str, kind: str, inputs: list[Tensor], calls: list[Call], numbers) -> list[Tensor]:
-    """Appends one call, or the calls inside a nested model; returns the outputs."""
-    if isinstance(layer, keras.Model):
-        return _open(layer, path + "/", inputs, calls, numbers)
-    calls.append(Call(path, kind, layer, tuple(inputs), next(numbers)))
-    return [(calls[-1].number, 0)]
-
-
-def _output(tensors: list[Tensor], place: int) -> Tensor:
-    """Returns an output of a call; a layer's further outputs have the number of its first."""
-    return tensors[place] if place < len(tensors) else (tensors[0][0], place)
-
-
-def _histories(value: Any) -> Iterator[tuple[str, int, int]]:
-    """Yields where the tensors in a node's arguments come from."""
+def replaced(value: Any, kind: type, swap: Callable[[Any], Any]) -> Any:
+    """Returns an argument with each object of a class in it swapped; lists, tuples and dictionaries are searched."""
+    if isinstance(value, kind):
+        return swap(value)
     if isinstance(value, dict):
-        if value.get("class_name") == "__keras_tensor__":
-            yield tuple(value["config"]["keras_history"])
-            return
-        value = list(value.values())
+        return {name: replaced(part, kind, swap) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
+        return type(value)([replaced(part, kind, swap) for part in value])
+    return value
+
+
+def _sequential_calls(model: keras.Sequential) -> ModelCalls:
+    """Returns the calls of a Sequential model, each on the output of the one before."""
+    start = TensorRef(model.inputs[0].name, 0, 0, len(model.inputs[0].shape))
+    refs = [start, *(TensorRef(layer.name, 0, 0) for layer in model.layers)]
+    calls = [
+        LayerCall(layer.name, 0, type(layer).__name__, layer, (ref,), {})
+        for layer, ref in zip(model.layers, itertools.islice(refs, len(model.layers)), strict=True)
+    ]
+    return ModelCalls(tuple(calls), (start,), (refs[-1],))
+
+
+def _ends(triples: Any, tensors: list) -> tuple[TensorRef, ...]:
+    """Returns the tensors of `input_layers` or `output_layers`, a structure of `[layer, node, index]`."""
+    flat = keras.tree.flatten(triples)
+    triples = [flat[start : start + 3] for start in range(0, len(flat), 3)]
+    return tuple(
+        TensorRef(name, node, index, len(tensor.shape))
+        for (name, node, index), tensor in zip(triples, tensors, strict=True)
+    )
+
+
+def _argument(value: Any) -> Any:
+    """Returns a serialized argument with a `TensorRef` for each tensor, and tuples as tuples."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([_argument(part) for part in value])
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("class_name")
+    if kind == "__keras_tensor__":
+        name, node, index = value["config"]["keras_history"]
+        return TensorRef(name, node, index, len(value["config"]["shape"]))
+    if kind == "__tuple__":
+        return tuple(map(_argument, value["config"]["value"]))
+    return value if kind is not None else {name: _argument(part) for name, part in value.items()}
+
+
+def _refs(value: Any) -> Iterator[TensorRef]:
+    """Yields every tensor in an argument; those of a dictionary by its sorted keys, as `keras.tree.flatten` does."""
+    if isinstance(value, TensorRef):
+        yield value
+    elif isinstance(value, dict):
+        for name in sorted(value):
+            yield from _refs(value[name])
+    elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from _histories(part)
+            yield from _refs(part)
 
 
-def _keys(value: Any) -> list[tuple[str, int, int]]:
-    """Returns the (layer, node, tensor) entries of `input_layers` or `output_layers`, flat."""
-    if isinstance(value, dict):
-        return [key for name in sorted(value) for key in _keys(value[name])]
-    if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
-        return [tuple(value)]
-    return [key for part in value for key in _keys(part)]
+def _open(model: keras.Model, prefix: str, feeds: list[TensorKey], calls: list[Call]) -> list[TensorKey]:
+    """Appends the calls inside a model that is called on `feeds`; returns its outputs."""
+    inside = calls_of(model)
+    outputs = {(ref.layer, ref.node): [feed] for ref, feed in zip(inside.inputs, feeds, strict=True)}
+
+    def key(ref: TensorRef) -> TensorKey:
+        known = outputs[ref.layer, ref.node]
+        # Only a nested model's outputs are listed one by one.
+        return known[ref.index] if ref.index < len(known) else (known[0][0], ref.index)
+
+    for call in inside.in_run_order():
+        path, inputs = prefix + call.name, [key(ref) for ref in call.inputs]
+        if isinstance(call.layer, keras.Model):
+            outputs[call.name, call.node] = _open(call.layer, path + "/", inputs, calls)
+        else:
+            calls.append(Call(path, call.kind, call.layer, tuple(inputs), len(calls)))
+            outputs[call.name, call.node] = [calls[-1].output]
+    return [key(ref) for ref in inside.outputs]

@@ -1,35 +1,39 @@
-"""A copy of a Keras model with layers put in between, through the public `clone_model`."""
+"""Copies of Keras models with layers inserted or left out, through the public `clone_model`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import keras
 from keras import tree
 
 Clone = Callable[[keras.Layer], keras.Layer]
-Append = Callable[[str], keras.Layer | None]
+Append = Callable[[str, str], keras.Layer | None]
 
 
-def copy_with(model: keras.Model, clone: Clone, append: Append) -> keras.Model:
-    """Returns a copy of a model with a layer after each layer, operation or input that `append` returns one for.
+def copy_with(model: keras.Model, clone: Clone, append: Append | None = None, drop: Container[str] = ()) -> keras.Model:
+    """Returns a copy of a model with some layers left out and others inserted.
 
     Args:
         model: a built Functional or Sequential model, nested ones included.
-        clone: makes the new layer for an old one that is no model.
-        append: takes a path, returns a new layer or None; called once a path.
+        clone: makes the new layer for an old one that is not a model.
+        append: takes path and name of a layer, operation or input; returns a new layer to follow it, or None. Called
+            once per path. None inserts nothing.
+        drop: paths of layers that pass their input on.
 
     Returns:
         A model of the same class, names and compile settings.
     """
-    return _Copier(clone, append).copy(model, "", top=True)
+    return _Copier(clone, append or _nothing, drop).copy(model, "", top=True)
 
 
 class _Copier:
-    """Copies models, and remembers what it has copied: shared layers stay shared."""
+    """Copies models, and remembers its copies: shared layers stay shared."""
 
-    def __init__(self, clone: Clone, append: Append):
-        self.clone, self.append = clone, append
+    def __init__(self, clone: Clone, append: Append, drop: Container[str]):
+        self.clone = clone
+        self.append = append
+        self.drop = drop
         self.copies: dict[int, keras.Layer] = {}
         self.extras: dict[int, keras.Layer | None] = {}
 
@@ -38,11 +42,13 @@ class _Copier:
         if isinstance(model, keras.Sequential):
             return self._sequential(model, prefix, top)
         new = tree.map_structure(_new_input, model.input)
-        extras = [self.append(x.name) if top else None for x in tree.flatten(new)]
+        extras = [self.append(x.name, x.name) if top else None for x in tree.flatten(new)]
         swapped = {id(x): layer(x) for x, layer in zip(tree.flatten(new), extras, strict=True) if layer}
 
         def call(layer, *args, **kwargs):
             args, kwargs = tree.map_structure(lambda x: swapped.get(id(x), x), (args, kwargs))
+            if isinstance(layer, _Dropped):
+                return next(x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor))
             outputs = layer(*args, **kwargs)
             extra = self.extras.get(id(layer))
             return outputs if extra is None else _append_to(extra, outputs)
@@ -52,12 +58,13 @@ class _Copier:
         )
 
     def _sequential(self, model: keras.Sequential, prefix: str, top: bool) -> keras.Sequential:
-        """Returns the copy of a Sequential model, with a longer list of layers."""
-        layers = [_new_input(model.inputs[0])]
-        layers += [self.append(layers[0].name)] if top else []
+        """Returns the copy of a Sequential model, from its list of layers."""
+        layers = [_input_of(model)]
+        layers += [self.append(layers[0].name, layers[0].name)] if top else []
         for layer in model.layers:
             new = self._layer(layer, prefix)
-            layers += [new, self.extras.get(id(new))]
+            if not isinstance(new, _Dropped):
+                layers += [new, self.extras.get(id(new))]
         copy = keras.Sequential([x for x in layers if x is not None], name=model.name, trainable=model.trainable)
         if model.compiled:
             copy.compile_from_config(model.get_compile_config())
@@ -68,9 +75,21 @@ class _Copier:
         if id(layer) not in self.copies:
             path = prefix + layer.name
             nested = isinstance(layer, keras.Model)
-            self.copies[id(layer)] = self.copy(layer, path + "/") if nested else self.clone(layer)
-            self.extras[id(self.copies[id(layer)])] = None if nested else self.append(path)
+            if nested:
+                new = self.copy(layer, path + "/")
+            else:
+                new = _Dropped() if path in self.drop else self.clone(layer)
+            self.copies[id(layer)] = new
+            self.extras[id(new)] = None if nested else self.append(path, layer.name)
         return self.copies[id(layer)]
+
+
+class _Dropped(keras.layers.Layer):
+    """Stands for a layer that the copy leaves out."""
+
+
+def _nothing(path: str, name: str) -> None:
+    return None
 
 
 def _append_to(extra: keras.Layer, outputs):
@@ -78,6 +97,15 @@ def _append_to(extra: keras.Layer, outputs):
     if not isinstance(outputs, (list, tuple)):
         return extra(outputs)
     return type(outputs)([extra(outputs[0]), *outputs[1:]])
+
+
+def _input_of(model: keras.Sequential):
+    """Returns a new input like that of a Sequential model."""
+    try:
+        return _new_input(model.inputs[0])
+    except AttributeError:
+        # Keras could not infer the shapes behind some layer: the model has no inputs, only a first layer.
+        return keras.layers.InputLayer.from_config(model.get_config()["layers"][0]["config"])
 
 
 def _new_input(tensor):

@@ -1,14 +1,19 @@
-"""Quantized recurrent layers in a model: finding them, what the record takes from them, and what is left of them."""
+"""Quantized recurrent layers in a model: their kernels, grids and states for the record, and their final form."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import keras
 
 from r2keras import _model
+from r2keras._model import Kernel
 from r2keras.layers.compressor import too_small
 from r2keras.layers.recurrent import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
+from r2keras.layers.recurrent_parts import KERNELS
 from r2keras.layers.recurrent_specs import STATE_METHODS
 from r2keras.palette_spec import PaletteSpec
+from r2keras.recipe import Spec
 from r2keras.record import QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec, QuantSpec
 
@@ -23,18 +28,14 @@ PLAIN = {quantized: plain for plain, quantized in QUANTIZED.items()}
 def quantized_parts(path: str, layer: keras.Layer) -> list[tuple[str, QuantizedRNN]]:
     """Returns the quantized recurrent layers in a layer, itself or inside a `Bidirectional`, with their paths."""
     if isinstance(layer, keras.layers.Bidirectional):
-        inner = (layer.forward_layer, layer.backward_layer)
-        return [found for part in inner for found in quantized_parts(f"{path}/{part.name}", part)]
+        halves = (layer.forward_layer, layer.backward_layer)
+        return [part for half in halves for part in quantized_parts(f"{path}/{half.name}", half)]
     return [(path, layer)] if isinstance(layer, QuantizedRNN) and layer.specs.any else []
 
 
-def compressors(path: str, layer: keras.Layer) -> dict[str, tuple[keras.Variable, keras.Layer]]:
-    """Returns the kernels that a layer compresses by itself and what does it, by the kernels' full names."""
-    found = {}
-    for part_path, part in quantized_parts(path, layer):
-        for name, made in part.parts.compressors.items():
-            found[f"{part_path}/{part.cell.name}/{name}"] = (getattr(part.cell, name), made)
-    return found
+def compressors(path: str, layer: keras.Layer) -> list[tuple[Kernel, keras.Layer]]:
+    """Returns the kernels that a layer compresses by itself, each with the quantizer or palette that does so."""
+    return [(kernel, part) for kernel, _, part in _kernels(path, layer) if part is not None]
 
 
 def tensors(path: str, layer: keras.Layer) -> dict[str, Tensor]:
@@ -43,40 +44,50 @@ def tensors(path: str, layer: keras.Layer) -> dict[str, Tensor]:
     Raises:
         ValueError: a kernel with NaN or infinite values.
     """
-    found = compressors(path, layer).items()
-    return {name: made.tensor(name, v.value, _model.finite(name, v)) for name, (v, made) in found}
+    by_name = {}
+    for kernel, part in compressors(path, layer):
+        values = _model.finite(kernel.full_name, kernel.variable)
+        by_name[kernel.full_name] = part.tensor(kernel.full_name, kernel.variable.value, values)
+    return by_name
 
 
 def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
-    """Returns why kernels that a spec is for stay float nevertheless, by their full names."""
-    made, reasons = compressors(path, layer), {}
+    """Returns why kernels that a spec is for stay float, by their full names."""
+    return {
+        kernel.full_name: too_small(spec, kernel.variable.shape)
+        for kernel, spec, part in _kernels(path, layer)
+        if isinstance(spec, PaletteSpec) and part is None
+    }
+
+
+def _kernels(path: str, layer: keras.Layer) -> Iterator[tuple[Kernel, Spec | None, keras.Layer | None]]:
+    """Yields the kernels of the quantized recurrent layers in a layer, each with its spec and what compresses it."""
     for part_path, part in quantized_parts(path, layer):
-        for kernel, spec in zip(("kernel", "recurrent_kernel"), (part.specs.kernel, part.specs.recurrent), strict=True):
-            name = f"{part_path}/{part.cell.name}/{kernel}"
-            if isinstance(spec, PaletteSpec) and name not in made:
-                reasons[name] = too_small(spec, getattr(part.cell, kernel).shape)
-    return reasons
+        for name, spec in zip(KERNELS, (part.specs.kernel, part.specs.recurrent), strict=True):
+            kernel = Kernel(f"{part_path}/{part.cell.name}", name, getattr(part.cell, name))
+            yield kernel, spec, part.parts.compressors.get(name)
 
 
 def grids(path: str, layer: keras.Layer) -> dict[str, QuantizedActivation]:
-    """Returns the grids of states, by their layers' paths, and of inputs; codes found on line have none."""
-    found: dict[str, QuantizedActivation] = {}
+    """Returns the grids of states, by their layers' paths, and of inputs; codes fitted at run time have none."""
+    by_name: dict[str, QuantizedActivation] = {}
     for part_path, part in quantized_parts(path, layer):
         for rounder, name in ((part.parts.state, part_path), (part.parts.inputs, f"{part_path}/input")):
             grid = rounder and rounder.grid(name)
-            found |= {name: grid} if grid else {}
-    return found
+            if grid:
+                by_name[name] = grid
+    return by_name
 
 
 def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
-    """Returns an unbuilt copy of a layer that quantizes nothing but its state and input, on fixed grids.
+    """Returns an unbuilt copy of a layer that quantizes only its state and input, on fixed grids.
 
     Args:
         path: the layer's path, for errors.
         layer: any layer.
 
     Returns:
-        A Keras layer where neither is quantized; None for a layer without a quantized recurrent one.
+        A Keras layer if neither is quantized; None for a layer without a quantized recurrent layer.
 
     Raises:
         ValueError: the range of an input was never observed.
@@ -85,7 +96,7 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
         return None
     if isinstance(layer, keras.layers.Bidirectional):
         halves = (layer.forward_layer, layer.backward_layer)
-        forward, backward = (frozen(f"{path}/{half.name}", half) or copy_of(half) for half in halves)
+        forward, backward = (frozen(f"{path}/{half.name}", half) or _model.copy_layer(half) for half in halves)
         config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
         return keras.layers.Bidirectional(forward, backward_layer=backward, **config)
     config, parts = layer.get_config(), layer.parts
@@ -99,14 +110,14 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
 
 
 def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer | None:
-    """Returns an unbuilt copy of a recurrent layer whose state is quantized as a spec's activations are to be.
+    """Returns an unbuilt copy of a recurrent layer whose state is quantized by the `activation_bits` of a spec.
 
     Args:
         layer: any layer.
         spec: the spec of its kernels.
 
     Returns:
-        None if the layer is no plain LSTM, GRU or SimpleRNN, nor a `Bidirectional` of these, or the spec has no
+        None if the layer is not a plain LSTM, GRU or SimpleRNN or a `Bidirectional` of these, or if the spec has no
         `activation_bits`.
     """
     if isinstance(spec, PaletteSpec) or spec.activation_bits is None:
@@ -126,8 +137,3 @@ def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec:
     if spec.activation_method in STATE_METHODS:
         return QuantSpec(num_bits=spec.activation_bits, method=spec.activation_method)
     return spec.activation()
-
-
-def copy_of(layer: keras.Layer) -> keras.Layer:
-    """Returns an unbuilt copy of a layer."""
-    return layer.__class__.from_config(layer.get_config())

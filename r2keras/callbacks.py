@@ -14,17 +14,18 @@ from r2keras.palette_spec import FINAL, START
 
 
 class FreezeBatchNorm(keras.callbacks.Callback):
-    """Keeps batch normalisation's statistics as they are from a chosen epoch on.
+    """Freezes the statistics of batch normalization from a chosen epoch on.
 
-    From then on every batch normalisation normalises with its moving statistics, as it will on the device, and they no
+    From then on every batch normalization normalizes with its moving statistics, as it will on the device, and these no
     longer change; its scale and offset go on learning. Quantized weights that flip between two levels make batch
-    statistics jump, so the last epochs of few-bit training are calmer without them. The layers stay so after training.
+    statistics jump, so the last epochs of few-bit training are calmer without them. The layers stay frozen after
+    training.
 
     Args:
         epoch: the first epoch with frozen statistics, counted from 0 as `fit` does.
 
     Raises:
-        ValueError: `epoch` is no integer of at least 0, or the model has no batch normalisation.
+        ValueError: `epoch` is not an integer of at least 0, or the model has no batch normalization.
 
     Example:
 
@@ -45,14 +46,14 @@ class FreezeBatchNorm(keras.callbacks.Callback):
         self.epoch = _integer("epoch", epoch, 0)
 
     def on_train_begin(self, logs=None):
-        """Raises for a model without batch normalisation."""
+        """Raises for a model without batch normalization."""
         if not _norms(self.model):
             raise ValueError(
-                f"The model {self.model.name!r} has no batch normalisation to freeze. Leave out FreezeBatchNorm."
+                f"The model {self.model.name!r} has no batch normalization to freeze. Leave out FreezeBatchNorm."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Freezes, and has the training step compiled again, where the time has come."""
+        """Freezes the statistics once `epoch` is reached, and compiles the training step again."""
         norms = [layer for layer in _norms(self.model) if layer.trainable]
         if epoch < self.epoch or not norms:
             return
@@ -60,40 +61,41 @@ class FreezeBatchNorm(keras.callbacks.Callback):
             learned = [variable for variable in (layer.gamma, layer.beta) if variable is not None]
             kept = [variable.trainable for variable in learned]
             layer.trainable = False
-            # The layer's flag decides on the statistics, the variables' own on the optimizer.
+            # The layer's flag stops the statistics; the variables' own flags tell the optimizer what to train.
             for variable, trainable in zip(learned, kept, strict=True):
                 variable.trainable = trainable
         self.model.make_train_function(force=True)
 
 
 class EWGSDelta(keras.callbacks.Callback):
-    """Sets how strongly EWGS scales gradients, for each kernel by how much the loss bends around it.
+    """Sets how strongly EWGS scales gradients, per kernel from the curvature of the loss around it.
 
     At the start of the first epoch and of every n-th after it, `delta = max(0, mean_batch (Tr(H) / N) / (3 std(g)))`
     for each of the model's kernels with `method="ewgs"`; `g` and `H` are the gradient and the Hessian of the loss in
-    the `N` normalised, rounded weights `x_q` in `[0, 1]` (`dw_q / dx_q = (quant_max - quant_min) scale`). The trace is
+    the `N` normalized, rounded weights `x_q` in `[0, 1]` (`dw_q / dx_q = (quant_max - quant_min) scale`). The trace is
     Hutchinson's, over vectors of random signs, with `H v` as the central difference of two gradients: one estimate
-    takes `2 samples + 1` gradients a batch. The model runs as in training, and none of its states change. Kernels
-    without a gradient get 0; for activations `delta` stays the spec's.
+    takes `2 samples + 1` gradients per batch. The model runs as in training, and none of its states change. Kernels
+    without a gradient get 0; activations keep the `delta` of their spec.
 
     Between estimates the gradient is `g (1 + delta sign(g) (x_n - x_q))`, as always (`quantizers.EWGSQuantizer`).
 
     Args:
-        x: inputs, a few batches of training data: an array, or a list or dict of arrays as the model takes them.
-        y: targets, in the form that the loss takes.
+        x: inputs of a few training batches: an array, or a list or dict of arrays as the model takes them.
+        y: targets, in the structure that the loss takes.
         loss: the training loss: a name, a `keras.losses.Loss`, or a function of `(y, prediction)`; what it returns is
             averaged.
         every: epochs from one estimate to the next, at least 1. Defaults to the paper's 10.
-        samples: random vectors a batch, at least 1.
-        batch_size: samples a batch, at least 1. `std(g)` depends on it: take that of the training.
-        seed: of the random vectors.
+        samples: random vectors per batch, at least 1.
+        batch_size: samples per batch, at least 1. `std(g)` depends on it: use that of the training.
+        seed: seed of the random vectors.
 
     Attributes:
-        deltas: the last estimates by the names of the kernels, as in a record.
+        deltas: the last estimates by the full names of the kernels, as in a record.
 
     Raises:
-        ValueError: an argument out of its range; data that are empty, not finite or of different lengths; no loss; at
-            the start of training, a model without a trained EWGS kernel; at an estimate, a gradient that is not finite.
+        ValueError: an argument out of its range; data that are empty, not finite or of different lengths; not a loss;
+            at the start of training, a model without a trained EWGS kernel; at an estimate, a gradient that is not
+            finite.
 
     Example:
 
@@ -109,7 +111,7 @@ class EWGSDelta(keras.callbacks.Callback):
     True
 
     Source: Lee et al., arXiv 2104.00903, section 3.3. The authors' code estimates one kernel at a time by automatic
-    differentiation, starts after the first n epochs, and has 3 batches.
+    differentiation, starts after the first n epochs, and uses 3 batches.
     """
 
     def __init__(
@@ -140,28 +142,28 @@ class EWGSDelta(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Estimates where the time has come."""
+        """Estimates anew every `every` epochs."""
         if epoch % self.every:
             return
         batches = _curvature.split(*self.data, self.batch_size)
-        found = _curvature.ewgs_deltas(self.model, batches, self.loss, self.samples, self._rng)
-        self.deltas = {name: max(delta, 0.0) for name, delta in found.items()}
-        for full, layer, name in _curvature.ewgs_kernels(self.model):
-            layer.quantizers[name].delta.assign(self.deltas[full])
+        deltas = _curvature.ewgs_deltas(self.model, batches, self.loss, self.samples, self._rng)
+        self.deltas = {name: max(delta, 0.0) for name, delta in deltas.items()}
+        for kernel in _curvature.ewgs_kernels(self.model):
+            kernel.layer.quantizers[kernel.name].delta.assign(self.deltas[kernel.full_name])
 
 
 class AnnealPalettes(keras.callbacks.Callback):
-    """Trains palettes soft at first and nearly hard at the end, as the file will have them.
+    """Anneals palettes in training: soft at first, nearly hard at the end, as they are in the file.
 
     Over the first `until` of all training steps of `fit`, the temperature of each palette goes geometrically from
     `start` to `final` times its spec's, and stays there. Soft assignments let weights move from one centroid to
-    another; hard ones let centroids and batch normalisation settle on what inference computes. In place of the
-    schedules of the specs, if they have one.
+    another; hard ones let centroids and batch normalization settle on what inference computes. Replaces the schedules
+    of the specs.
 
     Args:
         start: multiple of `PaletteSpec.temperature` at the first step, above 0.
         final: multiple at the end, above 0.
-        until: share of the steps after which the temperature stays, above 0, at most 1.
+        until: share of the steps that the schedule takes, above 0, at most 1.
 
     Raises:
         ValueError: an argument out of its range; at the start of training, a model without palettes, or data whose
@@ -191,8 +193,8 @@ class AnnealPalettes(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Sets the schedule of every palette."""
-        layers = [layer for _, layer in _model.leaf_layers(self.model) if isinstance(layer, Palettize)]
-        palettes = [palette for layer in layers for palette in layer.palettes.values()]
+        layers = _model.view_of(self.model).instances(Palettize)
+        palettes = [palette for _, layer in layers for palette in layer.palettes.values()]
         if not palettes:
             raise ValueError(
                 f"The model {self.model.name!r} has no palette. Expected a model of r2keras.prepare with a PaletteSpec "
@@ -223,15 +225,15 @@ def _integer(name: str, value: object, least: int) -> int:
 
 
 def _loss_of(loss) -> Callable:
-    """Returns the function that a loss stands for, or raises ValueError."""
+    """Returns the function of a loss, or raises ValueError."""
     problem = invalid("loss", "a loss: a name, a keras.losses.Loss or a function", loss)
     try:
-        found = keras.losses.get(loss)
+        function = keras.losses.get(loss)
     except ValueError as error:
         raise ValueError(problem) from error
-    if not callable(found):
+    if not callable(function):
         raise ValueError(problem)
-    return found
+    return function
 
 
 def _as_array(values) -> np.ndarray:
@@ -241,7 +243,7 @@ def _as_array(values) -> np.ndarray:
 
 
 def _checked_data(x, y) -> tuple:
-    """Returns inputs and targets as NumPy arrays in their structures, or raises ValueError."""
+    """Returns inputs and targets as structures of NumPy arrays, or raises ValueError."""
     x, y = (keras.tree.map_structure(_as_array, part) for part in (x, y))
     for name, part in (("x", x), ("y", y)):
         arrays = keras.tree.flatten(part)
@@ -256,5 +258,5 @@ def _checked_data(x, y) -> tuple:
 
 
 def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Returns the batch normalisations of a model, those in nested models too."""
-    return [layer for _, layer in _model.leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    """Returns the batch normalizations of a model, including those in nested models."""
+    return [layer for _, layer in _model.view_of(model).instances(keras.layers.BatchNormalization)]

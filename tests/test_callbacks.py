@@ -65,5 +65,5 @@ def test_bad_epoch(epoch):
 def test_nothing_to_freeze():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="no batch normalisation"):
+    with pytest.raises(ValueError, match="no batch normalization"):
         model.fit(X, Y, verbose=0, callbacks=[FreezeBatchNorm(0)])

@@ -77,7 +77,7 @@ def test_no_other_file_takes_these_attributes():
     names = set(re.findall(r"\w\.(_[a-z]\w+)", own.read_text(encoding="utf-8")))
     assert "_flatten_layers" in names
     others = [
-        path for path in Path(r2keras.__file__).parent.rglob("*.py") if path != own and "tf" not in str(path.stem)
+        path for path in Path(r2keras.__file__).parent.rglob("*.py") if path != own and "tf_keras" not in path.stem
     ]
     texts = {path.name: path.read_text(encoding="utf-8") for path in others if "tfmot" not in path.parts}
     used = {name: file for file, text in texts.items() for name in names if re.search(rf"\.{name}\b", text)}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import r2keras
 from r2keras import _model
 from tests import nets
 
@@ -216,3 +217,77 @@ def test_what_cannot_be_rebuilt_is_refused(make, error, match):
 def test_bad_values_are_counted(bad):
     with pytest.raises(ValueError, match="The weight stem/kernel has 2 NaN or infinite values of 6"):
         _model.check_finite("stem/kernel", np.array([[1.0, bad, 2.0], [0.0, 0.0, bad]]))
+
+
+class Block(layers.Layer):
+    """A layer whose layers and last weight have no names of their own, so that Keras numbers them."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = layers.Dense(6), layers.Dense(6)
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.second.build(input_shape)
+        self.mixing = self.add_weight(shape=(6, 6))
+
+    def call(self, inputs):
+        return keras.ops.matmul(self.second(self.first(inputs)), self.mixing)
+
+
+def test_names_that_keras_counts_up_are_counted_in_the_layer():
+    names = ["block/variable", "block/dense/kernel", "block/dense_1/kernel"]
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((6,)), Block(name="block")])
+        assert [kernel.full_name for kernel in _model.view_of(model).kernels] == names
+        assert [kernel.full_name for kernel in _model.view_of(_model.rebuild(model)).kernels] == names
+
+
+def test_a_layer_with_names_that_keras_counts_up_is_compressed_and_loaded_again(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), Block(name="block")])
+    student = r2keras.prepare(model, r2keras.Recipe([("block", r2keras.QuantSpec(num_bits=4))]))
+    small, record = r2keras.finalize(student)
+    assert set(record.tensors) == {kernel.full_name for kernel in _model.view_of(small).kernels}
+    student.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras", custom_objects={"Block": Block})
+    x = nets.inputs_of(model)
+    np.testing.assert_array_equal(nets.arrays(loaded(x)), nets.arrays(student(x)))
+
+
+def test_a_name_that_the_config_keeps_stays():
+    inner = layers.Dense(3)
+    model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(inner, name="steps")])
+    assert [kernel.full_name for kernel in _model.view_of(model).kernels] == [f"steps/{inner.name}/kernel"]
+
+
+def test_a_view_is_walked_once():
+    model = nets.nested()
+    view = _model.view_of(model)
+    assert _model.view_of(view) is view
+    assert view.layers == tuple(_model.leaf_layers(model))
+    assert [k.variable is v for k, v in zip(view.kernels, model.weights, strict=False)]
+    assert {path for path, _ in view.instances(layers.Dense)} <= set(view.layers_by_path)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_dropped_layers_pass_their_input_on(sequential):
+    inputs, parts = keras.Input((6,)), [layers.Dense(4, name="a"), layers.ReLU(name="r"), layers.Dense(2, name="b")]
+    model = keras.Sequential([inputs, *parts])
+    if not sequential:
+        model = keras.Model(inputs, parts[2](parts[1](parts[0](inputs))))
+    copy, x = _model.rebuild(model, drop={"r"}), nets.inputs_of(model)
+    assert "r" not in [layer.name for layer in copy.layers]
+    np.testing.assert_allclose(nets.arrays(copy(x))[0], nets.arrays(parts[2](parts[0](x)))[0], rtol=1e-6)
+
+
+class Halved(layers.Layer):
+    """A layer that does not say which shape it returns."""
+
+    def call(self, inputs):
+        return 0.5 * inputs
+
+
+def test_a_model_whose_shapes_keras_cannot_infer_is_copied():
+    model = keras.Sequential([keras.Input((2, 6)), layers.Dense(4), layers.TimeDistributed(Halved())])
+    copy, x = _model.rebuild(model), np.ones((3, 2, 6), "float32")
+    np.testing.assert_array_equal(nets.arrays(copy(x)), nets.arrays(model(x)))

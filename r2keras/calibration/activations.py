@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from r2keras import _model, compress
+from r2keras import compress
 from r2keras._errors import DataNeededError, invalid
+from r2keras._model import ModelView, packed, view_of
 from r2keras.calibration.data import batches
 
 
@@ -41,7 +42,15 @@ def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 
 
     Source: Nagel et al., arXiv 2106.08295, section 3.1.
     """
-    layers = [layer for _, layer in compress.quantizers_of(student)]
+    return set_ranges(view_of(student), data, batch_size=batch_size)
+
+
+def set_ranges(view: ModelView, data, *, batch_size: int = 128) -> int:
+    """Does what `set_activation_ranges` does; takes a view."""
+    layers = [layer for _, layer in compress.quantizers_of(view)]
+    if layers and data is None:
+        wanted = f"inputs to find the ranges of {len(layers)} activations with"
+        raise DataNeededError(invalid("data", wanted, None, "Pass a few hundred inputs"))
     if not layers:
         return 0
     if data is None:
@@ -50,8 +59,8 @@ def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 
     try:
         for layer in layers:
             layer.observe()
-        for batch in batches(student, data, batch_size):
-            student(_model.packed(student, batch), training=False)
+        for batch in batches(view, data, batch_size):
+            view.model(packed(view.model, batch), training=False)
     finally:
         for layer in layers:
             layer.fit()

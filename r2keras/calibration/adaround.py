@@ -13,6 +13,7 @@ import numpy as np
 
 from r2keras import _model
 from r2keras._errors import invalid
+from r2keras._model import Kernel, ModelView, view_of
 from r2keras.calibration import linear
 from r2keras.calibration.coordinates import KernelGrid, refine
 from r2keras.calibration.data import Batch, batches
@@ -20,7 +21,7 @@ from r2keras.calibration.moments import Moments
 from r2keras.calibration.progress import LayerStore, progress_bar
 from r2keras.calibration.rounding import AdaRoundOptions, optimize
 from r2keras.calibration.taps import Tapped
-from r2keras.record import CompressionRecord, QuantizedTensor, Tensor, expand
+from r2keras.record import CompressionRecord, QuantizedTensor, expand
 
 # Bytes of a layer's second moments in float64, above which it keeps nearest rounding.
 MEMORY_LIMIT = 2**30
@@ -82,26 +83,41 @@ def adaround(
     Source: Nagel et al., arXiv 2004.10568, sections 3.3 and 3.4. The paper draws mini-batches; the moments and the
     refinement are ours.
     """
-    options = options or AdaRoundOptions()
-    if not isinstance(options, AdaRoundOptions):
-        raise TypeError(invalid("options", "an AdaRoundOptions", options))
-    _check_pair(model, record)
-    run = _Run(model, small, record, list(batches(model, data, batch_size)), options)
+    options = _checked(options)
+    view, quantized = view_of(model), view_of(small)
+    _check_pair(view, record)
+    checked = list(batches(view, data, batch_size))
+    result, record = rounded(view, quantized, record, checked, options, folder, progress)
+    return result.model, record
+
+
+def rounded(
+    view: ModelView,
+    small: ModelView,
+    record: CompressionRecord,
+    data: list[Batch],
+    options: AdaRoundOptions | None,
+    folder: str | os.PathLike | None,
+    progress: bool,
+) -> tuple[ModelView, CompressionRecord]:
+    """Returns what `adaround` does, as views; takes batches."""
+    options = _checked(options)
+    run = _Run(view, small, record, data, options)
     store = LayerStore(folder, run.fingerprint()) if folder is not None else None
     tensors = dict(record.tensors)
     notes = dict(record.notes)
     with progress_bar(progress, len(tensors)) as advance:
-        for path, name in run.order():
-            full = f"{path}/{name}"
+        for kernel in run.kernels:
+            full = kernel.full_name
             stored = None if store is None else store.load(full)
             if stored is not None:
                 codes, scale, notes[full] = stored
                 tensors[full] = dataclasses.replace(tensors[full], codes=codes, scale=scale)
             else:
-                tensors[full], notes[full] = run.round(path, name, tensors[full])
+                tensors[full], notes[full] = run.round(kernel, tensors[full])
                 if store is not None:
                     store.save(full, tensors[full].codes, tensors[full].scale, notes[full])
-            run.assign(path, name, tensors[full])
+            run.assign(kernel, tensors[full])
             advance(full)
     notes |= {full: f"{notes[full]}; {note}" for full, note in record.notes.items() if notes[full] != note}
     return run.result(tensors), dataclasses.replace(record, tensors=tensors, notes=notes)
@@ -111,7 +127,7 @@ class _Run:
     """One run of AdaRound: the float kernels, and tapped copies of the float model and the quantized one.
 
     Args:
-        model: the float model.
+        view: the float model.
         small: the quantized model.
         record: the codes and scales of `small`.
         data: checked batches.
@@ -119,51 +135,42 @@ class _Run:
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        small: keras.Model,
-        record: CompressionRecord,
-        data: list[Batch],
-        options: AdaRoundOptions,
+        self, view: ModelView, small: ModelView, record: CompressionRecord, data: list[Batch], options: AdaRoundOptions
     ):
         self.small = small
         self.record = record
         self.data = data
         self.options = options
-        self.kernels = {name: _model.to_numpy(variable) for name, variable in _kernels(model).items()}
-        layers = dict(_model.leaf_layers(small))
-        paths = dict.fromkeys(path for path, _ in self.order())
-        self.unsupported = {path: _reason(layers[path]) for path in paths if not linear.is_linear(layers[path])}
-        supported = [path for path in paths if path not in self.unsupported]
-        self.floats = Tapped(model, supported)
+        self.weights = {kernel.full_name: _model.to_numpy(kernel.variable) for kernel in view.kernels}
+        # The recorded kernels, in the order of the model's layers.
+        self.kernels = [k for k in small.kernels if isinstance(record.tensors.get(k.full_name), QuantizedTensor)]
+        layers = {kernel.path: small.layers_by_path[kernel.path] for kernel in self.kernels}
+        self.unsupported = {path: _reason(layer) for path, layer in layers.items() if not linear.is_linear(layer)}
+        supported = [path for path in layers if path not in self.unsupported]
+        self.floats = Tapped(view, supported)
         self.quantized = Tapped(small, supported)
-
-    def order(self) -> list[tuple[str, str]]:
-        """Returns `(layer path, kernel name)` of every recorded kernel, in the order of the model's layers."""
-        pairs = [(p, n) for p, layer in _model.leaf_layers(self.small) for n, _ in _model.kernels(layer)]
-        return [pair for pair in pairs if isinstance(self.record.tensors.get("/".join(pair)), QuantizedTensor)]
 
     def fingerprint(self) -> str:
         """Returns a hash of everything that the result depends on."""
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.options)).encode())
         for name, tensor in sorted(self.record.tensors.items()):
             digest.update(name.encode())
-            for array in (self.kernels[name], *tensor.arrays().values()):
+            for array in (self.weights[name], *tensor.arrays().values()):
                 digest.update(np.ascontiguousarray(array).tobytes())
         for array in (array for batch in self.data for array in batch):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def round(self, path: str, name: str, tensor: QuantizedTensor) -> tuple[QuantizedTensor, str]:
+    def round(self, kernel: Kernel, tensor: QuantizedTensor) -> tuple[QuantizedTensor, str]:
         """Returns one kernel after AdaRound, and a note for the record."""
-        if path in self.unsupported:
-            return tensor, f"nearest rounding: {self.unsupported[path]}"
-        view = linear.view(self.quantized.layer(path), name)
-        weights = view.to_matrix(self.kernels[f"{path}/{name}"])
+        if kernel.path in self.unsupported:
+            return tensor, f"nearest rounding: {self.unsupported[kernel.path]}"
+        view = linear.view(self.quantized.layer(kernel.path), kernel.name)
+        weights = view.to_matrix(self.weights[kernel.full_name])
         if weights.shape[0] * weights.shape[1] ** 2 * 8 > MEMORY_LIMIT:
             return tensor, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
-        moments = self._moments(path, name, view, weights)
-        low, high, start, floor, ceiling = _choices(tensor, self.kernels[f"{path}/{name}"])
+        moments = self._moments(kernel, view, weights)
+        low, high, start, floor, ceiling = _choices(tensor, self.weights[kernel.full_name])
         low, high, start = (view.to_matrix(array) for array in (low, high, start))
         up = optimize(weights, low, high, start, moments, self.options)
         rounded = dataclasses.replace(tensor, codes=np.where(view.to_kernel(up), ceiling, floor).astype(np.int8))
@@ -175,28 +182,28 @@ class _Run:
                 best, error = refined, refined_error
         return best, _note(_error(moments, view, weights, tensor), error)
 
-    def assign(self, path: str, name: str, tensor: QuantizedTensor) -> None:
+    def assign(self, kernel: Kernel, tensor: QuantizedTensor) -> None:
         """Gives a kernel of the tapped quantized model its new values, which the next layers' inputs then depend on."""
-        if path not in self.unsupported:
-            dict(_model.kernels(self.quantized.layer(path)))[name].assign(tensor.values())
+        if kernel.path not in self.unsupported:
+            dict(_model.kernels(self.quantized.layer(kernel.path)))[kernel.name].assign(tensor.values())
 
-    def result(self, tensors: dict[str, Tensor]) -> keras.Model:
+    def result(self, tensors: dict[str, QuantizedTensor]) -> ModelView:
         """Returns a copy of the quantized model with the values of the tensors."""
-        model = _model.rebuild(self.small, lambda path, layer: None)
-        for name, variable in _kernels(model).items():
-            if name in tensors:
-                variable.assign(tensors[name].values())
-        return model
+        copy = view_of(_model.rebuild(self.small))
+        for kernel in copy.kernels:
+            if kernel.full_name in tensors:
+                kernel.variable.assign(tensors[kernel.full_name].values())
+        return copy
 
-    def _moments(self, path: str, name: str, view: linear.View, weights: np.ndarray) -> Moments:
+    def _moments(self, kernel: Kernel, view: linear.View, weights: np.ndarray) -> Moments:
         """Returns the second moments of a layer's inputs, summed over the data."""
         moments = Moments.zeros(weights)
-        float_view = linear.view(self.floats.layer(path), name)
-        quantized_part = self.quantized.until(path)
-        float_part = self.floats.until(path)
+        float_view = linear.view(self.floats.layer(kernel.path), kernel.name)
+        quantized_part = self.quantized.until(kernel.path)
+        float_part = self.floats.until(kernel.path)
         for batch in self.data:
-            quantized_calls = self.quantized.listen(quantized_part, path, batch)
-            float_calls = self.floats.listen(float_part, path, batch)
+            quantized_calls = self.quantized.listen(quantized_part, kernel.path, batch)
+            float_calls = self.floats.listen(float_part, kernel.path, batch)
             for (inputs, _), (float_inputs, _) in zip(quantized_calls, float_calls, strict=True):
                 moments.add(view, float_view, weights, inputs, float_inputs)
         return moments
@@ -255,20 +262,22 @@ def _reason(layer: keras.Layer) -> str:
     return f"AdaRound does not support {type(layer).__name__}"
 
 
-def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
-    """Returns every kernel of a model by its full name."""
-    layers = _model.leaf_layers(model)
-    return {f"{path}/{name}": variable for path, layer in layers for name, variable in _model.kernels(layer)}
+def _checked(options: AdaRoundOptions | None) -> AdaRoundOptions:
+    """Returns the options, the defaults for None."""
+    options = options or AdaRoundOptions()
+    if not isinstance(options, AdaRoundOptions):
+        raise TypeError(invalid("options", "an AdaRoundOptions", options))
+    return options
 
 
-def _check_pair(model: keras.Model, record: CompressionRecord) -> None:
+def _check_pair(view: ModelView, record: CompressionRecord) -> None:
     """Raises unless the float model has every recorded kernel."""
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "a CompressionRecord", record))
-    kernels = _kernels(model)
+    shapes = {kernel.full_name: tuple(kernel.variable.shape) for kernel in view.kernels}
     for name, tensor in record.tensors.items():
         shape = tensor.values().shape
-        if name not in kernels or tuple(kernels[name].shape) != shape:
+        if shapes.get(name) != shape:
             raise ValueError(
                 f"The float model has no kernel {name!r} of shape {shape}. Expected the model that the "
                 "quantized one was made from. Fold batch norm in both models or in neither."

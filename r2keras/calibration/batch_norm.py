@@ -10,6 +10,7 @@ import numpy as np
 
 from r2keras import _model
 from r2keras._errors import DataNeededError, invalid
+from r2keras._model import ModelView, view_of
 from r2keras.calibration.data import Batch, batches
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
@@ -53,66 +54,65 @@ def reestimate_batch_norm(
 
     Source: Sun et al., arXiv 1902.09024; Nagel et al., arXiv 2106.08295, section 4. The form with `reference` is ours.
     """
-    norms = batch_norms(model)
+    view = view_of(model)
+    norms = batch_norms(view)
     if not norms:
         return 0
     if data is None:
         fix = "Pass a few hundred training inputs, or batch_norm='keep'"
         raise DataNeededError(invalid("data", f"inputs to re-estimate {len(norms)} batch-norm layers", None, fix))
-    checked = list(batches(model, data, batch_size))
-    statistics_after = measure(model, checked)
+    checked = list(batches(view, data, batch_size))
+    statistics_after = measure(view, checked)
     if reference is not None:
-        statistics_after = shifted(model, measure(reference, checked), statistics_after)
-    set_statistics(model, statistics_after)
+        statistics_after = shifted(view, measure(view_of(reference), checked), statistics_after)
+    set_statistics(view, statistics_after)
     return len(norms)
 
 
-def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+def batch_norms(view: ModelView) -> list[keras.layers.BatchNormalization]:
     """Returns the batch-norm layers of a model, in the order of its layers."""
-    return [layer for _, layer in _model.leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    return [layer for _, layer in view.instances(keras.layers.BatchNormalization)]
 
 
-def measure(model: keras.Model, data: Iterable[Batch]) -> Statistics:
+def measure(view: ModelView, data: Iterable[Batch]) -> Statistics:
     """Returns the mean and variance at each batch-norm layer, averaged over the samples; the model does not change.
 
     Args:
-        model: a built Functional or Sequential model.
+        view: the model.
         data: checked batches (`calibration.data.batches`).
 
     Returns:
         Pairs `(mean, variance)` in the order of `batch_norms`.
     """
-    probe = _model.rebuild(model, _measuring)
-    measured = batch_norms(probe)
+    copy = view_of(_model.rebuild(view, _measuring))
+    probe, measured = copy.model, batch_norms(copy)
     for layer in measured:
         layer.seen = 0
     for batch in data:
         for layer in measured:
             layer.samples = len(batch[0])
         probe(_model.packed(probe, batch), training=False)
-    return statistics(probe)
+    return statistics(copy)
 
 
-def shifted(model: keras.Model, before: Statistics, after: Statistics) -> Statistics:
+def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistics:
     """Returns a model's moving statistics, shifted by the change from `before` to `after`."""
     moved = []
-    for (mean, variance), (mean_f, var_f), (mean_q, var_q) in zip(statistics(model), before, after, strict=True):
+    for (mean, variance), (mean_f, var_f), (mean_q, var_q) in zip(statistics(view), before, after, strict=True):
         # A channel that is constant in the float model has no ratio; it keeps its variance.
         ratio = np.divide(var_q, var_f, out=np.ones_like(var_q), where=var_f > 0)
         moved.append((mean + mean_q - mean_f, variance * ratio))
     return moved
 
 
-def statistics(model: keras.Model) -> Statistics:
+def statistics(view: ModelView) -> Statistics:
     """Returns the moving means and variances of a model's batch-norm layers."""
-    return [
-        (_model.to_numpy(layer.moving_mean), _model.to_numpy(layer.moving_variance)) for layer in batch_norms(model)
-    ]
+    return [(_model.to_numpy(layer.moving_mean), _model.to_numpy(layer.moving_variance)) for layer in batch_norms(view)]
 
 
-def set_statistics(model: keras.Model, values: Statistics) -> None:
+def set_statistics(view: ModelView, values: Statistics) -> None:
     """Assigns moving means and variances to the batch-norm layers of a model."""
-    for layer, (mean, variance) in zip(batch_norms(model), values, strict=True):
+    for layer, (mean, variance) in zip(batch_norms(view), values, strict=True):
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(variance)
 

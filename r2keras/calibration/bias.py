@@ -11,9 +11,10 @@ from keras import layers
 
 from r2keras import _model
 from r2keras._errors import DataNeededError
-from r2keras.calibration import graph, linear
+from r2keras._model import ModelView, view_of
+from r2keras.calibration import linear
 from r2keras.calibration.data import Batch, batches
-from r2keras.calibration.expected import expected_inputs
+from r2keras.calibration.expected import expected_inputs_of
 from r2keras.calibration.taps import Tapped
 
 
@@ -65,27 +66,35 @@ def correct_bias(
 
     Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix B.
     """
-    paths = _changed(model, small)
-    result, copies = graph.rebuild_without(small, lambda path, layer: _with_bias(layer) if path in paths else None)
-    graph.copy_weights(small, copies)
-    layers_by_path = dict(_model.leaf_layers(result))
+    return corrected(view_of(model), view_of(small), data, means, batch_size).model
+
+
+def corrected(
+    view: ModelView, small: ModelView, data, means: dict[str, np.ndarray] | None, batch_size: int = 128
+) -> ModelView:
+    """Returns what `correct_bias` does, as views."""
+    paths = _changed(view, small)
+
+    def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return linear.with_bias(layer) if path in paths and not _has_bias(layer) else None
+
+    copy = view_of(_model.rebuild(small, replace, carry=linear.carry_kernels))
     if data is not None:
-        biases = _measured(model, result, paths, list(batches(model, data, batch_size)))
+        biases = _measured(view, copy, paths, list(batches(view, data, batch_size)))
     else:
-        biases = _predicted(model, layers_by_path, paths, expected_inputs(model) if means is None else means)
+        biases = _predicted(view, copy, paths, expected_inputs_of(view) if means is None else means)
     for path, bias in biases.items():
-        layers_by_path[path].bias.assign(bias)
-    return result
+        copy.layers_by_path[path].bias.assign(bias)
+    return copy
 
 
-def _changed(model: keras.Model, small: keras.Model) -> list[str]:
+def _changed(view: ModelView, small: ModelView) -> list[str]:
     """Returns the paths of the linear layers whose kernels differ between two models, in order."""
-    float_layers = dict(_model.leaf_layers(model))
     changed: list[str] = []
-    for path, layer in _model.leaf_layers(small):
+    for path, layer in small.layers:
         if not linear.is_linear(layer):
             continue
-        float_kernels = _kernels(float_layers.get(path))
+        float_kernels = _kernels(view.layers_by_path.get(path))
         quantized_kernels = _kernels(layer)
         if [kernel.shape for kernel in float_kernels] != [kernel.shape for kernel in quantized_kernels]:
             raise ValueError(
@@ -103,19 +112,15 @@ def _kernels(layer: keras.Layer | None) -> list[np.ndarray]:
     return [] if layer is None else [_model.to_numpy(variable) for _, variable in _model.kernels(layer)]
 
 
-def _with_bias(layer: keras.Layer) -> keras.Layer | None:
-    """Returns an unbuilt copy of a layer with a bias added; None if the layer has one or cannot have one."""
-    config = layer.get_config()
-    if isinstance(layer, layers.EinsumDense) or config["use_bias"]:
-        return None
-    return type(layer).from_config({**config, "use_bias": True})
+def _has_bias(layer: keras.Layer) -> bool:
+    """Whether a linear layer has a bias, or cannot get one: an EinsumDense's `bias_axes` stay as they are."""
+    return isinstance(layer, layers.EinsumDense) or layer.get_config()["use_bias"]
 
 
-def _measured(model: keras.Model, small: keras.Model, paths: list[str], data: list[Batch]) -> dict[str, np.ndarray]:
+def _measured(view: ModelView, small: ModelView, paths: list[str], data: list[Batch]) -> dict[str, np.ndarray]:
     """Returns the biases that make the measured output means equal, corrected layer by layer."""
-    layers_by_path = dict(_model.leaf_layers(small))
-    paths = [path for path in paths if layers_by_path[path].bias is not None]
-    floats = Tapped(model, paths)
+    paths = [path for path in paths if small.layers_by_path[path].bias is not None]
+    floats = Tapped(view, paths)
     quantized = Tapped(small, paths)
     float_means = floats.output_means(paths, floats.model, data)
     biases: dict[str, np.ndarray] = {}
@@ -138,26 +143,24 @@ def _bias_shaped(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:
 
 
 def _predicted(
-    model: keras.Model, layers_by_path: dict[str, keras.Layer], paths: list[str], means: dict[str, np.ndarray]
+    view: ModelView, small: ModelView, paths: list[str], means: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Returns the biases that follow from the expected inputs."""
     unknown = [path for path in paths if path not in means]
     if len(unknown) == len(paths):
         raise DataNeededError(
-            f"No quantized layer of {model.name!r} has its inputs from a batch normalization, whose statistics give "
-            "their means. Expected data, or means=expected_inputs(model before folding). Pass unlabeled data."
+            f"No quantized layer of {view.model.name!r} has its inputs from a batch normalization, whose statistics "
+            "give their means. Expected data, or means=expected_inputs(model before folding). Pass unlabeled data."
         )
     if unknown:
         warnings.warn(
             f"These layers keep their bias, because their inputs do not come from a batch normalization: "
             f"{', '.join(unknown)}. Pass data to correct them too.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    float_layers = dict(_model.leaf_layers(model))
-    return {
-        path: _predicted_bias(float_layers[path], layers_by_path[path], means[path]) for path in paths if path in means
-    }
+    floats, quantized = view.layers_by_path, small.layers_by_path
+    return {path: _predicted_bias(floats[path], quantized[path], means[path]) for path in paths if path in means}
 
 
 def _predicted_bias(layer: keras.Layer, small: keras.Layer, mean: np.ndarray) -> np.ndarray:

@@ -8,22 +8,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
 from r2keras._errors import invalid
-from r2keras._graph import graph_of
+from r2keras._model import ModelView, view_of
 
 # One array per input of the model, with equal first axes.
 Batch = list[np.ndarray]
 
 
-def batches(model: keras.Model, data: Any, batch_size: int = 128) -> Iterator[Batch]:
+def batches(model: keras.Model | ModelView, data: Any, batch_size: int = 128) -> Iterator[Batch]:
     """Yields batches as lists of arrays, one per input of the model.
 
     Arrays are shuffled, with the same seed in every call, because batches of data sorted by class would have misleading
     statistics.
 
     Args:
-        model: the model whose inputs the data must fit.
+        model: the model whose inputs the data must fit, or its view.
         data: an array, a list of arrays (one per input), a dict of arrays by the inputs' names, or an iterable of such
             batches.
         batch_size: samples per batch if `data` is arrays; iterables keep their own batches.
@@ -44,8 +43,10 @@ def batches(model: keras.Model, data: Any, batch_size: int = 128) -> Iterator[Ba
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
+    view = view_of(model)
+    model = view.model
     count = 0
-    vocabulary_sizes = _vocabulary_sizes(model)
+    vocabulary_sizes = _vocabulary_sizes(view)
     for batch in _stream(model, data, batch_size):
         check_inputs(model, batch, vocabulary_sizes)
         count += len(batch[0])
@@ -135,7 +136,7 @@ def check_inputs(model: keras.Model, batch: Batch, vocabulary_sizes: dict[int, i
 shape (5, 2).
     """
     if vocabulary_sizes is None:
-        vocabulary_sizes = _vocabulary_sizes(model)
+        vocabulary_sizes = _vocabulary_sizes(view_of(model))
     for index, (array, model_input) in enumerate(zip(batch, model.inputs, strict=True)):
         shape = tuple(model_input.shape)[1:]
         if not _fits(array.shape[1:], shape):
@@ -164,16 +165,16 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return all(wanted in (None, size) for wanted, size in zip(expected, shape, strict=True))
 
 
-def _vocabulary_sizes(model: keras.Model) -> dict[int, int]:
+def _vocabulary_sizes(view: ModelView) -> dict[int, int]:
     """Returns the vocabulary sizes of embeddings that take an input directly, by the index of the input."""
     # A layer that is wrapped for training holds the bare layer as `layer`.
-    layers = [getattr(layer, "layer", layer) for _, layer in _model.leaf_layers(model)]
+    layers = [getattr(layer, "layer", layer) for _, layer in view.layers]
     if not any(isinstance(layer, keras.layers.Embedding) for layer in layers):
         return {}
     sizes: dict[int, int] = {}
-    for call in graph_of(model).calls:
+    for call in view.graph.calls:
         layer = getattr(call.layer, "layer", call.layer)
-        if isinstance(layer, keras.layers.Embedding) and call.inputs and call.inputs[0][0] < len(model.inputs):
+        if isinstance(layer, keras.layers.Embedding) and call.inputs and call.inputs[0][0] < len(view.model.inputs):
             index = call.inputs[0][0]
             sizes[index] = min(layer.input_dim, sizes.get(index, layer.input_dim))
     return sizes

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from r2keras import _model
+from r2keras._model import ModelView, view_of
 from r2keras.calibration import graph, linear
 
 # Passes over all pairs at most, and the largest change of a log factor at which they stop.
@@ -59,14 +60,14 @@ def equalize(model: keras.Model, *, unclip: bool = False) -> keras.Model:
 
     Source: Nagel et al., arXiv 1906.04721, section 4.1.
     """
-    return equalize_with_factors(model, unclip=unclip)[0]
+    return equalized(view_of(model), unclip=unclip)[0].model
 
 
-def equalize_with_factors(model: keras.Model, *, unclip: bool = False) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """Equalizes; also returns, by layer path, the factors by which the layer's input channels were divided."""
-    result = _model.rebuild(model, lambda path, layer: _unclipped(layer) if unclip else None)
+def equalized(view: ModelView, *, unclip: bool = False) -> tuple[ModelView, dict[str, np.ndarray]]:
+    """Returns the equalized model, and by layer path the factors by which the layer's input channels were divided."""
+    result = view_of(_model.rebuild(view, lambda path, layer: _unclipped(layer) if unclip else None))
     nodes = graph.nodes(result)
-    pairs = _pairs(result.name, nodes)
+    pairs = _pairs(result.model.name, nodes)
     weights = {path: _Weights(path, nodes[path].layer) for pair in pairs for path in pair}
     factors = {second: np.ones(weights[second].num_inputs) for _, second in pairs}
     for _ in range(SWEEPS):

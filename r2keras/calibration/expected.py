@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from r2keras import _model
+from r2keras._model import ModelView, view_of
 from r2keras.calibration import graph, linear
 
 # Layers that keep the mean of every channel.
@@ -44,7 +45,12 @@ def expected_inputs(model: keras.Model) -> dict[str, np.ndarray]:
 
     Source: Nagel et al., arXiv 1906.04721, appendix C.
     """
-    nodes = graph.nodes(model)
+    return expected_inputs_of(view_of(model))
+
+
+def expected_inputs_of(view: ModelView) -> dict[str, np.ndarray]:
+    """Returns what `expected_inputs` does; takes a view."""
+    nodes = graph.nodes(view)
     means_by_path: dict[str, np.ndarray] = {}
     for path, node in nodes.items():
         if linear.is_linear(node.layer) and not isinstance(node.layer, (layers.EinsumDense, *linear.TRANSPOSED)):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from r2keras import _model
+from r2keras._model import ModelView, view_of
 from r2keras.calibration import graph, linear
 
 
@@ -37,28 +38,31 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
     Source: Jacob et al., arXiv 1712.05877, section 3.2.
     """
-    pairs = _pairs(model)
-    layers = dict(_model.leaf_layers(model))
-
-    def with_bias(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return type(layer).from_config({**layer.get_config(), "use_bias": True}) if path in pairs else None
-
-    folded, copies = graph.rebuild_without(model, with_bias, set(pairs.values()))
-    graph.copy_weights(model, {path: copy for path, copy in copies.items() if path not in pairs.values()})
-    for path, norm in pairs.items():
-        _fold(path, copies[path], layers[norm])
-    return folded
+    return folded(view_of(model)).model
 
 
-def _pairs(model: keras.Model) -> dict[str, str]:
+def folded(view: ModelView) -> ModelView:
+    """Returns what `fold_batch_norm` does, as views."""
+    norms = _norms(view)
+
+    def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return linear.with_bias(layer) if path in norms else None
+
+    copy = view_of(_model.rebuild(view, replace, drop=set(norms.values()), carry=linear.carry_kernels))
+    for path, norm in norms.items():
+        _fold(path, copy.layers_by_path[path], view.layers_by_path[norm])
+    return copy
+
+
+def _norms(view: ModelView) -> dict[str, str]:
     """Returns the path of the batch normalization to fold by the path of the layer before it."""
-    nodes = graph.nodes(model)
-    pairs: dict[str, str] = {}
+    nodes = graph.nodes(view)
+    norms: dict[str, str] = {}
     for path, node in nodes.items():
         follower = nodes.get(node.consumer or "")
         if follower is not None and follower.producer == path and _folds(node.layer, follower.layer):
-            pairs[path] = follower.path
-    return pairs
+            norms[path] = follower.path
+    return norms
 
 
 def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:

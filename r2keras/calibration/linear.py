@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from r2keras import _model
+
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -56,6 +58,20 @@ def per_output(layer: keras.Layer, values: np.ndarray) -> np.ndarray:
     if isinstance(layer, DEPTHWISE):
         return values.reshape(shape[-2:])
     return values[:, None] if isinstance(layer, TRANSPOSED) else values
+
+
+def with_bias(layer: keras.Layer) -> keras.Layer:
+    """Returns an unbuilt copy of a linear layer that has a bias; not for EinsumDense."""
+    return type(layer).from_config({**layer.get_config(), "use_bias": True})
+
+
+def carry_kernels(path: str, old: keras.Layer, new: keras.Layer) -> None:
+    """Copies the weights of a layer to its copy of `with_bias`, or to a plain copy; a new bias stays as it is."""
+    if len(old.weights) == len(new.weights):
+        _model.transfer(path, old, new)
+        return
+    for (_, source), (_, target) in zip(_model.kernels(old), _model.kernels(new), strict=True):
+        target.assign(ops.convert_to_numpy(source))
 
 
 def view(layer: keras.Layer, name: str) -> View:

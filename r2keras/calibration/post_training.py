@@ -13,17 +13,18 @@ import numpy as np
 from r2keras import _model, compress
 from r2keras._accumulators import round_biases
 from r2keras._errors import DataNeededError, invalid, invalid_choice
+from r2keras._model import ModelView, view_of
 from r2keras.calibration import batch_norm as norms
-from r2keras.calibration.activations import set_activation_ranges
-from r2keras.calibration.adaround import adaround
-from r2keras.calibration.bias import correct_bias
+from r2keras.calibration.activations import set_ranges
+from r2keras.calibration.adaround import rounded
+from r2keras.calibration.bias import corrected
 from r2keras.calibration.data import Batch, batches
-from r2keras.calibration.equalization import equalize_with_factors
-from r2keras.calibration.expected import expected_inputs
-from r2keras.calibration.folding import fold_batch_norm
+from r2keras.calibration.equalization import equalized
+from r2keras.calibration.expected import expected_inputs_of
+from r2keras.calibration.folding import folded
 from r2keras.calibration.rounding import AdaRoundOptions
-from r2keras.calibration.sensitivity import sensitivity
-from r2keras.placement import activation_plan, planned, with_bare_ends
+from r2keras.calibration.sensitivity import sensitivity_of
+from r2keras.placement import planned, warned_plan, with_bare_ends
 from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
 
@@ -92,59 +93,61 @@ def calibrate(
     """
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
-    # Both raise errors that the steps would raise only after minutes of work.
-    compress.plan_of(model, recipe)
-    activation_plan(model, recipe, input_bits=input_bits, output_bits=output_bits)
-    if output_bits is not None:
-        model = with_bare_ends(model)
+    # Both plans raise errors that the steps would raise only after minutes of work.
+    view = view_of(model)
+    plan = compress.plan_of(view, recipe)
+    view = view if output_bits is None else with_bare_ends(view)
+    warned_plan(view, recipe, input_bits, output_bits)
     steps = recipe.steps or ("reestimate_batch_norm",)
-    checked = None if data is None else list(batches(model, data, batch_size))
+    checked = None if data is None else list(batches(view, data, batch_size))
     for step in ("adaround", "sensitivity"):
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
-    model, means = _before_quantization(model, steps, with_means=checked is None and "correct_bias" in steps)
-    small, record = compress.finalize(_prepared(model, recipe, checked, steps))
+    view, means = _before_quantization(view, steps, with_means=checked is None and "correct_bias" in steps)
+    small, record = compress.finalized(_prepared(view, plan, checked, steps))
     if "adaround" in steps:
-        small, record = adaround(model, small, record, checked, options=options, folder=folder, progress=progress)
+        small, record = rounded(view, small, record, checked, options, folder, progress)
     if "correct_bias" in steps:
-        small = correct_bias(model, small, checked, means=means)
+        small = corrected(view, small, checked, means)
     if "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):
         if checked is None:
             raise DataNeededError(
                 invalid("data", "inputs to re-estimate batch norm", None, "Pass inputs, or batch_norm='keep'")
             )
-        _reestimate(model, small, checked, batch_norm)
-    record = dataclasses.replace(record, num_values=small.count_params())
-    return _with_activations(small, record, recipe, checked, input_bits, output_bits)
+        _reestimate(view, small, checked, batch_norm)
+    record = dataclasses.replace(record, num_values=small.model.count_params())
+    small, record = _with_activations(small, record, recipe, checked, input_bits, output_bits)
+    return small.model, record
 
 
-def _prepared(model: keras.Model, recipe: Recipe, data: list[Batch] | None, steps: tuple[str, ...]) -> keras.Model:
+def _prepared(
+    view: ModelView, plan: compress.WeightPlan, data: list[Batch] | None, steps: tuple[str, ...]
+) -> ModelView:
     """Returns the model with compressed kernels; the step `"sensitivity"` weights the search of palettes."""
-    student = compress.prepare_weights(model, recipe)
+    student = compress.prepare_weights(view, plan)
     palettes = compress.palettes_of(student)
     if "sensitivity" in steps and palettes:
-        # `sensitivity` makes its own small batches: each batch is one more sample of every squared gradient.
-        importance = sensitivity(model, [np.concatenate(parts) for parts in zip(*data, strict=True)])
+        # It makes its own small batches: each batch is one more sample of every squared gradient.
+        importance = sensitivity_of(view, [np.concatenate(parts) for parts in zip(*data, strict=True)])
         for path, layer in palettes:
-            names = (name for name in importance if name.startswith(f"{path}/"))
-            layer.initialize({name.removeprefix(f"{path}/"): importance[name] for name in names})
+            layer.initialize({kernel.name: importance[kernel.full_name] for kernel in view.kernels_in(path)})
     return student
 
 
 def _with_activations(
-    small: keras.Model,
+    small: ModelView,
     record: CompressionRecord,
     recipe: Recipe,
     data: list[Batch] | None,
     input_bits: int | None,
     output_bits: int | None,
-) -> tuple[keras.Model, CompressionRecord]:
+) -> tuple[ModelView, CompressionRecord]:
     """Adds the quantized activations of the recipe, with ranges measured with quantized weights."""
     plan, _ = planned(small, recipe, input_bits, output_bits)
     if not plan:
         return small, record
     student = compress.prepare_activations(small, plan)
-    set_activation_ranges(student, data)
+    set_ranges(student, data)
     small, grids = compress.freeze_activations(student)
     record = dataclasses.replace(record, activations=grids)
     round_biases(small, record)
@@ -152,40 +155,38 @@ def _with_activations(
 
 
 def _before_quantization(
-    model: keras.Model, steps: tuple[str, ...], with_means: bool
-) -> tuple[keras.Model, dict[str, np.ndarray] | None]:
+    view: ModelView, steps: tuple[str, ...], with_means: bool
+) -> tuple[ModelView, dict[str, np.ndarray] | None]:
     """Does the steps before quantization; also returns the expected inputs of the layers if `with_means` is set."""
-    means = expected_inputs(model) if with_means else None
+    means = expected_inputs_of(view) if with_means else None
     if "fold_batch_norm" in steps:
-        model = fold_batch_norm(model)
+        view = folded(view)
     if "equalize" in steps:
-        model, factors = equalize_with_factors(model)
+        view, factors = equalized(view)
         for path in (means or {}).keys() & factors.keys():
             means[path] = means[path] / factors[path]
-    return model, means
+    return view, means
 
 
-def _reestimate(model: keras.Model, small: keras.Model, data: list[Batch], mode: str) -> None:
+def _reestimate(view: ModelView, small: ModelView, data: list[Batch], mode: str) -> None:
     """Sets the batch-norm statistics of the quantized model by the mode `"replace"`, `"shift"` or `"auto"`."""
     replaced = norms.measure(small, data)
     candidates = {"replace": replaced}
     if mode != "replace":
-        candidates["shift"] = norms.shifted(small, norms.measure(model, data), replaced)
+        candidates["shift"] = norms.shifted(small, norms.measure(view, data), replaced)
     if mode == "auto":
         candidates["keep"] = norms.statistics(small)
-        mode = _nearest(model, small, data, candidates)
+        mode = _nearest(view, small, data, candidates)
     norms.set_statistics(small, candidates[mode])
 
 
-def _nearest(
-    model: keras.Model, small: keras.Model, data: list[Batch], candidates: Mapping[str, norms.Statistics]
-) -> str:
+def _nearest(view: ModelView, small: ModelView, data: list[Batch], candidates: Mapping[str, norms.Statistics]) -> str:
     """Returns the name of the statistics with which the outputs are closest to the float model's."""
-    float_outputs = _outputs(model, data)
+    float_outputs = _outputs(view.model, data)
     errors: dict[str, float] = {}
     for name, statistics in candidates.items():
         norms.set_statistics(small, statistics)
-        pairs = zip(float_outputs, _outputs(small, data), strict=True)
+        pairs = zip(float_outputs, _outputs(small.model, data), strict=True)
         errors[name] = sum(float(np.square(expected - output, dtype=np.float64).sum()) for expected, output in pairs)
     return min(errors, key=errors.__getitem__)
 

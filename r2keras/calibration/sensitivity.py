@@ -10,6 +10,7 @@ from keras import ops
 
 from r2keras import _model
 from r2keras._keras_internals import parts_of, variable_index
+from r2keras._model import ModelView, view_of
 from r2keras.calibration.data import batches
 
 
@@ -45,18 +46,23 @@ def sensitivity(model: keras.Model, data: Any, *, batch_size: int = 8, seed: int
     Source: Martens, arXiv 1412.1193, section 9; Kim et al., SqueezeLLM, arXiv 2306.07629, section 4.1, weights
     k-means by squared gradients of a loss with labels.
     """
-    copy = _model.rebuild(model, lambda path, layer: None)
+    return sensitivity_of(view_of(model), data, batch_size=batch_size, seed=seed)
+
+
+def sensitivity_of(view: ModelView, data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns what `sensitivity` does; takes a view."""
+    copy = view_of(_model.rebuild(view))
     _drop_regularizers(copy)
     optimizer = _SquaredGradients()
-    run = _Inference(copy)
+    run = _Inference(copy.model)
     run.compile(optimizer=optimizer, loss=_signed_sum, jit_compile=False)
     signs = np.random.default_rng(seed)
-    for batch in batches(model, data, batch_size):
-        inputs = _model.packed(copy, batch)
+    for batch in batches(view, data, batch_size):
+        inputs = _model.packed(copy.model, batch)
         outputs = keras.tree.flatten(run.predict_on_batch(inputs))
         targets = [signs.choice([-1.0, 1.0], np.shape(output)).astype(np.float32) for output in outputs]
         run.train_on_batch(inputs, targets if len(targets) > 1 else targets[0])
-    return {name: _normalized(optimizer.of(variable)) for name, variable in _kernels(copy)}
+    return {kernel.full_name: _normalized(optimizer.of(kernel.variable)) for kernel in copy.kernels}
 
 
 class _Inference(keras.Model):
@@ -111,16 +117,11 @@ def _normalized(sums: np.ndarray) -> np.ndarray:
     return normalized.astype(np.float32)
 
 
-def _drop_regularizers(model: keras.Model) -> None:
+def _drop_regularizers(view: ModelView) -> None:
     """Makes all weights trainable and removes regularizers, whose losses would add to the gradients of the outputs."""
-    for _, layer in _model.leaf_layers(model):
+    for _, layer in view.layers:
         for part in parts_of(layer):
             part.trainable = True
             part.activity_regularizer = None
         for variable in layer.weights:
             variable.regularizer = None
-
-
-def _kernels(model: keras.Model) -> list[tuple[str, keras.Variable]]:
-    """Returns the kernels of a model with their full names."""
-    return [(f"{path}/{name}", v) for path, layer in _model.leaf_layers(model) for name, v in _model.kernels(layer)]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._model import packed
+from r2keras._model import ModelView, packed, view_of
 from r2keras.calibration.data import Batch
 from r2keras.calibration.graph import nodes
 from r2keras.calibration.linear import numpy
@@ -46,15 +46,15 @@ class Tapped:
     """A copy of a model with taps on some of its layers.
 
     Args:
-        model: a built Functional or Sequential model; left untouched.
+        model: a built Functional or Sequential model, or its view; left untouched.
         paths: the layers to tap.
     """
 
-    def __init__(self, model: keras.Model, paths: Iterable[str]):
-        paths = set(paths)
-        self.model = _model.rebuild(model, lambda path, layer: Tap(layer) if path in paths else None)
-        self.taps: dict[str, Tap] = {path: tap for path, tap in _model.leaf_layers(self.model) if isinstance(tap, Tap)}
-        self._uses = {path: node.uses for path, node in nodes(model).items()}
+    def __init__(self, model: keras.Model | ModelView, paths: Iterable[str]):
+        paths, view = set(paths), view_of(model)
+        self.model = _model.rebuild(view, lambda path, layer: Tap(layer) if path in paths else None)
+        self.taps: dict[str, Tap] = dict(view_of(self.model).instances(Tap))
+        self._uses = {path: node.uses for path, node in nodes(view).items()}
 
     def layer(self, path: str) -> keras.Layer:
         """Returns the copy of a tapped layer, without its activation."""

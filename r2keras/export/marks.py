@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from r2keras.export.source import Layer
 
-# What the names of the layers that round activations end in.
-QUANTIZED_SUFFIX = "_quantized"
 # The converter's scales went through single precision. One that differs from the record's by more is another grid.
 SCALE_TOLERANCE = 1e-4
 
@@ -121,7 +119,7 @@ def _check_grids(record: CompressionRecord) -> None:
 
 def _activation_name(path: str) -> str:
     """Returns the record's name of the activation that the layer at a path rounds."""
-    return path.removesuffix(QUANTIZED_SUFFIX)
+    return path.removesuffix(_model.QUANTIZED_SUFFIX)
 
 
 def _is_grid(layer: Layer) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import keras
 
 from r2keras import _model, _tf_keras
+from r2keras._keras_internals import parts_of
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tf_keras
+
+from r2keras._graph import LayerCall, TensorRef, calls_of, replaced
 
 _MERGES = {
     **{name: name for name in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")},
@@ -65,6 +67,13 @@ class Step:
     args: tuple
     kwargs: dict
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor in the arguments, in their order."""
+        found: list[Tensor] = []
+        replaced((self.args, self.kwargs), Tensor, found.append)
+        return found
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
@@ -83,26 +92,11 @@ class Graph:
 
 def graph_of(model) -> Graph:
     """Returns the calls of a Functional model of either Keras."""
-    inputs, steps, outputs = (_tf_keras_calls if isinstance(model, tf_keras.Model) else _keras3_calls)(model)
+    if isinstance(model, tf_keras.Model):
+        graph = tf_keras_calls(model)
+        return dataclasses.replace(graph, steps=list(map(_with_operators, graph.steps)))
+    inputs, steps, outputs = _keras3_calls(model)
     return Graph(inputs, _ordered(steps, inputs, outputs), outputs)
-
-
-def replaced(value, swap: Callable[[Tensor], Any]):
-    """Returns an argument with each `Tensor` in it swapped, lists, tuples and dictionaries opened up."""
-    if isinstance(value, Tensor):
-        return swap(value)
-    if isinstance(value, dict):
-        return {key: replaced(part, swap) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)([replaced(part, swap) for part in value])
-    return value
-
-
-def _tensors(value) -> list[Tensor]:
-    """Returns every `Tensor` in an argument."""
-    found: list[Tensor] = []
-    replaced(value, found.append)
-    return found
 
 
 def _ordered(steps: list[Step], inputs: list[Hashable], outputs: list[Tensor]) -> list[Step]:
@@ -112,12 +106,13 @@ def _ordered(steps: list[Step], inputs: list[Hashable], outputs: list[Tensor]) -
     waiting = [tensor.producer for tensor in reversed(outputs)]
     while waiting:
         step = producers.get(waiting[-1])
-        needed = [tensor.producer for tensor in _tensors((step.args, step.kwargs))] if step else []
+        needed = [tensor.producer for tensor in step.tensors] if step else []
         missing = [key for key in needed if key in producers and key not in order]
         waiting.extend(missing)
         if not missing:
             waiting.pop()
-            order.update({step.producer: step} if step else {})
+            if step:
+                order[step.producer] = step
     return list(order.values())
 
 
@@ -131,53 +126,51 @@ def _merging(name: str, kind: str, args: tuple, kwargs: dict) -> tuple[Operator,
 
 
 def _keras3_calls(model: keras.Model) -> tuple[list[Hashable], list[Step], list[Tensor]]:
-    """Reads a Keras 3 model's config, where tensors are `[layer, node, place]`."""
-    config = model.get_config()
-    layers = {layer.name: layer for layer in model.layers}
-    steps = [step for entry in config["layers"] for step in _keras3_steps(entry, layers)]
-    ranks = [len(tensor.shape) for tensor in keras.tree.flatten(model.output)]
-    keys = _triples(config["output_layers"])
-    outputs = [Tensor((name, node), place, rank) for (name, node, place), rank in zip(keys, ranks, strict=True)]
-    return [(name, node) for name, node, _ in _triples(config["input_layers"])], steps, outputs
+    """Returns the inputs, calls and outputs of a Keras 3 model."""
+    inside = calls_of(model)
+    inputs: list[Hashable] = [(ref.layer, ref.node) for ref in inside.inputs]
+    return inputs, list(map(_keras3_step, inside.calls)), list(map(_keras3_tensor, inside.outputs))
 
 
-def _keras3_steps(entry: dict, layers: dict[str, keras.Layer]) -> Iterator[Step]:
-    """Yields the calls of one layer or operation."""
-    name = entry["name"]
-    for node, call in enumerate(entry["inbound_nodes"]):
-        args = tuple(_keras3_argument(value) for value in call["args"])
-        kwargs = {key: _keras3_argument(value) for key, value in call["kwargs"].items() if value is not None}
-        if name in layers:
-            yield Step((name, node), layers[name], args, kwargs)
-        else:
-            operator, args = _merging(name, entry["class_name"], args, kwargs)
-            yield Step((name, node), operator, args, {})
+def _keras3_step(call: LayerCall) -> Step:
+    """Returns one call of a layer or operation."""
+    args = tuple(map(_keras3_argument, call.args))
+    kwargs = {name: _keras3_argument(value) for name, value in call.kwargs.items() if value is not None}
+    if call.layer is not None:
+        return Step((call.name, call.node), call.layer, args, kwargs)
+    operator, args = _merging(call.name, call.kind, args, kwargs)
+    return Step((call.name, call.node), operator, args, {})
 
 
-def _keras3_argument(value):
-    """Returns a serialized argument with a `Tensor` for each tensor."""
-    if isinstance(value, list):
-        return [_keras3_argument(part) for part in value]
+def _keras3_argument(value: Any) -> Any:
+    """Returns an argument with a `Tensor` for each tensor, and objects instead of their configs."""
+    if isinstance(value, TensorRef):
+        return _keras3_tensor(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_keras3_argument, value))
     if not isinstance(value, dict):
         return value
-    kind = value.get("class_name")
-    if kind == "__keras_tensor__":
-        name, node, place = value["config"]["keras_history"]
-        return Tensor((name, node), place, len(value["config"]["shape"]))
-    if kind == "__tuple__":
-        return tuple(_keras3_argument(part) for part in value["config"]["value"])
-    if kind is not None:
+    if "class_name" in value:
         return keras.saving.deserialize_keras_object(value)
-    return {key: _keras3_argument(part) for key, part in value.items()}
+    return {name: _keras3_argument(part) for name, part in value.items()}
 
 
-def _triples(value) -> list[tuple[str, int, int]]:
-    """Returns the entries of `input_layers` or `output_layers`, flat."""
-    flat = keras.tree.flatten(value)
-    return [tuple(flat[start : start + 3]) for start in range(0, len(flat), 3)]
+def _keras3_tensor(ref: TensorRef) -> Tensor:
+    """Returns the tensor that a reference names."""
+    return Tensor((ref.layer, ref.node), ref.index, ref.rank)
 
 
-def _tf_keras_calls(model: tf_keras.Model) -> tuple[list[Hashable], list[Step], list[Tensor]]:
+def tf_keras_calls(model: tf_keras.Model) -> Graph:
+    """Returns the calls of a tf_keras model as they stand in it: operators are layers still.
+
+    Args:
+        model: a built Functional or Sequential model.
+    """
+    inputs, steps, outputs = _tf_keras_nodes(model)
+    return Graph(inputs, _ordered(steps, inputs, outputs), outputs)
+
+
+def _tf_keras_nodes(model: tf_keras.Model) -> tuple[list[Hashable], list[Step], list[Tensor]]:
     """Reads the nodes of a tf_keras model, where tensors are told apart by identity."""
     nodes = [(layer, node) for layer in model.layers for node in layer.inbound_nodes if not node.is_input]
     tensors = {id(x): Tensor(id(x), 0, len(x.shape)) for x in tf.nest.flatten(model.input)}
@@ -185,19 +178,25 @@ def _tf_keras_calls(model: tf_keras.Model) -> tuple[list[Hashable], list[Step], 
     for _, node in nodes:
         for place, x in enumerate(tf.nest.flatten(node.outputs)):
             tensors.setdefault(id(x), Tensor(id(node), place, len(x.shape)))
-    steps = [_tf_keras_step(layer, node, tensors) for layer, node in nodes]
+    steps = [_tf_keras_node(layer, node, tensors) for layer, node in nodes]
     return inputs, steps, [tensors[id(x)] for x in tf.nest.flatten(model.output)]
 
 
-def _tf_keras_step(layer: tf_keras.layers.Layer, node, tensors: dict[int, Tensor]) -> Step:
-    """Returns one call of a layer or operation."""
+def _tf_keras_node(layer: tf_keras.layers.Layer, node, tensors: dict[int, Tensor]) -> Step:
+    """Returns one call of a layer."""
     args, kwargs = tf.nest.map_structure(lambda x: tensors.get(id(x), x), (tuple(node.call_args), node.call_kwargs))
-    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    return Step(id(node), layer, args, kwargs)
+
+
+def _with_operators(step: Step) -> Step:
+    """Returns a call of a tf_keras model with an `Operator` in place of a layer that only calls a function."""
+    layer, args = step.layer, step.args
+    kwargs = {key: value for key, value in step.kwargs.items() if value is not None}
     if type(layer).__name__ in _OPERATORS:
         operator, args = _merging(layer.name, str(layer.get_config()["function"]), args, kwargs)
-        return Step(id(node), operator, args, {})
+        return Step(step.producer, operator, args, {})
     recurrent = isinstance(layer, (tf_keras.layers.RNN, tf_keras.layers.Bidirectional))
     if recurrent and isinstance(args[0], list):
         # tf_keras records the start states behind the inputs, in one list.
-        return Step(id(node), layer, (args[0][0],), {**kwargs, "initial_state": args[0][1:]})
-    return Step(id(node), layer, args, kwargs)
+        return Step(step.producer, layer, (args[0][0],), {**kwargs, "initial_state": args[0][1:]})
+    return Step(step.producer, layer, args, kwargs)

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tf_keras
 
+from r2keras._graph import replaced
 from r2keras.tfmot._configs import KERAS_NAMES, Layer, NoCounterpartError, Translator
-from r2keras.tfmot._graphs import Graph, Operator, Tensor, graph_of, replaced
+from r2keras.tfmot._graphs import Graph, Operator, Tensor, graph_of
 from r2keras.tfmot._weights import carry_over
 
 Model: TypeAlias = keras.Model | tf_keras.Model
@@ -118,7 +119,7 @@ class Rebuild:
             return values[tensor.producer][tensor.place]
 
         for step in graph.steps:
-            args, kwargs = replaced((step.args, step.kwargs), value)
+            args, kwargs = replaced((step.args, step.kwargs), Tensor, value)
             values[step.producer] = keras.tree.flatten(self._new(step.layer)(*args, **kwargs))
         outputs = keras.tree.pack_sequence_as(model.output, [value(tensor) for tensor in graph.outputs])
         return self.target.Model(inputs, outputs, name=model.name)

@@ -8,8 +8,9 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from r2keras._errors import invalid
+from r2keras._model import QUANTIZED_SUFFIX
 from r2keras._tf_keras import kernels
-from r2keras.compress import KEPT_FLOAT, QUANTIZED
+from r2keras.compress import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.tfmot.configs import KernelsConfig
 from r2keras.tfmot.graph import copy_model, insert_after
@@ -98,7 +99,7 @@ def _tensors(wrapper: tf_keras.layers.Wrapper) -> tuple[dict[str, Tensor], dict[
 def _grids(layer: tf_keras.layers.Layer) -> dict[str, QuantizedActivation]:
     """Returns the grid of a layer's output by the name of the layer or input; empty if the output is float."""
     if isinstance(layer, QuantizeLayer) and isinstance(layer.quantizer, ActivationQuantizer):
-        name = layer.name.removesuffix(QUANTIZED)
+        name = layer.name.removesuffix(QUANTIZED_SUFFIX)
         return {name: _grid(name, layer.quantizer, layer.quantizer_vars)}
     if isinstance(layer, QuantizeWrapper) and layer._output_quantizers:
         return {layer.layer.name: _grid(layer.layer.name, layer._output_quantizers[0], layer._output_quantizer_vars)}
@@ -124,7 +125,7 @@ def _grid(name: str, quantizer: ActivationQuantizer, weights: Weights) -> Quanti
 def _frozen(grid: QuantizedActivation) -> GridActivation:
     """Returns the layer that rounds to a grid."""
     return GridActivation(
-        scale=grid.scale, zero_point=int(grid.zero_point), num_bits=grid.num_bits, name=grid.name + QUANTIZED
+        scale=grid.scale, zero_point=int(grid.zero_point), num_bits=grid.num_bits, name=grid.name + QUANTIZED_SUFFIX
     )
 
 
@@ -139,7 +140,7 @@ def _plain(
 
     def unwrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
         if isinstance(layer, QuantizeLayer):
-            return _frozen(grids[layer.name.removesuffix(QUANTIZED)])
+            return _frozen(grids[layer.name.removesuffix(QUANTIZED_SUFFIX)])
         if layer.name not in wrappers:
             return None
         unwrapped[layer.name] = layer.layer.__class__.from_config(layer.layer.get_config())

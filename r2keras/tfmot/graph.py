@@ -8,6 +8,7 @@ from typing import Any
 import tf_keras
 
 from r2keras._graph import Call, Graph
+from r2keras.tfmot._graphs import tf_keras_calls
 
 
 def graph_of(model: tf_keras.Model) -> Graph:
@@ -22,19 +23,13 @@ def graph_of(model: tf_keras.Model) -> Graph:
     >>> [call.path for call in graph_of(model).calls]
     ['x', 'head']
     """
-    calls: list[Call] = []
-    numbers: dict[tuple[str, int], int] = {}
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    for node in (node for depth in depths for node in model._nodes_by_depth[depth]):
-        layer = node.layer
-        sources = [] if node.is_input else node.iterate_inbound()
-        inputs = tuple((numbers[parent.name, node_index], output) for parent, node_index, output, _ in sources)
-        numbers[layer.name, layer._inbound_nodes.index(node)] = len(calls)
-        kind = type(layer).__name__
-        calls.append(Call(layer.name, kind, None if node.is_input else layer, inputs, len(calls)))
-    histories = [tensor._keras_history for tensor in model.outputs]
-    outputs = tuple((numbers[history.layer.name, history.node_index], history.tensor_index) for history in histories)
-    return Graph(tuple(calls), outputs)
+    read = tf_keras_calls(model)
+    numbers = {key: number for number, key in enumerate([*read.inputs, *(step.producer for step in read.steps)])}
+    calls = [Call(name, "InputLayer", None, (), number) for number, name in enumerate(model.input_names)]
+    for step in read.steps:
+        inputs = tuple((numbers[tensor.producer], tensor.place) for tensor in step.tensors)
+        calls.append(Call(step.layer.name, type(step.layer).__name__, step.layer, inputs, len(calls)))
+    return Graph(tuple(calls), tuple((numbers[tensor.producer], tensor.place) for tensor in read.outputs))
 
 
 def copy_model(

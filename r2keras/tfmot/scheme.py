@@ -10,8 +10,9 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from r2keras._errors import invalid
+from r2keras._model import QUANTIZED_SUFFIX
 from r2keras._tf_keras import kernels
-from r2keras.compress import QUANTIZED, wrapper_of
+from r2keras.compress import wrapper_of
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import plan_graph
@@ -131,7 +132,7 @@ class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
         if self.input_spec is None:
             return model
         quantizers = {
-            layer.name: QuantizeLayer(ActivationQuantizer(self.input_spec), name=layer.name + QUANTIZED)
+            layer.name: QuantizeLayer(ActivationQuantizer(self.input_spec), name=layer.name + QUANTIZED_SUFFIX)
             for layer in model._input_layers
             if layer.dtype.startswith("float")
         }

@@ -12,7 +12,7 @@ import numpy as np
 
 from r2keras import _model
 from r2keras._errors import invalid
-from r2keras._graph import Call, Tensor, graph_of
+from r2keras._graph import Call, TensorKey, graph_of
 from r2keras.layers.recurrent import QuantizedRNN
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.widening import kinds
@@ -181,7 +181,7 @@ def _resized_layers(
 def _propagate(model: keras.Model, widths: dict[str, int], exact: bool) -> dict[str, ResizedLayer]:
     """Computes the channels of every tensor of the model, in the order of the calls, and the changes of its layers."""
     graph = graph_of(model)
-    channels_of: dict[Tensor, Channels | None] = {}
+    channels_of: dict[TensorKey, Channels | None] = {}
     input_sizes = {tensor.name: tensor.shape[-1] for tensor in model.inputs if len(tensor.shape) > 1}
     folders: dict[int, str] = {}
     masks: set[int] = set()
@@ -222,7 +222,9 @@ def _outputs(
     return outputs
 
 
-def _check_nested_inputs(folders: dict[int, str], call: Call, inputs: Iterable[tuple[Tensor, Channels | None]]) -> None:
+def _check_nested_inputs(
+    folders: dict[int, str], call: Call, inputs: Iterable[tuple[TensorKey, Channels | None]]
+) -> None:
     """Raises for wider channels that enter a nested model, whose inputs have fixed sizes in its config.
 
     Args:

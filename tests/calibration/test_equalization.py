@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from r2keras._model import view_of
 from r2keras.calibration import equalize, fold_batch_norm
-from r2keras.calibration.equalization import equalize_with_factors
+from r2keras.calibration.equalization import equalized
 from tests.calibration.nets import branched, chain, images, outputs_of, spiced
 
 pytestmark = pytest.mark.backends
@@ -42,9 +43,9 @@ def test_one_pair_is_the_formula():
     model = spiced(keras.Sequential([keras.Input((3,)), *parts]))
     (w1, b1), (w2, b2) = weights(model, "a"), weights(model, "b")
     scale = np.sqrt(np.abs(w1).max(0) * np.abs(w2).max(1)) / np.abs(w2).max(1)
-    even, factors = equalize_with_factors(model)
+    even, factors = equalized(view_of(model))
     formula = [w1 / scale, b1 / scale, w2 * scale[:, None], b2]
-    for found, wanted in zip(weights(even, "a") + weights(even, "b"), formula, strict=True):
+    for found, wanted in zip(weights(even.model, "a") + weights(even.model, "b"), formula, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
     np.testing.assert_allclose(factors["b"], scale, rtol=1e-6)
 
