@@ -25,8 +25,9 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import Row, Rows, machine, machine_line, markdown, quartiles
 from tools import _cli
+
+from benchmarks.common import Row, Rows, machine, machine_line, markdown, quartiles
 
 if TYPE_CHECKING:
     import keras

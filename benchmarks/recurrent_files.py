@@ -19,8 +19,9 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
 from tools import _cli
+
+from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
 
 RESULTS = Path(__file__).with_name("results") / "recurrent_files.json"
 WEIGHTS = ("float", "8 bits", "4 bits", "2 bits", "palette, 4 bits")

@@ -19,8 +19,9 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
 from tools import _cli
+
+from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
 
 SHAPE = (256, 3, 3, 434)
 CASES = ((1, None), (2, None), (4, None), (7, None), (4, 0))

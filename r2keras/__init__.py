@@ -4,13 +4,10 @@ from r2keras import callbacks, export, layers, quantizers, regularizers, report,
 from r2keras.budget import Footprint, break_even_width, footprint
 from r2keras.calibration import calibrate
 from r2keras.compress import finalize, prepare
-from r2keras.palette_spec import PaletteSpec
-from r2keras.palettized import PalettizedTensor
 from r2keras.placement import activation_plan
-from r2keras.recipe import Recipe
-from r2keras.record import CompressionRecord, QuantizedActivation, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedActivation, QuantizedTensor
 from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe
 from r2keras.widening import widen
 
 __version__ = "0.1.0"

@@ -1,13 +1,14 @@
-"""One form for every error a user can cause: what, expected, received, the likely fix."""
+"""The one form of error messages: the argument, what was expected, what was received, and the likely fix."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
 class DataNeededError(ValueError):
-    """Something has to be measured, and there are no data to measure it on."""
+    """A step needs calibration data, and none were given."""
 
 
 def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
@@ -21,7 +22,7 @@ def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
 
 
 def invalid_choice(name: str, choices: Iterable[str], received: object) -> str:
-    """Returns the message for a word that is not among `choices`, with the nearest one offered.
+    """Returns the message for a string that is not among `choices`, with the nearest one suggested.
 
     >>> invalid_choice("range", ("min_max", "mse"), "mes")
     "Invalid value for argument `range`. Expected one of 'min_max', 'mse'. Received: range='mes'. Did you mean 'mse'?"
@@ -43,7 +44,7 @@ def missing(package: str, purpose: str, extra: str = "") -> str:
 
 
 def sentence(text: str) -> str:
-    """Returns a text that ends like a sentence.
+    """Returns the text, with a full stop if it does not end like a sentence.
 
     >>> sentence("Did you mean it?"), sentence("It is empty")
     ('Did you mean it?', 'It is empty.')
@@ -60,15 +61,31 @@ def check_int(name: str, value: object, low: int, high: int | None) -> None:
         raise ValueError(invalid(name, expected, value))
 
 
-def check_owned(spec: object, name: str, owner: str, low: float, high: float) -> None:
-    """Raises unless an argument is None, or a number in `[low, high]` where the argument that needs it is given."""
-    value, (argument, word) = getattr(spec, name), owner.split("=")
-    expected = f"a number from {low:g} to {high:g}" if high < float("inf") else f"a number of at least {low:g}"
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raises unless `value` is None or a finite number in `[low, high]`."""
+    expected = f"a number from {low:g} to {high:g}" if high < math.inf else f"a number of at least {low:g}"
     if value is None:
         return
-    if getattr(spec, argument) != word:
-        raise ValueError(invalid(name, f"None unless {argument}={word!r}", value, f"Leave {name} out"))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(invalid(name, expected, value))
-    if not (low <= value <= high and abs(value) < float("inf")):
+    if not (low <= value <= high and abs(value) < math.inf):
         raise ValueError(invalid(name, expected, value))
+
+
+def check_only_with(name: str, value: object, needed: str, needed_value: object, received: object) -> None:
+    """Raises for an argument that only counts together with another one.
+
+    Args:
+        name: the argument.
+        value: its value; None if it was left out.
+        needed: the other argument.
+        needed_value: the value that the other argument needs.
+        received: the value that it has.
+
+    >>> check_only_with("delta", 0.1, "method", "ewgs", "ste")
+    Traceback (most recent call last):
+    ...
+    ValueError: Invalid value for argument `delta`. Expected None unless method='ewgs'. Received: delta=0.1. ...
+    """
+    if value is not None and received != needed_value:
+        raise ValueError(invalid(name, f"None unless {needed}={needed_value!r}", value, f"Leave {name} out"))

@@ -12,10 +12,8 @@ from r2keras.layers.compressor import too_small
 from r2keras.layers.recurrent import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
 from r2keras.layers.recurrent_parts import KERNELS
 from r2keras.layers.recurrent_specs import STATE_METHODS
-from r2keras.palette_spec import PaletteSpec
-from r2keras.recipe import Spec
 from r2keras.record import QuantizedActivation, Tensor
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
 
 QUANTIZED = {
     keras.layers.SimpleRNN: QuantizedSimpleRNN,

@@ -15,15 +15,11 @@ from r2keras._tables import add_row, new_table, shape_text, text_cell
 from r2keras.compress import plan_of
 from r2keras.export.containers import container_bits
 from r2keras.layers.specified import SpecifiedWeights
-from r2keras.palette_layout import PaletteLayout
-from r2keras.palette_spec import PaletteSpec
-from r2keras.palettized import PalettizedTensor
 from r2keras.quantizers.alternating import row_layout, row_palette
 from r2keras.quantizers.axes import output_axes, scale_shape
-from r2keras.recipe import Recipe, Spec
-from r2keras.record import QuantizedTensor, RangeFigures, table_bytes
+from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
 from r2keras.report._format import bits, count, to_text
-from r2keras.specs import QuantSpec
+from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen
 
 if TYPE_CHECKING:

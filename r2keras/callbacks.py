@@ -10,7 +10,7 @@ import numpy as np
 from r2keras import _curvature, _model
 from r2keras._errors import invalid
 from r2keras.layers.palettize import Palettize
-from r2keras.palette_spec import FINAL, START
+from r2keras.specs.palette import FINAL, START
 
 
 class FreezeBatchNorm(keras.callbacks.Callback):

@@ -14,12 +14,10 @@ from r2keras.layers.palettize import Palettize
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.layers.substitute import SubstituteWeights
-from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import warned_plan, with_bare_ends
 from r2keras.quantizers.axes import output_axes
-from r2keras.recipe import Recipe, Spec
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
-from r2keras.specs import ActivationSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 
 KEPT_FLOAT = "no rule of the recipe compresses it"
 # Specs by layer path and by the kernel's name in the layer.

@@ -9,7 +9,7 @@ from keras import layers
 
 from r2keras import ActivationSpec, QuantSpec, Recipe, activation_plan, calibrate, finalize, prepare
 from r2keras.layers import FakeQuantize, QuantizedGRU, QuantizedLSTM
-from r2keras.palette_spec import PaletteSpec
+from r2keras.specs import PaletteSpec
 
 pytestmark = pytest.mark.backends
 

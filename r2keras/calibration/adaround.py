@@ -21,7 +21,7 @@ from r2keras.calibration.moments import Moments
 from r2keras.calibration.progress import LayerStore, progress_bar
 from r2keras.calibration.rounding import AdaRoundOptions, optimize
 from r2keras.calibration.taps import Tapped
-from r2keras.record import CompressionRecord, QuantizedTensor, expand
+from r2keras.record import CompressionRecord, QuantizedTensor, broadcast_scales
 
 # Bytes of a layer's second moments in float64, above which it keeps nearest rounding.
 MEMORY_LIMIT = 2**30
@@ -104,7 +104,7 @@ def rounded(
     options = _checked(options)
     run = _Run(view, small, record, data, options)
     store = LayerStore(folder, run.fingerprint()) if folder is not None else None
-    tensors = dict(record.tensors)
+    tensors: dict[str, Any] = dict(record.tensors)
     notes = dict(record.notes)
     with progress_bar(progress, len(tensors)) as advance:
         for kernel in run.kernels:
@@ -211,7 +211,7 @@ class _Run:
 
 def _choices(tensor: QuantizedTensor, weight: np.ndarray) -> tuple[np.ndarray, ...]:
     """Returns the grid values below and above each weight, its position between them (0 to 1), and the two codes."""
-    scale, zero_point = (expand(array, weight.shape) for array in (tensor.scale, tensor.zero_point))
+    scale, zero_point = (broadcast_scales(array, weight.shape) for array in (tensor.scale, tensor.zero_point))
     steps = weight / scale + zero_point
     floor = np.floor(steps)
     low, high = (np.clip(code, tensor.spec.quant_min, tensor.spec.quant_max) for code in (floor, floor + 1))
@@ -228,7 +228,7 @@ def _refined(
     shape = tensor.codes.shape
     num_scales = tensor.scale.size
     scale, zero_point, scale_index = (
-        view.to_matrix(np.ascontiguousarray(expand(array, shape)))
+        view.to_matrix(np.ascontiguousarray(broadcast_scales(array, shape)))
         for array in (tensor.scale, tensor.zero_point, np.arange(num_scales).reshape(tensor.scale.shape))
     )
 

@@ -25,8 +25,8 @@ from r2keras.calibration.folding import folded
 from r2keras.calibration.rounding import AdaRoundOptions
 from r2keras.calibration.sensitivity import sensitivity_of
 from r2keras.placement import planned, warned_plan, with_bare_ends
-from r2keras.recipe import Recipe
 from r2keras.record import CompressionRecord
+from r2keras.specs import Recipe
 
 BATCH_NORM = ("auto", "shift", "replace", "keep")
 

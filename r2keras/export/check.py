@@ -17,8 +17,7 @@ from r2keras.export.flatbuffer import buffer_of
 from r2keras.export.match import SMALLEST, Match
 from r2keras.export.palettes import StoredPalette
 from r2keras.export.source import SourceModel
-from r2keras.palettized import PalettizedTensor
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT

@@ -10,7 +10,7 @@ import numpy as np
 from r2keras._errors import invalid
 from r2keras.export.layout import Layout
 from r2keras.export.match import Match
-from r2keras.record import QuantizedTensor, expand
+from r2keras.record import QuantizedTensor, broadcast_scales
 
 # Widths at which the doubled codes `2 c + 1` of a mid-rise grid still fit the container.
 DOUBLED = (1, 3, 5, 6, 7)
@@ -106,8 +106,8 @@ def in_constant_layout(tensor: QuantizedTensor, match: Match) -> tuple[np.ndarra
     """Returns codes, scales (float64, the folded factor included) and zero points, each in the constant's shape."""
     shape = tensor.codes.shape
     codes = match.layout.apply(tensor.codes)
-    scale = match.layout.apply(expand(tensor.scale, shape)) * match.factor
-    return codes, scale, match.layout.apply(expand(tensor.zero_point, shape))
+    scale = match.layout.apply(broadcast_scales(tensor.scale, shape)) * match.factor
+    return codes, scale, match.layout.apply(broadcast_scales(tensor.zero_point, shape))
 
 
 def group_layout(scale: np.ndarray, zero_point: np.ndarray) -> Layout:

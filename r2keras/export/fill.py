@@ -10,7 +10,7 @@ import numpy as np
 from r2keras.export.assign import Place, assign
 from r2keras.export.builder import write
 from r2keras.export.check import Written, check_written
-from r2keras.export.containers import store
+from r2keras.export.containers import Stored, store
 from r2keras.export.flatbuffer import SEPARATOR, constants, parse
 from r2keras.export.grid import Data, measured
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
@@ -18,13 +18,12 @@ from r2keras.export.integer_weights import check_weights
 from r2keras.export.lookup import is_table, look_up
 from r2keras.export.marks import restore_grids
 from r2keras.export.once import Once
-from r2keras.export.palettes import store_palette
+from r2keras.export.palettes import StoredPalette, store_palette
 from r2keras.export.prune import prune
 from r2keras.export.rewrite import replace_constant
 from r2keras.export.slim import slim
 from r2keras.export.subgraph import Subgraph
-from r2keras.palettized import PalettizedTensor
-from r2keras.record import CompressionRecord
+from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:
     from r2keras.export.flatbuffer import ModelT
@@ -137,7 +136,10 @@ def _put(file: ModelT, where: Where, place: Place, record: CompressionRecord, on
     owner = record.tensors[place.owner]
     match = place.matches[place.owner]
     constant = constant.copy()
-    stored = (store_palette if isinstance(owner, PalettizedTensor) else store)(owner, match, constant)
+    if isinstance(owner, PalettizedTensor):
+        stored: Stored | StoredPalette = store_palette(owner, match, constant)
+    else:
+        stored = store(owner, match, constant)
     name = SEPARATOR.join(place.matches)
     if is_table(graph, tensor, stored):
         named, lookup = look_up(graph, tensor, stored, name)

@@ -8,8 +8,7 @@ import numpy as np
 
 from r2keras._errors import invalid
 from r2keras.export.palettes import collapse_constant_axes
-from r2keras.palettized import PalettizedTensor
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 from r2keras.specs import QuantSpec
 
 FULL_RANGE = QuantSpec(num_bits=8, narrow_range=False)

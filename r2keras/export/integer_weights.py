@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kerne
 from r2keras.export.pack import pack
 from r2keras.export.rules import Rule
 from r2keras.export.subgraph import Subgraph
-from r2keras.palettized import PalettizedTensor
-from r2keras.record import CompressionRecord
+from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:
     from r2keras.export.flatbuffer import ModelT
@@ -84,7 +83,7 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
         RuntimeError: a code or a value differs.
     """
     for item in weights:
-        owner = record.tensors[item.place.owner]
+        owner: Any = record.tensors[item.place.owner]  # palettes never become integer operators
         stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]])
         difference = item.kernel.differs(stored, owner, item.place.matches[item.place.owner], item.constant)
         if difference:

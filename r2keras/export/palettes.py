@@ -10,7 +10,7 @@ import numpy as np
 from r2keras.export.containers import OVERHEAD, along, container_bits, tune_scales, values_along, varying_axes
 from r2keras.export.layout import Layout
 from r2keras.export.match import Match
-from r2keras.palettized import PalettizedTensor
+from r2keras.record import PalettizedTensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ from r2keras.export.decode import kind_of
 from r2keras.export.flatbuffer import INT8, SEPARATOR, WIDTHS, buffer_of, read
 from r2keras.export.rules import RULES
 from r2keras.export.tflm_read import is_for_microcontrollers, stored_as
-from r2keras.palettized import PalettizedTensor
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, TensorT

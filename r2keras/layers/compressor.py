@@ -8,10 +8,9 @@ import keras
 
 from r2keras import quantizers
 from r2keras.layers.palette import Palette
-from r2keras.palette_layout import PaletteLayout
-from r2keras.palette_spec import PaletteSpec
 from r2keras.quantizers.axes import output_axes, scale_shape
-from r2keras.specs import QuantSpec
+from r2keras.record import PaletteLayout
+from r2keras.specs import PaletteSpec, QuantSpec
 
 
 def compressor(

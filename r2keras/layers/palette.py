@@ -13,10 +13,8 @@ from keras import ops
 
 from r2keras import _centroids
 from r2keras.ops import dkm, kmeans, tables
-from r2keras.palette_layout import PaletteLayout
-from r2keras.palette_spec import PaletteSpec
-from r2keras.palettized import PalettizedTensor
-from r2keras.record import RangeFigures
+from r2keras.record import PaletteLayout, PalettizedTensor, RangeFigures
+from r2keras.specs import PaletteSpec
 
 
 class Palette(keras.layers.Layer):

@@ -11,8 +11,8 @@ from r2keras import _model
 from r2keras.layers.compressor import compressor, too_small
 from r2keras.layers.palette import Palette
 from r2keras.layers.specified import SpecifiedWeights
-from r2keras.palette_spec import PaletteSpec
-from r2keras.palettized import PalettizedTensor
+from r2keras.record import PalettizedTensor
+from r2keras.specs import PaletteSpec
 
 
 @keras.saving.register_keras_serializable(package="r2keras")

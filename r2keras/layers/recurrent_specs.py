@@ -6,9 +6,8 @@ import dataclasses
 from typing import Any
 
 from r2keras._errors import invalid
-from r2keras.palette_spec import PaletteSpec
 from r2keras.record import QuantizedActivation
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec
 
 KernelSpec = QuantSpec | PaletteSpec
 # Specs of values computed at run time: states and inputs.

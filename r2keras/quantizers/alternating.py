@@ -14,11 +14,9 @@ from r2keras.ops import affine
 from r2keras.ops.alternating import alternating, weighted_sum
 from r2keras.ops.fuse import fused
 from r2keras.ops.ste import custom_gradient
-from r2keras.palette_layout import PaletteLayout
-from r2keras.palette_spec import PaletteSpec
-from r2keras.palettized import PalettizedTensor
 from r2keras.quantizers.base import WeightQuantizer
-from r2keras.record import RangeFigures
+from r2keras.record import PaletteLayout, PalettizedTensor, RangeFigures
+from r2keras.specs import PaletteSpec
 
 
 @keras.saving.register_keras_serializable(package="r2keras")

@@ -1,4 +1,4 @@
-"""Which weights of a tensor make a palette vector, and which vectors share a table: the one place that says so."""
+"""The layout of a palette: the weights that form a vector, and the vectors that share a table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from r2keras._errors import invalid
 
 @dataclasses.dataclass(frozen=True)
 class PaletteLayout:
-    """The way from a weight to `(groups, n, dim)` vectors and back, for NumPy and for `keras.ops` alike.
+    """Splits a weight into `(groups, n, dim)` vectors and joins them again, with NumPy or with `keras.ops`.
 
-    A vector is `dim` consecutive weights along the last axis. Where `dim` does not divide that axis, it is filled up
+    A vector is `dim` consecutive weights along the last axis. Where `dim` does not divide that axis, the axis is padded
     with its own first weights. Groups are runs of `group_size` output channels.
 
     Args:
         shape: the weight's shape.
-        dim: weights a vector.
-        axes: the weight's axes that output channels run along, ascending.
-        group_size: output channels a group; None: one group.
+        dim: weights per vector.
+        axes: the weight's axes of output channels, ascending.
+        group_size: output channels per group; None for a single group.
 
     Raises:
         ValueError: vectors longer than the last axis; groups that do not divide the channels.
@@ -53,25 +53,24 @@ class PaletteLayout:
             self._check_groups()
 
     def _check_groups(self) -> None:
-        """Raises unless whole groups fill the output channels."""
+        """Raises unless the output channels are a whole number of groups, and each group a whole number of vectors."""
         channels = math.prod(self.shape[axis] for axis in self.axes)
-        filled = self._last_is_channel and self.shape[-1] % self.dim
-        whole = self.group_size % self.dim == 0 or not self._last_is_channel
-        if self.group_size < 1 or channels % self.group_size or filled or not whole:
+        is_padded = self._last_is_channel and self.shape[-1] % self.dim
+        has_whole_vectors = self.group_size % self.dim == 0 or not self._last_is_channel
+        if self.group_size < 1 or channels % self.group_size or is_padded or not has_whole_vectors:
             expected = f"a divisor of the {channels} output channels of a weight of shape {self.shape}"
-            more = f", with dim={self.dim} dividing both" if self.dim > 1 else ""
-            raise ValueError(
-                invalid("group_size", expected + more, self.group_size, "Or choose granularity='per_tensor'")
-            )
+            if self.dim > 1:
+                expected += f", with dim={self.dim} dividing both"
+            raise ValueError(invalid("group_size", expected, self.group_size, "Or pass granularity='per_tensor'"))
 
     @property
     def index_shape(self) -> tuple[int, ...]:
-        """The shape of the indices: the weight's, the last axis in vectors."""
+        """The shape of the indices: the weight's, its last axis counted in vectors."""
         return (*self.shape[:-1], -(-self.shape[-1] // self.dim))
 
     @property
     def groups(self) -> int:
-        """How many tables there are."""
+        """The number of groups, and of tables."""
         if self.group_size is None:
             return 1
         return math.prod(self.shape[axis] for axis in self.axes) // self.group_size
@@ -83,24 +82,23 @@ class PaletteLayout:
             weight: array or tensor of `shape`.
             xp: `numpy` or `keras.ops`.
         """
-        missing = self.index_shape[-1] * self.dim - self.shape[-1]
-        if missing:
-            weight = xp.concatenate([weight, weight[..., :missing]], axis=-1)
+        padding = self.index_shape[-1] * self.dim - self.shape[-1]
+        if padding:
+            weight = xp.concatenate([weight, weight[..., :padding]], axis=-1)
         return self._split(xp.reshape(weight, (*self.index_shape, self.dim)), xp)
 
     def join(self, vectors: Any, xp: Any) -> Any:
-        """Returns the weight of vectors, without what filled the last ones up: undoes `split`.
+        """Returns the weight that vectors came from, without the padding; the inverse of `split`.
 
         Args:
             vectors: array or tensor `(groups, n, dim)`.
             xp: `numpy` or `keras.ops`.
         """
-        placed = self._join(vectors, xp)
-        full = (*self.shape[:-1], self.index_shape[-1] * self.dim)
-        return xp.reshape(placed, full)[..., : self.shape[-1]]
+        padded_shape = (*self.shape[:-1], self.index_shape[-1] * self.dim)
+        return xp.reshape(self._join(vectors, xp), padded_shape)[..., : self.shape[-1]]
 
     def split_indices(self, indices: Any, xp: Any) -> Any:
-        """Returns the indices of `index_shape` by groups, `(groups, n)`.
+        """Returns indices of `index_shape` by group, `(groups, n)`.
 
         Args:
             indices: array or tensor of `index_shape`.
@@ -109,7 +107,7 @@ class PaletteLayout:
         return self._split(xp.reshape(indices, (*self.index_shape, 1)), xp)[..., 0]
 
     def join_indices(self, indices: Any, xp: Any) -> Any:
-        """Returns indices by groups in the shape `index_shape`: undoes `split_indices`.
+        """Returns grouped indices in the shape `index_shape`; the inverse of `split_indices`.
 
         Args:
             indices: array or tensor `(groups, n)`.
@@ -119,7 +117,8 @@ class PaletteLayout:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the arguments as plain JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+        arguments = dataclasses.asdict(self)
+        return arguments | {"shape": list(self.shape), "axes": list(self.axes)}
 
     @property
     def _last_is_channel(self) -> bool:
@@ -128,18 +127,18 @@ class PaletteLayout:
 
     @property
     def _order(self) -> tuple[int, ...]:
-        """The axes of the indices, those of the channels last."""
+        """The axes of the indices, channel axes last."""
         rest = tuple(axis for axis in range(len(self.shape)) if axis not in self.axes)
         return rest + self.axes
 
     @property
     def _grouped(self) -> tuple[int, int, int]:
-        """Positions without the channels, groups, and vectors of a position in a group."""
+        """Positions outside the channel axes, groups, and vectors per position and group."""
         channels = math.prod(self.index_shape[axis] for axis in self.axes)
         return math.prod(self.index_shape) // channels, self.groups, channels // self.groups
 
     def _split(self, cells: Any, xp: Any) -> Any:
-        """Brings `(*index_shape, x)` to `(groups, n, x)`."""
+        """Rearranges `(*index_shape, x)` to `(groups, n, x)`."""
         if self.group_size is None:
             return xp.reshape(cells, (1, -1, cells.shape[-1]))
         cells = xp.transpose(cells, (*self._order, len(self.shape)))
@@ -147,7 +146,7 @@ class PaletteLayout:
         return xp.reshape(cells, (self.groups, -1, cells.shape[-1]))
 
     def _join(self, cells: Any, xp: Any) -> Any:
-        """Undoes `_split`."""
+        """The inverse of `_split`."""
         size = cells.shape[-1]
         if self.group_size is None:
             return xp.reshape(cells, (*self.index_shape, size))

@@ -1,4 +1,4 @@
-"""A palettized weight in the record: indices, and the table that they point into."""
+"""A palettized weight in the record: indices, and the table that they index."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from r2keras.palette_layout import PaletteLayout
-from r2keras.palette_spec import PaletteSpec
-from r2keras.record import TENSOR_KINDS, RangeFigures
+from r2keras.record.palette_layout import PaletteLayout
+from r2keras.record.range_figures import RangeFigures
+from r2keras.specs.palette import PaletteSpec
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PalettizedTensor:
-    """One palettized weight: `w = scale * table_scale * codebook[index]`, in float32, bit for bit.
+    """A palettized weight: `w = scale * table_scale * codebook[index]`, bit for bit in float32.
 
     Args:
         name: `"<layer path>/<variable>"`.
-        indices: uint8, `layout.index_shape`: the weight's shape with the last axis in vectors of `dim`.
+        indices: uint8, `layout.index_shape`: the weight's shape, its last axis counted in vectors of `dim` weights.
         codebook: `(groups, 2**num_bits, dim)` in `spec.table_dtype`.
         table_scale: float32 `(groups,)`, positive; ones unless the table is int8.
         scale: float32, the weight's rank, each axis 1 or the weight's size; ones unless `spec.channel_scale`.
         spec: the spec that the palette follows.
         layout: which weights make a vector, and which vectors share a table.
-        before: range of the float weight that the palette came from.
+        before: range of the float weight before palettization.
 
     Raises:
         ValueError: shapes that do not fit, indices outside the table, entries that are not finite, a scale that is not
@@ -52,13 +52,18 @@ class PalettizedTensor:
     def __post_init__(self):
         self._check_indices()
         self._check_codebook()
-        dtypes = {"indices": np.uint8, "codebook": self.spec.table_dtype, "table_scale": "f4", "scale": "f4"}
+        dtypes = {
+            "indices": np.uint8,
+            "codebook": self.spec.table_dtype,
+            "table_scale": np.float32,
+            "scale": np.float32,
+        }
         for name, dtype in dtypes.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype, order="C"))
         self._check_scales()
 
     def _check_indices(self) -> None:
-        # Before the conversion to uint8, which would wrap 300 to 44.
+        # Checked before the conversion to uint8, which would wrap 300 to 44.
         indices = np.asarray(self.indices)
         if indices.dtype.kind not in "iu":
             raise ValueError(self._complaint("indices", f"are not integers but {indices.dtype}"))
@@ -67,10 +72,11 @@ class PalettizedTensor:
                 self._complaint("indices", f"have the shape {indices.shape}, not {self.layout.index_shape}")
             )
         if indices.size and not (indices.min() >= 0 and indices.max() < self.spec.entries):
-            what = f"leave the table: {indices.min()} to {indices.max()} where 0 to {self.spec.entries - 1} is allowed"
-            raise ValueError(self._complaint("indices", what))
+            allowed = f"0 to {self.spec.entries - 1} is allowed"
+            problem = f"are outside the table: {indices.min()} to {indices.max()}, where {allowed}"
+            raise ValueError(self._complaint("indices", problem))
         if (self.layout.dim, self.layout.group_size) != (self.spec.dim, self.spec.group_size):
-            raise ValueError(self._complaint("layout", "is not the one of its spec"))
+            raise ValueError(self._complaint("layout", "does not match its spec"))
 
     def _check_codebook(self) -> None:
         codebook = np.asarray(self.codebook)
@@ -83,7 +89,7 @@ class PalettizedTensor:
             raise ValueError(self._complaint("codebook", "is not finite"))
 
     def _check_scales(self) -> None:
-        shape, sizes = self.layout.shape, self.scale.shape
+        shape, sizes = self.shape, self.scale.shape
         fits = len(sizes) == len(shape) and all(size in (1, full) for size, full in zip(sizes, shape, strict=True))
         if not fits or self.table_scale.shape != (self.layout.groups,):
             raise ValueError(self._complaint("scale", f"has the shape {sizes}, which does not fit {shape}"))
@@ -111,35 +117,40 @@ class PalettizedTensor:
         return np.ascontiguousarray(self.layout.join(vectors, np) * self.scale)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's shape."""
+        return self.layout.shape
+
+    @property
+    def integers(self) -> np.ndarray:
+        """The integers that the file stores: the indices."""
+        return self.indices
+
+    @property
     def used(self) -> int:
-        """How many entries of the fullest table the weight uses."""
+        """How many entries the weight uses, in the table where it uses the most."""
         return max(len(np.unique(group)) for group in self.layout.split_indices(self.indices, np))
 
     @property
     def ideal_bits(self) -> int:
-        """Bits of the indices alone."""
+        """Bits of the indices alone, without the tables."""
         return self.spec.num_bits * self.indices.size
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the arrays by the names they have in the file."""
+        """Returns the arrays by their names in the file."""
         return {name: getattr(self, name) for name in ("indices", "codebook", "table_scale", "scale")}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all but the arrays, as plain JSON."""
-        before = dataclasses.asdict(self.before)
+        """Returns everything except the arrays, as plain JSON."""
         return {
             "kind": self.spec.kind,
             "spec": self.spec.to_dict(),
             "layout": self.layout.to_dict(),
-            "before": before,
+            "before": dataclasses.asdict(self.before),
         }
 
     @classmethod
     def from_parts(cls, name: str, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> PalettizedTensor:
-        """Returns the tensor of `to_dict` and `arrays`."""
+        """Returns the tensor of a `to_dict` and an `arrays` result."""
         spec, layout = PaletteSpec.from_dict(config["spec"]), PaletteLayout(**config["layout"])
         return cls(name, spec=spec, layout=layout, before=RangeFigures.from_dict(config["before"]), **arrays)
-
-
-TENSOR_KINDS[PaletteSpec.kind] = PalettizedTensor
-"""`TENSOR_KINDS` gets its second kind here, so that records hold palettes too."""

@@ -9,11 +9,9 @@ from typing import Any
 import keras
 
 from r2keras.budget import footprint
-from r2keras.palette_spec import PaletteSpec
-from r2keras.recipe import Recipe, Spec
 from r2keras.report._format import bits, count
 from r2keras.search.settings import FLOAT, PALETTE, Search
-from r2keras.specs import QuantSpec
+from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen
 
 FLOAT32_BITS = 32

@@ -1,4 +1,4 @@
-"""The specification of a palette: how many table entries, of how many weights each, and how soft in training."""
+"""The spec of weight palettization: size of the look-up table, weights per entry, softness in training."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ import math
 from typing import ClassVar
 
 from r2keras._errors import check_int, invalid, invalid_choice
-from r2keras.specs import SPEC_KINDS, _Plain
+from r2keras.specs.base import BaseSpec
 
 GRANULARITIES = ("per_tensor", "per_group")
 TABLE_DTYPES = ("float32", "float16", "int8")
+# The default of `min_size`.
 SMALL = 2048
-# Multiples of the default temperature to anneal between; benchmarks/README.md has a ResNet-20 with them and without.
+# Default multiples of the temperature to anneal between; benchmarks/README.md has a ResNet-20 with and without them.
 START, FINAL = 6.0, 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PaletteSpec(_Plain):
+class PaletteSpec(BaseSpec):
     """Palettization of a weight tensor: each run of `dim` weights becomes an index into a table of `2**num_bits` rows.
 
-    Runs are consecutive along the last axis (the output channels of Dense and convolutions), as in the regularizers'
-    `dim`; where `dim` does not divide it, the last run is filled up with the first channels of the same place, and the
-    filling is dropped again. A weight costs `num_bits / dim` bits, the table `2**num_bits * dim` numbers.
+    Runs are consecutive along the last axis (the output channels of Dense and convolutions), as with the regularizers'
+    `dim`. Where `dim` does not divide that axis, the last run is padded with the first weights along it, and the
+    padding is dropped on decoding. A weight costs `num_bits / dim` bits, the table `2**num_bits * dim` numbers.
 
     In training the look-up is soft, `sum_j softmax_j(-|w - c_j|^2 / tau) c_j` with `tau = temperature * variance(w)`;
     in inference, and in the file, each run is its nearest row.
 
     Args:
-        num_bits: bits of an index, 1 to 8.
-        dim: weights a table row, 1 to 8.
-        granularity: who shares a table: `"per_tensor"` or `"per_group"` of output channels.
-        group_size: output channels a group, a multiple of `dim`; needed by, and only by, `"per_group"`.
+        num_bits: bits per index, 1 to 8.
+        dim: weights per table row, 1 to 8.
+        granularity: which weights share a table: `"per_tensor"` or `"per_group"` of output channels.
+        group_size: output channels per group, a multiple of `dim`; required with `"per_group"`, None otherwise.
         channel_scale: whether each output channel is divided by its largest magnitude before the look-up and
-            multiplied after it; costs a float a channel.
-        table_dtype: how the table is stored: `"float32"`, `"float16"`, or `"int8"` (times one scale a table), which
-            `to_litert(..., optimize="latency")` asks for. The rounding is part of training.
+            multiplied by it afterwards; costs one float per channel.
+        table_dtype: how the table is stored: `"float32"`, `"float16"`, or `"int8"` (with one scale per table), which
+            `to_litert(..., optimize="latency")` requires. Training includes the rounding.
         temperature: softness relative to the variance of the weights at the start of training, above 0. None means
-            `0.4 4^-b` at `b = num_bits / dim` bits a weight up to 4, and `0.4 4^-4 0.6^(b-4)` above: a fifth of where
-            neighbouring centroids begin to merge. `callbacks.AnnealPalettes` starts above it and ends below.
-        final_temperature: softness after `anneal_steps`; None means `temperature`.
-        anneal_steps: training steps in which the temperature goes, geometrically, from `temperature` to
-            `final_temperature`; needed by, and only by, `final_temperature`.
-        updates: updates of the centroids a training step, 1 to 20.
-        min_size: kernels of fewer weights stay float, and the record says so; 0 compresses all.
+            `0.4 4^-b` at `b = num_bits / dim` bits per weight up to 4, and `0.4 4^-4 0.6^(b-4)` above: a fifth of the
+            temperature at which neighboring centroids begin to merge. `callbacks.AnnealPalettes` starts above it and
+            ends below.
+        final_temperature: softness after `anneal_steps`; None keeps `temperature`.
+        anneal_steps: training steps over which the temperature goes, geometrically, from `temperature` to
+            `final_temperature`; required with `final_temperature`, None otherwise.
+        updates: centroid updates per training step, 1 to 20.
+        min_size: kernels with fewer weights stay float, and the record says so; 0 compresses all.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -71,7 +73,7 @@ class PaletteSpec(_Plain):
     min_size: int = SMALL
 
     kind: ClassVar[str] = "palettize"
-    # A palette is for weights; layers whose outputs are quantized take a QuantSpec.
+    # Palettes are for weights only; layers whose outputs are quantized take a QuantSpec.
     activation_bits: ClassVar[None] = None
 
     def __post_init__(self):
@@ -86,7 +88,7 @@ class PaletteSpec(_Plain):
         self._check_temperature()
 
     def _check_group(self) -> None:
-        """Raises for a group size that is missing, superfluous or does not hold whole rows."""
+        """Raises for a group size that is missing, not needed, or not a whole number of table rows."""
         if self.granularity == "per_tensor":
             if self.group_size is not None:
                 fix = "Pass granularity='per_group' to give groups tables of their own"
@@ -102,14 +104,14 @@ class PaletteSpec(_Plain):
             raise ValueError(invalid("group_size", f"a multiple of dim={self.dim}", self.group_size))
 
     def _check_temperature(self) -> None:
-        """Raises for a bad schedule, and writes out its defaults."""
+        """Raises for a bad schedule, and sets its defaults."""
         if (self.final_temperature is None) != (self.anneal_steps is None):
             name = "anneal_steps" if self.anneal_steps is None else "final_temperature"
             raise ValueError(
                 invalid(name, "both or neither of final_temperature and anneal_steps", None, "Pass both to anneal")
             )
         bits = self.bits_per_weight
-        self._default("temperature", 0.4 * 4.0 ** -min(bits, 4.0) * 0.6 ** max(bits - 4.0, 0.0))
+        self._set_default("temperature", 0.4 * 4.0 ** -min(bits, 4.0) * 0.6 ** max(bits - 4.0, 0.0))
         for name in ("temperature", "final_temperature"):
             value = getattr(self, name)
             if value is None:
@@ -125,18 +127,18 @@ class PaletteSpec(_Plain):
         """Returns None: a palette leaves the layer's output float.
 
         Args:
-            unsigned: has no effect.
+            unsigned: ignored; here so that both kinds of spec are called alike.
         """
 
     def annealed(self, steps: int, start: float = START, final: float = FINAL) -> PaletteSpec:
         """Returns the spec whose temperature goes from `start` to `final` times this one's, geometrically.
 
-        `callbacks.AnnealPalettes` does the same without a number of steps; under TFMOT this is the way.
+        Use it under TFMOT; on Keras models `callbacks.AnnealPalettes` does the same and counts the steps itself.
 
         Args:
-            steps: training steps until `final` is reached: four fifths of all, say.
+            steps: training steps until `final` is reached, for example four fifths of all.
             start: multiple of `temperature` at the first step.
-            final: multiple at the end.
+            final: multiple of `temperature` at the end.
 
         Example:
 
@@ -154,9 +156,5 @@ class PaletteSpec(_Plain):
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of the indices a weight: `num_bits / dim`."""
+        """Index bits per weight: `num_bits / dim`."""
         return self.num_bits / self.dim
-
-
-SPEC_KINDS[PaletteSpec.kind] = PaletteSpec
-"""`SPEC_KINDS` gets its second kind here, so that recipes and records know palettes by name."""

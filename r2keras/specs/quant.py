@@ -1,20 +1,20 @@
-"""What becomes what: frozen specifications of one weight's compression, and the recipe that orders them."""
+"""The spec of uniform weight quantization."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+import math
+from typing import ClassVar
 
-from r2keras._errors import check_int, check_owned, invalid, invalid_choice
-
-if TYPE_CHECKING:
-    from r2keras.palette_spec import PaletteSpec
+from r2keras._errors import check_int, check_number, check_only_with, invalid, invalid_choice
+from r2keras.specs.activation import DELTA, ActivationSpec, check_method_and_range
+from r2keras.specs.base import BaseSpec
 
 METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary", "balanced", "alternating")
 RANGES = ("min_max", "percentile", "mse")
 GRANULARITIES = ("per_tensor", "per_channel", "per_group", "per_gate")
 LEVELS = ("mid_tread", "mid_rise")
-# What a method's paper fixes: its levels (None: either) and its numbers of bits.
+# Levels and ranges of bits that the methods' papers fix; methods not listed take both levels and 1 to 8 bits.
 METHOD_LEVELS = {
     "ewgs": "mid_rise",
     "dorefa": "mid_rise",
@@ -25,57 +25,20 @@ METHOD_LEVELS = {
     "alternating": "mid_rise",
 }
 METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2), "alternating": (1, 4)}
-PERCENTILE, DELTA = 99.9, 1e-3
-ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")
-# For states of recurrent layers alone: codes fitted to each row on line.
+PERCENTILE = 99.9
+# The `activation_method` that only states of recurrent layers have: it fits codes to each row at run time.
 ON_LINE = "alternating"
-ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
-# What goes with the weights' method where `activation_method` is left out; WRPN's activations are those of DoReFa.
+# The default of `activation_method` by the method of the weights; WRPN quantizes activations as DoReFa does.
 PARTNERS = {"lsq": "lsq", "ewgs": "ewgs", "dorefa": "dorefa", "wrpn": "dorefa"}
-
-_Spec = TypeVar("_Spec", bound="_Plain")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plain:
-    """A frozen specification that goes to plain JSON and back."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the constructor's arguments as plain JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls: type[_Spec], config: dict[str, Any]) -> _Spec:
-        """Returns the spec of a `to_dict` result, or of any part of it.
-
-        Raises:
-            ValueError: a key that is not an argument of the class (the nearest one is offered), or a bad value.
-            TypeError: a value of another type.
-
-        Example:
-
-        >>> QuantSpec.from_dict({"num_bits": 4}) == QuantSpec(num_bits=4)
-        True
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in config:
-            if key not in names:
-                raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
-        return cls(**config)
-
-    def _default(self, name: str, value: object) -> None:
-        """Sets an argument that was left out."""
-        if getattr(self, name) is None:
-            object.__setattr__(self, name, value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantSpec(_Plain):
+class QuantSpec(BaseSpec):
     """Uniform quantization of a weight tensor: `w = scale * (code - zero_point)`.
 
     Integer codes lie in `[quant_min, quant_max]`. Mid-tread grids have a level at zero; mid-rise grids have
     `2**num_bits` symmetric levels half a step off zero (`zero_point = -1/2`), which keeps all four levels useful
-    at 2 bits where the mid-tread grid is left with {-1, 0, 1}.
+    at 2 bits, where a symmetric mid-tread grid has only {-1, 0, 1}.
 
     | grid | codes at `b` bits | zero_point |
     |---|---|---|
@@ -85,32 +48,35 @@ class QuantSpec(_Plain):
     | asymmetric | `-2^(b-1) .. 2^(b-1) - 1` | an integer code |
 
     Args:
-        num_bits: bits a weight, 1 to 8.
-        method: how training sees the rounding, one paper each: `"ste"` (straight-through), `"lsq"` (learned step size),
-            `"ewgs"` (element-wise gradient scaling), `"dorefa"`, `"wrpn"`, `"binary"`, `"ternary"`,
-            `"balanced"`, `"alternating"` (signs times coefficients a row). See `r2keras.quantizers`.
-        range: how the scale of `method="ste"` is chosen: `"min_max"` covers every weight, `"percentile"` all but the
-            largest, `"mse"` (None there) minimises the squared error. Other methods set or learn their own: None.
-        percentile: with `range="percentile"`, the share of magnitudes that the range covers, in percent, above 50 and
-            at most 100; None means 99.9 there.
-        granularity: who shares a scale: `"per_tensor"`, `"per_channel"`, `"per_group"` or (in recurrent layers)
-            `"per_gate"`.
-        group_size: weights a group along the input axis; needed by, and only by, `"per_group"`.
+        num_bits: bits per weight, 1 to 8.
+        method: the quantizer used in training, each from one paper: `"ste"` (straight-through estimator), `"lsq"`
+            (learned step size), `"ewgs"` (element-wise gradient scaling), `"dorefa"`, `"wrpn"`, `"binary"`,
+            `"ternary"`, `"balanced"`, `"alternating"` (signs times coefficients per row). See `r2keras.quantizers`.
+        range: how `method="ste"` chooses the scale: `"min_max"` covers every weight, `"percentile"` all but the
+            largest, `"mse"` minimizes the squared error. None means `"mse"`. Other methods set or learn their own
+            scale and take None only.
+        percentile: with `range="percentile"`, the share of magnitudes that the range covers, in percent, from 50 to
+            100; None means 99.9.
+        granularity: which weights share a scale: `"per_tensor"`, `"per_channel"`, `"per_group"` or (in recurrent
+            layers) `"per_gate"`.
+        group_size: weights per group along the input axis; required with `"per_group"`, None otherwise.
         channel_axis: the axis that KEEPS its own scale under `"per_channel"` (negative counts from the end);
-            None takes the output axis of the layer.
+            None means the output axis of the layer.
         symmetric: whether the grid is symmetric around zero; an asymmetric one follows the weights' minimum and
-            maximum, always holds zero, and has `levels="mid_tread"`.
-        narrow_range: whether a mid-tread symmetric grid leaves out its lowest code; None means True there.
-        levels: `"mid_tread"` or `"mid_rise"`; None means what the method's paper has (mid-rise: EWGS, DoReFa, binary;
-            mid-tread: WRPN, ternary), else mid-rise at 1 and 2 bits if symmetric, else mid-tread.
+            maximum, always contains zero, and has `levels="mid_tread"`.
+        narrow_range: whether a symmetric mid-tread grid leaves out its lowest code; None means True there.
+        levels: `"mid_tread"` or `"mid_rise"`. None means the levels of the method's paper (mid-rise for EWGS, DoReFa,
+            binary, balanced and alternating, mid-tread for WRPN and ternary); for other methods, mid-rise on symmetric
+            grids of 1 and 2 bits and mid-tread otherwise.
         delta: with `method="ewgs"`, how strongly the rounding error scales the gradient, at least 0; None means 1e-3.
-        activation_bits: bits of the layer's output (after batch normalisation and activation function), 2 to 8; of a
-            recurrent layer's state, inside its time loop; None leaves it float.
-        activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None takes the partner of `method` (the
-            same, DoReFa for WRPN, else straight-through). `"alternating"`, 2 to 4 bits, fits codes to each row of a
-            recurrent state on line and leaves other layers' outputs float. Only with `activation_bits`.
-        activation_range: how a range of `activation_method="ste"` is found (`ActivationSpec.range`); None means
-            `"moving_average"` there at 8 bits, `"mse"` below.
+        activation_bits: bits of the layer's output (after batch normalization and activation function), 2 to 8; for a
+            recurrent layer, bits of the state inside its time loop; None leaves it float.
+        activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None means the counterpart of `method`
+            (the same for LSQ, EWGS and DoReFa, DoReFa for WRPN, otherwise straight-through). `"alternating"`, 2 to 4
+            bits, fits codes to each row of a recurrent state at run time and leaves other layers' outputs float. Only
+            with `activation_bits`.
+        activation_range: how `activation_method="ste"` finds its range (`ActivationSpec.range`); None means
+            `"moving_average"` at 8 bits and `"mse"` below.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -143,6 +109,8 @@ class QuantSpec(_Plain):
     activation_range: str | None = None
 
     kind: ClassVar[str] = "quantize"
+    # The activation arguments as one spec, set once in `__post_init__`; not a field, because they are fields already.
+    _activation: ClassVar[ActivationSpec | None] = None
 
     def __post_init__(self):
         check_int("num_bits", self.num_bits, 1, 8)
@@ -151,42 +119,44 @@ class QuantSpec(_Plain):
         self._resolve_defaults()
         self._check_granularity()
         self._check_grid()
-        self._check_activation()
+        self._resolve_activation()
 
     def _resolve_defaults(self) -> None:
-        """Writes out what None stands for, so that equal grids are equal specs."""
-        rise = "mid_rise" if self.symmetric and self.num_bits <= 2 else "mid_tread"
-        self._default("levels", METHOD_LEVELS.get(self.method, rise))
-        self._default("narrow_range", self.symmetric and self.levels == "mid_tread")
+        """Replaces None by the value it stands for, so that equal grids are equal specs."""
+        levels = "mid_rise" if self.symmetric and self.num_bits <= 2 else "mid_tread"
+        self._set_default("levels", METHOD_LEVELS.get(self.method, levels))
+        self._set_default("narrow_range", self.symmetric and self.levels == "mid_tread")
         if self.method == "ste":
-            self._default("range", "mse")
+            self._set_default("range", "mse")
         if self.range == "percentile":
-            self._default("percentile", PERCENTILE)
+            self._set_default("percentile", PERCENTILE)
         if self.method == "ewgs":
-            self._default("delta", DELTA)
+            self._set_default("delta", DELTA)
 
     def _check_method(self) -> None:
         """Raises for an argument that contradicts the method."""
         if self.method == "ste":
             return
         low, high = METHOD_BITS.get(self.method, (1, 8))
-        wanted = METHOD_LEVELS.get(self.method)
-        where = f" with method={self.method!r}"
+        fixed_levels = METHOD_LEVELS.get(self.method)
+        condition = f" with method={self.method!r}"
         if not low <= self.num_bits <= high:
             bits = str(low) if low == high else f"{low} to {high}"
-            raise ValueError(invalid("num_bits", bits + where, self.num_bits, f"Pass num_bits={low}"))
+            raise ValueError(invalid("num_bits", bits + condition, self.num_bits, f"Pass num_bits={low}"))
         if not self.symmetric:
-            raise ValueError(invalid("symmetric", "True" + where, False, "Only method='ste' has asymmetric grids"))
+            raise ValueError(invalid("symmetric", "True" + condition, False, "Only method='ste' has asymmetric grids"))
         if self.range is not None:
-            raise ValueError(invalid("range", "None" + where, self.range, "The method sets its own range"))
-        if wanted and self.levels not in (wanted, None):
-            raise ValueError(invalid("levels", repr(wanted) + where, self.levels, "Leave levels out"))
+            raise ValueError(invalid("range", "None" + condition, self.range, "The method sets its own range"))
+        if fixed_levels and self.levels not in (fixed_levels, None):
+            raise ValueError(invalid("levels", repr(fixed_levels) + condition, self.levels, "Leave levels out"))
         if self.method == "alternating" and self.granularity == "per_group":
-            raise ValueError(invalid("granularity", "another" + where, self.granularity, "Use 'per_channel'"))
-        if wanted == "mid_tread" and self.narrow_range is False:
-            raise ValueError(invalid("narrow_range", "True" + where, False, "Leave narrow_range out"))
+            expected = "'per_tensor', 'per_channel' or 'per_gate'" + condition
+            raise ValueError(invalid("granularity", expected, self.granularity, "Use 'per_channel'"))
+        if fixed_levels == "mid_tread" and self.narrow_range is False:
+            raise ValueError(invalid("narrow_range", "True" + condition, False, "Leave narrow_range out"))
 
     def _check_granularity(self) -> None:
+        """Raises for a group size or a channel axis that does not go with the granularity."""
         if self.granularity == "per_group":
             if self.group_size is None:
                 raise ValueError(
@@ -218,14 +188,15 @@ class QuantSpec(_Plain):
             )
 
     def _check_grid(self) -> None:
-        plain = self.symmetric and self.levels == "mid_tread"
+        """Raises for levels and ranges that a grid cannot have together."""
+        has_center_level = self.symmetric and self.levels == "mid_tread"
         if self.levels == "mid_rise" and not self.symmetric:
             raise ValueError(
                 invalid(
-                    "levels", "'mid_tread' with symmetric=False", self.levels, "An asymmetric grid always holds zero"
+                    "levels", "'mid_tread' with symmetric=False", self.levels, "An asymmetric grid always contains zero"
                 )
             )
-        if self.narrow_range and not plain:
+        if self.narrow_range and not has_center_level:
             raise ValueError(
                 invalid(
                     "narrow_range",
@@ -234,7 +205,7 @@ class QuantSpec(_Plain):
                     "Leave narrow_range out",
                 )
             )
-        if plain and self.num_bits == 1:
+        if has_center_level and self.num_bits == 1:
             raise ValueError(
                 invalid(
                     "levels",
@@ -244,8 +215,8 @@ class QuantSpec(_Plain):
                 )
             )
 
-    def _check_activation(self) -> None:
-        """Raises for a bad activation, or arguments of one where there is none; writes out its defaults."""
+    def _resolve_activation(self) -> None:
+        """Sets the defaults of the activation arguments and the spec they stand for; raises for bad ones."""
         if self.activation_bits is None:
             for name in ("activation_method", "activation_range"):
                 if getattr(self, name) is not None:
@@ -253,23 +224,31 @@ class QuantSpec(_Plain):
                     raise ValueError(invalid(name, "None without activation_bits", getattr(self, name), fix))
             return
         check_int("activation_bits", self.activation_bits, 2, 8)
-        self._default("activation_method", PARTNERS.get(self.method, "ste"))
+        self._set_default("activation_method", PARTNERS.get(self.method, "ste"))
         if self.activation_method == ON_LINE:
-            self._check_on_line()
+            self._check_state()
             return
-        self._default("activation_range", self.activation().range)
+        check_method_and_range(self.activation_method, self.activation_range, prefix="activation_")
+        activation = ActivationSpec(
+            num_bits=self.activation_bits,
+            method=self.activation_method,
+            range=self.activation_range,
+            delta=self.delta if self.activation_method == "ewgs" else None,
+        )
+        self._set_default("activation_range", activation.range)
+        object.__setattr__(self, "_activation", activation)
 
-    def _check_on_line(self) -> None:
-        """Raises for a state on line with more bits than the method has, or with a range."""
-        where = f" with activation_method={ON_LINE!r}"
-        if self.activation_bits not in range(2, METHOD_BITS[ON_LINE][1] + 1):
-            raise ValueError(invalid("activation_bits", "2 to 4" + where, self.activation_bits, "Pass 3"))
+    def _check_state(self) -> None:
+        """Raises for a state fitted at run time that has too many bits, or a range."""
+        condition = f" with activation_method={ON_LINE!r}"
+        if self.activation_bits > METHOD_BITS[ON_LINE][1]:
+            raise ValueError(invalid("activation_bits", "2 to 4" + condition, self.activation_bits, "Pass 3"))
         if self.activation_range is not None:
             fix = "The codes are fitted to each row"
-            raise ValueError(invalid("activation_range", "None" + where, self.activation_range, fix))
+            raise ValueError(invalid("activation_range", "None" + condition, self.activation_range, fix))
 
     def activation(self, *, unsigned: bool = False) -> ActivationSpec | None:
-        """Returns what becomes of the layer's output, or None if it stays float (as under `"alternating"`).
+        """Returns the spec of the layer's output, or None if it stays float (as under `"alternating"`).
 
         Args:
             unsigned: whether the output is never negative, as after a ReLU.
@@ -279,15 +258,9 @@ class QuantSpec(_Plain):
         >>> QuantSpec(num_bits=2, method="ewgs", activation_bits=2).activation().method
         'ewgs'
         """
-        if self.activation_bits is None or self.activation_method == ON_LINE:
+        if self._activation is None:
             return None
-        return ActivationSpec(
-            num_bits=self.activation_bits,
-            method=self.activation_method,
-            range=self.activation_range,
-            unsigned=unsigned,
-            delta=self.delta if self.activation_method == "ewgs" else None,
-        )
+        return dataclasses.replace(self._activation, unsigned=unsigned)
 
     @property
     def quant_min(self) -> int:
@@ -300,77 +273,11 @@ class QuantSpec(_Plain):
         return 2 ** (self.num_bits - 1) - 1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ActivationSpec(_Plain):
-    """Uniform quantization of a layer's output, one scale a tensor: `x = scale * (code - zero_point)`.
-
-    Codes lie in `[-2^(b-1), 2^(b-1) - 1]`; the zero point is an integer code, so that zero (padding) is exact. An
-    unsigned range `[0, high]` has `zero_point = quant_min` and spends every level on it.
-
-    Args:
-        num_bits: bits a value, 2 to 8.
-        method: `"ste"` (a range observed), `"pact"`, `"lsq"` (LSQ+: with an offset), `"ewgs"` (a range learned), or
-            `"dorefa"` (the range [0, 1]).
-        range: how `method="ste"` finds a range, in training from each batch and in calibration from all data:
-            `"moving_average"` of minimum and maximum, `"min_max"` (the widest seen), `"percentile"`, `"mse"` (the
-            averages of these in training). None means `"moving_average"` there at 8 bits and `"mse"` below, where
-            extremes would leave too few levels to all other values; other methods have None.
-        unsigned: whether values are never negative, as after a ReLU.
-        delta: with `method="ewgs"`, how strongly rounding errors scale gradients; None means 1e-3 there.
-
-    Raises:
-        ValueError: a value out of range, or two values that contradict each other.
-        TypeError: a number that is not an integer, or a switch that is neither True nor False.
-
-    Example:
-
-    >>> spec = ActivationSpec(num_bits=4, unsigned=True)
-    >>> spec.quant_min, spec.quant_max, spec.range
-    (-8, 7, 'mse')
-
-    Source: Jacob et al., arXiv 1712.05877, sections 2 and 3.1.
-    """
-
-    num_bits: int = 8
-    method: str = "ste"
-    range: str | None = None
-    unsigned: bool = False
-    delta: float | None = None
-
-    def __post_init__(self):
-        check_int("num_bits", self.num_bits, 2, 8)
-        if self.method not in ACTIVATION_METHODS:
-            raise ValueError(invalid_choice("activation_method", ACTIVATION_METHODS, self.method))
-        if not isinstance(self.unsigned, bool):
-            raise TypeError(invalid("unsigned", "True or False", self.unsigned))
-        if self.range is not None and self.method != "ste":
-            where = f"None with activation_method={self.method!r}"
-            raise ValueError(invalid("activation_range", where, self.range, "The method sets its own range"))
-        if self.range not in (*ACTIVATION_RANGES, None):
-            raise ValueError(invalid_choice("activation_range", ACTIVATION_RANGES, self.range))
-        check_owned(self, "delta", "method=ewgs", 0, float("inf"))
-        if self.method == "ste":
-            self._default("range", "moving_average" if self.num_bits == 8 else "mse")
-        if self.method == "ewgs":
-            self._default("delta", DELTA)
-
-    @property
-    def quant_min(self) -> int:
-        """The lowest code."""
-        return -(2 ** (self.num_bits - 1))
-
-    @property
-    def quant_max(self) -> int:
-        """The highest code."""
-        return 2 ** (self.num_bits - 1) - 1
-
-
 def _check_choices(spec: QuantSpec) -> None:
-    """Raises for a word that no argument knows."""
+    """Raises for an argument whose value is not one of its choices, or not of its type."""
     if spec.method == "pact":
-        raise ValueError(
-            invalid("method", "a method for weights", "pact", "PACT is for activations: pass activation_method='pact'")
-        )
+        fix = "PACT is for activations: pass activation_method='pact'"
+        raise ValueError(invalid("method", "a method for weights", "pact", fix))
     allowed = {"method": METHODS, "range": (*RANGES, None), "granularity": GRANULARITIES, "levels": (*LEVELS, None)}
     for name, choices in allowed.items():
         if getattr(spec, name) not in choices:
@@ -379,10 +286,9 @@ def _check_choices(spec: QuantSpec) -> None:
         raise TypeError(invalid("symmetric", "True or False", spec.symmetric))
     if not isinstance(spec.narrow_range, (bool, type(None))):
         raise TypeError(invalid("narrow_range", "True, False or None", spec.narrow_range))
-    check_owned(spec, "percentile", "range=percentile", 50, 100)
-    check_owned(spec, "delta", "method=ewgs", 0, float("inf"))
+    check_only_with("percentile", spec.percentile, "range", "percentile", spec.range)
+    check_number("percentile", spec.percentile, 50, 100)
+    check_only_with("delta", spec.delta, "method", "ewgs", spec.method)
+    check_number("delta", spec.delta, 0, math.inf)
     if isinstance(spec.channel_axis, bool) or not isinstance(spec.channel_axis, (int, type(None))):
         raise TypeError(invalid("channel_axis", "an integer or None", spec.channel_axis))
-
-
-SPEC_KINDS: dict[str, type[QuantSpec] | type[PaletteSpec]] = {QuantSpec.kind: QuantSpec}

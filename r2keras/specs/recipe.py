@@ -1,4 +1,4 @@
-"""A recipe: ordered (pattern, spec) rules over the names of weights; the first match wins."""
+"""The recipe: ordered (pattern, spec) rules over the names of weights, of which the first match wins."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Any
 
 from r2keras._errors import invalid, invalid_choice, missing, sentence
 from r2keras._files import atomic_write_text, one_line
-from r2keras.palette_spec import PaletteSpec
-from r2keras.specs import SPEC_KINDS, QuantSpec
+from r2keras.specs.palette import PaletteSpec
+from r2keras.specs.quant import QuantSpec
 
 Spec = QuantSpec | PaletteSpec
+# The specs by the key that a rule in a recipe, or a tensor in a record, has for them.
+SPEC_KINDS: dict[str, type[QuantSpec] | type[PaletteSpec]] = {QuantSpec.kind: QuantSpec, PaletteSpec.kind: PaletteSpec}
 
-# The steps of post-training quantization, in the only order that they go in.
+# The steps of post-training quantization, in the only order in which they may run.
 STEPS = ("fold_batch_norm", "equalize", "sensitivity", "adaround", "correct_bias", "reestimate_batch_norm")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Says what becomes what in a model: ordered rules, of which the first that matches a weight wins.
+    """Assigns specs to the weights of a model by ordered rules, of which the first that matches a weight wins.
 
     A pattern is a regular expression, searched (`re.search`) in the layer's path (`"block/conv1"`) and in the
-    weight's (`"block/conv1/kernel"`). A weight that no rule matches stays float, and so does one whose rule says None.
+    weight's (`"block/conv1/kernel"`). A weight stays float if no rule matches it or if its rule's spec is None.
 
     Args:
-        rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec`, a `PaletteSpec` or None (stay
-            float).
-        steps: what `calibrate` does beside the search of ranges, each the function of that name in
-            `r2keras.calibration`, in this order: `"fold_batch_norm"`, `"equalize"`, `"sensitivity"` (before
-            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`. None named: batch norm is
+        rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec`, a `PaletteSpec` or None (stays float).
+        steps: what `calibrate` does in addition to choosing ranges. Each step is the function of that name in
+            `r2keras.calibration`; they run in this order: `"fold_batch_norm"`, `"equalize"`, `"sensitivity"` (before
+            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`. Without any, batch norm is
             re-estimated.
 
     Raises:
-        ValueError: no rules, a pattern that is not a regular expression, an unknown step, or steps in another order.
-        TypeError: a rule that is not such a pair, or steps that are no list of names.
+        ValueError: no rules, a pattern that is not a regular expression, an unknown step, or steps out of order.
+        TypeError: a rule that is not such a pair, or steps that are not a list of names.
 
     Example:
 
@@ -69,21 +70,23 @@ class Recipe:
         object.__setattr__(self, "steps", _checked_steps(steps))
 
     def index(self, *names: str) -> int | None:
-        """Returns the place of the first rule whose pattern is found in any of `names`, or None."""
-        for place, (pattern, _) in enumerate(self.rules):
+        """Returns the index of the first rule whose pattern is found in any of `names`, or None."""
+        for rule_index, (pattern, _) in enumerate(self.rules):
             if any(re.search(pattern, name) for name in names):
-                return place
+                return rule_index
         return None
 
     def match(self, *names: str) -> Spec | None:
         """Returns the spec of the first rule whose pattern is found in any of `names`, or None."""
-        place = self.index(*names)
-        return None if place is None else self.rules[place][1]
+        rule_index = self.index(*names)
+        return None if rule_index is None else self.rules[rule_index][1]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain JSON."""
-        rules = [_rule_to_dict(pattern, spec) for pattern, spec in self.rules]
-        return {"rules": rules} | ({"steps": list(self.steps)} if self.steps else {})
+        config: dict[str, Any] = {"rules": [_rule_to_dict(pattern, spec) for pattern, spec in self.rules]}
+        if self.steps:
+            config["steps"] = list(self.steps)
+        return config
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Recipe:
@@ -94,13 +97,13 @@ class Recipe:
             TypeError: a value of another type.
         """
         if not isinstance(config, dict) or not {"rules"} <= set(config) <= {"rules", "steps"}:
-            raise ValueError(invalid("recipe", "a mapping with the key `rules`, and `steps` if need be", config))
+            raise ValueError(invalid("recipe", "a mapping with the key `rules` and, optionally, `steps`", config))
         if not isinstance(config["rules"], list):
             raise ValueError(invalid("rules", "a list", config["rules"]))
         return cls((_rule_from_dict(rule) for rule in config["rules"]), config.get("steps", ()))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the recipe as YAML (`.yaml`, `.yml`) or JSON (`.json`), whole or not at all.
+        """Writes the recipe as YAML (`.yaml`, `.yml`) or JSON (`.json`), atomically.
 
         Args:
             path: the file.
@@ -124,14 +127,14 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Recipe:
-        """Reads a recipe that `save` wrote, or that a person did.
+        """Reads a recipe that `save` or a person wrote.
 
         Rules in YAML: `- {match: "stem|head", quantize: {num_bits: 8}}`, `- {match: "conv", palettize: {num_bits: 4}}`,
         `- {match: "norm", keep_float: true}`.
 
         Raises:
-            ValueError: another suffix, a file that is neither YAML nor JSON, or one that is not a recipe (the file is
-                named, and what is wrong).
+            ValueError: another suffix, a file that is neither YAML nor JSON, or one that is not a recipe. The message
+                names the file and the problem.
             OSError: the file cannot be read.
         """
         parse = _parse_json if _suffix(path) == ".json" else _parse_yaml
@@ -161,7 +164,7 @@ def _checked_rule(rule: object) -> tuple[str, Spec | None]:
 def _checked_steps(steps: object) -> tuple[str, ...]:
     """Returns the steps if each is known and they are in order."""
     if isinstance(steps, (str, dict)) or not isinstance(steps, Iterable):
-        raise TypeError(invalid("steps", f"a list of names out of {', '.join(STEPS)}", steps))
+        raise TypeError(invalid("steps", f"a list of names from {', '.join(STEPS)}", steps))
     steps = tuple(steps)
     for step in steps:
         if step not in STEPS:
@@ -174,7 +177,9 @@ def _checked_steps(steps: object) -> tuple[str, ...]:
 
 
 def _rule_to_dict(pattern: str, spec: Spec | None) -> dict[str, Any]:
-    return {"match": pattern} | ({"keep_float": True} if spec is None else {spec.kind: spec.to_dict()})
+    if spec is None:
+        return {"match": pattern, "keep_float": True}
+    return {"match": pattern, spec.kind: spec.to_dict()}
 
 
 def _rule_from_dict(rule: object) -> tuple[str, Spec | None]:
@@ -219,7 +224,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _yaml():
-    """Imports PyYAML, or says what to install."""
+    """Imports PyYAML, or raises ImportError with the command that installs it."""
     try:
         import yaml
     except ImportError as error:

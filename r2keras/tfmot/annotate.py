@@ -8,7 +8,7 @@ import tf_keras
 from r2keras._errors import invalid
 from r2keras._tf_keras import kernels
 from r2keras.compress import check_patterns
-from r2keras.recipe import Recipe, Spec
+from r2keras.specs import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
 from r2keras.tfmot.graph import copy_model
 from r2keras.tfmot.scheme import config_of, specs_of

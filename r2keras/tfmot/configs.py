@@ -14,10 +14,9 @@ from r2keras._errors import invalid
 from r2keras._graph import Call
 from r2keras._tf_keras import KernelSlot, kernel_slots
 from r2keras.layers.compressor import too_small
-from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import never_negative
-from r2keras.recipe import Spec
-from r2keras.specs import ON_LINE, ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
+from r2keras.specs.quant import ON_LINE
 from r2keras.tfmot.quantizers import (
     ActivationQuantizer,
     GridQuantizer,

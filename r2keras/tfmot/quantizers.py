@@ -17,11 +17,9 @@ from r2keras._model import check_finite
 from r2keras.layers.compressor import layout_of
 from r2keras.layers.palette import Palette
 from r2keras.layers.palettize import remark
-from r2keras.palette_spec import PaletteSpec
-from r2keras.palettized import PalettizedTensor
 from r2keras.quantizers.axes import output_axes, scale_shape
 from r2keras.record import Tensor
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec
 
 Weights = dict[str, tf.Variable]
 
@@ -156,7 +154,7 @@ class PaletteQuantizer(KernelQuantizer):
         axes = output_axes(self.part, self.variable)
         return Palette(self.spec, layout_of(self.spec, tuple(self.variable.shape), axes, self.variable.name), axes)
 
-    def note(self, weights: Weights, tensor: PalettizedTensor) -> str:
+    def note(self, weights: Weights, tensor: Any) -> str:
         """Returns a note on the difference between the soft and the hard palette."""
         values = tf.convert_to_tensor(self.variable)
         return remark(self.run(weights, lambda core: core.gap(values)), tensor)

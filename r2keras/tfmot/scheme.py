@@ -14,10 +14,8 @@ from r2keras._model import QUANTIZED_SUFFIX
 from r2keras._tf_keras import kernels
 from r2keras.compress import wrapper_of
 from r2keras.layers.fake_quantize import FakeQuantize
-from r2keras.palette_spec import PaletteSpec
 from r2keras.placement import plan_graph
-from r2keras.recipe import Recipe, Spec
-from r2keras.specs import ActivationSpec, QuantSpec
+from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.tfmot.configs import KernelsConfig, LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig
 from r2keras.tfmot.graph import graph_of, insert_after
 from r2keras.tfmot.quantizers import ActivationQuantizer

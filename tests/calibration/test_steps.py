@@ -8,7 +8,7 @@ import pytest
 import r2keras
 from r2keras import Recipe
 from r2keras.calibration import AdaRoundOptions, adaround, correct_bias, fold_batch_norm
-from r2keras.recipe import STEPS
+from r2keras.specs import STEPS
 from tests.calibration.nets import branched, chain, images, mean_square, nested, outputs_of
 
 NAMES = ("stem", "depthwise", "project", "separable", "up", "head")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tools import convert
 
 from r2keras.export import sizes
 from r2keras.record import CompressionRecord
-from tools import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,8 +128,9 @@ def test_mistake_is_one_sentence_and_writes_nothing(made, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("io", ["float", "int8"])
 def test_integer_operators_from_a_recipe_and_from_its_record(made, tmp_path, capsys, io):
-    import r2keras
     from tools import verify
+
+    import r2keras
 
     r2keras.Recipe([(".*", r2keras.QuantSpec(activation_bits=8))]).save(tmp_path / "a8.yaml")
     kept = {"record_output": tmp_path / "r.npz", "model_output": tmp_path / "m.keras"}

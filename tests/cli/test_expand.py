@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tools import expand, verify
 
 from r2keras.export import bundle
 from r2keras.export import expand as expanded
-from tools import expand, verify
 
 
 def run(folder, source, output):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from r2keras._model import kernels, leaf_layers
-from r2keras.record import CompressionRecord, QuantizedTensor, RangeFigures, expand
+from r2keras.record import CompressionRecord, QuantizedTensor, RangeFigures, broadcast_scales
 from r2keras.specs import QuantSpec
 
 
@@ -39,7 +39,7 @@ def quantize_tensor(name: str, w: np.ndarray, spec: QuantSpec) -> QuantizedTenso
         safe = np.where(scale > 0, scale, 1.0)
         zero_point = np.clip(np.rint(spec.quant_min - low / safe), spec.quant_min, spec.quant_max)
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
-    steps = w / expand(scale, w.shape) + expand(zero_point, w.shape)
+    steps = w / broadcast_scales(scale, w.shape) + broadcast_scales(zero_point, w.shape)
     codes = np.clip(np.rint(steps), spec.quant_min, spec.quant_max).astype(np.int8)
     return QuantizedTensor(name, codes, scale, zero_point.astype(np.float32), spec, RangeFigures.of(w))
 

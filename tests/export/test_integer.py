@@ -11,7 +11,7 @@ from r2keras import QuantSpec, Recipe, calibrate
 from r2keras.export import LiteRTModel, sizes, to_litert, verify
 from r2keras.export.decode import kind_of
 from r2keras.export.flatbuffer import INT4, INT8, INT32, buffer_of, read
-from r2keras.record import expand
+from r2keras.record import broadcast_scales
 from tests.export.models import norm, tiny_gammas
 
 RNG = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def operators(path):
 def weights(record, name):
     """Returns the integer codes of a kernel, half steps doubled, and their scales per channel."""
     tensor = record.tensors[name]
-    scale = expand(tensor.scale, tensor.codes.shape).reshape(-1, tensor.codes.shape[-1])[0].astype(np.float64)
+    scale = broadcast_scales(tensor.scale, tensor.codes.shape).reshape(-1, tensor.codes.shape[-1])[0].astype(np.float64)
     codes = tensor.codes.astype(np.int64)
     return (2 * codes + 1, scale / 2) if np.any(tensor.zero_point) else (codes, scale)
 

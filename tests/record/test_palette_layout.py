@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from r2keras.ops.range_loss import subvectors
-from r2keras.palette_layout import PaletteLayout
+from r2keras.record import PaletteLayout
 
 pytestmark = pytest.mark.backends
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from r2keras import CompressionRecord, PaletteSpec, PalettizedTensor, QuantizedTensor, QuantSpec
-from r2keras.palette_layout import PaletteLayout
-from r2keras.record import RangeFigures
+from r2keras.record import PaletteLayout, RangeFigures
 
 pytestmark = pytest.mark.backends
 
@@ -63,8 +62,8 @@ def test_a_file_holds_all_kinds(tmp_path):
 
 
 EDITS = [
-    ("indices", lambda a: a + 200, "leave the table: .* where 0 to 1"),
-    ("indices", lambda a: a.astype("int64") + 256, "leave the table"),
+    ("indices", lambda a: a + 200, "outside the table: .*, where 0 to 1"),
+    ("indices", lambda a: a.astype("int64") + 256, "outside the table"),
     ("indices", lambda a: a.astype("float32"), "not integers"),
     ("indices", lambda a: a[:1], "shape"),
     ("codebook", lambda a: a[:, :1], "shape"),

@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2keras.record import HISTOGRAM_BINS, CompressionRecord, QuantizedActivation, QuantizedTensor, RangeFigures, expand
+from r2keras.record import (
+    HISTOGRAM_BINS,
+    CompressionRecord,
+    QuantizedActivation,
+    QuantizedTensor,
+    RangeFigures,
+    broadcast_scales,
+)
 from r2keras.specs import QuantSpec
 
 pytestmark = pytest.mark.backends
@@ -108,13 +115,13 @@ def test_figures_need_finite_numbers(values):
         RangeFigures.of(np.array(values))
 
 
-# expand, QuantizedTensor
+# broadcast_scales, QuantizedTensor
 
 
 @pytest.mark.parametrize("entries", [(1, 1), (4, 1), (2, 1), (1, 6), (2, 3), (4, 6)])
-def test_expand_against_indexing(entries):
+def test_broadcast_scales_against_indexing(entries):
     values = np.arange(np.prod(entries), dtype=np.float32).reshape(entries)
-    full = expand(values, (4, 6))
+    full = broadcast_scales(values, (4, 6))
     for i in range(4):
         for j in range(6):
             assert full[i, j] == values[i * entries[0] // 4, j * entries[1] // 6]

@@ -9,11 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from r2keras.palette_spec import PaletteSpec
 from r2keras.record import CompressionRecord
 from r2keras.report import Route, Routes, summarize, write_html
 from r2keras.report.clusters import Clusters, occupancy
-from r2keras.specs import QuantSpec
+from r2keras.specs import PaletteSpec, QuantSpec
 from tests.export.palettize import palettize_tensor
 from tests.report.samples import run_rows, tensor
 from tests.report.test_page import Page

@@ -55,7 +55,7 @@ BAD_VALUES = [
     ({"group_size": 32}, ValueError, "per_group"),
     ({"granularity": "per_tensor", "channel_axis": 0}, ValueError, "channel_axis"),
     ({"granularity": "per_group", "group_size": 8, "channel_axis": 0}, ValueError, "channel_axis"),
-    ({"levels": "mid_rise", "symmetric": False}, ValueError, "always holds zero"),
+    ({"levels": "mid_rise", "symmetric": False}, ValueError, "always contains zero"),
     ({"levels": "mid_rise", "narrow_range": True}, ValueError, "narrow_range"),
     ({"symmetric": False, "narrow_range": True}, ValueError, "narrow_range"),
     ({"num_bits": 1, "levels": "mid_tread"}, ValueError, "mid_rise"),

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from r2keras.recipe import Recipe
-from r2keras.specs import QuantSpec
+from r2keras.specs import QuantSpec, Recipe
 
 pytestmark = pytest.mark.backends
 
