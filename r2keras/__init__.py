@@ -1,14 +1,42 @@
-"""Low-bit Keras models that really reach a phone or a microcontroller."""
+"""Low-bit Keras models for phones and microcontrollers.
 
-from r2keras import callbacks, export, layers, quantizers, regularizers, report, search
-from r2keras.budget import Footprint, break_even_width, footprint
-from r2keras.calibration import calibrate
-from r2keras.compress import finalize, prepare
-from r2keras.placement import activation_plan
-from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedActivation, QuantizedTensor
-from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
-from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe
-from r2keras.widening import widen
+Importing r2keras imports neither Keras nor a backend: each name is imported when it is first used. Specs, recipes and
+records need NumPy only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from r2keras._registration import register_with_keras
+
+if TYPE_CHECKING:
+    from r2keras import (
+        budget,
+        calibration,
+        callbacks,
+        export,
+        layers,
+        ops,
+        quantizers,
+        record,
+        regularizers,
+        report,
+        search,
+        specs,
+        tfmot,
+        widening,
+        workloads,
+    )
+    from r2keras.budget import Footprint, break_even_width, footprint
+    from r2keras.calibration import calibrate
+    from r2keras.compress import finalize, prepare
+    from r2keras.placement import activation_plan
+    from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedActivation, QuantizedTensor
+    from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
+    from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe
+    from r2keras.widening import widen
 
 __version__ = "0.1.0"
 
@@ -28,17 +56,70 @@ __all__ = [
     "Recipe",
     "activation_plan",
     "break_even_width",
+    "budget",
     "calibrate",
+    "calibration",
     "callbacks",
     "export",
     "finalize",
     "footprint",
     "layers",
+    "ops",
     "prepare",
     "quantizers",
+    "record",
     "regularize",
     "regularizers",
     "report",
     "search",
+    "specs",
+    "tfmot",
     "widen",
+    "widening",
+    "workloads",
 ]
+
+# The module of every public name that is not a module itself.
+_MODULES = {
+    "ActivationSpec": "r2keras.specs",
+    "CompressionRecord": "r2keras.record",
+    "Footprint": "r2keras.budget",
+    "Kurtosis": "r2keras.regularizers",
+    "PaletteSpec": "r2keras.specs",
+    "PalettizedTensor": "r2keras.record",
+    "QuantSpec": "r2keras.specs",
+    "QuantizedActivation": "r2keras.record",
+    "QuantizedTensor": "r2keras.record",
+    "R2Linf": "r2keras.regularizers",
+    "R2Margin": "r2keras.regularizers",
+    "R2SoftMinMax": "r2keras.regularizers",
+    "Recipe": "r2keras.specs",
+    "activation_plan": "r2keras.placement",
+    "break_even_width": "r2keras.budget",
+    "calibrate": "r2keras.calibration",
+    "finalize": "r2keras.compress",
+    "footprint": "r2keras.budget",
+    "prepare": "r2keras.compress",
+    "regularize": "r2keras.regularizers",
+    "widen": "r2keras.widening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used (PEP 562)."""
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif name in __all__:
+        value = importlib.import_module(f"r2keras.{name}")
+    else:
+        raise AttributeError(f"module 'r2keras' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Returns the public names too, whether they are imported already or not."""
+    return sorted({*globals(), *__all__})
+
+
+register_with_keras()

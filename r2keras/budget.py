@@ -25,6 +25,8 @@ from r2keras.widening import widen
 if TYPE_CHECKING:
     from rich.table import Table
 
+__all__ = ["Footprint", "break_even_width", "footprint"]
+
 FLOAT32_BITS = 32
 FLOAT32_BYTES = 4
 # The bytes of a model are a quadratic function of its width, so three widths determine them all.

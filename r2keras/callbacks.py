@@ -12,6 +12,8 @@ from r2keras._errors import invalid
 from r2keras.layers.palettize import Palettize
 from r2keras.specs.palette import FINAL, START
 
+__all__ = ["AnnealPalettes", "EWGSDelta", "FreezeBatchNorm"]
+
 
 class FreezeBatchNorm(keras.callbacks.Callback):
     """Freezes the statistics of batch normalization from a chosen epoch on.

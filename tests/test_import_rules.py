@@ -184,3 +184,79 @@ def test_import_adds_nothing_but_the_package(probed):
 @pytest.mark.backends
 def test_import_sets_no_environment_variable(probed):
     assert probed["environment"]
+
+
+RECORD = ROOT / "tests" / "fixtures" / "records" / "grids.record.npz"
+RECIPE = ROOT / "tests" / "fixtures" / "recipes" / "whole.json"
+MODEL = ROOT / "tests" / "fixtures" / "models" / "regularized_student.keras"
+
+
+def run_alone(code):
+    """Runs code in a process of its own, and returns what it prints last, read as JSON."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+LOADED = 'import json, sys; print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))'
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import r2keras; dir(r2keras)",
+        f"import r2keras; r2keras.record.CompressionRecord.load({str(RECORD)!r}).tensors['tensor/kernel'].values()",
+        f"import r2keras; r2keras.Recipe.load({str(RECIPE)!r}).match('stem')",
+        "from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec; QuantSpec(activation_bits=8).activation()",
+        "import r2keras.cli.convert, r2keras.cli.expand, r2keras.cli.search, r2keras.cli.verify",
+    ],
+)
+def test_specs_records_and_command_lines_import_no_keras(code):
+    modules = set(run_alone(f"{code}\n{LOADED}"))
+    assert modules & {"keras", "tensorflow", "jax", "torch"} == set()
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import keras, r2keras",
+        "import r2keras, keras",
+        "import r2keras.record, keras",  # needs no Keras itself
+        "from r2keras.ops import affine; import keras",  # which the registered classes import themselves
+        "import r2keras.layers, keras",
+    ],
+)
+def test_a_model_loads_after_a_bare_import_in_either_order(imports):
+    code = f"""
+{imports}
+import json, sys
+model = keras.models.load_model({str(MODEL)!r}, compile=False)
+left = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__.startswith("r2keras")]
+print(json.dumps([type(model.layers[1]).__name__, left, keras.__spec__.loader is keras.__loader__]))
+"""
+    assert run_alone(code) == ["FakeQuantize", [], True]
+
+
+def test_without_keras_the_error_is_that_of_its_import():
+    code = """
+import json, sys
+sys.modules["keras"] = None
+import r2keras.specs
+try:
+    r2keras.layers
+except ImportError as error:
+    print(json.dumps(error.name))
+"""
+    assert run_alone(code) == "keras"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import r2keras
+
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        r2keras.quantise  # noqa: B018
+    assert set(r2keras.__all__) <= set(dir(r2keras))

@@ -3,13 +3,15 @@
 from r2keras.record.palette_layout import PaletteLayout
 from r2keras.record.palettized_tensor import PalettizedTensor
 from r2keras.record.quantized_activation import QuantizedActivation
-from r2keras.record.quantized_tensor import QuantizedTensor, broadcast_scales
-from r2keras.record.range_figures import HISTOGRAM_BINS, RangeFigures
-from r2keras.record.record import FORMAT_VERSION, CompressionRecord, Tensor, table_bytes
+from r2keras.record.quantized_tensor import QuantizedTensor
+from r2keras.record.quantized_tensor import broadcast_scales as broadcast_scales
+from r2keras.record.range_figures import HISTOGRAM_BINS as HISTOGRAM_BINS
+from r2keras.record.range_figures import RangeFigures
+from r2keras.record.record import FORMAT_VERSION as FORMAT_VERSION
+from r2keras.record.record import CompressionRecord, Tensor
+from r2keras.record.record import table_bytes as table_bytes
 
 __all__ = [
-    "FORMAT_VERSION",
-    "HISTOGRAM_BINS",
     "CompressionRecord",
     "PaletteLayout",
     "PalettizedTensor",
@@ -17,6 +19,4 @@ __all__ = [
     "QuantizedTensor",
     "RangeFigures",
     "Tensor",
-    "broadcast_scales",
-    "table_bytes",
 ]

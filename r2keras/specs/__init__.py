@@ -1,22 +1,16 @@
 """Specs: the compression of weights and activations, and the recipe that assigns specs to the weights of a model."""
 
-from r2keras.specs.activation import ACTIVATION_METHODS, ACTIVATION_RANGES, ActivationSpec
+from r2keras.specs.activation import ACTIVATION_METHODS as ACTIVATION_METHODS
+from r2keras.specs.activation import ACTIVATION_RANGES as ACTIVATION_RANGES
+from r2keras.specs.activation import ActivationSpec
 from r2keras.specs.palette import PaletteSpec
-from r2keras.specs.quant import GRANULARITIES, LEVELS, METHODS, RANGES, QuantSpec
-from r2keras.specs.recipe import SPEC_KINDS, STEPS, Recipe, Spec
+from r2keras.specs.quant import GRANULARITIES as GRANULARITIES
+from r2keras.specs.quant import LEVELS as LEVELS
+from r2keras.specs.quant import METHODS as METHODS
+from r2keras.specs.quant import RANGES as RANGES
+from r2keras.specs.quant import QuantSpec
+from r2keras.specs.recipe import SPEC_KINDS as SPEC_KINDS
+from r2keras.specs.recipe import STEPS as STEPS
+from r2keras.specs.recipe import Recipe, Spec
 
-__all__ = [
-    "ACTIVATION_METHODS",
-    "ACTIVATION_RANGES",
-    "GRANULARITIES",
-    "LEVELS",
-    "METHODS",
-    "RANGES",
-    "SPEC_KINDS",
-    "STEPS",
-    "ActivationSpec",
-    "PaletteSpec",
-    "QuantSpec",
-    "Recipe",
-    "Spec",
-]
+__all__ = ["ActivationSpec", "PaletteSpec", "QuantSpec", "Recipe", "Spec"]
