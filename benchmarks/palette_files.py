@@ -25,9 +25,8 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools import _cli
-
 from benchmarks.common import Row, Rows, machine, machine_line, markdown, quartiles
+from r2keras.cli import common as cli
 
 if TYPE_CHECKING:
     import keras
@@ -162,4 +161,4 @@ def run(make, about: Row) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(_cli.run(FLAGS, __doc__, main))
+    sys.exit(cli.run(FLAGS, __doc__, main))

@@ -19,9 +19,8 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools import _cli
-
 from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
+from r2keras.cli import common as cli
 
 RESULTS = Path(__file__).with_name("results") / "recurrent_files.json"
 WEIGHTS = ("float", "8 bits", "4 bits", "2 bits", "palette, 4 bits")
@@ -119,4 +118,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_cli.run(FLAGS, __doc__, main))
+    sys.exit(cli.run(FLAGS, __doc__, main))

@@ -19,9 +19,8 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools import _cli
-
 from benchmarks.common import Row, Rows, interleave, machine, machine_line, markdown, quartiles
+from r2keras.cli import common as cli
 
 SHAPE = (256, 3, 3, 434)
 CASES = ((1, None), (2, None), (4, None), (7, None), (4, 0))
@@ -104,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_cli.run(FLAGS, __doc__, main))
+    sys.exit(cli.run(FLAGS, __doc__, main))

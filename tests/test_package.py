@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import fnmatch
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -27,10 +29,13 @@ def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def test_every_package_is_listed(config):
-    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "r2keras").rglob("__init__.py")]
-    expected = {".".join(folder.parts) for folder in folders} | {"r2keras_tools"}
-    assert set(lines(config["options"]["packages"])) == expected
+def test_every_package_is_found_and_nothing_else(config):
+    assert config["options"]["packages"] == "find:"
+    include = lines(config["options.packages.find"]["include"])
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.rglob("__init__.py") if ".venv" not in path.parts}
+    packages = {".".join(folder.parts) for folder in folders}
+    found = {name for name in packages if any(fnmatch.fnmatchcase(name, pattern) for pattern in include)}
+    assert found == {name for name in packages if name.partition(".")[0] == "r2keras"}
 
 
 def test_every_folder_with_code_is_a_package():
@@ -38,10 +43,12 @@ def test_every_folder_with_code_is_a_package():
 
 
 def test_templates_are_package_data(config):
-    globs = lines(config["options.package_data"]["r2keras.report"])
-    shipped = {path for glob in globs for path in (ROOT / "r2keras" / "report").glob(glob)}
+    data = {package: lines(globs) for package, globs in config["options.package_data"].items()}
+    shipped = {
+        path for package in data for glob in data[package] for path in (ROOT / package.replace(".", "/")).glob(glob)
+    }
     others = {p for p in (ROOT / "r2keras").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
-    assert shipped
+    assert {"py.typed", "report.html.j2"} <= {path.name for path in shipped}
     assert others == shipped
 
 
@@ -52,15 +59,18 @@ def test_version_has_one_source_and_a_place_in_the_changelog(config):
 
 def test_scripts_are_files_with_a_main(config):
     for line in lines(config["options.entry_points"]["console_scripts"]):
-        name, module = re.fullmatch(r"(r2keras-\w+) = r2keras_tools\.(\w+):main", line).groups()
+        name, module = re.fullmatch(r"(r2keras-\w+) = r2keras\.cli\.(\w+):main", line).groups()
         assert name == f"r2keras-{module}"
-        assert callable(importlib.import_module(f"tools.{module}").main)
+        assert callable(importlib.import_module(f"r2keras.cli.{module}").main)
+        assert (ROOT / "tools" / f"{module}.py").exists()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("[a-z]*.py")), ids=lambda path: path.name)
-def test_script_teaches_with_examples(path):
-    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, timeout=120, check=False)
-    assert f"python tools/{path.name}" in done.stdout
+def test_script_teaches_with_examples_from_any_folder(path, tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, path, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert f"    python {path} --" in done.stdout
     assert done.stderr == ""
 
 

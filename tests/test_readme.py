@@ -127,7 +127,9 @@ def test_flags_in_commands_exist():
     for line in (line for path in DOCUMENTS for line in shell_lines(path)):
         script = re.search(r"\b((?:tools|examples|benchmarks)/\w+\.py)|\br2keras-(\w+)", line)
         if script:
-            name = script[1] or f"tools/{script[2]}.py"
+            name = f"r2keras/cli/{script[2] or Path(script[1]).stem}.py"
+            if script[1] and not script[1].startswith("tools/"):
+                name = script[1]
             used.setdefault(name, set()).update(re.findall(r"\s--(?:no)?(\w+)", line))
     unknown = {name: flags - flags_of(name) for name, flags in used.items()}
     assert used and {name: flags for name, flags in unknown.items() if flags} == {}

@@ -1,1 +1,1 @@
-"""Command-line tools; installed as `r2keras_tools`, and as `r2keras-convert` and `r2keras-verify`."""
+"""Command lines: `r2keras-convert`, `r2keras-expand`, `r2keras-search`, `r2keras-verify`."""

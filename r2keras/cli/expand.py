@@ -1,15 +1,16 @@
-r"""Expands a compact .tflite file to the plain float one, where a model is installed or loaded.
+r"""Expands a compact .tflite file to a plain float one, when a model is installed or loaded.
 
-    python tools/expand.py --input=small.tflite --output=float.tflite
+    r2keras-expand --input=small.tflite --output=float.tflite
 
-Codes, palette indices and tables are decoded as LiteRT would at its first call, bit for bit. The float file runs at the
-speed of one that was never compressed; ship the small one.
+Codes, palette indices and tables are decoded bit for bit as LiteRT would decode them at its first call. The float file
+runs as fast as one that was never compressed; ship the small one.
 
-For a loader that knows no flatbuffers (docs/bundle_layout.md), a bundle: skeleton, codes, tables, and where each goes.
+A bundle, for loaders that cannot read flatbuffers (docs/bundle_layout.md): the skeleton of the file, codes, tables, and
+where each of them goes.
 
-    python tools/expand.py --input=small.tflite --output=small.bundle
+    r2keras-expand --input=small.tflite --output=small.bundle
 
-After an installation the same program is called r2keras-expand. Exit code: 0, or 2 if nothing was written.
+Exit code: 0, or 2 if nothing was written.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from pathlib import Path
 
 from absl import flags
 
-if __package__:
-    from . import _cli
-else:  # Run as a script: this folder itself is on the path.
-    import _cli
+import r2keras
+from r2keras._files import atomic_write_bytes
+from r2keras.cli import common
 
 FLAGS = flags.FlagValues()
 
@@ -32,20 +32,19 @@ flags.DEFINE_string("output", None, "The file to write: .tflite (float) or .bund
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns its exit code."""
-    return _cli.run(FLAGS, __doc__, expand, argv)
+    """Runs the program; returns its exit code."""
+    return common.run(FLAGS, __doc__, expand, argv)
 
 
 def expand() -> int:
-    """Writes what the flags say and prints both sizes."""
-    _cli.need(FLAGS, "input", "output")
+    """Writes the file that the flags name and prints the sizes of both."""
+    common.need(FLAGS, "input", "output")
     suffix = Path(FLAGS.output).suffix
     if suffix not in (".tflite", ".bundle"):
         raise ValueError(f"--output={FLAGS.output} should end in .tflite or .bundle")
-    export = _cli.load_r2keras().export
-    from r2keras._files import atomic_write_bytes
-
-    data = (export.expand if suffix == ".tflite" else export.bundle)(FLAGS.input)
+    common.import_keras()
+    write = r2keras.export.expand if suffix == ".tflite" else r2keras.export.bundle
+    data = write(FLAGS.input)
     atomic_write_bytes(FLAGS.output, data)
     print(f"{FLAGS.input}: {os.path.getsize(FLAGS.input):,} bytes\n{FLAGS.output}: {len(data):,} bytes")
     return 0

@@ -1,4 +1,4 @@
-"""Tiny models on disk, made once for all tests of the tools."""
+"""Tiny models on disk, made once for all tests of the command lines."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tools import convert
 
+from r2keras.cli import convert
 from r2keras.export import sizes
 from r2keras.record import CompressionRecord
 
@@ -128,9 +128,8 @@ def test_mistake_is_one_sentence_and_writes_nothing(made, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("io", ["float", "int8"])
 def test_integer_operators_from_a_recipe_and_from_its_record(made, tmp_path, capsys, io):
-    from tools import verify
-
     import r2keras
+    from r2keras.cli import verify
 
     r2keras.Recipe([(".*", r2keras.QuantSpec(activation_bits=8))]).save(tmp_path / "a8.yaml")
     kept = {"record_output": tmp_path / "r.npz", "model_output": tmp_path / "m.keras"}
@@ -195,14 +194,33 @@ def test_folder_that_cannot_be_written(made, tmp_path, capsys):
 def test_help_costs_no_backend_and_shows_every_flag():
     code = (
         "import json, sys\n"
-        f"sys.path.insert(0, {str(ROOT / 'tools')!r})\n"
-        "import convert\n"
-        "code = convert.main(['convert.py', '--help'])\n"
-        "print(json.dumps([code, sorted({'keras', 'tensorflow', 'r2keras'} & set(sys.modules))]))"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from r2keras.cli import convert\n"
+        "code = convert.main(['/usr/bin/r2keras-convert', '--help'])\n"
+        "print(json.dumps([code, sorted({'keras', 'tensorflow'} & set(sys.modules))]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
     assert all(f"--{name}" in done.stdout for name in convert.FLAGS)
+    assert "\n    r2keras-convert --model=" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/usr/bin/r2keras-convert", "r2keras-convert"),
+        ("r2keras-convert.exe", "r2keras-convert"),
+        ("tools/convert.py", "python tools/convert.py"),
+        ("/lib/r2keras/cli/convert.py", "python -m r2keras.cli.convert"),
+    ],
+)
+def test_help_and_errors_name_the_program_as_it_was_called(capsys, path, command):
+    assert convert.main([path, "--help"]) == 0
+    assert f"\n    {command} --model=small.keras" in capsys.readouterr().out
+    assert convert.main([path]) == convert.main([path, "--modle=m.keras"]) == 2
+    missing, unknown = capsys.readouterr().err.splitlines()
+    assert missing.startswith("--model is missing") and missing.endswith(f"See {command} --help.")
+    assert "modle" in unknown and unknown.endswith(f"See {command} --help.")
 
 
 def test_script_runs_from_anywhere_and_its_errors_are_quiet(tmp_path):
@@ -227,7 +245,7 @@ def test_a_float_file_has_one_form(made, tmp_path, capsys):
     assert "--optimize=latency goes with --record or --recipe" in err
 
 
-@pytest.mark.parametrize("flags", [{}, {"model": "m.keras", "output": "m.tflite"}], ids=["no flags", "flags"])
-def test_a_checkout_that_nobody_installed_says_how(monkeypatch, capsys, flags):
-    monkeypatch.setitem(sys.modules, "r2keras", None)  # The import fails as if there were no such package.
-    assert "`r2keras` is not installed. Run `python -m pip install .`" in refused(capsys, **flags)
+def test_a_checkout_without_keras_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "keras", None)  # The import fails as if there were no such package.
+    told = refused(capsys, model="m.keras", output="m.tflite")
+    assert told == "This program needs the package `keras`, which is not installed. Run `pip install keras`.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tools import expand, verify
 
+from r2keras.cli import expand, verify
 from r2keras.export import bundle
 from r2keras.export import expand as expanded
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from tools import search
+
+from r2keras.cli import search
 
 
 def run(made, tmp_path, **flags):
@@ -19,7 +20,7 @@ def run(made, tmp_path, **flags):
         ({"out": ""}, "--out is missing"),
         ({"model": "none.keras"}, "none.keras: No such file"),
         ({"data": "none.npz"}, "none.npz: No such file"),
-        ({"bits": "two"}, "--bits=two is no list of numbers"),
+        ({"bits": "two"}, "--bits=two is not a list of numbers"),
         ({"bits": "9"}, "`bits`"),
         ({"widths": "0"}, "`widths`"),
         ({"methods": "sta"}, "Did you mean 'ste'?\n"),
@@ -53,6 +54,6 @@ def test_no_candidate_that_could_be_trained_is_no_success(made, tmp_path, monkey
 def test_rows_plots_and_the_answer_are_written(made, tmp_path, capsys):
     pytest.importorskip("optuna")
     assert run(made, tmp_path, bits="4", widths="1", max_drop=1) == 0
-    assert "Use ste, 4 bits, width 1" in " ".join(capsys.readouterr().out.split())
+    assert "Take ste, 4 bits, width 1" in " ".join(capsys.readouterr().out.split())
     assert json.loads((tmp_path / "results.json").read_text())["chosen"] == "ste, 4 bits, width 1"
     assert {"front.png", "front.svg", "study"} <= {path.name for path in tmp_path.iterdir()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tools import verify
+
+from r2keras.cli import verify
 
 
 def run(made, **flags):

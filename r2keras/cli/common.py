@@ -1,0 +1,188 @@
+"""Flags, help, inputs and one-line errors of the command-line programs.
+
+Keras and its backend are imported only after the flags have been checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from r2keras._errors import invalid, missing, sentence
+from r2keras._files import one_line, read_npz
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_USER_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
+# What Keras raises for files that are not models.
+_UNREADABLE = (*_USER_ERRORS, KeyError, AttributeError, EOFError, zipfile.BadZipFile)
+
+
+def run(values: flags.FlagValues, text: str, program: Callable[[], int], argv: Sequence[str] | None = None) -> int:
+    """Parses the command line into `values` and runs a program.
+
+    Args:
+        values: the program's flags. Each program has its own, so that two of them can be imported side by side.
+        text: what `--help` prints above the flags: the program's module docstring.
+        program: does the work and returns the exit code.
+        argv: the program's name and arguments; None means `sys.argv`.
+
+    Returns:
+        The program's exit code; 2 after a user error, which is reported in one sentence on standard error; 130 after
+        Ctrl-C.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    values.unparse_flags()
+    if {"--help", "-h", "--helpshort", "--helpfull"} & set(argv[1:]):
+        sys.stdout.write(f"{_named_as_called(text, argv[0]).strip()}\n\nFlags:\n{_flags_help(values)}")
+        return 0
+    try:
+        rest = values(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"Unexpected argument {rest[1]!r}: write --flag=value")
+        return program()
+    except flags.Error as error:
+        return _report(f"{one_line(error)}. See {_command(argv[0])} --help.")
+    except MissingFlagError as error:
+        return _report(f"{error}. See {_command(argv[0])} --help.")
+    except _USER_ERRORS as error:
+        return _report(sentence(one_line(error)))
+    except KeyboardInterrupt:
+        _report("Stopped.")
+        return INTERRUPTED
+
+
+class MissingFlagError(ValueError):
+    """A flag that the program needs was not given."""
+
+
+def need(values: flags.FlagValues, *names: str) -> None:
+    """Raises MissingFlagError for the first of the named flags that was not given."""
+    for name in names:
+        if not values[name].value:
+            raise MissingFlagError(f"--{name} is missing ({values[name].help.rstrip('.')})")
+
+
+def import_keras() -> None:
+    """Imports Keras and its backend without the log that TensorFlow's native code writes to the terminal.
+
+    Raises:
+        ImportError: Keras, or a package that it needs, is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _stderr_discarded():  # No environment variable turns off what TensorFlow logs during its import.
+            import keras  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ImportError(missing(error.name or "keras", "This program")) from error
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Reads a `.keras` or `.h5` model, uncompiled.
+
+    Raises:
+        ValueError: the file is corrupt, or is not a Keras model.
+        OSError: the file cannot be read.
+        ImportError: Keras is not installed.
+    """
+    import_keras()
+    import keras
+
+    if Path(path).suffix not in (".keras", ".h5"):
+        raise ValueError(invalid("model", "a file name ending in .keras or .h5", str(path)))
+    with open(path, "rb"):
+        pass  # Raises OSError for a file that cannot be opened, which Keras would report as corrupt.
+    try:
+        return keras.models.load_model(path, compile=False)
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is not a readable Keras model ({one_line(error)[:300]}).") from error
+
+
+def load_inputs(path: str | os.PathLike, model: keras.Model) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Reads the inputs of a model from an `.npz`: the array `x`, or one array by the name of each input.
+
+    Returns:
+        `(inputs, others)` by name: the inputs in the model's order, and the arrays that are not inputs.
+
+    Raises:
+        ValueError: the file is corrupt, lacks an input, or holds no samples.
+        OSError: the file cannot be read.
+    """
+    arrays = read_npz(path)
+    names = [tensor.name for tensor in model.inputs]
+    if len(names) == 1 and names[0] not in arrays:
+        names = ["x"]
+    absent = [name for name in names if name not in arrays]
+    if absent:
+        raise ValueError(
+            f"{path} lacks the array {_quoted(absent)}. Expected {_quoted(names)}. Received: {_quoted(arrays)}"
+        )
+    if any(arrays[name].ndim == 0 or not len(arrays[name]) for name in names):
+        raise ValueError(f"{path} holds no samples. Expected at least one along the first axis of {_quoted(names)}")
+    return {name: arrays.pop(name) for name in names}, arrays
+
+
+def _command(path: str) -> str:
+    """Returns how the user calls a program, from `sys.argv[0]`.
+
+    >>> _command("/usr/bin/r2keras-convert"), _command("tools/convert.py")
+    ('r2keras-convert', 'python tools/convert.py')
+    >>> _command("/usr/lib/python3/r2keras/cli/convert.py")
+    'python -m r2keras.cli.convert'
+    """
+    parts = Path(path)
+    if parts.suffix != ".py":
+        return parts.stem
+    if parts.parts[-3:-1] == ("r2keras", "cli"):
+        return f"python -m r2keras.cli.{parts.stem}"
+    return f"python {path}"
+
+
+def _named_as_called(text: str, path: str) -> str:
+    """Returns a help text with the program named as the user called it.
+
+    >>> _named_as_called("r2keras-expand --input=a.tflite", "tools/expand.py")
+    'python tools/expand.py --input=a.tflite'
+    """
+    return text.replace(f"r2keras-{Path(path).stem}", _command(path))
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """Returns names in backticks."""
+    return ", ".join(f"`{name}`" for name in names) or "nothing"
+
+
+@contextlib.contextmanager
+def _stderr_discarded() -> Iterator[None]:
+    """Points the file descriptor of standard error at the null device while the block runs."""
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def _flags_help(values: flags.FlagValues) -> str:
+    """Returns one line per flag, in the order of definition."""
+    return "".join(f"  --{name}: {values[name].help}\n" for name in values if name not in ("", "?"))
+
+
+def _report(text: str) -> int:
+    """Writes one line to standard error and returns the exit code of a user error."""
+    sys.stderr.write(f"{text}\n")
+    return USAGE_ERROR
