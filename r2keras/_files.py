@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a temporary name beside the target, then a rename. And `.npz` files read whole."""
+"""Atomic writing of files, by way of a temporary file in the same folder, and reading of `.npz` files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-# What zipfile, its decompressors and NumPy's header parser raise for bytes that nobody wrote.
+# What zipfile, its decompressors and NumPy's header parser raise for corrupt bytes.
 _CORRUPT = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError),
     *(LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, SyntaxError),
@@ -24,16 +24,16 @@ _CORRUPT = (
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path in the target's folder; on success it replaces `path`.
+    """Yields a temporary path in the target's folder, which replaces `path` if the block succeeds.
 
     Args:
-        path: the file to write. Its folder is made if it does not exist.
+        path: the file to write. Its folder is created if it does not exist.
 
     Yields:
-        A path with the same suffix as `path`, to be written by the caller.
+        A path with the same suffix as `path`, for the caller to write to.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; `path` is as it was before.
+        OSError: the folder is not writable or the disk is full; `path` is unchanged.
 
     Example:
 
@@ -55,33 +55,35 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all.
+    """Writes `data` to `path` atomically: on an error the old file is left as it was.
 
     Args:
-        path: the file to write. Its folder is made if it does not exist.
+        path: the file to write. Its folder is created if it does not exist.
         data: the file's content.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; `path` is as it was before.
+        OSError: the folder is not writable or the disk is full; `path` is unchanged.
     """
-    _atomic(path, lambda temporary: temporary.write_bytes(data))
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def atomic_write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, whole or not at all.
+    """Writes `text` to `path` as UTF-8, atomically: on an error the old file is left as it was.
 
     Args:
-        path: the file to write. Its folder is made if it does not exist.
+        path: the file to write. Its folder is created if it does not exist.
         text: the file's content.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; `path` is as it was before.
+        OSError: the folder is not writable or the disk is full; `path` is unchanged.
     """
-    _atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads an `.npz` file whole, without pickle; unlike `np.load`, compares every checksum.
+    """Reads a whole `.npz` file, without pickle; unlike `np.load`, verifies every checksum.
 
     Args:
         path: the file.
@@ -90,7 +92,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         The arrays by name.
 
     Raises:
-        ValueError: the file is truncated, corrupt or no `.npz`.
+        ValueError: the file is truncated or corrupt, or is not an `.npz` file.
         OSError: the file cannot be read.
 
     Example:
@@ -109,7 +111,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what an exception says on one line, without a full stop; its class where it says nothing.
+    """Returns the message of an exception on one line, without a full stop; its class if there is no message.
 
     >>> one_line(KeyError("scale"))
     'scale'
@@ -128,18 +130,13 @@ def _array(data: bytes) -> np.ndarray:
         return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except ValueError as error:
         if "Object arrays" in str(error):
-            raise ValueError("an array of objects, such as lists of different lengths: join or pad them") from error
+            reason = "an array of objects, such as lists of different lengths: concatenate or pad them"
+            raise ValueError(reason) from error
         raise
 
 
-def _atomic(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
-    """Writes through `replacing`."""
-    with replacing(path) as temporary:
-        write(temporary)
-
-
 def _temporary_name(path: Path) -> Path:
-    """Makes the folder of `path` and an empty temporary file in it."""
+    """Creates the folder of `path` and an empty temporary file in it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -147,7 +144,7 @@ def _temporary_name(path: Path) -> Path:
         reason = error.strerror or error
         raise OSError(f"Could not write {path}: {reason}. Choose a folder you can write to.") from error
     os.close(handle)
-    # mkstemp makes private files; give the result the mode an ordinary open() would have given it.
+    # mkstemp creates private files; give this one the mode that an ordinary open() would give it.
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(name, 0o666 & ~mask)

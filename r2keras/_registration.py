@@ -16,7 +16,7 @@ from types import ModuleType
 
 # The packages whose classes are registered. r2keras.tfmot registers its own with tf_keras when it is imported.
 PACKAGES = ("r2keras.layers", "r2keras.quantizers", "r2keras.regularizers")
-# What can be imported without Keras.
+# The parts of r2keras that do not import Keras.
 LIGHT = {"_errors", "_files", "_registration", "_util", "cli", "record", "specs"}
 
 

@@ -260,3 +260,14 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         r2keras.quantise  # noqa: B018
     assert set(r2keras.__all__) <= set(dir(r2keras))
+
+
+def test_type_checkers_see_what_is_imported_lazily():
+    import r2keras
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    modules = {name for name, module in seen.items() if module == "r2keras"}
+    assert {name: module for name, module in seen.items() if name not in modules} == r2keras._MODULES
+    assert sorted(seen) == sorted(r2keras.__all__)

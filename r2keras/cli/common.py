@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
-# What Keras raises for files that are not models.
+# Errors that Keras raises for files that are not models.
 _UNREADABLE = (*_USER_ERRORS, KeyError, AttributeError, EOFError, zipfile.BadZipFile)
 
 

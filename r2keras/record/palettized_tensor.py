@@ -128,7 +128,7 @@ class PalettizedTensor:
 
     @property
     def used(self) -> int:
-        """How many entries the weight uses, in the table where it uses the most."""
+        """The number of entries that the weight uses, in the table of which it uses the most."""
         return max(len(np.unique(group)) for group in self.layout.split_indices(self.indices, np))
 
     @property

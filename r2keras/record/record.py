@@ -37,7 +37,7 @@ def table_bytes(tensor: Tensor) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompressionRecord:
-    """What compression did to a model: all that exporters and reports need to know about it.
+    """The result of compressing a model: all that exporters and reports need to know.
 
     Args:
         tensors: the compressed weights by name.
