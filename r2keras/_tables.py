@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from r2keras._errors import missing
-from r2keras.report._format import DASH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +18,9 @@ def shape_text(shape: tuple[int, ...] | None) -> str:
     >>> shape_text((3, 3, 16))
     '3x3x16'
     """
+    # Not at the top: r2keras.report imports this module.
+    from r2keras.report._format import DASH
+
     return DASH if shape is None else "x".join(map(str, shape)) or "scalar"
 
 

@@ -271,3 +271,30 @@ def test_type_checkers_see_what_is_imported_lazily():
     modules = {name for name, module in seen.items() if module == "r2keras"}
     assert {name: module for name, module in seen.items() if name not in modules} == r2keras._MODULES
     assert sorted(seen) == sorted(r2keras.__all__)
+
+
+EACH_FIRST = """
+import importlib, json, os
+import keras, r2keras
+
+failed = []
+for name in json.loads(os.environ["MODULES"]):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            importlib.import_module(name)
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitpid(child, 0)[1]:
+        failed.append(name)
+print(json.dumps(failed))
+"""
+
+
+@pytest.mark.slow
+def test_every_module_can_be_the_first_that_is_imported(monkeypatch):
+    # Since names are imported when they are first used, every order of imports occurs.
+    monkeypatch.setenv("MODULES", json.dumps([module_of(path) for path in SOURCES]))
+    assert run_alone(EACH_FIRST) == []

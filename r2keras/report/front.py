@@ -11,10 +11,11 @@ from r2keras._files import replacing
 from r2keras.report._format import count
 from r2keras.report.axes import byte_ticks
 from r2keras.report.svg import FAINT, GRID, INK, LIMIT, MARKERS, PLAIN, SERIES, new_figure, plain_style
-from r2keras.search.settings import Search
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from r2keras.search.settings import Search
 
 # Keyword arguments of a matplotlib artist, and one row of a search.
 Style = dict[str, Any]

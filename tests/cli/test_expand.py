@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tools import expand, verify
 
 from r2keras.cli import expand, verify
 from r2keras.export import bundle
