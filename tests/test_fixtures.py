@@ -111,7 +111,9 @@ def test_a_study_has_the_same_rows(tmp_path, monkeypatch):
     outcome, facts = r2keras.search.load("study"), FACTS["search/results.json"]
     assert json.loads(json.dumps(list(outcome.rows))) == facts["rows"]
     outcome.save("again.json")
-    assert Path("again.json").read_bytes() == Path("results.json").read_bytes()
+    again, old = (json.loads(Path(name).read_text(encoding="utf-8")) for name in ("again.json", "results.json"))
+    assert again.pop("text") and old.pop("text")  # a sentence, whose words may change
+    assert again == old
 
 
 @pytest.mark.parametrize("name", STUDY)
