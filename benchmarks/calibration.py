@@ -1,9 +1,9 @@
-"""Seconds and memory of `r2keras.calibrate`, each job in a fresh process.
+"""Time and memory of `r2keras.calibrate`, each job in a fresh process.
 
     python benchmarks/calibration.py --data_dir=DIR      # some minutes; rows go to results/calibration.json
     python benchmarks/calibration.py --table             # the table, from results/calibration.json
 
-Seconds are of `calibrate` alone, without imports and reading data; the memory is the highest of the whole process.
+The time is that of `calibrate` alone, without imports and data loading; the memory is the peak of the whole process.
 DIR holds the CIFAR-10 `.npz` files, `resnet20_cifar10_pytorch.npz` and `mlperf_tiny/ic_resnet8.h5`.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.common import Row, Rows, machine, machine_lines, markdown
 
 RESULTS = Path(__file__).with_name("results") / "calibration.json"
 IMAGES = 1024
-# Net, arguments of the spec, steps, and the goals: seconds, GiB.
+# Net, arguments of the spec, calibration steps, and goals: seconds, GiB.
 JOBS: dict[str, tuple[str, dict, list[str], tuple[float | None, float | None]]] = {
     "ResNet-8 W8A8": ("resnet8", {"num_bits": 8}, [], (20.0, None)),
     "ResNet-8 W4A8 AdaRound": ("resnet8", {"num_bits": 4}, ["adaround"], (None, None)),
@@ -36,16 +36,16 @@ JOBS: dict[str, tuple[str, dict, list[str], tuple[float | None, float | None]]] 
 SMOKE = ("digits", {"num_bits": 4}, ["adaround"])
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder with CIFAR-10 and the pretrained models.")
-flags.DEFINE_list("jobs", list(JOBS), f"Any of {'; '.join(JOBS)} (commas in a name: leave them out).")
+flags.DEFINE_string("data_dir", None, "Folder of CIFAR-10 and the pretrained models.")
+flags.DEFINE_list("jobs", list(JOBS), f"Any of {'; '.join(JOBS)}.")
 flags.DEFINE_string("out", str(RESULTS), "The results file.")
 flags.DEFINE_bool("table", False, "Print the table of the results file and stop.")
-flags.DEFINE_bool("smoke", False, "Seconds on the embedded digits; the figures mean nothing.")
-flags.DEFINE_string("one", None, "Measure one job in this process, and print its row.")
+flags.DEFINE_bool("smoke", False, "Run in seconds on the embedded digits; the figures are meaningless.")
+flags.DEFINE_string("one", None, "Measure one job in this process and print its row.")
 
 
 def load(net: str, data_dir: str | None):
-    """Returns a trained (or, for digits, a fresh) model and images to calibrate on."""
+    """Returns a trained model (for digits, an untrained one) and its calibration images."""
     from r2keras import workloads
 
     if net == "digits":
@@ -58,8 +58,8 @@ def load(net: str, data_dir: str | None):
     return model, workloads.data.load("cifar10", data_dir).x_train[:IMAGES]
 
 
-def one(net: str, spec: dict, steps: list[str], data_dir: str | None) -> Row:
-    """Calibrates once in this process."""
+def measure(net: str, spec: dict, steps: list[str], data_dir: str | None) -> Row:
+    """Calibrates once in this process; returns the measurements."""
     import r2keras
 
     model, images = load(net, data_dir)
@@ -70,18 +70,18 @@ def one(net: str, spec: dict, steps: list[str], data_dir: str | None) -> Row:
     return seconds | {"images": len(images), "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
-def apart(job: tuple, data_dir: str | None) -> Row:
-    """Calibrates once in a fresh process."""
+def measure_in_fresh_process(job: tuple, data_dir: str | None) -> Row:
+    """Calibrates once in a fresh process; returns the measurements."""
     command = [sys.executable, __file__, f"--one={json.dumps(job)}", *([f"--data_dir={data_dir}"] if data_dir else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RuntimeError(f"The job ended early: {lines[-1]}")
+        raise RuntimeError(f"The job failed: {lines[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as a table."""
+    """Returns the rows as a Markdown table."""
     header = ["job", "images", "seconds", "goal", "processor, s", "peak memory, GiB", "goal"]
     cells = []
     for row in rows:
@@ -95,17 +95,24 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if FLAGS.one:
-        print(json.dumps(one(*json.loads(FLAGS.one), FLAGS.data_dir)))
+        print(json.dumps(measure(*json.loads(FLAGS.one), FLAGS.data_dir)))
         return 0
     jobs = {"digits": SMOKE} if FLAGS.smoke else {name: JOBS.get(name, ())[:3] for name in FLAGS.jobs}
-    wrong = [*argv[1:], *(name for name, job in jobs.items() if not job)]
-    if wrong or not (FLAGS.table or FLAGS.smoke or FLAGS.data_dir):
-        sys.stderr.write(f"{wrong[0]} is unknown here.\n" if wrong else "--data_dir is missing. Or try --smoke.\n")
+    unknown = [name for name, job in jobs.items() if not job]
+    if argv[1:]:
+        sys.stderr.write(f"Unexpected argument {argv[1]!r}: write --flag=value.\n")
+        return 2
+    if unknown:
+        sys.stderr.write(f"--jobs={unknown[0]} is unknown: expected any of {'; '.join(JOBS)}.\n")
+        return 2
+    if not (FLAGS.table or FLAGS.smoke or FLAGS.data_dir):
+        sys.stderr.write("--data_dir is missing: give the folder of the data, or try --smoke.\n")
         return 2
     store = Rows(FLAGS.out, ("job",))
     try:
-        for name, job in {} if FLAGS.table else jobs.items():
-            store.add([{"job": name, **apart(job, FLAGS.data_dir), "machine": machine()}])
+        if not FLAGS.table:
+            for name, job in jobs.items():
+                store.add([{"job": name, **measure_in_fresh_process(job, FLAGS.data_dir), "machine": machine()}])
     except RuntimeError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, quartiles, the machine in words, and rows kept in a JSON file."""
+"""Shared by the benchmarks: interleaved timing, quartiles, the description of the machine, and rows in a JSON file."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def interleave(
     tick: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Times several callables side by side, so that a machine that slows down slows all of them.
+    """Times several callables interleaved, so that a slowdown of the machine affects all of them.
 
     Each round runs every callable `repeats` times, in a new random order each time.
 
     Args:
-        steps: what to time, by name; each has run before (no compilation inside).
+        steps: the callables by name; each has run before, so that no compilation is timed.
         rounds: number of rounds.
-        repeats: calls of each in a round.
+        repeats: calls of each callable per round.
         tick: called after each round.
-        clock: seconds, of the wall or of the processor (`time.process_time`).
+        clock: returns seconds: wall time, or processor time (`time.process_time`).
 
     Returns:
-        Per name one figure a round: the median seconds of its calls in that round.
+        One figure per round for each name: the median seconds of its calls in that round.
     """
     order, shuffle = list(steps), random.Random(0).shuffle
     figures: dict[str, list[float]] = {name: [] for name in steps}
@@ -67,7 +67,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def machine() -> Row:
-    """Returns what figures depend on: processor, cores, system, versions, date, and the load before the run."""
+    """Returns what the figures depend on: processor, cores, system, versions, date, and the load before the run."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -80,7 +80,7 @@ def machine() -> Row:
 
 @functools.cache
 def revision() -> str | None:
-    """Returns the revision of the sources that run, "-dirty" if they were changed since; None outside a checkout."""
+    """Returns the Git revision of the sources, with "-dirty" if there are changes; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     if shutil.which("git") is None:
         return None
@@ -89,33 +89,33 @@ def revision() -> str | None:
 
 
 def machine_line(about: Row) -> str:
-    """Returns the machine in words."""
+    """Returns the description of a machine on one line."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
-    place = f"{about['cpu']}, {about['cores']} cores, {about['system']}"
-    return f"{about['date']}: {place}; {versions}; load {about['load']} before the run."
+    computer = f"{about['cpu']}, {about['cores']} cores, {about['system']}"
+    return f"{about['date']}: {computer}; {versions}; load {about['load']} before the run."
 
 
 def machine_lines(rows: list[Row], name: Callable[[Row], str]) -> str:
-    """Returns the machine of all rows on one line, or where they differ, a line for each with the rows it measured.
+    """Returns the machine of all rows on one line or, if they differ, one line per machine with the names of its rows.
 
     Args:
-        rows: with a column `machine`.
-        name: what a row is called.
+        rows: rows with a column `machine`.
+        name: returns the name of a row.
     """
-    named: dict[str, dict[str, None]] = {}
+    names_by_line: dict[str, dict[str, None]] = {}
     for row in rows:
-        named.setdefault(machine_line(row["machine"]), {})[name(row)] = None
-    if len(named) == 1:
-        return next(iter(named))
-    return "\n\n".join(f"{'; '.join(names)}: {line}" for line, names in named.items())
+        names_by_line.setdefault(machine_line(row["machine"]), {})[name(row)] = None
+    if len(names_by_line) == 1:
+        return next(iter(names_by_line))
+    return "\n\n".join(f"{'; '.join(names)}: {line}" for line, names in names_by_line.items())
 
 
 class Rows:
-    """Rows in a JSON file, one a line, on disk after every `add`.
+    """Rows in a JSON file, one per line, written after every `add`.
 
     Args:
-        path: the file; rows that are there already are read.
-        keys: the columns that tell rows apart; a new row replaces the one with the same values there.
+        path: the file; its rows are read if it exists.
+        keys: the columns that identify a row; a new row replaces the one with the same values in them.
 
     Raises:
         ValueError: the file is not a list of rows.
@@ -127,7 +127,7 @@ class Rows:
         self.rows = _read(self.path) if self.path.exists() else []
 
     def add(self, new: list[Row]) -> None:
-        """Adds rows and writes the file, whole or not at all."""
+        """Adds rows and writes the file whole or not at all."""
         from r2keras._files import atomic_write_text
 
         fresh = [self._key(row) for row in new]
@@ -141,7 +141,7 @@ class Rows:
 
 
 def markdown(header: list[str], cells: list[list[str]]) -> str:
-    """Returns a markdown table."""
+    """Returns a Markdown table."""
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

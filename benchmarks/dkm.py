@@ -1,13 +1,14 @@
-"""Time and memory of one differentiable palette, forward and backward, beside the naive formula and coremltools.
+"""Time and memory of one differentiable palette, forward and backward, against the naive formula and coremltools.
 
-    python benchmarks/dkm.py                                            # ours and the naive formula
+    python benchmarks/dkm.py                                            # r2keras and the naive formula
     python benchmarks/dkm.py --peer=coremltools_dkm.py --peer_python=venv/bin/python
-    python benchmarks/dkm.py --configs=2/1,4/4                          # these bits / dim, measured anew
+    python benchmarks/dkm.py --configs=2/1,4/4                          # measure these bits/dim again
     python benchmarks/dkm.py --scaling                                  # against weights, bits and updates; a plot
     python benchmarks/dkm.py --table                                    # both tables and the plot, from results/
 
-Each row is a fresh process with 2 threads. Finished rows stay in `results/dkm.json` and `results/dkm_scaling.json`: the
-same command goes on where it stopped. The peer's script prints `RESULT {...}` for `--one '{"shape": ...}'`.
+Each row is measured in a fresh process with 2 threads. Finished rows are kept in `results/dkm.json` and
+`results/dkm_scaling.json`, so the same command resumes a killed run. The peer's script prints `RESULT {...}` for
+`--one '{"shape": ...}'`.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ SCALING = RESULTS.with_name("dkm_scaling.json")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("peer", None, "The peer's script.")
-flags.DEFINE_string("peer_python", sys.executable, "The interpreter that has the peer's packages.")
-flags.DEFINE_list("configs", None, "bits/dim to measure, even if they have rows; default: those that have none.")
-flags.DEFINE_bool("scaling", False, "Measure against weights, bits and updates instead, and draw the plot.")
-flags.DEFINE_float("minutes", None, "With --scaling: begin no row after that; the same command goes on later.")
+flags.DEFINE_string("peer_python", sys.executable, "The Python interpreter with the peer's packages.")
+flags.DEFINE_list("configs", None, "bits/dim to measure, even if they have rows; by default those without rows.")
+flags.DEFINE_bool("scaling", False, "Vary the number of weights, the bits and the updates instead, and draw the plot.")
+flags.DEFINE_float("minutes", None, "With --scaling: start no row after this time; the same command resumes later.")
 flags.DEFINE_bool("table", False, "Print the tables of the results files, draw the plot, and stop.")
 
 
 def peer(script: str, python: str, num_bits: int, dim: int) -> Row:
-    """Measures the peer with its own script."""
+    """Measures the peer by its own script."""
     config = {"shape": SHAPE, "n_bits": num_bits, "dim": dim, "n_init": 1}
     command = [python, script, "--one", json.dumps(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
@@ -53,33 +54,33 @@ def peer(script: str, python: str, num_bits: int, dim: int) -> Row:
 
 
 def chosen(words: list[str] | None, rows: list[Row], ways: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Returns the configs to measure: those in `words`, or those without a row for every way.
+    """Returns the configs to measure: those in `words`; if that is None, those that lack a row for one of the ways.
 
     Raises:
-        ValueError: a word is no config.
+        ValueError: a word is not a config.
     """
     known = {f"{num_bits}/{dim}": (num_bits, dim) for num_bits, dim in CONFIGS}
     if words is None:
         finished = {(row["num_bits"], row["dim"], row["way"]) for row in rows}
         return [config for config in CONFIGS if any((*config, way) not in finished for way in ways)]
-    wrong = [word for word in words if word not in known]
-    if wrong:
-        raise ValueError(f"--configs={wrong[0]} is unknown. Expected bits/dim of: {', '.join(known)}.")
+    unknown = [word for word in words if word not in known]
+    if unknown:
+        raise ValueError(f"--configs={unknown[0]} is unknown. Expected bits/dim of: {', '.join(known)}.")
     return [known[word] for word in words]
 
 
 def measured(num_bits: int, dim: int, about: Row) -> list[Row]:
     """Returns the rows of one config."""
     config = {"num_bits": num_bits, "dim": dim, "size": math.prod(SHAPE)}
-    found = {way: apart({"way": way, **config}) for way in WAYS}
+    measurements = {way: apart({"way": way, **config}) for way in WAYS}
     if FLAGS.peer:
-        found[PEER] = peer(FLAGS.peer, FLAGS.peer_python, num_bits, dim)
+        measurements[PEER] = peer(FLAGS.peer, FLAGS.peer_python, num_bits, dim)
     key = {"num_bits": num_bits, "dim": dim}
-    return [{**key, "way": way, **row, "machine": about} for way, row in found.items()]
+    return [{**key, "way": way, **row, "machine": about} for way, row in measurements.items()]
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as a table, and the machines they come from: by config where they differ."""
+    """Returns the rows as a Markdown table, and the machines they come from: by config if they differ."""
     header = ["bits / dim", "who", "step, s", "processor, s", "extra memory, MiB", "start, s"]
     ordered = sorted(rows, key=lambda row: CONFIGS.index((row["num_bits"], row["dim"])))
     cells = [
@@ -96,7 +97,7 @@ def table(rows: list[Row]) -> str:
 
 
 def scaling_table(rows: list[Row]) -> str:
-    """Returns the rows of `--scaling` as a table, and the machines they come from."""
+    """Returns the rows of `--scaling` as a Markdown table, and the machines they come from."""
     header = ["weights", "bits / dim", "updates", "who", "step, s", "processor, s", "extra memory, MiB"]
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in ("way", "dim", "size", "num_bits", "updates")))
     cells = [
@@ -126,7 +127,8 @@ def main(argv: list[str]) -> None:
     rows, scaling = Rows(RESULTS, ("num_bits", "dim", "way")), Rows(SCALING, dkm_scaling.KEYS)
     if FLAGS.scaling:
         if not dkm_scaling.run(scaling, FLAGS.minutes):
-            print(f"{len(scaling.rows)} of {len(dkm_scaling.points())} rows are finished; the same command goes on.")
+            finished = f"{len(scaling.rows)} of {len(dkm_scaling.points())} rows are finished"
+            print(f"{finished}. Run the same command again to resume.")
         show_scaling(scaling.rows)
         return
     if not FLAGS.table:

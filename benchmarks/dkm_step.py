@@ -1,8 +1,8 @@
-"""One differentiable palette, forward and backward: ours, or the formula written naively. For `dkm.py`.
+"""One differentiable palette, forward and backward, by r2keras or by the naive formula, for `dkm.py`.
 
     python benchmarks/dkm_step.py '{"way": "r2keras", "num_bits": 4, "dim": 1, "size": 65536}'
 
-prints one row as JSON. TensorFlow, graph mode, 2 threads.
+Prints one row as JSON. Runs TensorFlow in graph mode on 2 threads.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ if __package__ in (None, ""):
 WAYS = ("r2keras", "naive")
 THREADS = 2
 UPDATES = 3
+# Most and fewest timed steps.
 REPEATS, FEWEST = 9, 3
 
 
 def apart(config: dict[str, Any]) -> dict[str, float]:
-    """Returns what `measure` finds in a fresh process.
+    """Runs `measure` in a fresh process.
 
     Raises:
-        RuntimeError: the process failed, as it does where the memory is not enough.
+        RuntimeError: the process failed, for example because the memory is too small.
     """
     command = [sys.executable, __file__, json.dumps(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
-        words = (done.stderr.strip().splitlines() or ["no words"])[-1]
+        words = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"The process that measured {config} ended with status {done.returncode}: {words}")
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -46,15 +47,15 @@ def measure(
     Args:
         way: `"r2keras"` or `"naive"`.
         num_bits: bits of an index.
-        dim: weights a table row.
+        dim: weights per table row.
         size: number of weights.
-        updates: updates of the centroids in a step.
-        search: whether the first codebook is searched (and `start_s` tells the time); else it is some of the weights.
-        seconds: no more steps once these have passed; 3 to 9 are run.
+        updates: updates of the centroids per step.
+        search: whether the initial codebook is searched, which `start_s` measures; if not, it consists of weights.
+        seconds: time after which no further step starts; between 3 and 9 steps are run.
 
     Returns:
-        `step_s` and `cpu_s`, the fastest step; `extra_mb`, the most memory above what packages and weights take, MiB;
-        `start_s` with `search`.
+        `step_s` and `cpu_s`, the wall and processor time of the fastest step; `extra_mb`, the peak memory beyond that
+        of packages and weights, MiB; with `search` also `start_s`.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     import numpy as np
@@ -70,31 +71,33 @@ def measure(
     start_s = time.perf_counter() - begin
     step = _step(tf, way, values, tf.constant(start), spec.temperature, updates)
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    found = _timed(step, seconds) | {"extra_mb": memory("VmHWM") - before}
-    return found | {"start_s": start_s} if search else found
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Resets VmHWM.
+    row = _timed(step, seconds) | {"extra_mb": memory("VmHWM") - before}
+    if search:
+        row["start_s"] = start_s
+    return row
 
 
 def memory(name: str) -> float:
-    """Returns a figure of /proc/self/status in MiB: VmRSS (now) or VmHWM (the highest since it was reset)."""
+    """Returns a value of /proc/self/status in MiB: VmRSS (current memory) or VmHWM (peak since the last reset)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def naive(tf, vectors, codebook, tau, updates: int = UPDATES):
-    """The formula, with the whole map of vectors by centroids at every step."""
+    """Computes the formula with the whole map of vectors by centroids at every step."""
 
-    def shares(book):
+    def assignments(book):
         return tf.nn.softmax(-tf.reduce_sum(tf.square(vectors[:, None] - book[None]), -1) / tau)
 
     for _ in range(updates):
-        a = shares(codebook)
+        a = assignments(codebook)
         codebook = tf.matmul(a, vectors, transpose_a=True) / tf.reduce_sum(a, 0)[:, None]
-    return tf.matmul(shares(codebook), codebook)
+    return tf.matmul(assignments(codebook), codebook)
 
 
 def _step(tf, way: str, values, start, temperature: float, updates: int):
-    """Returns the compiled step: the gradient of a fixed function of the palette's values."""
+    """Returns the compiled step: the gradient of a fixed linear function of the palette's values."""
     import numpy as np
 
     from r2keras.ops import dkm
@@ -106,17 +109,17 @@ def _step(tf, way: str, values, start, temperature: float, updates: int):
     def step():
         with tf.GradientTape() as tape:
             if way == "naive":
-                found = naive(tf, weight, start[0], tau, updates)
+                palette = naive(tf, weight, start[0], tau, updates)
             else:
-                found = dkm.soft_palette(weight[None], start, temperature=temperature, steps=updates)[0][0]
-            loss = tf.reduce_sum(found * upstream)
+                palette = dkm.soft_palette(weight[None], start, temperature=temperature, steps=updates)[0][0]
+            loss = tf.reduce_sum(palette * upstream)
         return tape.gradient(loss, weight)
 
     return step
 
 
 def _timed(step, seconds: float) -> dict[str, float]:
-    """Returns the fastest step, in seconds of the wall and of the processor; the first, which compiles, is left out."""
+    """Returns the wall and processor seconds of the fastest step; the first step, which compiles, is left out."""
     step()
     walls, cpus, begin = [], [], time.perf_counter()
     while len(walls) < FEWEST or (len(walls) < REPEATS and time.perf_counter() - begin < seconds):
@@ -128,7 +131,7 @@ def _timed(step, seconds: float) -> dict[str, float]:
 
 
 def _spread(values, entries: int):
-    """Returns evenly chosen vectors."""
+    """Returns `entries` evenly spaced vectors of `values`."""
     return values[:: len(values) // entries][:entries]
 
 

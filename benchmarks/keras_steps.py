@@ -1,4 +1,4 @@
-"""Training steps of Keras 3 models: a net plain, with a regularizer on every kernel, or with every kernel quantized."""
+"""Training steps of Keras 3 models: a float net, with a regularizer on every kernel, or with every kernel quantized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from r2keras.workloads import nets
 
 
 def build(job: Job, variant: str) -> keras.Model:
-    """Returns the compiled model of a variant; the control is the baseline once more."""
+    """Returns the compiled model of a variant; the control is a second copy of the baseline."""
     keras.utils.set_random_seed(0)
     name = job.model_of(variant)
     model = nets.build(job.net, job.image, NUM_CLASSES, _factory(name))
@@ -29,16 +29,16 @@ def build(job: Job, variant: str) -> keras.Model:
 
 
 def training_step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
-    """Returns one training step as `fit` runs it, on the same batch every time; it has run twice."""
+    """Returns one training step as in `fit`, on the same batch every time; it has already run twice."""
     import tensorflow as tf
 
-    # Variables made inside the first step would trace it twice.
+    # Variables created inside the first step would cause it to be traced twice.
     model.optimizer.build(model.trainable_variables)
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
     model.make_train_function()
 
     def step() -> float:
-        # The loss is read, so that the step is over when the clock stops.
+        # Reading the loss waits until the step has finished.
         return float(model.train_function(batches)["loss"])
 
     step()
@@ -47,10 +47,10 @@ def training_step(model: keras.Model, images: np.ndarray, labels: np.ndarray) ->
 
 
 def _factory(name: str) -> Callable[[], keras.regularizers.Regularizer] | None:
-    """Returns what makes the regularizer of one kernel, or None."""
+    """Returns a function that creates the regularizer of one kernel; None for none."""
     if name == "l2":
         return lambda: keras.regularizers.L2(1e-4)
     if name in REGULARIZERS:
-        kind, options = REGULARIZERS[name]
-        return lambda: getattr(r2keras, kind)(**options)
+        class_name, options = REGULARIZERS[name]
+        return lambda: getattr(r2keras, class_name)(**options)
     return None

@@ -1,13 +1,13 @@
-"""One palettized model in every form that its file can have: bytes, gzip, time of a call, peak memory, error.
+"""Every form of a palettized model's file: bytes, gzip, time per call, peak memory, error.
 
     python benchmarks/palette_files.py            # about a minute; rows go to results/palette_files.json
     python benchmarks/palette_files.py --table    # the tables, from results/palette_files.json
 
 Two nets with random weights (seed 0) and 4-bit palettes of int8 entries: convolutions with batch normalization (70,746
-values) and dense layers (235,146). One thread, batch size 1, forms taken in turn in a new order each round; the time is
-that of the fastest round (other work on the machine only adds), the peak that of a process which loads the file and
-runs it. `expanded` is the float file that `r2keras.export.expand` makes of
-`size`; `float` is the model's own.
+values) and dense layers (235,146). One thread, batch size 1, forms timed in a new random order each round. The time is
+that of the fastest round, because other work on the machine can only add to it; the peak memory is that of a process
+that loads the file and runs it. `expanded` is the float file that `r2keras.export.expand` makes from `size`; `float` is
+the file of the float model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,12 @@ RESULTS = Path(__file__).with_name("results") / "palette_files.json"
 FLAGS = flags.FlagValues()
 flags.DEFINE_bool("table", False, "Print the tables of the results file and stop.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 15, "Rounds; each times every file.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 50, "Runs of a file in a round; their median counts.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 50, "Runs per file and round; their median is used.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("out", str(RESULTS), "The results file.", flag_values=FLAGS)
 
 
 def conv_net() -> keras.Model:
-    """Five convolutions with batch normalization on 28 x 28 pixels."""
+    """Returns five convolutions with batch normalization on 28 x 28 pixels."""
     import keras
     from keras import layers
 
@@ -55,7 +56,7 @@ def conv_net() -> keras.Model:
 
 
 def dense_net() -> keras.Model:
-    """Three dense layers on 784 values."""
+    """Returns three dense layers on 784 values."""
     import keras
     from keras import layers
 
@@ -65,12 +66,12 @@ def dense_net() -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x), name="dense")
 
 
-def written(model: keras.Model, folder: Path) -> tuple[dict[str, Path], dict[str, float], Row]:
+def write_files(model: keras.Model, folder: Path) -> tuple[dict[str, Path], dict[str, float], Row]:
     """Palettizes a model and writes its files.
 
     Returns:
-        The files and their largest difference to Keras as a share of the output range, by form; milliseconds of
-        `expand` and bytes of the bundle.
+        By form, the files and their largest difference from Keras relative to the output range; the columns for the
+        milliseconds of `expand` and the bytes of the bundle.
     """
     import numpy as np
 
@@ -87,15 +88,16 @@ def written(model: keras.Model, folder: Path) -> tuple[dict[str, Path], dict[str
     seconds = []
     for _ in range(9):
         start = time.perf_counter()
-        plain = expand(files["size"])
+        expanded = expand(files["size"])
         seconds.append(time.perf_counter() - start)
-    files["expanded"].write_bytes(plain)
-    more = {"expand_ms": 1e3 * min(seconds), "bundle_bytes": len(bundle(files["size"]))}
-    return files, {form: verify(model, path, data).relative_difference for form, path in files.items()}, more
+    files["expanded"].write_bytes(expanded)
+    differences = {form: verify(model, path, data).relative_difference for form, path in files.items()}
+    columns = {"expand_ms": 1e3 * min(seconds), "bundle_bytes": len(bundle(files["size"]))}
+    return files, differences, columns
 
 
-def measured(files: dict[str, Path], xnnpack: bool) -> dict[str, Row]:
-    """Returns time and memory of each file."""
+def measure(files: dict[str, Path], xnnpack: bool) -> dict[str, Row]:
+    """Measures time and memory of each file."""
     from r2keras.export import LiteRTModel
     from r2keras.export.memory import peak_memory
 
@@ -115,7 +117,7 @@ def measured(files: dict[str, Path], xnnpack: bool) -> dict[str, Row]:
 
 
 def table(rows: list[Row], net: str) -> str:
-    """Returns the table of one net."""
+    """Returns the Markdown table of one net."""
     header = ["form", "bytes", "gzip", "ms, XNNPACK", "ms, without", "peak KiB, XNNPACK", "without", "off by"]
     cells = []
     for form in ORDER:
@@ -133,30 +135,30 @@ def main() -> int:
     rows = Rows(FLAGS.out, ("net", "form", "xnnpack"))
     if not FLAGS.table:
         about = machine()
-        for make in (conv_net, dense_net):
-            rows.add(run(make, about))
+        for build in (conv_net, dense_net):
+            rows.add(run(build, about))
     print(machine_line(rows.rows[0]["machine"]))
     for first in (row for row in rows.rows if row["form"] == "size" and row["xnnpack"]):
-        words = f"{first['net']}, {first['values']:,} values; bundle {first['bundle_bytes']:,} bytes; "
-        print("", words + f"expand takes {first['expand_ms']:.0f} ms", "", table(rows.rows, first["net"]), sep="\n")
+        title = f"{first['net']}, {first['values']:,} values; bundle {first['bundle_bytes']:,} bytes; "
+        print("", title + f"expand takes {first['expand_ms']:.0f} ms", "", table(rows.rows, first["net"]), sep="\n")
     return 0
 
 
-def run(make, about: Row) -> list[Row]:
-    """Returns the rows of one net."""
+def run(build: Callable[[], keras.Model], about: Row) -> list[Row]:
+    """Measures one net; returns its rows."""
     import keras
 
     keras.utils.set_random_seed(0)
-    model = make()
+    model = build()
     with tempfile.TemporaryDirectory() as folder:
-        files, differences, more = written(model, Path(folder))
+        files, differences, columns = write_files(model, Path(folder))
         rows = []
         for xnnpack in (True, False):
-            for form, figures in measured(files, xnnpack).items():
+            for form, figures in measure(files, xnnpack).items():
                 data = files[form].read_bytes()
                 sizes = {"bytes": len(data), "gzip": len(gzip.compress(data, 6, mtime=0))}
                 key = {"net": model.name, "form": form, "xnnpack": xnnpack, "values": model.count_params()}
-                rows.append({**key, **sizes, **figures, "difference": differences[form], **more, "machine": about})
+                rows.append({**key, **sizes, **figures, "difference": differences[form], **columns, "machine": about})
     return rows
 
 

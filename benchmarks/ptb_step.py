@@ -1,9 +1,9 @@
-"""Words a second of the Penn Treebank example's training step: is the softmax over 10,000 words the bottleneck?
+"""Words per second of the Penn Treebank example's training step, with the full and the sampled softmax.
 
     python benchmarks/ptb_step.py                    # prints the table; some minutes on 2 cores
-    python benchmarks/ptb_step.py --processor_time   # on a machine that others use too
+    python benchmarks/ptb_step.py --processor_time   # on a shared machine
 
-Every variant trains a network of 300 units on the same window of 20 x 30 words; they take turns in random order.
+Every variant trains a network of 300 units on the same window of 20 x 30 words; the variants run in random order.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from ptb_lib.step import CLIP, Step
 from r2keras import QuantSpec
 
 FEW_WORDS, DROPOUT, RATE = 40, 0.5, 1.0
-CLOCKS = {False: ("ms", time.perf_counter), True: ("ms of the processor", time.process_time)}
+CLOCKS = {False: ("ms", time.perf_counter), True: ("processor ms", time.process_time)}
 
 flags.DEFINE_integer("words", 10_000, "Words of the vocabulary.")
 flags.DEFINE_integer("units", 300, "Units of the LSTM.")
-flags.DEFINE_integer("length", LENGTH, "Words of a window, which the step is unrolled over.")
-flags.DEFINE_integer("rounds", 5, "Rounds; the table has their median.")
-flags.DEFINE_integer("repeats", 5, "Steps of each variant in a round.")
-flags.DEFINE_bool("processor_time", False, "Measure seconds of the processor in place of those of the wall.")
+flags.DEFINE_integer("length", LENGTH, "Words per window, over which the step is unrolled.")
+flags.DEFINE_integer("rounds", 5, "Rounds; the table shows their median.")
+flags.DEFINE_integer("repeats", 5, "Steps per variant and round.")
+flags.DEFINE_bool("processor_time", False, "Measure processor time instead of wall time.")
 
 
 def main(argv: list[str]) -> None:
@@ -51,32 +51,32 @@ def main(argv: list[str]) -> None:
     for step in steps.values():
         step()
     figures = interleave(steps, options.rounds, options.repeats, clock=clock)
-    middles = {name: statistics.median(seconds) for name, seconds in figures.items()}
-    cells = [[name, f"{1000 * t:.0f}", f"{BATCH * options.length / t:,.0f}"] for name, t in middles.items()]
-    print(markdown(["step", unit, "words a second"], cells))
+    medians = {name: statistics.median(seconds) for name, seconds in figures.items()}
+    cells = [[name, f"{1000 * t:.0f}", f"{BATCH * options.length / t:,.0f}"] for name, t in medians.items()]
+    print(markdown(["step", unit, "words per second"], cells))
     print(machine_line(about))
 
 
 def variants(words: int, units: int) -> dict[str, Callable[[], object]]:
-    """Returns every step as a function of nothing."""
+    """Returns every step as a function without arguments, by its name in the table."""
     return {
         "Keras, `train_on_batch`": keras_step(words, units),
         "the example, softmax over all words": example_step(words, units, sampled=False),
         "the example, softmax over a sample": example_step(words, units),
-        f"the same with {FEW_WORDS} words in all": example_step(FEW_WORDS, units),
+        f"the same with a vocabulary of {FEW_WORDS} words": example_step(FEW_WORDS, units),
         "W3A3, softmax over a sample": example_step(words, units, num_bits=3),
         "W2A2, softmax over a sample": example_step(words, units, num_bits=2),
     }
 
 
 def window(words: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a window whose words are as unevenly frequent as those of a text."""
+    """Returns a window of words with Zipf-distributed frequencies, as in a text."""
     drawn = np.random.default_rng(0).zipf(1.2, (2, BATCH, flags.FLAGS.length))
     return tuple(np.minimum(drawn - 1, words - 1).astype(np.int32))
 
 
 def keras_step(words: int, units: int) -> Callable[[], object]:
-    """Returns a step of the plain model."""
+    """Returns a step of the float model in plain Keras."""
     net = build(words, units, DROPOUT)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     net.compile(keras.optimizers.SGD(RATE, global_clipnorm=CLIP), loss, jit_compile=False)

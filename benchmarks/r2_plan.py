@@ -1,4 +1,4 @@
-"""What `r2_accuracy.py` measures: nets, regularizers (columns), quantization cells (rows of the table), their order."""
+"""The plan of `r2_accuracy.py`: nets, regularizers (table columns), quantization cells (table rows), their order."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A net and how its float model is trained, the same for every regularizer.
+    """A net and the training of its float model, which is the same for every regularizer.
 
     Args:
-        title: what the table calls it.
+        title: name in the table.
         dataset: a name of `r2keras.workloads.data`.
         build: a name of `r2keras.workloads.nets`.
-        weights: file under `--data_dir` that training starts from; None starts from scratch.
-        images: training images used.
-        epochs: of the float training.
-        optimizer: "sgd" (momentum 0.9, weight decay 5e-4) or "adam"; the rate falls to 0 along a cosine.
-        learning_rate: where it starts.
-        batch_size: images a step.
+        weights: file in `--data_dir` with the initial weights; None trains from scratch.
+        images: number of training images.
+        epochs: epochs of the float training.
+        optimizer: "sgd" (momentum 0.9, weight decay 5e-4) or "adam"; both with cosine decay to 0.
+        learning_rate: initial learning rate.
+        batch_size: images per step.
     """
 
     title: str
@@ -66,11 +66,11 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The word of --regularizers."""
+        """The name in --regularizers."""
         return self.regularizer + ("_scale_free" if self.form == "scale_free" else "")
 
 
-# In the order of what decides most. The paper's factor is 0.01; "heavy" L2 is ten times the usual weight decay.
+# The most informative come first. The paper's factor is 0.01; that of L2 is ten times the usual weight decay.
 COLUMNS = {
     column.name: column
     for column in (
@@ -94,11 +94,11 @@ class Cell:
     Args:
         method: "min_max", "mse", "adaround", "equalize" (post-training), a training method of `QuantSpec`, or a
             palette trained with the model: "dkm" anneals its temperature, "dkm_constant" does not.
-        weight_bits: bits a weight of every kernel; those that are trained on a grid keep 8 in the first and the last.
+        weight_bits: bits per weight of every kernel; uniform training methods keep 8 in the first and last kernels.
         activation_bits: bits of activations and of the input; 32 leaves them float.
-        batch_norm: "replace" measures the statistics again, "keep" does not; training always keeps its own.
-        granularity: who shares a scale, or a palette.
-        dim: weights a palette's table row; 1 for all else.
+        batch_norm: "replace" re-estimates the statistics, "keep" does not; training always keeps its own.
+        granularity: granularity of the scales or palettes.
+        dim: weights per table row of a palette; 1 for all other methods.
     """
 
     method: str
@@ -121,11 +121,12 @@ FLOAT = 32
 
 
 def _cells() -> Iterator[list[Cell]]:
-    """Yields phases; within one, every column and seed comes before the next phase begins."""
+    """Yields the phases; a phase is measured for every column and seed before the next one begins."""
     for bits in (2, 4, 3, 8):
         for granularity in ("per_tensor", "per_channel"):
             if granularity == "per_tensor" or bits in (2, 4):
-                yield [Cell(m, bits, 8, how, granularity) for m in ("min_max", "mse") for how in ("replace", "keep")]
+                pairs = [(method, norm) for method in ("min_max", "mse") for norm in ("replace", "keep")]
+                yield [Cell(method, bits, 8, norm, granularity) for method, norm in pairs]
         if bits == 2:
             yield [Cell(method, bits, bits, "replace", "per_channel") for method in UNIFORM_TRAINING]
             for palette_bits, dim in ((1, 4), (2, 1), (2, 2), (4, 1)):
@@ -144,7 +145,7 @@ BITS = tuple(sorted({cell.weight_bits for phase in PHASES for cell in phase}))
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One float model, and the cells that are to be measured on it."""
+    """One float model, and the cells to measure on it."""
 
     net: str
     column: Column
@@ -153,7 +154,7 @@ class Job:
 
 
 def jobs_of(nets, columns: list[Column], methods: list[str], bits: list[int], seeds: list[int]) -> Iterator[Job]:
-    """Yields what is to be done, in the order of what decides most.
+    """Yields the jobs, the most informative first.
 
     Args:
         nets: names of `NETS`.

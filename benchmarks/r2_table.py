@@ -1,4 +1,4 @@
-"""The tables of `r2_accuracy.py`: mean accuracy of each cell by regularizer, with its spread over seeds."""
+"""The tables of `r2_accuracy.py`: mean accuracy of each cell by regularizer, with its spread over the seeds."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TITLES = {
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as markdown: test figures by net, then the ablations on validation images."""
+    """Returns the rows as Markdown: test figures by net, then the ablations on validation images."""
     parts = [_net_table(name, [row for row in rows if row["net"] == name and row["split"] == "test"]) for name in NETS]
     parts += [_ablation(name, [r for r in rows if r["net"] == name and r["split"] == "validation"]) for name in NETS]
     return "\n\n".join(part for part in parts if part) or "No rows yet."
 
 
 def _net_table(net: str, rows: list[Row]) -> str:
-    """Returns one net's table: cells down, regularizers across, empty where nothing is measured yet.
+    """Returns one net's table, with a row per cell and a column per regularizer; "-" marks what is not measured yet.
 
-    What has no figure at all stands below it by name.
+    Below it are the names of the rows and columns without any figure.
     """
     rows = [row for row in rows if row["factor"] == COLUMNS[_name(row)].factor]
     if not rows:
@@ -46,78 +46,87 @@ def _net_table(net: str, rows: list[Row]) -> str:
     for cell in cells:
         own = [row for row in rows if _cell(row) == cell]
         if own:
-            lines.append(_figures(_words(cell), own, names, lambda row: 100 * row["accuracy"], best=True))
+            lines.append(_figures(_cell_text(cell), own, names, lambda row: 100 * row["accuracy"], best=True))
     columns = [TITLES[name] for name in TITLES if name in COLUMNS and name not in names]
     empty = [cell for cell in cells if cell not in map(_cell, rows)]
     return f"### {NETS[net].title}\n\n{markdown(header, lines)}\n\n{_not_measured(columns, empty)}".rstrip()
 
 
 def _not_measured(columns: list[str], cells: list[Cell]) -> str:
-    """Returns one sentence: the regularizers and the cells of the plan that a table lacks."""
-    kinds: dict[str, list[str]] = {}
+    """Returns one sentence with the regularizers and the cells of the plan that a table lacks."""
+    methods_by_width: dict[str, list[str]] = {}
     for cell in cells:
-        width = f"{cell.weight_bits} bit" if cell.method in PALETTES else f"W{cell.weight_bits}A{cell.activation_bits}"
-        methods = kinds.setdefault(width, [])
-        method = cell.method.replace("_", "-") + " a channel" * (cell.granularity == "per_channel" and not cell.trains)
-        methods += [method] * (method not in methods)
-    rows = [f"{width} ({', '.join(methods)})" for width, methods in kinds.items()]
+        width = _bits(cell) if cell.method in PALETTES else f"W{cell.weight_bits}A{cell.activation_bits}"
+        methods = methods_by_width.setdefault(width, [])
+        method = cell.method.replace("_", "-")
+        if cell.granularity == "per_channel" and not cell.trains:
+            method += " per channel"
+        if method not in methods:
+            methods.append(method)
+    rows = [f"{width} ({', '.join(methods)})" for width, methods in methods_by_width.items()]
     parts = [f"{kind} {', '.join(names)}" for kind, names in (("the columns", columns), ("the rows", rows)) if names]
     return f"Not measured: {'; '.join(parts)}." if parts else ""
 
 
 def _figures(title: str, rows: list[Row], names: list[str], read: Callable[[Row], float], best: bool = False):
-    """Returns one line: mean and sample standard deviation over the seeds, and how many if not 3."""
+    """Returns one line: mean and sample standard deviation over the seeds, with their number if it is not 3."""
     values = {name: {row["seed"]: read(row) for row in rows if _name(row) == name} for name in names}
-    means = {name: statistics.mean(found.values()) for name, found in values.items() if found}
+    means = {name: statistics.mean(by_seed.values()) for name, by_seed in values.items() if by_seed}
     top = max(means.values()) if best else None
     return [title, *(_spread(list(values[name].values()), means.get(name), top) for name in names)]
 
 
-def _spread(found: list[float], mean: float | None, top: float | None) -> str:
+def _spread(values: list[float], mean: float | None, top: float | None) -> str:
+    """Returns the mean, bold if it is the best, the standard deviation, and the number of values if it is not 3."""
     if mean is None:
         return EMPTY
     text = f"**{mean:.1f}**" if mean == top else f"{mean:.1f}"
-    spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-    return text + spread + (f" (n={len(found)})" if len(found) != 3 else "")
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return text + spread + (f" (n={len(values)})" if len(values) != 3 else "")
 
 
 def _ablation(net: str, rows: list[Row]) -> str:
-    """Returns accuracy against the strength of each regularizer, on validation images; 0 is none."""
+    """Returns the accuracy by the strength of each regularizer, on validation images; 0 means without it."""
     if not rows:
         return ""
     factors = sorted({row["factor"] for row in rows})
     lines = []
     for name in (name for name in TITLES if name != "none" and any(_name(row) == name for row in rows)):
-        of = [row for row in rows if _name(row) in (name, "none")]
-        lines.append([TITLES[name], "float", *_by_factor(of, factors, "float_accuracy")])
-        for cell in dict.fromkeys(map(_cell, of)):
-            own = [row for row in of if _cell(row) == cell]
-            lines.append([TITLES[name], _words(cell), *_by_factor(own, factors, "accuracy")])
+        regularizer_rows = [row for row in rows if _name(row) in (name, "none")]
+        lines.append([TITLES[name], "float", *_by_factor(regularizer_rows, factors, "float_accuracy")])
+        for cell in dict.fromkeys(map(_cell, regularizer_rows)):
+            own = [row for row in regularizer_rows if _cell(row) == cell]
+            lines.append([TITLES[name], _cell_text(cell), *_by_factor(own, factors, "accuracy")])
     header = ["", "", *(f"{factor:g}" for factor in factors)]
-    return f"### {NETS[net].title}: strengths, judged on validation images\n\n{markdown(header, lines)}"
+    return f"### {NETS[net].title}: strengths, evaluated on validation images\n\n{markdown(header, lines)}"
 
 
 def _by_factor(rows: list[Row], factors: list[float], key: str) -> list[str]:
     """Returns one line of an ablation: mean and spread over the seeds at each strength."""
     values = [{row["seed"]: 100 * row[key] for row in rows if row["factor"] == factor} for factor in factors]
-    means = [statistics.mean(found.values()) if found else None for found in values]
+    means = [statistics.mean(by_seed.values()) if by_seed else None for by_seed in values]
     top = max(mean for mean in means if mean is not None)
-    return [_spread(list(found.values()), mean, top) for found, mean in zip(values, means, strict=True)]
+    return [_spread(list(by_seed.values()), mean, top) for by_seed, mean in zip(values, means, strict=True)]
 
 
-def _words(cell: Cell) -> str:
-    """Returns a cell in words."""
-    fit = ", batch norm " + ("measured again" if cell.batch_norm == "replace" else "kept")
-    if cell.trains:
-        fit = ", trained" + ", first and last kernel 8 bits" * (cell.method not in PALETTES)
-    elif cell.method == "equalize":
-        fit = ", batch norm folded, bias corrected"
-    who = cell.granularity.replace("_", " ")
+def _cell_text(cell: Cell) -> str:
+    """Returns the name of a cell in the table."""
+    granularity = cell.granularity.replace("_", " ")
     if cell.method in PALETTES:
         rows = f"{2 ** (cell.weight_bits * cell.dim)} rows of {cell.dim}"
-        rows += ", constant temperature" if cell.method == "dkm_constant" else ""
-        return f"{cell.weight_bits} bit a weight: DKM, {rows}, {who}{fit}"
-    return f"W{cell.weight_bits}A{cell.activation_bits} {cell.method.replace('_', '-')}, {who}{fit}"
+        temperature = ", constant temperature" if cell.method == "dkm_constant" else ""
+        return f"{_bits(cell)} per weight: DKM, {rows}{temperature}, {granularity}, trained"
+    if cell.trains:
+        details = "trained, first and last kernels 8 bits"
+    elif cell.method == "equalize":
+        details = "batch norm folded, bias corrected"
+    else:
+        details = "batch norm " + ("re-estimated" if cell.batch_norm == "replace" else "kept")
+    return f"W{cell.weight_bits}A{cell.activation_bits} {cell.method.replace('_', '-')}, {granularity}, {details}"
+
+
+def _bits(cell: Cell) -> str:
+    return f"{cell.weight_bits} bit{'s' * (cell.weight_bits > 1)}"
 
 
 def _cell(row: Row) -> Cell:

@@ -1,4 +1,4 @@
-"""The progress bar of `r2_accuracy.py`: cells done, and what is going on."""
+"""The progress bar of `r2_accuracy.py`: finished cells, and the current task."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Watch:
-    """A bar on a terminal, one line a piece of work elsewhere.
+    """A progress bar; without a terminal, one line per task.
 
     Args:
-        cells: how many cells are to be measured.
+        cells: number of cells to measure.
     """
 
     def __init__(self, cells: int):
@@ -27,31 +27,32 @@ class Watch:
     def __exit__(self, *error):
         self.bar.stop()
 
-    def say(self, words: str) -> None:
-        """Shows what is going on."""
-        self.bar.update(self.task, description=words)
+    def say(self, description: str) -> None:
+        """Shows the current task."""
+        self.bar.update(self.task, description=description)
         if not self.console.is_terminal:
-            self.console.print(words, highlight=False)
+            self.console.print(description, highlight=False)
 
     def done(self) -> None:
         """Counts a finished cell."""
         self.bar.advance(self.task)
 
     def callback(self) -> keras.callbacks.Callback:
-        """Returns a callback that shows the steps of a training."""
+        """Returns a Keras callback that shows the steps of a training."""
         return _Steps(self)
 
 
 class _Steps(keras.callbacks.Callback):
-    """Says how many steps of the present epoch are done."""
+    """Shows the number of finished steps in the current epoch."""
 
     def __init__(self, watch: Watch):
         super().__init__()
-        self.watch, self.words = watch, ""
+        self.watch = watch
+        self.description = ""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.words = self.watch.bar.tasks[0].description.partition(" (")[0]
+        self.description = self.watch.bar.tasks[0].description.partition(" (")[0]
 
     def on_train_batch_end(self, batch, logs=None):
         total = (self.params or {}).get("steps") or "?"
-        self.watch.bar.update(self.watch.task, description=f"{self.words} (step {batch + 1} of {total})")
+        self.watch.bar.update(self.watch.task, description=f"{self.description} (step {batch + 1} of {total})")

@@ -1,10 +1,11 @@
-"""One LSTM as a loop and as LiteRT's fused operator, float and at few bits: bytes, time of a call, error.
+"""One LSTM as a loop and as LiteRT's fused operator, float and at few bits: bytes, time per call, error.
 
     python benchmarks/recurrent_files.py            # some minutes; rows go to results/recurrent_files.json
     python benchmarks/recurrent_files.py --table    # the tables, from results/recurrent_files.json
 
-Random weights (seed 0), 32 time steps, as many features as units, batch size 1, one thread. Files are taken in turn in
-a new order each round; the time is the processor's, of the fastest round, since other work on the machine only adds.
+Random weights (seed 0), 32 time steps, as many features as units, batch size 1, one thread. The files are timed in a
+new random order each round. The time is the processor time of the fastest round, because other work on the machine can
+only add to it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_bool("table", False, "Print the tables of the results file and stop.", flag_values=FLAGS)
 flags.DEFINE_multi_integer("units", [64, 300], "Units of the LSTM.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 15, "Rounds; each times every file.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("runs", 20, "Runs of a file in a round; their median counts.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("runs", 20, "Runs per file and round; their median is used.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("out", str(RESULTS), "The results file.", flag_values=FLAGS)
 
 
-def spec_of(weights: str):
+def make_spec(weights: str):
     """Returns the spec of both kernels; None for float."""
     import r2keras
 
@@ -46,8 +47,8 @@ def spec_of(weights: str):
     return r2keras.QuantSpec(num_bits=int(weights[0]))
 
 
-def written(units: int, folder: Path) -> dict[tuple[str, str], Row]:
-    """Writes all files of one LSTM; returns path, bytes and error of each."""
+def write_files(units: int, folder: Path) -> dict[tuple[str, str], Row]:
+    """Writes all files of one LSTM; returns path, bytes and error of each by (weights, form)."""
     import keras
     import numpy as np
 
@@ -58,42 +59,44 @@ def written(units: int, folder: Path) -> dict[tuple[str, str], Row]:
     inputs = keras.Input((LENGTH, units))
     model = keras.Model(inputs, keras.layers.LSTM(units)(inputs))
     data = np.random.default_rng(0).normal(size=(8, LENGTH, units)).astype(np.float32)
-    found = {}
+    files = {}
     for weights in WEIGHTS:
-        spec, small, record = spec_of(weights), model, None
+        small, record = model, None
+        spec = make_spec(weights)
         if spec is not None:
             small, record = r2keras.calibrate(model, r2keras.Recipe([(".*", spec)]), data)
         for form in FORMS:
             path = folder / f"{form} {weights}.tflite"
             size = to_litert(small, path, record, recurrent=form)
-            off = verify(small, path, data).relative_difference
-            found[weights, form] = {"path": path, "bytes": size.file_bytes, "difference": off}
-    return found
+            difference = verify(small, path, data).relative_difference
+            files[weights, form] = {"path": path, "bytes": size.file_bytes, "difference": difference}
+    return files
 
 
 def run(units: int, about: Row) -> list[Row]:
-    """Returns the rows of one LSTM."""
+    """Measures one LSTM; returns its rows."""
     from r2keras.export.flatbuffer import open_interpreter
 
     with tempfile.TemporaryDirectory() as folder:
-        found, calls = written(units, Path(folder)), {}
-        for key, row in found.items():
-            interpreter = open_interpreter(row["path"].read_bytes(), "", delegate=True)
+        files = write_files(units, Path(folder))
+        calls = {}
+        for key, file in files.items():
+            interpreter = open_interpreter(file["path"].read_bytes(), "", delegate=True)
             interpreter.allocate_tensors()
             interpreter.invoke()
             calls[key] = interpreter.invoke
         times = interleave(calls, FLAGS.rounds, FLAGS.runs, clock=time.process_time)
     rows = []
-    for (weights, form), row in found.items():
+    for (weights, form), file in files.items():
         seconds = times[weights, form]
         figures = {"ms": 1e3 * min(seconds), "ms_median": 1e3 * quartiles(seconds)[1]}
-        figures |= {"bytes": row["bytes"], "difference": row["difference"]}
+        figures |= {"bytes": file["bytes"], "difference": file["difference"]}
         rows.append({"units": units, "weights": weights, "form": form, **figures, "machine": about})
     return rows
 
 
 def table(rows: list[Row], units: int) -> str:
-    """Returns the table of one LSTM."""
+    """Returns the Markdown table of one LSTM."""
     cells = []
     for weights in WEIGHTS:
         loop, fused = (
@@ -105,7 +108,7 @@ def table(rows: list[Row], units: int) -> str:
 
 
 def main() -> int:
-    """Measures and prints the tables."""
+    """Measures every LSTM and prints the tables."""
     rows = Rows(FLAGS.out, ("units", "weights", "form"))
     if not FLAGS.table:
         about = machine()

@@ -1,14 +1,14 @@
-"""What quantization adds to a training step of a recurrent layer: ours and qkeras-v3's against `keras.layers.LSTM`.
+"""The cost of quantization in a training step of a recurrent layer: r2keras and qkeras-v3 against `keras.layers.LSTM`.
 
-All variants are trained in one process and take turns step by step. Each round gives one ratio a variant to the float
-layer; reported are the median ratio and its quartiles. The float layer runs a second time among the variants: its ratio
-says how far the machine can be trusted. Rows are on disk when the run is finished.
+All variants are trained in one process, with their steps interleaved. Each round gives, for each variant, one ratio to
+the float layer; the table shows the median ratio and its quartiles. A second copy of the float layer is among the
+variants: its ratio shows the noise of the machine. Rows are written when the run is finished.
 
     python benchmarks/recurrent_step.py                       # 300 units, batch 20, length 30: some minutes
     python benchmarks/recurrent_step.py --variants='w2*'
     python benchmarks/recurrent_step.py --table               # the table of the rows in --out
 
-The peer's row needs `pip install qkeras-v3`; without it the script says so and leaves the row out.
+The peer's row needs `pip install qkeras-v3`; without it the script prints a message and omits the row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMOKE_RESULTS = Path("out") / "benchmarks" / "recurrent_step.json"
 SMOKE = {"rounds": 1, "steps": 1, "units": 8, "variants": ["control", "w2_mse*"]}
 BASELINE, CONTROL, PEER = "float", "control", "qkeras_w2a3"
 W2 = {"num_bits": 2}
-# Arguments of the specs of kernels and state; both kernels have the same.
+# Arguments of the specs of kernels and state; both kernels have the same spec.
 VARIANTS: dict[str, tuple[dict, dict | None]] = {
     "w2_mse": (W2, None),
     "w2_mse_a3": (W2, {"num_bits": 3}),
@@ -44,13 +44,13 @@ KEYS = ("variant", "units", "batch_size", "length")
 HEADER = ["variant", "ratio", "quartiles", "goal", "met", "ms", "float ms"]
 
 flags.DEFINE_list("variants", ["*"], f"Shell patterns over {', '.join(NAMES)}.")
-flags.DEFINE_integer("units", 300, "Units, and features of the input.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 20, "Sequences a step.", lower_bound=1)
-flags.DEFINE_integer("length", 30, "Time steps of a sequence.", lower_bound=1)
-flags.DEFINE_integer("rounds", 15, "Rounds; each gives one ratio a variant.", lower_bound=1)
-flags.DEFINE_integer("steps", 3, "Steps of every variant in a round; their median counts.", lower_bound=1)
+flags.DEFINE_integer("units", 300, "Number of units, and of input features.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 20, "Sequences per step.", lower_bound=1)
+flags.DEFINE_integer("length", 30, "Time steps per sequence.", lower_bound=1)
+flags.DEFINE_integer("rounds", 15, "Rounds; each gives one ratio per variant.", lower_bound=1)
+flags.DEFINE_integer("steps", 3, "Steps per variant and round; their median is used.", lower_bound=1)
 flags.DEFINE_string("out", None, f"The results file; results/{RESULTS.name} by default, {SMOKE_RESULTS} if --smoke.")
-flags.DEFINE_bool("smoke", False, "Seconds instead of minutes; the figures mean nothing.")
+flags.DEFINE_bool("smoke", False, "Run in seconds instead of minutes; the figures are meaningless.")
 flags.DEFINE_bool("table", False, "Print the table of the results file and measure nothing.")
 
 
@@ -60,11 +60,12 @@ def main(argv: list[str]) -> int:
     options = _options()
     chosen = [name for name in NAMES if any(fnmatch.fnmatch(name, pattern) for pattern in options["variants"])]
     if argv[1:] or not chosen:
-        return _fail(f"{argv[1] if argv[1:] else options['variants']} fits no variant. See --helpshort.", 2)
+        patterns = argv[1] if argv[1:] else ",".join(options["variants"])
+        return _fail(f"{patterns} matches no variant. See --helpshort.", 2)
     try:
         store = Rows(options["out"], KEYS)
         if not flags.FLAGS.table:
-            store.add([])  # An --out that cannot be written ends the run here, not after the measurement.
+            store.add([])  # An --out that cannot be written fails here, not after the measurement.
             store.add(run(chosen, options))
         print(table(store.rows))
     except (OSError, ValueError) as error:
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(chosen: list[str], options: Row) -> list[Row]:
-    """Measures the variants side by side and returns their rows."""
+    """Measures the variants with interleaved steps; returns their rows."""
     import numpy as np
     from keras_steps import training_step
 
@@ -91,7 +92,7 @@ def run(chosen: list[str], options: Row) -> list[Row]:
 
 
 def layer_of(name: str, units: int):
-    """Returns the layer of a variant; the control is the float layer once more."""
+    """Returns the layer of a variant; the control is a second copy of the float layer."""
     import keras
 
     import r2keras
@@ -99,17 +100,18 @@ def layer_of(name: str, units: int):
     if name in (BASELINE, CONTROL):
         return keras.layers.LSTM(units, return_sequences=True)
     kernels, state = VARIANTS[name]
-    spec, state = r2keras.QuantSpec(**kernels), state and r2keras.QuantSpec(**state)
-    options = {"kernel_spec": spec, "recurrent_spec": spec, "state_spec": state}
+    spec = r2keras.QuantSpec(**kernels)
+    state_spec = None if state is None else r2keras.QuantSpec(**state)
+    options = {"kernel_spec": spec, "recurrent_spec": spec, "state_spec": state_spec}
     return r2keras.layers.QuantizedLSTM(units, return_sequences=True, **options)
 
 
 def peer(units: int):
-    """Returns qkeras-v3's layer with 2-bit kernels and a 3-bit state, or None if it is not installed."""
+    """Returns qkeras-v3's layer with 2-bit kernels and a 3-bit state; None if the package is not installed."""
     try:
         from qkeras import QLSTM, quantized_bits
     except ImportError as error:
-        sys.stderr.write(f"The row {PEER} is left out: {error}. Run `pip install qkeras-v3` for it.\n")
+        sys.stderr.write(f"The row {PEER} is omitted: {error}. To get it, run `pip install qkeras-v3`.\n")
         return None
     kernels = {name: quantized_bits(2, 0, alpha=1.0) for name in ("kernel_quantizer", "recurrent_quantizer")}
     state = quantized_bits(3, 0, alpha=1.0)
@@ -117,7 +119,7 @@ def peer(units: int):
 
 
 def compiled(layer, shape: tuple[int, ...]):
-    """Returns the model of one layer, ready for training."""
+    """Returns a compiled model of one layer."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -144,7 +146,7 @@ def row_of(name: str, own: list[float], base: list[float], sizes: Row, about: Ro
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as markdown, a table a size, and the machines they come from."""
+    """Returns the rows as Markdown, one table per size, and the machines they come from."""
     parts = []
     for size in dict.fromkeys(tuple(row[name] for name in KEYS[1:]) for row in rows):
         own = [row for row in rows if tuple(row[name] for name in KEYS[1:]) == size]
@@ -156,17 +158,19 @@ def table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    """Returns a row in words."""
+    """Returns the cells of a row."""
     name = "the float layer again" if row["variant"] == CONTROL else row["variant"]
     spread = f"{row['lower_quartile']:.3f} to {row['upper_quartile']:.3f}"
-    met = "" if row["goal"] is None else "yes" if row["ratio"] <= row["goal"] else "no"
-    goal = "" if row["goal"] is None else f"{row['goal']:.2f}"
+    goal = met = ""
+    if row["goal"] is not None:
+        goal = f"{row['goal']:.2f}"
+        met = "yes" if row["ratio"] <= row["goal"] else "no"
     times = [f"{1000 * row[key]:.1f}" for key in ("seconds", "baseline_seconds")]
     return [name, f"{row['ratio']:.3f}", spread, goal, met, *times]
 
 
 def _options() -> Row:
-    """Returns the flags; what --smoke decides stands in for flags not given."""
+    """Returns the flags; with `--smoke`, small values for those not given."""
     options = {name: flags.FLAGS[name].value for name in ("variants", "rounds", "steps", "units", "out")}
     options |= {name: flags.FLAGS[name].value for name in ("batch_size", "length")}
     if flags.FLAGS.smoke:
@@ -175,9 +179,9 @@ def _options() -> Row:
     return options
 
 
-def _fail(words: str, code: int) -> int:
-    """Says what went wrong on one line."""
-    sys.stderr.write(words + "\n")
+def _fail(message: str, code: int) -> int:
+    """Writes the error as one line; returns the exit code."""
+    sys.stderr.write(message + "\n")
     return code
 
 

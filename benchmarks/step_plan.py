@@ -1,4 +1,4 @@
-"""What `training_step.py` compares: groups of variants, each group timed against one baseline on one net."""
+"""The plan of `training_step.py`: groups of variants, each timed against one baseline on one net."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Group:
     """Variants that are compared with the same baseline.
 
     Args:
-        title: what the table calls it.
-        baseline: what the variants are measured against.
-        variants: their names.
+        title: title of the table.
+        baseline: name of the variant that the others are compared with.
+        variants: names of the variants.
         unit: "ratio" of the step times, or "seconds" beyond the baseline.
-        goal: the largest figure that is wanted; None for what is there to compare.
+        goal: largest acceptable figure; None for variants of other libraries.
     """
 
     title: str
@@ -76,16 +76,24 @@ GROUPS = {
         "Every kernel fake-quantized (`r2keras.prepare`), against float", "float", tuple(QUANTIZERS), "ratio", 1.05
     ),
     "methods": Group(
-        "Every kernel under one of the papers' methods, activations float", "float", tuple(METHODS), "ratio", 1.05
+        "Every kernel quantized by a method of the papers, activations float",
+        "float",
+        tuple(METHODS),
+        "ratio",
+        1.05,
     ),
     "activations": Group(
         "Every kernel and every activation quantized, against float", "float", tuple(ACTIVATIONS), "ratio", 1.2
     ),
     "tfmot": Group(
-        "TFMOT's `quantize_apply` on the tf_keras twin, against the float twin", "tf_keras_float", TFMOT, "ratio", None
+        "TFMOT's `quantize_apply` in tf_keras, against the float tf_keras model", "tf_keras_float", TFMOT, "ratio", None
     ),
     "tfmot_config": Group(
-        "Our config under `quantize_apply`, 8 bits, against TFMOT's default", "tfmot_8bit", (OWN_CONFIG,), "ratio", 1.15
+        "r2keras' config with `quantize_apply`, 8 bits, against TFMOT's",
+        "tfmot_8bit",
+        (OWN_CONFIG,),
+        "ratio",
+        1.15,
     ),
     "import": Group("`import r2keras` beyond `import keras`", "import_keras", IMPORTS, "seconds", 0.2),
 }
@@ -103,11 +111,11 @@ class Job:
 
     @property
     def baseline(self) -> str:
-        """The variant that the others are divided by."""
+        """The variant that the others are compared with."""
         return GROUPS[self.group].baseline
 
     def model_of(self, variant: str) -> str:
-        """The variant whose model is built: the control is the baseline once more."""
+        """The variant whose model is built; the control is a second copy of the baseline."""
         return self.baseline if variant == CONTROL else variant
 
     @property
@@ -117,35 +125,39 @@ class Job:
 
     @property
     def batch_size(self) -> int:
-        """Images a step."""
+        """Images per step."""
         return NETS[self.net][1]
 
 
 def jobs_of(nets: list[str], patterns: list[str], rounds: int, steps: int) -> list[Job]:
-    """Returns what is to be measured; with each choice of variants comes a second copy of the baseline, the control.
+    """Returns the jobs; each also measures a second copy of its baseline, the control.
 
     Args:
         nets: keys of `NETS`.
         patterns: shell patterns over the names of variants and groups.
-        rounds: rounds a job; each gives one ratio a variant.
-        steps: timed steps of every variant in a round.
+        rounds: rounds per job; each gives one ratio per variant.
+        steps: timed steps per variant and round.
     """
     jobs = []
     for name, group in GROUPS.items():
-        chosen = tuple(v for v in group.variants if any(_matches(pattern, v, name) for pattern in patterns))
+        chosen = tuple(
+            variant for variant in group.variants if any(_matches(pattern, variant, name) for pattern in patterns)
+        )
         if not chosen:
             continue
-        chosen = chosen if name == "import" else (CONTROL, *chosen)
-        jobs += [Job(name, net, chosen, rounds, steps) for net in ([""] if name == "import" else nets)]
+        if name == "import":
+            jobs.append(Job(name, "", chosen, rounds, steps))
+        else:
+            jobs += [Job(name, net, (CONTROL, *chosen), rounds, steps) for net in nets]
     return jobs
 
 
 def unknown(patterns: list[str]) -> list[str]:
-    """Returns the patterns that fit no variant and no group."""
+    """Returns the patterns that match no variant and no group."""
     names = [(variant, name) for name, group in GROUPS.items() for variant in group.variants]
     return [pattern for pattern in patterns if not any(_matches(pattern, *pair) for pair in names)]
 
 
 def _matches(pattern: str, variant: str, group: str) -> bool:
-    """Whether a pattern fits the name of a variant or of its group."""
+    """Whether a pattern matches the name of a variant or of its group."""
     return fnmatch.fnmatch(variant, pattern) or fnmatch.fnmatch(group, pattern)

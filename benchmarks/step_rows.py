@@ -6,27 +6,27 @@ from common import Row, machine_line, markdown, quartiles
 from step_plan import CONTROL, GROUPS, NETS, Group, Job
 
 KEYS = ("group", "net", "variant")
-# The variant of ours that stands beside TFMOT's.
+# The variant of r2keras that the table shows with those of TFMOT.
 OURS = "mse_8bit_per_channel"
 HEADER = ["net", "variant", "", "quartiles", "goal", "met", "baseline", "ms"]
 
 
 def rows_of(job: Job, figures: dict[str, list[float]], about: Row) -> list[Row]:
-    """Returns one row a variant.
+    """Returns one row per variant.
 
     Args:
-        job: what was measured.
-        figures: seconds of every variant and of the baseline, one a round.
+        job: the job that was measured.
+        figures: seconds of every variant and of the baseline, one per round.
         about: the machine.
     """
     return [_row(job, variant, figures[variant], figures[job.baseline], about) for variant in job.variants]
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as markdown, a table a group, and the machines they come from."""
+    """Returns the rows as Markdown, one table per group, and the machines they come from."""
     parts = []
     for name, group in GROUPS.items():
-        own = sorted((row for row in rows if row["group"] == name), key=lambda row: _place(row, group))
+        own = sorted((row for row in rows if row["group"] == name), key=lambda row: _position(row, group))
         if name == "tfmot" and own:
             own += [row for row in rows if row["variant"] == OURS]
         if own:
@@ -41,7 +41,7 @@ def _row(job: Job, variant: str, own: list[float], base: list[float], about: Row
     group = GROUPS[job.group]
     values = own if group.unit == "seconds" else [a / b for a, b in zip(own, base, strict=True)]
     low, middle, high = quartiles(values)
-    # An import has one true cost, to which a busy machine only adds; the ratio of two steps errs both ways.
+    # A busy machine can only add to the time of an import, but it can change the ratio of two steps either way.
     value = min(values) if group.unit == "seconds" else middle
     return {
         "group": job.group,
@@ -63,15 +63,17 @@ def _row(job: Job, variant: str, own: list[float], base: list[float], about: Row
 
 
 def _cells(row: Row) -> list[str]:
-    """Returns a row in words."""
+    """Returns the cells of a row."""
     name = "the baseline again" if row["variant"] == CONTROL else row["variant"]
-    met = "" if row["goal"] is None else "yes" if row["value"] <= row["goal"] else "no"
-    goal = "" if row["goal"] is None else f"{row['goal']:.2f}"
+    goal = met = ""
+    if row["goal"] is not None:
+        goal = f"{row['goal']:.2f}"
+        met = "yes" if row["value"] <= row["goal"] else "no"
     spread = f"{row['lower_quartile']:.3f} to {row['upper_quartile']:.3f}"
     times = f"{1000 * row['seconds']:.0f} / {1000 * row['baseline_seconds']:.0f}"
     return [row["net"] or "-", name, f"{row['value']:.3f}", spread, goal, met, row["baseline"], times]
 
 
-def _place(row: Row, group: Group) -> tuple[int, int]:
-    """Returns where a row stands in the table of its group."""
+def _position(row: Row, group: Group) -> tuple[int, int]:
+    """Returns the sort key of a row in the table of its group."""
     return list(NETS).index(row["net"]) if row["net"] else -1, (CONTROL, *group.variants).index(row["variant"])

@@ -1,10 +1,10 @@
-"""Time to turn one million weights into look-up tables for microcontrollers, ours beside the tflite-micro wheel's.
+"""Time to convert one million weights to look-up tables for microcontrollers: r2keras against the tflite-micro wheel.
 
     python benchmarks/tflm_packing.py            # about two minutes
     python benchmarks/tflm_packing.py --table    # the table, from results/tflm_packing.json
 
-Both start from the float32 values and end with the bytes of indices, header and tables, which are compared first. Both
-run on one core; the seconds are the processor's, which other programs do not lengthen.
+Both start from the float32 values and end with the bytes of indices, header and tables, which must be equal. Both run
+on one core. The time is processor time, which excludes that of other programs.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ flags.DEFINE_bool("table", False, "Print the table of the results file and stop.
 
 
 class Weights:
-    """What the wheel's compressor reads of a tensor."""
+    """A tensor with the attributes that the wheel's compressor reads."""
 
     def __init__(self, array: np.ndarray):
         self.array, self.shape = array, array.shape
 
 
 def weights(num_bits: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns random weights of `2**num_bits` different values."""
+    """Returns random weights with `2**num_bits` different values."""
     rng = np.random.default_rng(0)
     return rng.choice(rng.normal(size=2**num_bits).astype(np.float32), shape)
 
 
 def ours(values: np.ndarray, axis: int | None) -> tuple[bytes, bytes]:
-    """Returns packed indices, and header with tables, by r2keras."""
+    """Returns the packed indices, and the header with the tables, by r2keras."""
     from r2keras.export.tflm_tables import tabulate
 
     lookup = tabulate(values, axis)
@@ -53,37 +53,37 @@ def ours(values: np.ndarray, axis: int | None) -> tuple[bytes, bytes]:
 
 
 def wheels(values: np.ndarray, axis: int | None, num_bits: int) -> tuple[bytes, bytes]:
-    """Returns the same by the wheel."""
+    """Returns the same bytes by the wheel."""
     from tflite_micro.tensorflow.lite.micro.compression import lut, spec
 
     mode = spec.PerTensor() if axis is None else spec.PerChannel(axis=axis)
     method = spec.LookUpTableCompression(index_bitwidth=num_bits, mode=mode)
-    found = lut.LutCompressor().compress(Weights(values), method)
-    return found.encoded_data, found.ancillary_data
+    compressed = lut.LutCompressor().compress(Weights(values), method)
+    return compressed.encoded_data, compressed.ancillary_data
 
 
 def measure(num_bits: int, axis: int | None, shape: tuple[int, ...] = SHAPE, rounds: int = ROUNDS) -> Row:
-    """Times both in turns; returns the median seconds of each, and the ratio with its quartiles.
+    """Times both, interleaved; returns the median seconds of each, and the ratio with its quartiles.
 
     Raises:
-        RuntimeError: the two do not give the same bytes.
+        RuntimeError: their bytes differ.
     """
     values = weights(num_bits, shape)
     steps = {"ours": lambda: ours(values, axis), "wheel": lambda: wheels(values, axis, num_bits)}
     if steps["ours"]() != steps["wheel"]():
-        raise RuntimeError(f"ours and the wheel's bytes differ at {num_bits} bits, axis {axis}")
+        raise RuntimeError(f"The bytes of r2keras and of the wheel differ at {num_bits} bits, axis {axis}")
     seconds = interleave(steps, rounds, 1, clock=time.process_time)
     ratios = [wheel / our for our, wheel in zip(seconds["ours"], seconds["wheel"], strict=True)]
-    row = {name: quartiles(found)[1] for name, found in seconds.items()}
+    row = {name: quartiles(times)[1] for name, times in seconds.items()}
     return {"num_bits": num_bits, "axis": axis, "weights": values.size, **row, "ratio": quartiles(ratios)}
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as a table."""
+    """Returns the rows as a Markdown table."""
     header = ["bits", "tables", "weights", "r2keras, s", "tflite-micro, s", "times faster (quartiles)"]
     cells = []
     for row in rows:
-        tables = "one" if row["axis"] is None else "one a channel"
+        tables = "one" if row["axis"] is None else "one per channel"
         low, middle, high = row["ratio"]
         times = f"{middle:.1f} ({low:.1f} to {high:.1f})"
         seconds = [f"{row[name]:.3f}" for name in ("ours", "wheel")]

@@ -1,7 +1,7 @@
-"""Training steps of tf_keras twins of the nets: float, and quantized by TFMOT. For a process of their own.
+"""Training steps of tf_keras counterparts of the nets: float, and quantized by TFMOT. Run in a separate process.
 
-TFMOT's default quantizes weights and activations. The twin that quantizes weights alone has its weight quantizers, on
-the kernels that `r2keras.prepare` quantizes, and nothing else.
+TFMOT's default quantizes weights and activations. The weights-only variant has TFMOT's weight quantizers on the kernels
+that `r2keras.prepare` quantizes, and no other quantizers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ quantization = tfmot.quantization.keras
 PYTORCH_EPSILON = 1e-5
 
 
-class Nothing(quantization.QuantizeConfig):
+class NoQuantization(quantization.QuantizeConfig):
     """Quantizes nothing."""
 
     def get_weights_and_quantizers(self, layer):
@@ -41,8 +41,8 @@ class Nothing(quantization.QuantizeConfig):
         return {}
 
 
-class WeightsOnly(Nothing):
-    """Quantizes the kernel to 8 bits as TFMOT's default does: per channel for convolutions, per tensor for the rest."""
+class WeightsOnly(NoQuantization):
+    """Quantizes kernels to 8 bits like TFMOT's default: per channel for convolutions, per tensor for other layers."""
 
     def get_weights_and_quantizers(self, layer):
         per_axis = isinstance(layer, layers.Conv2D) and not isinstance(layer, layers.DepthwiseConv2D)
@@ -56,7 +56,7 @@ class WeightsOnly(Nothing):
 
 
 class PadChannels(layers.Layer):
-    """Zeros before and after the channels: the shortcut of `r2keras.workloads.nets.resnet20`."""
+    """Pads the channels with zeros on both sides: the shortcut of `r2keras.workloads.nets.resnet20`."""
 
     def __init__(self, added: int, **kwargs):
         super().__init__(**kwargs)
@@ -70,15 +70,15 @@ class PadChannels(layers.Layer):
 
 
 def build(job: Job, variant: str) -> tf_keras.Model:
-    """Returns the compiled model of a variant; the control is the baseline once more."""
+    """Returns the compiled model of a variant; the control is a second copy of the baseline."""
     tf_keras.utils.set_random_seed(0)
     model, variant = NETS[job.net](job.image), job.model_of(variant)
     if variant == "tfmot_8bit":
-        model = _apply(model, lambda layer: Nothing() if isinstance(layer, PadChannels) else None)
+        model = _apply(model, lambda layer: NoQuantization() if isinstance(layer, PadChannels) else None)
     elif variant == "tfmot_8bit_weights_only":
-        model = _apply(model, lambda layer: WeightsOnly() if _has_kernel(layer) else Nothing())
+        model = _apply(model, lambda layer: WeightsOnly() if _has_kernel(layer) else NoQuantization())
     elif variant == OWN_CONFIG:
-        model = _apply_ours(model)
+        model = _apply_r2keras(model)
     model.compile(
         tf_keras.optimizers.SGD(1e-3, momentum=0.9),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -88,7 +88,7 @@ def build(job: Job, variant: str) -> tf_keras.Model:
 
 
 def training_step(model: tf_keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
-    """Returns one training step as `fit` runs it, on the same batch every time; it has run twice."""
+    """Returns one training step as in `fit`, on the same batch every time; it has already run twice."""
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
     function = model.make_train_function()
 
@@ -101,7 +101,7 @@ def training_step(model: tf_keras.Model, images: np.ndarray, labels: np.ndarray)
 
 
 def cnn(image: tuple[int, int, int]) -> tf_keras.Model:
-    """The twin of `nets.cnn`."""
+    """Returns the counterpart of `nets.cnn`."""
     inputs = x = layers.Input(image)
     x = _conv_bn_relu(x, 16)
     for filters in (32, 64):
@@ -110,7 +110,7 @@ def cnn(image: tuple[int, int, int]) -> tf_keras.Model:
 
 
 def resnet20(image: tuple[int, int, int]) -> tf_keras.Model:
-    """The twin of `nets.resnet20`."""
+    """Returns the counterpart of `nets.resnet20`."""
     inputs = x = layers.Input(image)
     x = _conv_bn_relu(x, 16, epsilon=PYTORCH_EPSILON)
     for block in range(9):
@@ -119,7 +119,7 @@ def resnet20(image: tuple[int, int, int]) -> tf_keras.Model:
 
 
 def mobilenet_v2_035(image: tuple[int, int, int]) -> tf_keras.Model:
-    """The twin of `nets.mobilenet_v2_035`."""
+    """Returns the counterpart of `nets.mobilenet_v2_035`."""
     return tf_keras.applications.MobileNetV2(
         image, alpha=0.35, weights=None, classes=NUM_CLASSES, classifier_activation=None
     )
@@ -129,19 +129,19 @@ NETS = {"cnn": cnn, "resnet20": resnet20, "mobilenet_v2_035": mobilenet_v2_035}
 
 
 def _apply(model: tf_keras.Model, config_of: Callable) -> tf_keras.Model:
-    """Lets TFMOT quantize every layer by the config that `config_of` has for it, or by default where it has none."""
+    """Quantizes every layer by TFMOT with the config that `config_of` returns, or TFMOT's default if that is None."""
 
     def annotate(layer):
         config = config_of(layer)
         return layer if config is None else quantization.quantize_annotate_layer(layer, config)
 
-    with quantization.quantize_scope({c.__name__: c for c in (Nothing, WeightsOnly, PadChannels)}):
+    with quantization.quantize_scope({c.__name__: c for c in (NoQuantization, WeightsOnly, PadChannels)}):
         annotated = tf_keras.models.clone_model(model, clone_function=annotate)
         return quantization.quantize_apply(quantization.quantize_annotate_model(annotated))
 
 
-def _apply_ours(model: tf_keras.Model) -> tf_keras.Model:
-    """Lets TFMOT quantize what its default does, inputs too, by the configs of r2keras."""
+def _apply_r2keras(model: tf_keras.Model) -> tf_keras.Model:
+    """Quantizes the same tensors as TFMOT's default, inputs included, with the configs of r2keras."""
     from r2keras import QuantSpec, Recipe
     from r2keras import tfmot as r2
 
@@ -176,5 +176,5 @@ def _conv_bn_relu(x, filters: int, *, stride: int = 1, padding: str = "same", ep
 
 
 def _with_head(inputs, x) -> tf_keras.Model:
-    """Adds the global mean and the dense layer of logits."""
+    """Adds global average pooling and a dense layer of logits."""
     return tf_keras.Model(inputs, layers.Dense(NUM_CLASSES)(layers.GlobalAveragePooling2D()(x)))

@@ -1,12 +1,12 @@
-"""What compression adds to a training step: R2 losses against L2, fake-quantization against float, TFMOT beside them.
+"""The cost of compression in a training step: R2 losses against L2, fake quantization against float, and TFMOT.
 
-All variants of a group train the same net in one process and take turns step by step, so that a machine that slows
-down slows all of them. Each round gives one ratio a variant; reported are the median ratio and its quartiles. The
-baseline runs a second time among the variants: its ratio says how far the machine can be trusted. Each group and net
-has a process of its own, and its rows are on disk as soon as it is finished; a second run replaces the rows that it
-measures again.
+All variants of a group train the same net in one process, with their steps interleaved, so that a slowdown of the
+machine affects all of them. Each round gives one ratio per variant; the table shows the median ratio and its quartiles.
+A second copy of the baseline is among the variants: its ratio shows the noise of the machine. Each group and net runs
+in its own process, and its rows are written as soon as it is finished; a second run replaces the rows that it measures
+again.
 
-    python benchmarks/training_step.py                                    # everything: about half an hour on 2 cores
+    python benchmarks/training_step.py                                    # all groups: half an hour on 2 cores
     python benchmarks/training_step.py --nets=resnet20 --variants='linf,mse_*'
     python benchmarks/training_step.py --table                            # the table of the rows in --out
 """
@@ -43,11 +43,11 @@ ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
 Progress = Callable[[str], object]
 
 flags.DEFINE_list("nets", ["resnet20", "mobilenet_v2_035"], f"Any of {', '.join(NETS)}.")
-flags.DEFINE_list("variants", ["*"], f"Shell patterns over names of variants and groups ({', '.join(GROUPS)}).")
-flags.DEFINE_integer("rounds", 30, "Rounds; each gives one ratio a variant.", lower_bound=1)
-flags.DEFINE_integer("steps", 3, "Steps of every variant in a round; their median counts.", lower_bound=1)
+flags.DEFINE_list("variants", ["*"], f"Shell patterns over the names of variants and groups ({', '.join(GROUPS)}).")
+flags.DEFINE_integer("rounds", 30, "Rounds; each gives one ratio per variant.", lower_bound=1)
+flags.DEFINE_integer("steps", 3, "Steps per variant and round; their median is used.", lower_bound=1)
 flags.DEFINE_string("out", None, f"The results file; results/{RESULTS.name} by default, {SMOKE_RESULTS} if --smoke.")
-flags.DEFINE_bool("smoke", False, "A minute instead of half an hour; the figures mean nothing.")
+flags.DEFINE_bool("smoke", False, "Run for a minute instead of half an hour; the figures are meaningless.")
 flags.DEFINE_bool("table", False, "Print the table of the results file and measure nothing.")
 
 
@@ -55,39 +55,42 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ |= ENVIRONMENT
     options = _options()
-    wrong = [f"--nets={name}" for name in options["nets"] if name not in NETS]
-    wrong += [f"--variants={pattern}" for pattern in step_plan.unknown(options["variants"])]
-    wrong += argv[1:]
-    if wrong or not options["nets"] or not options["variants"]:
-        return _fail(f"{wrong[0] if wrong else 'An empty list'} is unknown here. See --helpshort.", 2)
+    unknown = [f"--nets={name}" for name in options["nets"] if name not in NETS]
+    unknown += [f"--variants={pattern}" for pattern in step_plan.unknown(options["variants"])]
+    if argv[1:]:
+        return _fail(f"Unexpected argument {argv[1]!r}: write --flag=value. See --helpshort.", 2)
+    if unknown:
+        return _fail(f"{unknown[0]} is unknown. See --helpshort.", 2)
+    if not options["nets"] or not options["variants"]:
+        return _fail(f"--{'variants' if options['nets'] else 'nets'} is empty. See --helpshort.", 2)
     try:
         store = Rows(options["out"], KEYS)
         if not flags.FLAGS.table:
             run(step_plan.jobs_of(*(options[name] for name in ("nets", "variants", "rounds", "steps"))), store)
         print(table(store.rows))
     except KeyboardInterrupt:
-        return _fail(f"Stopped. What is finished is in {options['out']}.", 130)
+        return _fail(f"Stopped. Finished rows are in {options['out']}.", 130)
     except (OSError, ValueError, RuntimeError) as error:
         return _fail(str(error), 1)
     return 0
 
 
 def run(jobs: list[Job], store: Rows) -> None:
-    """Measures the jobs one after another and keeps their rows."""
+    """Measures the jobs one after another and writes their rows."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     about, console = machine(), Console(stderr=True)
-    store.add([])  # An --out that cannot be written ends the run here, not after the first group.
+    store.add([])  # An --out that cannot be written fails here, not after the first group.
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=sum(_work(job) for job in jobs))
         for job in jobs:
             name = f"{job.group} {job.net}".strip()
 
-            def progress(words: str, name: str = name) -> None:
-                bar.update(task, advance=1, description=f"{name}: {words}")
+            def progress(message: str, name: str = name) -> None:
+                bar.update(task, advance=1, description=f"{name}: {message}")
 
             bar.update(task, description=f"{name}: building")
             figures = _import_times(job, progress) if job.group == "import" else _in_process(job, progress)
@@ -96,16 +99,16 @@ def run(jobs: list[Job], store: Rows) -> None:
 
 
 def measure(job: Job, report: Connection) -> None:
-    """Measures a job; sends ("progress", words) on the way, then ("figures", by variant) or ("error", words)."""
+    """Measures a job; sends ("progress", message) on the way, then ("figures", by variant) or ("error", message)."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        report.send(("figures", step_times(job, lambda words: report.send(("progress", words)))))
-    except Exception as error:  # noqa: BLE001 (it is raised again on the other side)
+        report.send(("figures", step_times(job, lambda message: report.send(("progress", message)))))
+    except Exception as error:  # noqa: BLE001 (raised again by the parent process)
         report.send(("error", f"{job.group} {job.net} failed: {type(error).__name__}: {error}"))
 
 
 def step_times(job: Job, progress: Progress) -> dict[str, list[float]]:
-    """Returns per variant, baseline included, the seconds of a step in each round."""
+    """Returns the seconds of a step in each round, by variant, baseline included."""
     import numpy as np
 
     if job.group.startswith("tfmot"):
@@ -123,7 +126,7 @@ def step_times(job: Job, progress: Progress) -> dict[str, list[float]]:
 
 
 def _in_process(job: Job, progress: Progress) -> dict[str, list[float]]:
-    """Runs `measure` in a fresh process: Keras 3 and tf_keras do not meet, and its memory is given back."""
+    """Runs `measure` in a fresh process, which separates Keras 3 from tf_keras and frees the memory afterwards."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=measure, args=(job, sender), daemon=True)
@@ -144,7 +147,7 @@ def _in_process(job: Job, progress: Progress) -> dict[str, list[float]]:
 
 
 def _import_times(job: Job, progress: Progress) -> dict[str, list[float]]:
-    """Returns the seconds of both imports, one fresh interpreter a round."""
+    """Returns the seconds of both imports, with one fresh interpreter per round."""
     figures: dict[str, list[float]] = {job.baseline: [], IMPORT: []}
     for _ in range(min(job.rounds, MAX_IMPORTS)):
         done = subprocess.run([sys.executable, "-c", IMPORT_CODE], capture_output=True, text=True, check=False)
@@ -162,7 +165,7 @@ def _work(job: Job) -> int:
 
 
 def _options() -> Row:
-    """Returns the flags; what --smoke decides stands in for flags not given."""
+    """Returns the flags; with `--smoke`, small values for those not given."""
     options = {name: flags.FLAGS[name].value for name in ("nets", "variants", "rounds", "steps", "out")}
     if flags.FLAGS.smoke:
         options |= {name: value for name, value in SMOKE.items() if not flags.FLAGS[name].present}
@@ -170,9 +173,9 @@ def _options() -> Row:
     return options
 
 
-def _fail(words: str, code: int) -> int:
-    """Says what went wrong on one line."""
-    sys.stderr.write(words + "\n")
+def _fail(message: str, code: int) -> int:
+    """Writes the error as one line; returns the exit code."""
+    sys.stderr.write(message + "\n")
     return code
 
 

@@ -1,100 +1,92 @@
-"""From training to a really small file: which regularizer, method and bit width your model survives.
+"""The pilot: which regularizer, method and bit width does your model survive? From training to the file to take.
 
-For each seed and regularizer: a float training, then every method at every bit width, each exported to `.tflite`, and
-the FILE measured on ai-edge-litert. The end is a table, `results.json`, `report.html` and the file to take.
+For each seed and regularizer the pilot trains a float model, quantizes it with every method at every bit width, exports
+each result to `.tflite`, and measures the FILE on ai-edge-litert. It ends with a table, `results.json`, `report.html`
+and a recommendation.
 
     python examples/pilot.py                                       # embedded digits, a few minutes
     python examples/pilot.py --dataset=cifar10 --data_dir=DIR --model=resnet8 --regularizers=none,linf,kurtosis
 
-Below 4 bits the first and the last kernel stay at 8 bits (`--edge_bits`), as is common: they hold few weights and
-matter most. A killed run resumes: give the same command again.
+Below 4 bits the first and last kernels stay at 8 bits (`--edge_bits`), as is common: they hold few weights and matter
+most. To resume a killed run, run the same command again.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
+from absl import flags
+from common_lib.program import INTERRUPTED, make_console, start
+from common_lib.quiet import quiet_imports
+from pilot_lib import settings as flag_settings
+from pilot_lib.settings import Settings, settings_from_flags
 
-from absl import app
-from pilot_lib.quiet import quiet_start
-from pilot_lib.settings import Settings, UsageError, fail, parse_flags, settings_from_flags
+flags.adopt_module_key_flags(flag_settings)  # So that --help lists them.
 
 FLOAT = ("float", 32)
 
 
-def main(argv: list[str]) -> int:
-    del argv
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run(settings_from_flags())
-    except UsageError as error:
-        return fail(error, 2)
-    except (ValueError, OSError, ImportError) as error:
-        return fail(error, 1)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped. What is finished is kept; the same command resumes there.\n")
-        return 130
-
-
-def run(settings: Settings) -> int:
-    """Does what is not finished yet, then reports; returns the exit code."""
-    with quiet_start():  # TensorFlow comes with these: not before the flags are known to be good.
+def main() -> int:
+    """Does the unfinished work, then reports; returns the exit code."""
+    settings = settings_from_flags()
+    with quiet_imports():  # These import TensorFlow, so they wait until the flags are checked.
         from pilot_lib.ending import report
         from pilot_lib.store import Store
         from pilot_lib.training import check_backend, load_data, start_model
-        from rich.console import Console
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = make_console()
     check_backend()
     store = Store(settings)
     data = load_data(settings)
-    start_model(settings, data)  # A bad --model ends the run here, not after the first training.
+    start_model(settings, data)  # A bad --model fails here, not after the first training.
     try:
         work(settings, store, data, console)
     except KeyboardInterrupt:
-        done = len(store.results)
-        console.print(f"\nStopped. Rows finished: {done}, kept in {store.folder}; the same command resumes there.")
+        rows = len(store.results)
+        message = f"\nStopped. Finished rows: {rows}, kept in {store.folder}. Run the same command again to resume."
+        console.print(message, soft_wrap=True)
         report(settings, store, data, console)
-        return 130
+        return INTERRUPTED
     report(settings, store, data, console)
     return 0
 
 
 def work(settings: Settings, store, data, console) -> None:
     """Trains and measures everything that has no row yet."""
-    from pilot_lib.progress import Board
+    from pilot_lib.progress import ProgressDisplay
     from pilot_lib.rows import FloatModel, measure
 
     from r2keras.workloads.training import release
 
-    todo = plan(settings, store)
-    kinds = [kind for jobs in todo.values() for kind in ("training", *(method for method, _ in jobs))]
-    with Board(kinds, console) as board:
-        for (seed, regularizer), jobs in todo.items():
+    jobs_by_model = plan(settings, store)
+    kinds = [kind for jobs in jobs_by_model.values() for kind in ("training", *(method for method, _ in jobs))]
+    with ProgressDisplay(kinds, console) as progress:
+        for (seed, regularizer), jobs in jobs_by_model.items():
             name = f"{regularizer}, seed {seed}"
-            with board.piece("training", f"{name}: float training"):
-                model = trained_model(settings, store, data, regularizer, seed, board)
+            with progress.task("training", f"{name}: float training"):
+                model = trained_model(settings, store, data, regularizer, seed, progress)
                 trained = FloatModel.of(model, regularizer, seed, data)
             for method, num_bits in jobs:
-                with board.piece(method, f"{name}: {method}, {num_bits} bit{'s' * (num_bits > 1)}"):
-                    store.results.add(measure(trained, method, num_bits, settings, data, store, board))
+                with progress.task(method, f"{name}: {method}, {num_bits} bit{'s' * (num_bits > 1)}"):
+                    store.results.add(measure(trained, method, num_bits, settings, data, store, progress))
             del model, trained
             release()
 
 
 def plan(settings: Settings, store) -> dict[tuple[int, str], list[tuple[str, int]]]:
-    """Returns per (seed, regularizer) the (method, bits) without a row; seed by seed, so that a cut run compares."""
+    """Returns the (method, bits) pairs without a row, by (seed, regularizer).
+
+    Seeds come one after the other, so that a run that is cut short can still compare the regularizers.
+    """
     jobs = [FLOAT, *settings.jobs]
-    found = {}
+    unfinished = {}
     for seed in settings.seeds:
         for name in settings.regularizers:
             open_jobs = [job for job in jobs if not store.finished(name, seed, *job)]
             if open_jobs:
-                found[seed, name] = open_jobs
-    return found
+                unfinished[seed, name] = open_jobs
+    return unfinished
 
 
-def trained_model(settings: Settings, store, data, regularizer: str, seed: int, board):
-    """Returns the float model that is kept, or trains and keeps it."""
+def trained_model(settings: Settings, store, data, regularizer: str, seed: int, progress):
+    """Returns the stored float model, or trains and stores it."""
     from pilot_lib.training import train_float
 
     from r2keras.workloads.nets import load_mlperf
@@ -102,10 +94,10 @@ def trained_model(settings: Settings, store, data, regularizer: str, seed: int, 
     path = store.model_path(regularizer, seed)
     if path.exists():
         return load_mlperf(path)
-    model = train_float(settings, data, regularizer, seed, board.epochs(settings.epochs))
+    model = train_float(settings, data, regularizer, seed, progress.epochs(settings.epochs))
     store.write(path, model.save)
     return model
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    start(main)

@@ -1,60 +1,53 @@
-r"""A few-bit LSTM language model: embedding, LSTM and softmax at 1 to 8 bits, its hidden state too, widened or not.
+r"""A few-bit LSTM language model: embedding, LSTM and softmax at 1 to 8 bits, the hidden state too, at any width.
 
     python examples/ptb_lstm.py                                       # a small generated text, float
     python examples/ptb_lstm.py --data_dir=DIR                        # Penn Treebank, 300 units, the float network
     python examples/ptb_lstm.py --data_dir=DIR --start_from=out/ptb/float_w32a32_300units_seed0_12epochs_from0.npz \
         --weight_bits=2 --activation_bits=3 --width=1.5 --method=alternating
-    python examples/ptb_lstm.py --data_dir=DIR --export               # and the .tflite: does it compute the same?
-    python examples/ptb_lstm.py --table                               # all rows so far, and front.svg
+    python examples/ptb_lstm.py --data_dir=DIR --export               # also writes and checks the .tflite file
+    python examples/ptb_lstm.py --table                               # all rows so far, and their plot, results.svg
 
-Every finished run is a row of `results.json`. Training is stateful truncated back-propagation over windows of 30 words;
-the perplexity is that of the whole validation part, over all words of the vocabulary. A killed run goes on after its
-last whole epoch when the same command is given again; a finished one only writes and measures its file, with --export:
-one step of the network, few-bit weights inside, run word by word on ai-edge-litert beside Keras.
+Every finished run is a row of `results.json`. Training is truncated back-propagation over windows of 30 words, with the
+LSTM's state carried from window to window. The perplexity is that of the whole validation text, over all words of the
+vocabulary. To resume a killed run after its last whole epoch, run the same command again.
+
+With `--export`, one step of the network is written to a `.tflite` file with few-bit weights, which then reads the text
+word by word on ai-edge-litert, next to Keras. A finished run is not trained again for that.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
-from absl import app
-from pilot_lib.quiet import quiet_start
-from ptb_lib.settings import Settings, UsageError, fail, parse_flags, settings_from_flags
+from absl import flags
+from common_lib.flag_checks import UsageError
+from common_lib.program import make_console, start
+from common_lib.quiet import quiet_imports
+from ptb_lib import settings as flag_settings
+from ptb_lib.settings import Settings, settings_from_flags
+
+flags.adopt_module_key_flags(flag_settings)  # So that --help lists them.
 
 
-def main(argv: list[str]) -> int:
-    del argv
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run(settings_from_flags())
-    except UsageError as error:
-        return fail(error, 2)
-    except (ValueError, OSError, ImportError) as error:
-        return fail(error, 1)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped. Whole epochs are kept; the same command goes on there.\n")
-        return 130
-
-
-def run(settings: Settings) -> int:
-    """Trains one network, or shows what is there; returns the exit code."""
-    with quiet_start():  # TensorFlow comes with these: not before the flags are known to be good.
+def main() -> int:
+    """Trains one network, or prints the table; returns the exit code."""
+    settings = settings_from_flags()
+    with quiet_imports():  # Keras imports TensorFlow, so it waits until the flags are checked.
         import keras
-        from rich.console import Console
     if settings.table:
-        return show(settings)
+        show_table(settings)
+        return 0
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("The example trains on the TensorFlow backend: unset KERAS_BACKEND")
-    with quiet_start():
-        from ptb_lib import run as work
-    work.run(settings, Console(width=None if sys.stdout.isatty() else 120))
+        raise ValueError("This example trains on the TensorFlow backend: unset KERAS_BACKEND")
+    with quiet_imports():
+        from ptb_lib.run import run
+    run(settings, make_console())
     return 0
 
 
-def show(settings: Settings) -> int:
-    """Prints the table of all rows and draws the front."""
+def show_table(settings: Settings) -> None:
+    """Prints the table of all rows and draws their plot."""
     from ptb_lib.plot import write_front
     from ptb_lib.rows import read_rows, table
 
@@ -63,9 +56,8 @@ def show(settings: Settings) -> int:
         raise UsageError(f"{settings.results} has no rows yet: run the example without --table first")
     path = Path(settings.results).with_suffix(".svg")
     write_front(rows, path)
-    sys.stdout.write(f"{table(rows)}\nFront: {path}\n")
-    return 0
+    sys.stdout.write(f"{table(rows)}\nPlot: {path}\n")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    start(main)

@@ -1,49 +1,56 @@
-"""TFMOT pipelines below 8 bits: tf_keras models through `quantize_apply` with r2keras' scheme, down to the `.tflite`.
+"""TFMOT pipelines below 8 bits: tf_keras models through `quantize_apply` with r2keras' scheme, exported to `.tflite`.
 
     python examples/tfmot_qat.py --data_dir=DIR --model=resnet8 --regularizers=none,linf      # from scratch
     python examples/tfmot_qat.py --data_dir=DIR --model=DIR/mlperf_tiny/kws_dscnn.h5 --qat_epochs=20
     python examples/tfmot_qat.py --data_dir=DIR --model=DIR/mlperf_tiny/kws_dscnn.h5 --variants=w4a8,palette2
 
-DIR holds the CIFAR-10 `.npz` files, and `mlperf_tiny` for MLPerf Tiny's pretrained models. `resnet8` and `mobilenet`
-(width 0.25) are trained on CIFAR-10's labels. A `.h5` file is taken as it is and fine-tuned without labels, towards
-the outputs of the float model: `ic_resnet8` on CIFAR-10's training images, `kws_dscnn` on the first 500 of the
-benchmark's 1,000 inputs and judged by the others. There are no labelled images for `vww_96`: photographs of ImageNet in
-DIR's folder `imagenet` stand in, 500 and 500, judged by how many of the float model's decisions are kept.
+DIR holds the CIFAR-10 `.npz` files, and a folder `mlperf_tiny` with MLPerf Tiny's pretrained models.
 
-A variant is `w<bits>` (activations float), `w<bits>a8` (activations of 8 bits; a second file computes on integers) or
-`palette<bits>`. Below 4 bits the first and the last kernel stay at 8. Rows are the pilot's (`r2keras.report`), and a
-killed run resumes: give the same command again. `--smoke` takes seconds; its figures mean nothing.
+- `resnet8` and `mobilenet` (width 0.25) are trained on CIFAR-10 with labels.
+- A `.h5` file is fine-tuned without labels, toward the outputs of its own float model: `ic_resnet8` on the CIFAR-10
+  training images; `kws_dscnn` on the first 500 of the benchmark's 1,000 inputs, evaluated on the other 500.
+- `vww_96`, for which DIR has no labeled images, uses ImageNet photographs from DIR's folder `imagenet`: 500 for
+  fine-tuning and 500 for evaluation. Its accuracy is the share of the float model's decisions that are kept.
+
+A variant is `w<bits>` (activations float), `w<bits>a8` (8-bit activations, and a second file with integer operators) or
+`palette<bits>`. Below 4 bits the first and last kernels stay at 8 bits. The rows have the columns of the pilot
+(`r2keras.report`). To resume a killed run, run the same command again. `--smoke` takes seconds; its figures are
+meaningless.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import sys
 import warnings
 from pathlib import Path
 
-from absl import app, flags
-from pilot_lib.quiet import quiet_start
+from absl import flags
+from common_lib.flag_checks import UsageError, apply_smoke, check_positive, unique_integers, unique_words
+from common_lib.program import make_console, start
+from common_lib.quiet import quiet_imports
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", "resnet8", "resnet8, mobilenet, or a tf_keras .h5 file: one of MLPerf Tiny's.")
-flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder mlperf_tiny.")
+flags.DEFINE_string("model", "resnet8", "resnet8, mobilenet, or a .h5 file of MLPerf Tiny.")
+flags.DEFINE_string("data_dir", None, "Folder of the data sets, with the folder mlperf_tiny.")
 flags.DEFINE_list("variants", ["w8a8", "w4a8", "w2a8", "palette2"], "Any of w<bits>, w<bits>a8, palette<bits>.")
-flags.DEFINE_list("regularizers", ["none"], "Any of none, linf, soft_min_max, kurtosis; for models trained here.")
-flags.DEFINE_list("seeds", ["0"], "Integers.")
-flags.DEFINE_integer("epochs", 10, "Epochs of the float training; a .h5 file has none.")
-flags.DEFINE_integer("qat_epochs", 3, "Epochs of training under compression.")
-flags.DEFINE_integer("batch_size", 64, "Images a training step.")
-flags.DEFINE_float("learning_rate", 1e-3, "Adam's, falling to 0 along a cosine, in both trainings.")
-flags.DEFINE_string("method", "ste", "How weights of w<bits> variants are trained below 8 bits: ste, lsq, ewgs...")
+flags.DEFINE_list("regularizers", ["none"], "Any of none, linf, soft_min_max, kurtosis; not for .h5 files.")
+flags.DEFINE_list("seeds", ["0"], "Seeds, separated by commas.")
+flags.DEFINE_integer("epochs", 10, "Epochs of the float training; not for .h5 files.")
+flags.DEFINE_integer("qat_epochs", 3, "Epochs of training under quantization.")
+flags.DEFINE_integer("batch_size", 64, "Images per training step.")
+flags.DEFINE_float("learning_rate", 1e-3, "Learning rate of Adam, with cosine decay to 0, in both trainings.")
+flags.DEFINE_string("method", "ste", "Quantization method of w<bits> variants below 8 bits: ste, lsq, ewgs...")
 flags.DEFINE_string("out", "out/tfmot_qat", "Folder for the files and results.json; finished rows are kept.")
-flags.DEFINE_bool("smoke", False, "Few random inputs, one epoch.")
+flags.DEFINE_bool("smoke", False, "Run on a few random inputs for one epoch; the figures are meaningless.")
 
+SMOKE = {"variants": ["w2a8", "palette2"]}
+# Below this many bits, the first and last kernels get 8.
 EDGE_BELOW = 4
 NETS = ("resnet8", "mobilenet")
-FORMS = {
+# Class in r2keras.tfmot, strength and options of each name of --regularizers.
+REGULARIZERS = {
     "linf": ("R2Linf", 0.01, {"scale_free": True}),
     "soft_min_max": ("R2SoftMinMax", 0.03, {"scale_free": True}),
     "kurtosis": ("Kurtosis", 1.0, {}),
@@ -52,7 +59,7 @@ FORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Inputs and targets to train on, inputs and classes to judge by, and what the model comes from."""
+    """Training inputs and targets, test inputs and classes, and the file of the model, if it comes from one."""
 
     name: str
     dataset: str
@@ -63,87 +70,67 @@ class Task:
     file: Path | None
 
 
-def main(argv: list[str]) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if FLAGS.smoke and not FLAGS["variants"].present:
-        FLAGS.variants = ["w2a8", "palette2"]
-    try:
-        variants = checked(argv)
-    except ValueError as error:
-        return told(f"{error} See --helpshort.", 2)
-    try:
-        with quiet_start():
-            import r2keras.tfmot  # noqa: F401  (TensorFlow comes with it)
-        return run(variants)
-    except (ValueError, OSError, ImportError) as error:
-        return told(" ".join(str(error).split()), 1)
-    except KeyboardInterrupt:
-        return told("Stopped. Finished rows are kept; the same command goes on there.", 130)
+def main() -> int:
+    """Checks the flags and runs the variants; returns the exit code."""
+    apply_smoke(SMOKE)
+    variants = check_flags()
+    with quiet_imports():
+        import r2keras.tfmot  # noqa: F401  (imports TensorFlow)
+    run(variants)
+    return 0
 
 
-def told(sentence: str, code: int) -> int:
-    """Writes a sentence to standard error; returns the exit code."""
-    sys.stderr.write(f"{sentence}\n")
-    return code
-
-
-def checked(argv: list[str]) -> list[tuple[str, int]]:
-    """Returns the variants; raises ValueError for flags that nothing can be made of."""
-    if argv[1:]:
-        raise ValueError(f"Unexpected argument {argv[1]!r}: write --flag=value.")
+def check_flags() -> list[tuple[str, int]]:
+    """Returns the variants; raises UsageError for a bad flag."""
     if not FLAGS.smoke and FLAGS.data_dir is None:
-        raise ValueError("--data_dir is missing: the folder with the data sets and mlperf_tiny. Or try --smoke.")
+        raise UsageError("--data_dir is missing: give the folder of the data sets and of mlperf_tiny, or try --smoke")
     for name in ("epochs", "qat_epochs", "batch_size", "learning_rate"):
-        if not 0 < FLAGS[name].value < float("inf"):
-            raise ValueError(f"--{name}={FLAGS[name].value} is out of range: expected a number above 0.")
-    for word in FLAGS.seeds:
-        if not word.isdecimal():
-            raise ValueError(f"--seeds={word}: expected integers of at least 0 with commas between them.")
-    for word in FLAGS.regularizers:
-        if word not in ("none", *FORMS):
-            raise ValueError(f"--regularizers={word} is unknown: expected any of none, {', '.join(FORMS)}.")
+        check_positive(name, FLAGS[name].value)
+    unique_integers("seeds", FLAGS.seeds, 0, 2**31 - 1)
+    unique_words("regularizers", FLAGS.regularizers, ("none", *REGULARIZERS))
     if FLAGS.model not in NETS and not FLAGS.model.endswith(".h5"):
-        raise ValueError(f"--model={FLAGS.model} is unknown: expected {', '.join(NETS)} or a .h5 file.")
-    return [parse(word) for word in FLAGS.variants]
+        raise UsageError(f"--model={FLAGS.model} is unknown: expected {', '.join(NETS)} or a .h5 file")
+    return [parse_variant(word) for word in FLAGS.variants]
 
 
-def parse(word: str) -> tuple[str, int]:
-    """Returns what a row calls a variant, and its bits."""
-    found = re.fullmatch(r"w([1-8])(a8)?|palette([1-8])", word)
-    if found is None:
-        raise ValueError(f"--variants={word} is unknown: expected w<bits>, w<bits>a8 or palette<bits> of 1 to 8 bits.")
-    bits, integers, entries = found.groups()
-    return ("palette", int(entries)) if entries else ("qat_a8" if integers else "qat", int(bits))
+def parse_variant(word: str) -> tuple[str, int]:
+    """Returns the method of a variant, as rows name it, and its bits."""
+    match = re.fullmatch(r"w([1-8])(a8)?|palette([1-8])", word)
+    if match is None:
+        expected = "w<bits>, w<bits>a8 or palette<bits> with 1 to 8 bits"
+        raise UsageError(f"--variants={word} is unknown: expected {expected}")
+    weight_bits, activations, palette_bits = match.groups()
+    if palette_bits:
+        return "palette", int(palette_bits)
+    return ("qat_a8" if activations else "qat"), int(weight_bits)
 
 
-def run(variants: list[tuple[str, int]]) -> int:
+def run(variants: list[tuple[str, int]]) -> None:
     """Fills results.json, then prints the table."""
-    from rich.console import Console
     from rich.progress import track
 
     from r2keras import report
 
     for variant in variants:
-        spec_of(*variant)  # Tells a bad --method now, not after the float training.
+        make_spec(*variant)  # A bad --method fails here, not after the float training.
     results = report.Results(Path(FLAGS.out) / "results.json")
     task = load()
     regularizers = ["none"] if task.file else FLAGS.regularizers
     for seed in map(int, FLAGS.seeds):
         for regularizer in regularizers:
             name = {"dataset": task.dataset, "model": task.name, "regularizer": regularizer, "seed": seed}
-            kinds = [("float", 32), *variants]
-            todo = [k for k in kinds if results.find(**settings(task, name, *k)) is None]
-            if not todo:
+            jobs = [("float", 32), *variants]
+            jobs = [job for job in jobs if results.find(**key_columns(task, name, *job)) is None]
+            if not jobs:
                 continue
             model = float_model(task, regularizer, seed)
-            for method, bits in track(todo, f"{regularizer}, seed {seed}", disable=not sys.stdout.isatty()):
-                results.add({**settings(task, name, method, bits), **measure(task, model, method, bits, name)})
-    Console(width=None if sys.stdout.isatty() else 120).print(report.results_table(results.rows))
-    return 0
+            for method, bits in track(jobs, f"{regularizer}, seed {seed}", disable=not sys.stdout.isatty()):
+                results.add({**key_columns(task, name, method, bits), **measure(task, model, method, bits, name)})
+    make_console().print(report.results_table(results.rows))
 
 
-def settings(task: Task, name: dict, method: str, bits: int) -> dict[str, object]:
-    """Returns what tells a row apart; one of other epochs, rate or batch is measured anew."""
+def key_columns(task: Task, name: dict, method: str, bits: int) -> dict[str, object]:
+    """Returns the columns that identify a row; other epochs, learning rates or batch sizes give another row."""
     epochs = 0 if task.file else FLAGS.epochs
     compression = {} if method == "float" else {"qat_epochs": FLAGS.qat_epochs, "weight_method": FLAGS.method}
     training = {flag: FLAGS[flag].value for flag in ("learning_rate", "batch_size")} if epochs or compression else {}
@@ -151,7 +138,7 @@ def settings(task: Task, name: dict, method: str, bits: int) -> dict[str, object
 
 
 def measure(task: Task, model, method: str, bits: int, name: dict) -> dict[str, object]:
-    """Compresses, exports, and runs the file; returns the figures of a row."""
+    """Compresses, exports and runs the file; returns the measurements of a row."""
     import numpy as np
 
     from r2keras import export
@@ -163,7 +150,7 @@ def measure(task: Task, model, method: str, bits: int, name: dict) -> dict[str, 
     plain, record = (model, None) if method == "float" else compress(task, model, method, bits, name["seed"])
     sizes = export.to_litert(plain, path, record)
     file = export.LiteRTModel(path)
-    kernels = [v.numpy() for v in model.trainable_variables if len(v.shape) > 1]
+    kernels = [variable.numpy() for variable in model.trainable_variables if len(variable.shape) > 1]
     return {
         "float_accuracy": accuracy(predict(model, task.x_test), task.y_test),
         "accuracy": accuracy(predict(plain, task.x_test), task.y_test),
@@ -171,15 +158,15 @@ def measure(task: Task, model, method: str, bits: int, name: dict) -> dict[str, 
         "file_bytes": sizes.file_bytes,
         "ideal_bytes": sizes.ideal_bytes,
         "latency_ms": file.latency().median_ms,
-        "max_over_std": float(np.mean([RangeFigures.of(w).max_over_std for w in kernels])),
+        "max_over_std": float(np.mean([RangeFigures.of(kernel).max_over_std for kernel in kernels])),
         "path": str(path),
-        **(integers(task, plain, record, path) if method == "qat_a8" else {}),
-        **shipped(task),
+        **(measure_integer_file(task, plain, record, path) if method == "qat_a8" else {}),
+        **measure_shipped_file(task),
     }
 
 
-def integers(task: Task, plain, record, exact: Path) -> dict[str, object]:
-    """Writes the file whose operators compute on integers, and runs it."""
+def measure_integer_file(task: Task, plain, record, exact: Path) -> dict[str, object]:
+    """Writes and runs the file of integer operators."""
     from r2keras import export
     from r2keras.workloads.training import accuracy
 
@@ -195,8 +182,8 @@ def integers(task: Task, plain, record, exact: Path) -> dict[str, object]:
     }
 
 
-def shipped(task: Task) -> dict[str, object]:
-    """Runs the int8 file that MLPerf ships beside the model."""
+def measure_shipped_file(task: Task) -> dict[str, object]:
+    """Runs the int8 file that MLPerf ships with the model, if there is one."""
     from r2keras import export
     from r2keras.workloads.training import accuracy
 
@@ -208,13 +195,13 @@ def shipped(task: Task) -> dict[str, object]:
 
 
 def compress(task: Task, model, method: str, bits: int, seed: int):
-    """Trains under TFMOT's wrappers; returns the plain model and its record."""
+    """Trains with TFMOT's wrappers; returns the plain model and its record."""
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
     from r2keras import tfmot as r2
 
-    recipe = recipe_of(model, method, bits, steps_of(task, FLAGS.qat_epochs))
+    recipe = make_recipe(model, method, bits, num_steps(task, FLAGS.qat_epochs))
     tf_keras.utils.set_random_seed(seed)
     scheme = r2.LowBitScheme(recipe, input_bits=8 if method == "qat_a8" else None)
     qat = tfmot.quantization.keras.quantize_apply(r2.annotate(model, recipe), scheme=scheme)
@@ -222,49 +209,52 @@ def compress(task: Task, model, method: str, bits: int, seed: int):
     return r2.finalize(qat)
 
 
-def recipe_of(model, method: str, bits: int, steps: int):
-    """Returns what every kernel becomes in as many training steps; below 4 bits the first and the last stay at 8."""
+def make_recipe(model, method: str, bits: int, steps: int):
+    """Returns the recipe of a variant that trains for `steps`; below 4 bits the first and last kernels get 8."""
     from r2keras import Recipe
 
-    spec = spec_of(method, bits)
+    spec = make_spec(method, bits)
     if method == "palette":
-        spec = spec.annealed(max(1, 4 * steps // 5))
+        spec = spec.annealed(max(1, 4 * steps // 5))  # The last fifth trains at the final temperature.
     rules = [(".*", spec)]
     if bits < EDGE_BELOW:
         names = [layer.name for layer in model.layers if any(len(v.shape) > 1 for v in layer.trainable_variables)]
-        edge = spec_of("qat_a8" if method == "qat_a8" else "qat", 8)
+        edge = make_spec("qat_a8" if method == "qat_a8" else "qat", 8)
         rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
     return Recipe(rules)
 
 
-def spec_of(method: str, bits: int):
-    """Returns what a variant makes of a kernel; at 8 bits by min-max, whatever the method."""
+def make_spec(method: str, bits: int):
+    """Returns the spec of a kernel; at 8 bits with min-max ranges, whatever --method is."""
     from r2keras import PaletteSpec, QuantSpec
 
     if method == "palette":
         return PaletteSpec(num_bits=bits, min_size=0)
-    outputs = {"activation_bits": 8, "activation_method": "ste"} if method == "qat_a8" else {}
-    return QuantSpec(num_bits=bits, **({"range": "min_max"} if bits == 8 else {"method": FLAGS.method}), **outputs)
+    weights = {"range": "min_max"} if bits == 8 else {"method": FLAGS.method}
+    activations = {"activation_bits": 8, "activation_method": "ste"} if method == "qat_a8" else {}
+    return QuantSpec(num_bits=bits, **weights, **activations)
 
 
 def fit(model, task: Task, epochs: int) -> None:
-    """Trains with Adam along a cosine, on classes or towards the float model's outputs."""
+    """Trains with Adam and cosine decay, on classes or toward the float model's outputs."""
     import tf_keras
 
-    schedule = tf_keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps_of(task, epochs))
-    soft = task.y.ndim == 2
-    loss = tf_keras.losses.KLDivergence() if soft else tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    schedule = tf_keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, num_steps(task, epochs))
+    if task.y.ndim == 2:  # Outputs of the float model.
+        loss = tf_keras.losses.KLDivergence()
+    else:
+        loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf_keras.optimizers.Adam(schedule), loss, jit_compile=False)
     model.fit(task.x, task.y, FLAGS.batch_size, epochs, verbose=0)
 
 
-def steps_of(task: Task, epochs: int) -> int:
+def num_steps(task: Task, epochs: int) -> int:
     """Returns the number of training steps."""
     return epochs * -(-len(task.x) // FLAGS.batch_size)
 
 
 def float_model(task: Task, regularizer: str, seed: int):
-    """Returns the model of the file, or trains one and takes its regularizers off."""
+    """Returns the model of the file, or trains one and removes its regularizers."""
     import tf_keras
 
     if task.file:
@@ -276,7 +266,7 @@ def float_model(task: Task, regularizer: str, seed: int):
 
 
 def build(name: str, shape: tuple[int, ...], regularizer: str):
-    """Returns a net with a fresh regularizer on every kernel."""
+    """Returns a net with a new regularizer on every kernel."""
     import tf_keras
 
     if name == "resnet8":
@@ -288,24 +278,25 @@ def build(name: str, shape: tuple[int, ...], regularizer: str):
 
 
 def regularized(layer, regularizer: str):
-    """Returns a copy of a layer whose kernel carries a regularizer."""
+    """Returns a copy of a layer with a regularizer on its kernel."""
     from r2keras import tfmot as r2
 
     config = layer.get_config()
     if regularizer != "none":
-        form, factor, options = FORMS[regularizer]
+        class_name, factor, options = REGULARIZERS[regularizer]
         for key in {"kernel_regularizer", "depthwise_regularizer"} & set(config):
-            config[key] = getattr(r2, form)(factor, **options)
+            config[key] = getattr(r2, class_name)(factor, **options)
     return type(layer).from_config(config)
 
 
 def without_regularizers(model):
-    """Returns a copy with the same weights and no regularizer."""
+    """Returns a copy with the same weights and no regularizers."""
     import tf_keras
 
     def bare(layer):
         config = layer.get_config()
-        return type(layer).from_config({**config, **{k: None for k in config if k.endswith("_regularizer")}})
+        config |= {key: None for key in config if key.endswith("_regularizer")}
+        return type(layer).from_config(config)
 
     plain = tf_keras.models.clone_model(model, clone_function=bare)
     values = {variable.name: variable for variable in model.variables}
@@ -339,7 +330,7 @@ def resnet8(shape: tuple[int, ...]):
 
 
 def load() -> Task:
-    """Loads the data of the model, or its stand-in."""
+    """Loads the model and its data; with `--smoke`, random inputs."""
     from r2keras.workloads import data
 
     file = Path(FLAGS.model) if FLAGS.model.endswith(".h5") else None
@@ -347,27 +338,29 @@ def load() -> Task:
         return stand_in(file)
     folder = Path(FLAGS.data_dir)
     if file is None:
-        found = data.load("cifar10", folder)
-        return Task(FLAGS.model, "cifar10", found.x_train, found.y_train, found.x_test, found.y_test, None)
+        images = data.load("cifar10", folder)
+        return Task(FLAGS.model, "cifar10", images.x_train, images.y_train, images.x_test, images.y_test, None)
     if "kws" in file.stem:
         words = data.load("speech_commands_eval", file.parent)
-        return taught(file, "speech_commands_eval", words.x_test[:500], words.x_test[500:], words.y_test[500:])
+        return distillation_task(
+            file, "speech_commands_eval", words.x_test[:500], words.x_test[500:], words.y_test[500:]
+        )
     if "vww" in file.stem:
-        photographs = reduced(data.load("imagenet_samples", folder / "imagenet").x_test)
-        return taught(file, "imagenet_samples", photographs[:500], photographs[500:])
+        photographs = resized(data.load("imagenet_samples", folder / "imagenet").x_test)
+        return distillation_task(file, "imagenet_samples", photographs[:500], photographs[500:])
     images = data.load("cifar10", folder, scaled=False)
-    return taught(file, "cifar10", images.x_train, images.x_test, images.y_test)
+    return distillation_task(file, "cifar10", images.x_train, images.x_test, images.y_test)
 
 
-def reduced(photographs):
-    """Returns photographs of 224 x 224 pixels, -1 to 1, as the person detector takes them: 96 x 96, 0 to 1."""
+def resized(photographs):
+    """Converts photographs of 224 x 224 pixels, -1 to 1, to the person detector's input: 96 x 96 pixels, 0 to 1."""
     import tensorflow as tf
 
     return tf.image.resize((photographs + 1) / 2, (96, 96), method="area").numpy()
 
 
-def taught(file: Path, dataset: str, x, x_test, y_test=None) -> Task:
-    """Returns the task of keeping a file's outputs; without classes it is judged by the float model's decisions."""
+def distillation_task(file: Path, dataset: str, x, x_test, y_test=None) -> Task:
+    """Returns a task whose targets are the float model's outputs; without `y_test`, so are its test classes."""
     import tf_keras
 
     model = tf_keras.models.load_model(file, compile=False)
@@ -376,7 +369,7 @@ def taught(file: Path, dataset: str, x, x_test, y_test=None) -> Task:
 
 
 def stand_in(file: Path | None) -> Task:
-    """Returns a task of random inputs and one epoch."""
+    """Returns a task with random inputs, and sets the epochs to 1."""
     import numpy as np
     import tf_keras
 
@@ -384,7 +377,9 @@ def stand_in(file: Path | None) -> Task:
     shape = tf_keras.models.load_model(file, compile=False).input_shape[1:] if file else (32, 32, 3)
     x = np.random.default_rng(0).random((16, *shape), np.float32)
     classes = np.arange(16) % 10
-    return taught(file, "random", x, x) if file else Task(FLAGS.model, "random", x, classes, x, classes, None)
+    if file:
+        return distillation_task(file, "random", x, x)
+    return Task(FLAGS.model, "random", x, classes, x, classes, None)
 
 
 def predict(model, x):
@@ -393,4 +388,4 @@ def predict(model, x):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main)

@@ -57,4 +57,4 @@ def test_bits_and_widths_of_a_text_and_its_folder(tmp_path):
     code, _, error = run_warm("examples/bits_and_widths.py", *flags, "--units=9")
     assert code == 1 and "was made with other flags. Choose another --out" in error and "Traceback" not in error
     code, _, error = run_warm("examples/bits_and_widths.py", *flags, "--bits=two")
-    assert code == 2 and "--bits=two is no list of numbers" in error
+    assert code == 2 and "--bits=two is not a list of numbers" in error

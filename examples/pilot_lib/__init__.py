@@ -1,1 +1,1 @@
-"""The parts of the pilot: settings, store, training, rows, progress."""
+"""The parts of the pilot: settings, store, training, rows, progress and report."""

@@ -1,4 +1,4 @@
-"""The end of the pilot: the table, the recommendation and report.html."""
+"""The end of a pilot run: the table, the recommendation and report.html."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
 def report(settings: Settings, store: Store, data: Dataset, console: Console) -> None:
-    """Shows all rows of the folder and what to take; writes report.html."""
+    """Prints all rows of the folder and the recommendation; writes report.html."""
     rows = store.results.rows
     if not rows:
         console.print("No row is finished yet.")
@@ -32,30 +32,30 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
         page,
         rows,
         recommendation=advice,
-        records=_opened(rows, advice),
-        settings=_origin(settings, rows, data),
-        title=f"{settings.dataset}, {Path(settings.model).name}: what survives low bits",
+        records=_summaries(rows, advice),
+        settings=_provenance(settings, rows, data),
+        title=f"{settings.dataset}, {Path(settings.model).name}: accuracy at low bit widths",
     )
     console.print(reports.results_table(rows))
     console.print(advice.text, markup=False, highlight=False)
     console.print(f"Rows: {store.results.path}. Report: {page}.", markup=False, highlight=False)
 
 
-def _opened(rows: list[dict[str, Any]], advice: reports.Recommendation) -> dict[str, reports.Summary]:
-    """Returns the tensors of the recommended file, and of the other regularizers' files of its kind."""
+def _summaries(rows: list[dict[str, Any]], advice: reports.Recommendation) -> dict[str, reports.Summary]:
+    """Summarizes the recommended file, and the files that differ from it only in the regularizer."""
     chosen = advice.row or advice.nearest.typical_row
     kind = [chosen[key] for key in ("method", "num_bits", "seed")]
-    alike = [row for row in rows if [row[key] for key in ("method", "num_bits", "seed")] == kind]
-    found = {}
-    for row in sorted(alike, key=lambda row: row is not chosen and row["path"] != chosen["path"]):
+    same_kind = [row for row in rows if [row[key] for key in ("method", "num_bits", "seed")] == kind]
+    summaries = {}
+    for row in sorted(same_kind, key=lambda row: row is not chosen and row["path"] != chosen["path"]):
         record = Path(row["path"]).with_suffix(".npz")
         if record.is_file():
-            found[Path(row["path"]).stem] = reports.summarize(CompressionRecord.load(record), row["path"])
-    return found
+            summaries[Path(row["path"]).stem] = reports.summarize(CompressionRecord.load(record), row["path"])
+    return summaries
 
 
-def _origin(settings: Settings, rows: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
-    """Returns what is needed to get the figures again."""
+def _provenance(settings: Settings, rows: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
+    """Returns what is needed to reproduce the figures."""
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     return {
         "command": " ".join(["python", *sys.argv]),

@@ -1,4 +1,4 @@
-"""What the person sees while it runs: a bar over all pieces of work, and the time left."""
+"""The progress display: a bar over all tasks, and the time left."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
-class Board:
-    """A progress bar over pieces of work of several kinds; without a terminal, a line per finished piece.
+class ProgressDisplay:
+    """A progress bar over tasks of several kinds; without a terminal, one line per finished task.
 
-    The time left is the sum, over the pieces still to do, of the mean time of the finished pieces of their kind.
+    The time left is the sum, over the remaining tasks, of the mean time of the finished tasks of the same kind.
 
     Args:
-        kinds: the kind of every piece that is to be done, in order.
+        kinds: the kind of every task, in order.
         console: where to draw.
     """
 
@@ -34,9 +34,9 @@ class Board:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=len(kinds), left="")
+        self._bar_task = self._bar.add_task("starting", total=len(kinds), left="")
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressDisplay:
         self._bar.start()
         return self
 
@@ -44,46 +44,53 @@ class Board:
         self._bar.stop()
 
     @contextlib.contextmanager
-    def piece(self, kind: str, words: str) -> Iterator[None]:
-        """Times one piece of work; it counts as done if nothing is raised."""
-        self._kind, self._words, self._start = kind, words, time.perf_counter()
-        self._bar.update(self._task, description=words)
+    def task(self, kind: str, description: str) -> Iterator[None]:
+        """Times one task; it counts as done if nothing is raised."""
+        self._kind = kind
+        self._description = description
+        self._start = time.perf_counter()
+        self._bar.update(self._bar_task, description=description)
         yield
         self._seconds.setdefault(kind, []).append(time.perf_counter() - self._start)
         self._kinds.remove(kind)
         self._done += 1
-        self._bar.update(self._task, completed=self._done, left=self.left())
+        self._bar.update(self._bar_task, completed=self._done, left=self.left())
         if not self._console.is_terminal:
             total = self._done + len(self._kinds)
-            self._console.print(f"[{self._done}/{total}] {words} ({self.left()})", markup=False, highlight=False)
+            line = f"[{self._done}/{total}] {description} ({self.left()})"
+            self._console.print(line, markup=False, highlight=False)
 
-    def left(self, rest: float | None = None) -> str:
-        """Returns the time left in words.
+    def left(self, current: float | None = None) -> str:
+        """Returns the time left as text.
 
         Args:
-            rest: seconds that the current piece still takes; None if no piece is going on.
+            current: seconds left of the current task; None if no task is running.
         """
         kinds = list(self._kinds)
-        if rest is not None:
+        if current is not None:
             kinds.remove(self._kind)
-        every = [second for seconds in self._seconds.values() for second in seconds]
-        if not every:
-            return "" if rest is None else f"{_words(rest)} left of this piece"
+        all_seconds = [second for seconds in self._seconds.values() for second in seconds]
+        if not all_seconds:
+            return "" if current is None else f"{_time_text(current)} left of this task"
         mean = {kind: sum(seconds) / len(seconds) for kind, seconds in self._seconds.items()}
-        overall = sum(every) / len(every)
-        seconds = (rest or 0.0) + sum(mean.get(kind, overall) for kind in kinds)
-        return f"{_words(seconds)} left" if self._kinds else "done"
+        overall = sum(all_seconds) / len(all_seconds)
+        seconds = (current or 0.0) + sum(mean.get(kind, overall) for kind in kinds)
+        return f"{_time_text(seconds)} left" if self._kinds else "done"
 
     def epochs(self, total: int) -> keras.callbacks.Callback:
-        """Returns a callback that moves the bar within the current piece."""
-        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._within(epoch + 1, total))
+        """Returns a callback that advances the bar within the current task, a training of `total` epochs."""
+        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._show_epoch(epoch + 1, total))
 
-    def _within(self, epoch: int, total: int) -> None:
+    def _show_epoch(self, epoch: int, total: int) -> None:
+        """Shows a finished epoch of the current task."""
         spent = time.perf_counter() - self._start
-        words, left = f"{self._words}, epoch {epoch}/{total}", self.left(spent * (total - epoch) / epoch)
-        self._bar.update(self._task, description=words, completed=self._done + 0.95 * epoch / total, left=left)
+        description = f"{self._description}, epoch {epoch}/{total}"
+        left = self.left(spent * (total - epoch) / epoch)
+        # Measuring follows the last epoch, so the training alone fills only part of the task.
+        completed = self._done + 0.95 * epoch / total
+        self._bar.update(self._bar_task, description=description, completed=completed, left=left)
 
 
-def _words(seconds: float) -> str:
+def _time_text(seconds: float) -> str:
     """Returns a time in minutes and seconds."""
     return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"

@@ -1,4 +1,4 @@
-"""One row of the table: a float model compressed one way, exported, and the FILE measured."""
+"""One row of the table: a float model, compressed by one method, exported, and the FILE measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import r2keras
-from pilot_lib.progress import Board
+from pilot_lib.progress import ProgressDisplay
 from pilot_lib.settings import OWN_BITS, PALETTES, Settings
 from pilot_lib.store import Store
 from pilot_lib.training import fine_tune
@@ -20,14 +20,15 @@ from r2keras.workloads.data import Dataset
 from r2keras.workloads.training import accuracy, kernel_layers, scores
 
 CALIBRATION_IMAGES = 2048
+# Below this many bits, the first and last kernels get --edge_bits.
 EDGE_BELOW = 4
-# What each word of --methods makes of a QuantSpec.
+# The arguments of QuantSpec for each name of --methods.
 RANGES = {name: {"range": "mse"} for name in ("ptq_mse", "ptq_equalize", "ptq_adaround")}
 POST_TRAINING = {"ptq_min_max": {"range": "min_max"}, **RANGES}
 METHODS = {method: {"method": method} for method in ("lsq", "ewgs", "dorefa", "wrpn", *OWN_BITS)}
 PACT = {"method": "dorefa", "activation_method": "pact"}
 TRAINED = {"qat": {"range": "min_max"}, "pact": PACT, **METHODS}
-# Weights a table row where a palette is of vectors, by bits a weight: indices of 4 bits, of 8 bits from 3 bits up.
+# Weights per table row of a vector palette, by bits per weight: 4-bit indices at 1 and 2 bits, 6- and 8-bit above.
 VECTORS = {1: 4, 2: 2, 3: 2, 4: 2}
 EQUALIZE = ["fold_batch_norm", "equalize", "correct_bias"]
 STEPS = {"ptq_adaround": ["adaround", "reestimate_batch_norm"], "ptq_equalize": EQUALIZE}
@@ -35,7 +36,7 @@ STEPS = {"ptq_adaround": ["adaround", "reestimate_batch_norm"], "ptq_equalize": 
 
 @dataclasses.dataclass(frozen=True)
 class FloatModel:
-    """A trained float model and its figures."""
+    """A trained float model and its measurements."""
 
     model: keras.Model
     regularizer: str
@@ -46,30 +47,36 @@ class FloatModel:
     @classmethod
     def of(cls, model: keras.Model, regularizer: str, seed: int, data: Dataset) -> FloatModel:
         """Measures a model: its accuracy on the test images, and the mean of `max|w| / std(w)` over its kernels."""
-        kernels = [np.asarray(v) for v in model.trainable_variables if len(v.shape) > 1]
-        found = accuracy(scores(model, data.x_test), data.y_test)
-        return cls(model, regularizer, seed, found, float(np.mean([RangeFigures.of(w).max_over_std for w in kernels])))
+        kernels = [np.asarray(variable) for variable in model.trainable_variables if len(variable.shape) > 1]
+        max_over_std = float(np.mean([RangeFigures.of(kernel).max_over_std for kernel in kernels]))
+        return cls(model, regularizer, seed, accuracy(scores(model, data.x_test), data.y_test), max_over_std)
 
 
 def measure(
-    trained: FloatModel, method: str, num_bits: int, settings: Settings, data: Dataset, store: Store, board: Board
+    trained: FloatModel,
+    method: str,
+    num_bits: int,
+    settings: Settings,
+    data: Dataset,
+    store: Store,
+    progress: ProgressDisplay,
 ) -> dict[str, Any]:
     """Compresses, exports and measures; returns the finished row."""
     path = store.file_path(trained.regularizer, trained.seed, method, num_bits)
     path.parent.mkdir(parents=True, exist_ok=True)
-    model, record = _compress(trained, method, num_bits, settings, data, board)
+    model, record = _compress(trained, method, num_bits, settings, data, progress)
     sizes = r2keras.export.to_litert(model, path, record)
     if record is not None:
         record.save(path.with_suffix(".npz"))
     file = r2keras.export.LiteRTModel(path)
-    found = trained.accuracy if record is None else accuracy(scores(model, data.x_test), data.y_test)
+    model_accuracy = trained.accuracy if record is None else accuracy(scores(model, data.x_test), data.y_test)
     return {
         "regularizer": trained.regularizer,
         "method": method,
         "num_bits": num_bits,
         "seed": trained.seed,
         "float_accuracy": trained.accuracy,
-        "accuracy": found,
+        "accuracy": model_accuracy,
         "file_accuracy": accuracy(file.predict(data.x_test), data.y_test),
         "file_bytes": sizes.file_bytes,
         "ideal_bytes": sizes.ideal_bytes,
@@ -82,19 +89,19 @@ def measure(
     }
 
 
-def _compress(trained, method, num_bits, settings, data, board):
-    """Returns the model with weights on the grid and its record; `float` leaves it as it is."""
+def _compress(trained, method, num_bits, settings, data, progress):
+    """Returns the compressed model and its record; for the method `float`, the float model and None."""
     if method == "float":
         return trained.model, None
     recipe = make_recipe(trained.model, num_bits, method, settings)
     if method in TRAINED or method.startswith("dkm"):
-        return fine_tune(trained.model, recipe, settings, data, trained.seed, board.epochs(settings.qat_epochs))
-    more = {"input_bits": settings.input_bits, "progress": False}
-    return r2keras.calibrate(trained.model, recipe, data.x_train[:CALIBRATION_IMAGES], **more)
+        return fine_tune(trained.model, recipe, settings, data, trained.seed, progress.epochs(settings.qat_epochs))
+    images = data.x_train[:CALIBRATION_IMAGES]
+    return r2keras.calibrate(trained.model, recipe, images, input_bits=settings.input_bits, progress=False)
 
 
 def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settings) -> r2keras.Recipe:
-    """Every kernel at `num_bits` a weight; under 4 bits the first and the last kernel at `--edge_bits`."""
+    """Returns every kernel at `num_bits`; if these are fewer than 4, the first and last kernels at `--edge_bits`."""
     rules = [(".*", make_spec(num_bits, method, settings))]
     if settings.edge_bits and num_bits < EDGE_BELOW:
         at_edges = {**dict.fromkeys(PALETTES, "ptq_mse"), **dict.fromkeys(OWN_BITS, "qat")}
@@ -105,7 +112,7 @@ def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settin
 
 
 def make_spec(num_bits: int, method: str, settings: Settings) -> r2keras.QuantSpec | r2keras.PaletteSpec:
-    """Returns what a word of --methods makes of a kernel; a palette is one table a kernel, of small kernels too."""
+    """Returns the spec of a kernel for a name of --methods; palettes have one table per kernel, however small."""
     if method not in PALETTES:
         options = (POST_TRAINING | TRAINED)[method]
         common = {"granularity": settings.granularity, "activation_bits": settings.activation_bits}

@@ -1,4 +1,4 @@
-"""What a run keeps under `--out`: settings.json, results.json, models/, files/; each whole or not at all."""
+"""The folder of a run: settings.json, results.json, models/ and files/. Files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common_lib.flag_checks import UsageError
+
 import r2keras.report
-from pilot_lib.settings import Settings, UsageError
+from pilot_lib.settings import Settings
 from r2keras._files import atomic_write_text, replacing
 
 
@@ -16,54 +18,59 @@ class Store:
     """The rows and models finished so far in one folder.
 
     Args:
-        settings: the run's settings; a new folder is theirs from now on.
+        settings: the run's settings; in a new folder they are stored, and later runs must match them.
 
     Raises:
-        UsageError: the folder belongs to a run with other settings.
+        UsageError: the folder holds a run with other settings.
         ValueError: its settings or results are damaged.
         OSError: the folder cannot be written.
     """
 
     def __init__(self, settings: Settings):
         self.folder = Path(settings.out)
-        self._claim(settings)
+        self._check_or_write(settings)
         self.results = r2keras.report.Results(self.folder / "results.json")
 
     def finished(self, regularizer: str, seed: int, method: str, num_bits: int) -> bool:
-        """Whether there is a row of this experiment, and its file."""
+        """Whether this experiment has a row and a file."""
         row = self.results.find(regularizer=regularizer, seed=seed, method=method, num_bits=num_bits)
         return row is not None and self.file_path(regularizer, seed, method, num_bits).is_file()
 
     def model_path(self, regularizer: str, seed: int) -> Path:
-        """Returns where a float model is kept."""
+        """Returns the path of a float model."""
         return self.folder / "models" / f"{regularizer}_seed{seed}.keras"
 
     def file_path(self, regularizer: str, seed: int, method: str, num_bits: int) -> Path:
-        """Returns where an exported file is kept; its record lies beside it as `.npz`."""
+        """Returns the path of an exported file; its record has the same name with the suffix `.npz`."""
         return self.folder / "files" / f"{regularizer}_seed{seed}_{method}_w{num_bits}.tflite"
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Lets `write` make the file under a temporary name, then renames it."""
+        """Calls `write` with a temporary path, then renames the file to `path`."""
         with replacing(path) as temporary:
             write(temporary)
 
-    def _claim(self, settings: Settings) -> None:
-        """Refuses a folder of other settings; writes these if there are none."""
-        path, mine = self.folder / "settings.json", json.loads(json.dumps(settings.fixed()))
+    def _check_or_write(self, settings: Settings) -> None:
+        """Raises if the folder has other settings; writes these if it has none."""
+        path = self.folder / "settings.json"
+        expected = json.loads(json.dumps(settings.fixed()))  # Tuples become lists, as in the file.
         if not path.exists():
-            atomic_write_text(path, json.dumps(mine, indent=1) + "\n")
+            atomic_write_text(path, json.dumps(expected, indent=1) + "\n")
             return
-        theirs = _read_object(path)
-        for name in mine:
-            if theirs.get(name) != mine[name]:
+        stored = _read_object(path)
+        for name in expected:
+            if stored.get(name) != expected[name]:
                 raise UsageError(
-                    f"{self.folder} holds a run with --{name}={theirs.get(name)}, and this one has "
-                    f"--{name}={mine[name]}: choose another --out."
+                    f"{self.folder} holds a run with --{name}={stored.get(name)}, but this run has "
+                    f"--{name}={expected[name]}: choose another --out."
                 )
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object, or raises."""
+    """Reads a JSON object.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

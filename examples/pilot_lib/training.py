@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from common_lib.flag_checks import UsageError
 
 import r2keras
-from pilot_lib.settings import Settings, UsageError
+from pilot_lib.settings import Settings
 from r2keras import workloads
 from r2keras.workloads.training import gives_logits, regularized, without_regularizers
 
 SCALE_FREE = {"scale_free": True}
-# Class, strength and options of each word of --regularizers; --factor replaces the strength. The scale-free forms
-# need no search for a strength that fits the scale of the weights.
+# Class, strength and options of each name of --regularizers; --factor replaces the strength. The scale-free forms
+# need no strength tuned to the scale of the weights.
 REGULARIZERS: dict[str, tuple[Callable[..., keras.regularizers.Regularizer], float, dict[str, Any]]] = {
     "l2": (keras.regularizers.L2, 1e-4, {}),
     "kurtosis": (r2keras.Kurtosis, 1.0, {}),
@@ -24,34 +25,35 @@ REGULARIZERS: dict[str, tuple[Callable[..., keras.regularizers.Regularizer], flo
     "soft_min_max": (r2keras.R2SoftMinMax, 0.01, SCALE_FREE),
 }
 SMOKE_IMAGES = 256
-FINE_TUNING = 1 / 3
+# Learning rate of fine-tuning, relative to that of float training.
+FINE_TUNING_RATE = 1 / 3
 
 
 def check_backend() -> None:
-    """Raises unless Keras runs on TensorFlow, which the export needs."""
-    found = keras.backend.backend()
-    if found != "tensorflow":
-        raise UsageError(f"Keras runs on {found}, but a .tflite file needs TensorFlow: set KERAS_BACKEND=tensorflow.")
+    """Raises unless the Keras backend is TensorFlow, which the export needs."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise UsageError(f"Keras runs on {backend}, but the export needs TensorFlow: set KERAS_BACKEND=tensorflow.")
 
 
 def load_data(settings: Settings) -> workloads.data.Dataset:
-    """Loads the images; `--smoke` keeps a few of each part."""
+    """Loads the images; with `--smoke`, only a few of each split."""
     data = workloads.data.load(settings.dataset, settings.data_dir, scaled=not settings.raw_pixels)
     if not settings.smoke:
         return data
-    parts = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
-    return dataclasses.replace(data, **{part: getattr(data, part)[:SMOKE_IMAGES] for part in parts})
+    names = ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test")
+    return dataclasses.replace(data, **{name: getattr(data, name)[:SMOKE_IMAGES] for name in names})
 
 
 def start_model(settings: Settings, data: workloads.data.Dataset) -> keras.Model:
-    """Builds the net, or loads the file that `--model` names, without any regularizer."""
+    """Builds the model or loads the file that `--model` names; in both cases without regularizers."""
     if not settings.starts_trained:
         return workloads.nets.build(settings.model, data.input_shape, data.num_classes)
     model = without_regularizers(workloads.nets.load_mlperf(settings.model))
     if model.input_shape[1:] != data.input_shape or model.output_shape[1:] != (data.num_classes,):
         raise ValueError(
-            f"--model={settings.model} takes {model.input_shape[1:]} and gives {model.output_shape[1:]}, but "
-            f"--dataset={settings.dataset} has {data.input_shape} and {data.num_classes} classes."
+            f"--model={settings.model} maps {model.input_shape[1:]} to {model.output_shape[1:]}, but "
+            f"--dataset={settings.dataset} has images of {data.input_shape} and {data.num_classes} classes."
         )
     return model
 
@@ -59,7 +61,7 @@ def start_model(settings: Settings, data: workloads.data.Dataset) -> keras.Model
 def train_float(
     settings: Settings, data: workloads.data.Dataset, regularizer: str, seed: int, callback: keras.callbacks.Callback
 ) -> keras.Model:
-    """Trains one float model with a regularizer and returns it without; weights start equal for equal seeds."""
+    """Trains a float model with a regularizer, then removes it; equal seeds give equal initial weights."""
     keras.utils.set_random_seed(seed)
     model = start_model(settings, data)
     if not settings.epochs:
@@ -71,11 +73,11 @@ def train_float(
 
 
 def make_regularizer(name: str, factor: float | None) -> keras.regularizers.Regularizer | None:
-    """Returns the regularizer that a word of --regularizers stands for; None for `none`."""
+    """Returns the regularizer for a name of --regularizers; None for `none`."""
     if name == "none":
         return None
-    make, strength, options = REGULARIZERS[name]
-    return make(factor or strength, **options)
+    regularizer_class, strength, options = REGULARIZERS[name]
+    return regularizer_class(factor or strength, **options)
 
 
 def fine_tune(
@@ -86,17 +88,17 @@ def fine_tune(
     seed: int,
     callback: keras.callbacks.Callback,
 ) -> tuple[keras.Model, r2keras.CompressionRecord]:
-    """Trains on under quantization and returns the model with its weights on the grid, and the record."""
+    """Fine-tunes under quantization; returns the model with its weights on the grid, and the record."""
     keras.utils.set_random_seed(seed)
     student = r2keras.prepare(model, recipe, input_bits=settings.input_bits)
-    palettes = any(isinstance(spec, r2keras.PaletteSpec) for _, spec in recipe.rules)
-    more = [r2keras.callbacks.AnnealPalettes()] if palettes else []
-    fit(student, settings, data, settings.qat_epochs, settings.learning_rate * FINE_TUNING, [callback, *more])
+    has_palettes = any(isinstance(spec, r2keras.PaletteSpec) for _, spec in recipe.rules)
+    annealing = [r2keras.callbacks.AnnealPalettes()] if has_palettes else []
+    fit(student, settings, data, settings.qat_epochs, settings.learning_rate * FINE_TUNING_RATE, [callback, *annealing])
     return r2keras.finalize(student)
 
 
 def fit(model, settings, data, epochs, learning_rate, callbacks) -> None:
-    """Trains with Adam along a cosine: the same for every regularizer and for fine-tuning."""
+    """Trains with Adam and cosine decay; the same for every regularizer and for fine-tuning."""
     steps = epochs * -(-len(data.x_train) // settings.batch_size)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),

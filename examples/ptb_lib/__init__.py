@@ -1,1 +1,1 @@
-"""The pieces of the Penn Treebank example."""
+"""The parts of the Penn Treebank example: settings, network, training step, export, rows and plot."""

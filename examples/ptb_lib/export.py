@@ -1,4 +1,4 @@
-"""The file of a trained network: one step of it as a `.tflite`, and its perplexity beside that of Keras."""
+"""Export of a trained network: one step as a `.tflite` file, and the perplexities of the file and of Keras."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from r2keras.export import LiteRTStream, streaming, to_litert
 
 
 def export(net: keras.Model, path: Path, ids: np.ndarray, console: Console) -> Row:
-    """Writes the network's step to a file and measures it.
+    """Writes one step of the network to a file and measures it.
 
     Args:
         net: a trained network of `build`; a quantized one is finalized first.
-        path: the `.tflite`.
-        ids: the text, two words or more.
-        console: where to draw the progress.
+        path: the `.tflite` file.
+        ids: the text, at least two words.
+        console: where to draw the progress bar.
 
     Returns:
-        The row's columns of the file, over the same words at batch size 1. Keras starts every window of 30 words at the
-        state that the file has come to. `keras_alone_perplexity` is that of Keras carrying on its own: a few-bit state
-        that lies within float rounding of a tie goes the other way, and from there on the two are different
-        trajectories, whose perplexities differ by chance. The time of a word is the processor's, the median one, on
-        one thread.
+        The columns about the file, over the same words at batch size 1. For `keras_perplexity`, Keras starts every
+        window of 30 words with the state that the file has reached. For `keras_alone_perplexity`, Keras keeps its own
+        state: where a few-bit state lies within float rounding of a tie, Keras and the file may round it differently,
+        and their perplexities then differ by chance. `file_ms_per_word` is the median processor time on one thread.
     """
     model, record = (net, None) if plain(net) else r2keras.finalize(net)
     size = to_litert(streaming(model), path, record)
-    found, states, milliseconds = file_perplexity(path, ids, console)
+    perplexity_of_file, states, milliseconds = file_perplexity(path, ids, console)
     keras_model = one_row(model)
     return {
         "file_bytes": size.file_bytes,
-        "file_perplexity": round(found, 4),
+        "file_perplexity": round(perplexity_of_file, 4),
         "keras_perplexity": round(perplexity(keras_model, ids, states), 4),
         "keras_alone_perplexity": round(perplexity(keras_model, ids), 4),
         "file_words": len(ids) - 1,
@@ -49,22 +48,23 @@ def export(net: keras.Model, path: Path, ids: np.ndarray, console: Console) -> R
 
 
 def file_perplexity(path: Path, ids: np.ndarray, console: Console) -> tuple[float, list[list[np.ndarray]], float]:
-    """Returns the file's perplexity word by word, its states at the start of each window, and milliseconds a word."""
-    stream, losses, states, times = LiteRTStream(path), [], [], []
+    """Returns the file's perplexity, its states at the start of each window, and milliseconds per word."""
+    stream = LiteRTStream(path)
+    losses, states, times = [], [], []
     pairs = list(itertools.pairwise(ids))
     for word, following in track(pairs, "file", console=console, transient=True, disable=not console.is_terminal):
         if len(losses) % LENGTH == 0:
             states.append(stream.states)
-        begun = time.process_time()
+        start = time.process_time()
         logits = stream.step(word).astype(np.float64)
-        times.append(time.process_time() - begun)
+        times.append(time.process_time() - start)
         largest = logits.max()
         losses.append(largest + math.log(np.exp(logits - largest).sum()) - logits[following])
     return math.exp(min(float(np.mean(losses)), LARGEST_LOSS)), states, 1e3 * float(np.median(times))
 
 
 def one_row(net: keras.Model) -> keras.Model:
-    """Returns a copy of a plain network that takes one stream of words instead of twenty."""
+    """Returns a copy of a plain network with batch size 1 instead of 20."""
     words = keras.Input((None,), 1, dtype="int32", name="words")
     copy = keras.models.clone_model(net, input_tensors=words)
     copy.set_weights(net.get_weights())

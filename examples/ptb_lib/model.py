@@ -1,4 +1,4 @@
-"""The network, plain or quantized, and its perplexity."""
+"""The network, float or quantized, and its perplexity."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from r2keras.workloads.text import windows
 
 BATCH, LENGTH = 20, 30
 TABLES = "embedding|softmax"
-# A network that diverged has a perplexity that JSON can hold.
+# Losses are clipped here, so that the perplexity of a diverged network stays finite, as JSON requires.
 LARGEST_LOSS = 50.0
 
 
 def build(
     vocabulary: int, units: int, dropout: float, weights: QuantSpec | None = None, states: QuantSpec | None = None
 ) -> keras.Model:
-    """Builds Embedding, LSTM and softmax over the vocabulary (as logits).
+    """Builds an embedding, an LSTM and a dense layer of logits over the vocabulary.
 
     Args:
         vocabulary: number of words.
-        units: of the LSTM, and the length of an embedding.
-        dropout: before and after the LSTM.
-        weights: of all four kernels; None leaves them float.
-        states: of the LSTM's hidden state; None leaves it float.
+        units: units of the LSTM, and length of an embedding.
+        dropout: rate of the dropout before and after the LSTM.
+        weights: spec of all four kernels; None leaves them float.
+        states: spec of the LSTM's hidden state; None leaves it float.
 
     Returns:
         A stateful functional model from words, int32 `(20, time)`, to logits.
@@ -52,7 +52,7 @@ def build(
 
 
 def latent_weights(net: keras.Model) -> dict[str, keras.Variable]:
-    """Returns the float weights that training moves, by their names in a checkpoint."""
+    """Returns the float weights that are trained, by their names in a checkpoint."""
     embedding, lstm, softmax = (_inner(net, name) for name in ("embedding", "lstm", "softmax"))
     return {
         "embedding": embedding.embeddings,
@@ -65,15 +65,17 @@ def latent_weights(net: keras.Model) -> dict[str, keras.Variable]:
 
 
 def compressors(net: keras.Model) -> dict[str, keras.Layer]:
-    """Returns what quantizes each kernel, by the kernels' names in a checkpoint."""
-    found = {}
+    """Returns the layer that quantizes each kernel, by the kernel's name in a checkpoint."""
+    by_kernel = {}
     for name in ("embedding", "softmax"):
         wrapper = net.get_layer(name)
         parts = getattr(wrapper, "quantizers", None) or getattr(wrapper, "palettes", {})
         if parts:
-            (found[name],) = parts.values()
-    parts = getattr(net.get_layer("lstm"), "parts", None)
-    return found | (dict(parts.compressors) if parts is not None else {})
+            (by_kernel[name],) = parts.values()
+    lstm_parts = getattr(net.get_layer("lstm"), "parts", None)
+    if lstm_parts is not None:
+        by_kernel |= lstm_parts.compressors
+    return by_kernel
 
 
 def set_ranges(net: keras.Model) -> None:
@@ -84,7 +86,7 @@ def set_ranges(net: keras.Model) -> None:
 
 
 def start_softmax(net: keras.Model, ids: np.ndarray) -> None:
-    """Sets the softmax' bias to the logarithm of each word's frequency: the best one before anything is learned."""
+    """Sets the softmax bias to the log frequency of each word, the best bias of an untrained network."""
     bias = latent_weights(net)["softmax_bias"]
     counts = np.bincount(ids, minlength=bias.shape[0]) + 1
     bias.assign(np.log(counts / counts.sum()))
@@ -94,10 +96,10 @@ def perplexity(net: keras.Model, ids: np.ndarray, states: list[list[np.ndarray]]
     """Returns `exp` of the mean negative log likelihood of a word, over all words of the vocabulary, in float32.
 
     Args:
-        net: a network of `build`, or a copy with another batch; a quantized one is finalized first, so that its grid
-            values are computed with.
+        net: a network of `build`, or a copy with another batch size. A quantized one is finalized first, so that its
+            weights are those on the grid.
         ids: the text.
-        states: of the LSTM at the start of each window; None: it carries its own on, from zero.
+        states: states of the LSTM at the start of each window; None carries its own state on, starting at zero.
     """
     net = net if plain(net) else r2keras.finalize(net)[0]
     body = keras.Model(net.inputs, net.get_layer("output_dropout").output)
@@ -105,7 +107,7 @@ def perplexity(net: keras.Model, ids: np.ndarray, states: list[list[np.ndarray]]
     kernel, bias = (tf.convert_to_tensor(variable) for variable in (head.kernel, head.bias))
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def total(words, following):
+    def total_loss(words, following):
         hidden = tf.reshape(body(words, training=False), (-1, kernel.shape[0]))
         return tf.reduce_sum(full_loss(hidden, kernel, bias, tf.reshape(following, (-1,))))
 
@@ -113,9 +115,10 @@ def perplexity(net: keras.Model, ids: np.ndarray, states: list[list[np.ndarray]]
     lstm.reset_state()
     loss = count = 0
     for index, pair in enumerate(windows(ids, net.inputs[0].shape[0], LENGTH)):
-        for variable, value in zip(lstm.states, states[index] if states else (), strict=bool(states)):
-            variable.assign(value)
-        loss += float(total(*map(tf.constant, pair)))
+        if states:
+            for variable, value in zip(lstm.states, states[index], strict=True):
+                variable.assign(value)
+        loss += float(total_loss(*map(tf.constant, pair)))
         count += pair[0].size
     lstm.reset_state()
     return math.exp(min(loss / count, LARGEST_LOSS))
@@ -127,6 +130,6 @@ def plain(net: keras.Model) -> bool:
 
 
 def _inner(net: keras.Model, name: str) -> keras.Layer:
-    """Returns a layer, without its wrapper."""
+    """Returns a layer without its wrapper."""
     layer = net.get_layer(name)
     return getattr(layer, "layer", layer)

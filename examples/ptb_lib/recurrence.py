@@ -1,4 +1,4 @@
-"""The LSTM's time loop with its gradient written out: what one product can do is not summed inside the loop."""
+"""The LSTM's time loop with a custom gradient, in which one matrix product replaces a sum over the time steps."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from r2keras.ops.ste import custom_gradient
 
 
 def recurrence(products, kernel, h, c, quantize: Callable | None = None, commitment: float = 0.0):
-    """Runs an LSTM over the input's share of its pre-activations.
+    """Runs an LSTM over a window, given the input's part of its pre-activations.
 
     Forward: `i, f, g, o = split(z_t + h U)`, `c = sigmoid(f) c + sigmoid(i) tanh(g)`, `h = Q(sigmoid(o) tanh(c))`.
-    Gradient: back-propagation through time for `z` and `U`, 1 through `Q`; none for the states before the window.
-    `dL/dU` is one product over all steps. With a `commitment`, also that of `commitment * sum (h - Q(h))^2` over the
-    units, averaged over time and batch, `Q(h)` held fixed: states move towards values that their rounding leaves alone.
+    Gradient: back-propagation through time for `z` and `U`, straight-through (1) for `Q`, none for the states before
+    the window. `dL/dU` is one product over all steps. With a `commitment`, the loss
+    `commitment * sum (h - Q(h))^2` is added: summed over the units, averaged over time and batch, with `Q(h)` held
+    constant. It moves the states towards values that rounding does not change.
 
     Args:
-        products: `z`, `(time, batch, 4 units)`, gates in the order i, f, g, o, biases added.
+        products: `z`, `(time, batch, 4 units)`, with the gates in the order i, f, g, o and the biases added.
         kernel: `U`, `(units, 4 units)`.
         h: hidden state before the window, `(batch, units)`.
-        c: cell state before the window, likewise.
-        quantize: what the hidden state goes through at each step; None leaves it float.
-        commitment: weight of the states' squared distance from what they are rounded to.
+        c: cell state before the window, `(batch, units)`.
+        quantize: the quantizer `Q` of the hidden state; None leaves it float.
+        commitment: weight of the squared distance between the states and their rounded values.
 
     Returns:
         The hidden states, `(time, batch, units)`, and the last cell state.
 
-    Source of the commitment: van den Oord et al., arXiv 1711.00937, section 3.2.
+    Source of the commitment loss: van den Oord et al., arXiv 1711.00937, section 3.2.
     """
     units, steps = kernel.shape[0], products.shape[0]
 
@@ -53,12 +54,12 @@ def recurrence(products, kernel, h, c, quantize: Callable | None = None, commitm
 
         return ops.stack([*hidden[1:], cells[-1]]), backward
 
-    found = run(products, kernel)
-    return found[:-1], found[-1]
+    states_and_cell = run(products, kernel)
+    return states_and_cell[:-1], states_and_cell[-1]
 
 
 def _backward(upstream, kernel, hidden, cells, gates):
-    """Returns the gradients of `recurrence` for the products and the kernel."""
+    """Returns the gradients of `recurrence` with respect to the products and the kernel."""
     units, steps = kernel.shape[0], len(gates)
     i, f, g, o = (ops.stack(gate) for gate in zip(*gates, strict=True))
     squashed, before = ops.tanh(ops.stack(cells[1:])), ops.stack(cells[:-1])
@@ -66,12 +67,12 @@ def _backward(upstream, kernel, hidden, cells, gates):
     slopes = [g * i * (1.0 - i), before * f * (1.0 - f), i * (1.0 - g * g), squashed * o * (1.0 - o)]
     slopes = ops.unstack(ops.concatenate(slopes, axis=-1), steps)
     transposed, upstream = ops.transpose(kernel), ops.unstack(upstream, steps)
-    dh, dc, found = 0.0, 0.0, []
+    dh, dc, gradients = 0.0, 0.0, []  # `gradients` goes from the last step to the first.
     for step in reversed(range(steps)):
         dh = dh + upstream[step]
         dc = dc + dh * to_cell[step]
-        found.append(ops.concatenate([dc, dc, dc, dh], axis=-1) * slopes[step])
-        dh, dc = ops.matmul(found[-1], transposed), dc * gates[step][1]
-    products = ops.stack(found[::-1])
+        gradients.append(ops.concatenate([dc, dc, dc, dh], axis=-1) * slopes[step])
+        dh, dc = ops.matmul(gradients[-1], transposed), dc * gates[step][1]
+    products = ops.stack(gradients[::-1])
     inputs = ops.reshape(ops.stack(hidden[:-1]), (-1, units))
     return products, ops.matmul(ops.transpose(inputs), ops.reshape(products, (-1, 4 * units)))

@@ -1,4 +1,4 @@
-"""The rows of finished runs: one JSON file, a row a line, written whole or not at all; and the table of them."""
+"""The rows of finished runs, one JSON file with one row per line, and their table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads the rows, oldest first; none if there is no file.
+    """Reads the rows, oldest first; an absent file has none.
 
     Raises:
         ValueError: the file is damaged or a row lacks a column.
@@ -29,40 +29,40 @@ def read_rows(path: Path) -> list[Row]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         complete = isinstance(rows, list) and all(set(COLUMNS) <= set(row) for row in rows)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no readable file of rows ({error}): choose another --results") from error
+        raise ValueError(f"{path} is not a readable results file ({error}): choose another --results") from error
     if not complete:
-        raise ValueError(f"{path} holds something else than rows of this example: choose another --results")
+        raise ValueError(f"{path} does not hold rows of this example: choose another --results")
     return rows
 
 
 def add_row(path: Path, row: Row) -> None:
-    """Appends a row, in place of an older one of the same run."""
+    """Appends a row, which replaces an older one of the same run, and writes the file whole or not at all."""
     rows = [old for old in read_rows(path) if any(old[name] != row[name] for name in KEY)]
     lines = ",\n".join(json.dumps(each, allow_nan=False) for each in [*rows, row])
     atomic_write_text(path, f"[\n{lines}\n]\n")
 
 
 def find_row(rows: list[Row], columns: Row) -> Row | None:
-    """Returns the row of a run that is finished already."""
+    """Returns the row with these values, if there is one."""
     return next((row for row in rows if all(row.get(name) == value for name, value in columns.items())), None)
 
 
 def front(rows: list[Row]) -> list[Row]:
-    """Returns the rows that no other beats in perplexity and bytes, smallest first."""
-    found: list[Row] = []
+    """Returns the Pareto front of perplexity and bytes, smallest first."""
+    best: list[Row] = []
     for row in sorted(rows, key=lambda row: (row["bytes"], row["perplexity"])):
-        if not found or row["perplexity"] < found[-1]["perplexity"]:
-            found.append(row)
-    return found
+        if not best or row["perplexity"] < best[-1]["perplexity"]:
+            best.append(row)
+    return best
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as a Markdown table, float first, then by falling bits.
+    """Returns the rows as a Markdown table, float first, then by decreasing bits.
 
-    Bytes stand beside how many times smaller they are than those of the float network at width 1; the change is that
-    of the perplexity against the best float row of width 1 with the same text and seed, or "-" where there is none. A
-    star marks epochs that fall short of a full run's; "before" is the perplexity that the training began with. Where a
-    row has a file, its bytes stand there, and its perplexity and that of Keras over the words that both read.
+    The reference of "against float" (perplexity) and "times smaller" (bytes) is the best float row of width 1 with the
+    same text and seed; without one these cells are "-". "before" is the perplexity at the start of the training. A star
+    marks a run shorter than a full training. Rows with a file show its bytes, its perplexity, and that of Keras over
+    the same words.
     """
     order = sorted(rows, key=lambda r: (-r["weight_bits"], -r["activation_bits"], r["width"], r["epochs"], r["seed"]))
     head = ["method", "W / A", "width", "units", "R2", "dropout", "commitment", "seed", "epochs"]
@@ -75,7 +75,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row, rows: list[Row]) -> list[str]:
-    """Returns one row's entries."""
+    """Returns the cells of one row."""
     past = label(tuple(Stage(**stage) for stage in row["past"]), row["units"])
     epochs = f"{past} + " * bool(past) + str(row["epochs"])
     epochs += "*" * bool(row.get("shortened"))
@@ -90,7 +90,7 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
 
 
 def _file_cells(row: Row) -> list[str]:
-    """Returns one row's entries about its file."""
+    """Returns the cells about the file of one row."""
     if "file_bytes" not in row:
         return ["-", "-"]
     return [f"{row['file_bytes']:,}", f"{row['file_perplexity']:.3f} / {row['keras_perplexity']:.3f}"]
@@ -99,5 +99,5 @@ def _file_cells(row: Row) -> list[str]:
 def _float_row(row: Row, rows: list[Row]) -> Row | None:
     """Returns the best float row at width 1 with the same data and seed."""
     same = {"data": row["data"], "seed": row["seed"], "method": "float", "activation_bits": FLOAT_BITS, "width": 1.0}
-    found = [each for each in rows if all(each[name] == value for name, value in same.items())]
-    return min(found, key=lambda each: each["perplexity"], default=None)
+    candidates = [each for each in rows if all(each[name] == value for name, value in same.items())]
+    return min(candidates, key=lambda each: each["perplexity"], default=None)

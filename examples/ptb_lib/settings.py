@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from typing import Any
 
 from absl import flags
+from common_lib.flag_checks import UsageError, apply_smoke, check_at_least, check_positive
 
 METHODS = ("float", "alternating", "balanced", "ste", "lsq", "dorefa", "wrpn", "ternary", "binary", "palette")
-# Those that learn nothing of their own: a step sees only the rows that it looks up.
+# Regularizers without trained parameters, because a training step computes them on the looked-up rows only.
 REGULARIZERS = ("none", "linf", "kurtosis")
 FLOAT_BITS = 32
-# What a run on the embedded text, or from a float checkpoint, has where a flag is not given.
+# Defaults of a run that starts from a float checkpoint, and of one from scratch.
 FROM_FLOAT = {"epochs": 2, "learning_rate": 8.0, "decay": 1.0}
 FROM_SCRATCH = {"epochs": 12, "learning_rate": 20.0, "decay": 0.5}
 DROPOUT = 0.4
@@ -21,40 +21,38 @@ SMOKE = {"units": 12, "epochs": 1}
 
 flags.DEFINE_string("data_dir", None, "Folder of ptb_lm_train_valid.npz; without it a small text is generated.")
 flags.DEFINE_integer("units", 300, "Units of the LSTM, and length of an embedding, at width 1.")
-flags.DEFINE_float("width", 1.0, "How many times wider the network is.")
-flags.DEFINE_integer("weight_bits", None, "Bits a weight of all four kernels, 1 to 8; 32 by default: float.")
-flags.DEFINE_integer("activation_bits", None, "Bits of the LSTM's hidden state, 2 to 8; 32 by default: float.")
-flags.DEFINE_enum("method", None, METHODS, "How weights are quantized; alternating by default below 32 bits.")
-flags.DEFINE_enum("regularizer", "none", REGULARIZERS, "Of all four kernels, while they train.")
+flags.DEFINE_float("width", 1.0, "Factor by which the network is widened.")
+flags.DEFINE_integer("weight_bits", None, "Bits per weight of all four kernels, 1 to 8; the default, 32, is float.")
+flags.DEFINE_integer("activation_bits", None, "Bits of the LSTM's hidden state, 2 to 8; the default, 32, is float.")
+flags.DEFINE_enum("method", None, METHODS, "Quantization method of the weights; below 32 bits, alternating by default.")
+flags.DEFINE_enum("regularizer", "none", REGULARIZERS, "Regularizer of all four kernels during training.")
 flags.DEFINE_float("factor", 1e-3, "Strength of the regularizer.")
-flags.DEFINE_integer("seed", 0, "Of the start, of dropout and of what is drawn.")
-flags.DEFINE_string("start_from", None, "Checkpoint to start from, of --units or of this width; the first is widened.")
+flags.DEFINE_integer("seed", 0, "Seed of the initial weights, dropout and sampling.")
+flags.DEFINE_string("start_from", None, "Checkpoint to start from, with --units (it is widened) or the final width.")
 flags.DEFINE_integer("epochs", None, "Passes over the text: 12, or 2 with --start_from.")
-flags.DEFINE_float("learning_rate", None, "At the start: 20, or 8 with --start_from.")
-flags.DEFINE_float("decay", None, "Last part of the run, where the rate falls to a fiftieth: 0.5; 1 with --start_from.")
-flags.DEFINE_float("dropout", DROPOUT, "Before and after the LSTM.")
+flags.DEFINE_float("learning_rate", None, "Initial learning rate: 20, or 8 with --start_from.")
+flags.DEFINE_float("decay", None, "Fraction of the run, at its end, with decay to 1/50: 0.5, or 1 with --start_from.")
+flags.DEFINE_float("dropout", DROPOUT, "Dropout rate before and after the LSTM.")
 flags.DEFINE_float(
-    "commitment", 0.0, "Weight of the states' squared distance from what they are rounded to; 0.2 is good at 3 bits."
+    "commitment", 0.0, "Weight of the squared distance between states and rounded states; 0.2 is good at 3 bits."
 )
-flags.DEFINE_bool("sampled", True, "Train on a sample of the rare words; the perplexity always counts all words.")
-flags.DEFINE_integer("threads", 0, "Threads of an operation; 0: as many as there are cores.")
-flags.DEFINE_string("out", "out/ptb", "Folder of checkpoints and rows; a killed run goes on there.")
-flags.DEFINE_string("results", None, "File of the rows; by default results.json in --out.")
+flags.DEFINE_bool("sampled", True, "Sample the rare words in the training loss; the perplexity covers all words.")
+flags.DEFINE_integer("threads", 0, "Threads per operation; 0: one per core.")
+flags.DEFINE_string("out", "out/ptb", "Folder of checkpoints and rows; a killed run resumes from it.")
+flags.DEFINE_string("results", None, "File of the rows; the default is results.json in --out.")
 flags.DEFINE_bool(
-    "export", False, "Also write the network's step as a .tflite and measure that; trains no finished run again."
+    "export",
+    False,
+    "Also write one step as a .tflite file and measure it; a finished run is not trained again.",
 )
-flags.DEFINE_integer("export_words", 5000, "Words of the validation part that the file reads; 0: all of them.")
-flags.DEFINE_bool("table", False, "Print the table of all rows, draw the front, train nothing.")
-flags.DEFINE_bool("smoke", False, "Seconds: the generated text, 12 units, one epoch.")
-
-
-class UsageError(ValueError):
-    """A command line that cannot be carried out: one sentence, exit code 2."""
+flags.DEFINE_integer("export_words", 5000, "Validation words that the file reads; 0: all of them.")
+flags.DEFINE_bool("table", False, "Print the table of all rows, draw their plot, and train nothing.")
+flags.DEFINE_bool("smoke", False, "Run in seconds on the generated text with 12 units for one epoch.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one run is to do: the flags, parsed and checked."""
+    """The flags of one run, parsed and checked."""
 
     data_dir: str | None
     units: int
@@ -82,12 +80,12 @@ class Settings:
 
     @property
     def wide_units(self) -> int:
-        """Units at the width asked for."""
+        """Units at `width`."""
         return round(self.units * self.width)
 
     @property
     def name(self) -> str:
-        """The name of the run's checkpoint."""
+        """The first part of the checkpoint's file name."""
         parts = [self.method, f"w{self.weight_bits}a{self.activation_bits}", f"{self.wide_units}units"]
         parts += [self.regularizer] * (self.regularizer != "none")
         parts += [f"dropout{self.dropout:g}"] * (self.dropout != DROPOUT)
@@ -96,64 +94,51 @@ class Settings:
         return "_".join(parts)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line for `app.run`; a bad flag is one sentence and exit code 2."""
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"Unexpected argument {rest[1]!r}: write --flag=value")
-        return rest
-    except flags.Error as error:
-        sys.exit(fail(error, 2))
-
-
-def fail(error: BaseException, code: int) -> int:
-    """Says what went wrong on one line; returns the exit code."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    sys.stderr.write(words.rstrip(".") + (". See --helpshort.\n" if code == 2 else ".\n"))
-    return code
-
-
 def settings_from_flags() -> Settings:
-    """Returns the settings that the flags ask for.
+    """Returns the settings that the flags describe.
 
     Raises:
-        UsageError: a value out of its range, or two that contradict each other.
+        UsageError: a value is out of range, or two flags contradict each other.
     """
-    found = {field.name: flags.FLAGS[field.name] for field in dataclasses.fields(Settings)}
-    value = {name: flag.value for name, flag in found.items()}
-    if value["smoke"]:
-        value |= {name: small for name, small in SMOKE.items() if not found[name].present}
-    for name, usual in (FROM_FLOAT if value["start_from"] else FROM_SCRATCH).items():
-        value[name] = usual if value[name] is None else value[name]
+    apply_smoke(SMOKE)
+    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)}
+    for name, default in (FROM_FLOAT if values["start_from"] else FROM_SCRATCH).items():
+        if values[name] is None:
+            values[name] = default
     for name in ("weight_bits", "activation_bits"):
-        value[name] = FLOAT_BITS if value[name] is None else value[name]
-    value["method"] = value["method"] or ("float" if value["weight_bits"] == FLOAT_BITS else "alternating")
-    value["results"] = value["results"] or os.path.join(value["out"], "results.json")
-    _check(value)
-    return Settings(**value)
+        if values[name] is None:
+            values[name] = FLOAT_BITS
+    values["method"] = values["method"] or ("float" if values["weight_bits"] == FLOAT_BITS else "alternating")
+    values["results"] = values["results"] or os.path.join(values["out"], "results.json")
+    _check_numbers(values)
+    _check_bits(values)
+    return Settings(**values)
 
 
-def _check(value: dict[str, Any]) -> None:
-    """Raises for a value out of its range, or two that contradict each other."""
+def _check_numbers(values: dict[str, Any]) -> None:
+    """Raises for a number that is out of range."""
     for name, least in (("units", 1), ("epochs", 1), ("seed", 0), ("threads", 0), ("export_words", 0)):
-        if value[name] < least:
-            raise UsageError(f"--{name}={value[name]} is too small: expected at least {least}")
+        check_at_least(name, values[name], least)
     for name in ("width", "learning_rate", "factor"):
-        if not 0 < value[name] < float("inf"):
-            raise UsageError(f"--{name}={value[name]} is out of range: expected a number above 0")
-    for name, low, high in (("decay", 0.0, 1.0), ("dropout", -1e-9, 0.99)):
-        if not low < value[name] <= high:
-            wanted = f"{'above 0, at most' if low == 0 else '0 to'} {high:g}"
-            raise UsageError(f"--{name}={value[name]} is out of range: expected {wanted}")
-    if not 0 <= value["commitment"] < float("inf"):
-        raise UsageError(f"--commitment={value['commitment']} is out of range: expected 0 or more")
-    if value["commitment"] and value["activation_bits"] == FLOAT_BITS:
-        raise UsageError(f"--commitment={value['commitment']} has no rounded states: give --activation_bits too")
-    if round(value["units"] * value["width"]) < 1:
-        raise UsageError(f"--width={value['width']} gives zero units out of {value['units']}: expected a larger width")
+        check_positive(name, values[name])
+    if not 0 < values["decay"] <= 1:
+        raise UsageError(f"--decay={values['decay']} is out of range: expected above 0, at most 1")
+    if not 0 <= values["dropout"] <= 0.99:
+        raise UsageError(f"--dropout={values['dropout']} is out of range: expected 0 to 0.99")
+    if not 0 <= values["commitment"] < float("inf"):
+        raise UsageError(f"--commitment={values['commitment']} is out of range: expected 0 or more")
+    if round(values["units"] * values["width"]) < 1:
+        units = values["units"]
+        raise UsageError(f"--width={values['width']} reduces {units} units to zero: expected a larger width")
+
+
+def _check_bits(values: dict[str, Any]) -> None:
+    """Raises for bits that are out of range or contradict another flag."""
     for name, least in (("weight_bits", 1), ("activation_bits", 2)):
-        if value[name] != FLOAT_BITS and not least <= value[name] <= 8:
-            raise UsageError(f"--{name}={value[name]} is out of range: expected {least} to 8, or 32 for float")
-    if (value["weight_bits"] == FLOAT_BITS) != (value["method"] == "float"):
-        raise UsageError(f"--method={value['method']} does not go with --weight_bits={value['weight_bits']}")
+        if values[name] != FLOAT_BITS and not least <= values[name] <= 8:
+            raise UsageError(f"--{name}={values[name]} is out of range: expected {least} to 8, or 32 for float")
+    if values["commitment"] and values["activation_bits"] == FLOAT_BITS:
+        raise UsageError(f"--commitment={values['commitment']} needs quantized states: give --activation_bits too")
+    if (values["weight_bits"] == FLOAT_BITS) != (values["method"] == "float"):
+        bits = values["weight_bits"]
+        raise UsageError(f"--method={values['method']} cannot be combined with --weight_bits={bits}")

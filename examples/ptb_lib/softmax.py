@@ -1,4 +1,4 @@
-"""The loss over the vocabulary, most of a step if it is full: over all words, or over a sample of the rare ones."""
+"""The loss over the vocabulary: over all words, which dominates the training step, or over a sample of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import keras
 import numpy as np
 from keras import ops
 
+# Words that every sample contains; of the rarer words it has one in STRIDE.
 FREQUENT = 1000
 STRIDE = 9
 
 
 class Sampler:
-    """Draws the words of a training step's sum: the most frequent 1,000, and every ninth of the others.
+    """Samples the words of the softmax sum: the 1,000 most frequent ones, and every ninth of the others.
 
-    With weights 1 and 9 the sum over the drawn words is, in the mean over the draws, the sum over all words.
+    With weights 1 and 9 the expected sum over a sample is the sum over all words.
 
     Args:
-        size: words of the vocabulary, most frequent first.
-        seed: draws which ninths.
+        size: number of words in the vocabulary, which lists the most frequent first.
+        seed: seed of the samples.
     """
 
     def __init__(self, size: int, seed: int):
@@ -31,38 +32,38 @@ class Sampler:
         self.log_weights[len(self._frequent) :] = math.log(max(weight, 1.0))
 
     def draw(self) -> np.ndarray:
-        """Returns the words of one draw, int32, as many as `log_weights`."""
+        """Returns the words of one sample, int32, as many as `log_weights`."""
         start = FREQUENT + self._rng.integers(STRIDE)
         rest = np.arange(start, start + STRIDE * self._rest, STRIDE, dtype=np.int32)
         return np.concatenate([self._frequent, rest])
 
 
 def full_loss(hidden, kernel, bias, words):
-    """Returns `-log softmax(hidden @ kernel + bias)[words]`, shaped like `words`.
+    """Returns `-log softmax(hidden @ kernel + bias)[words]`, with the shape of `words`.
 
     Args:
         hidden: `(n, units)`.
         kernel: `(units, vocabulary)`.
         bias: `(vocabulary,)`.
-        words: `(n,)`, the words that came.
+        words: `(n,)`, the target words.
     """
     return keras.losses.sparse_categorical_crossentropy(words, ops.matmul(hidden, kernel) + bias, from_logits=True)
 
 
 def sampled_loss(hidden, words, own, own_bias, drawn, rows, row_bias):
-    """Returns `log(exp(own logit) + sum_j exp(logit_j)) - own logit`, `j` over the other drawn words.
+    """Returns `log(exp(own logit) + sum_j exp(logit_j)) - own logit`, with `j` over the other words of the sample.
 
     Args:
         hidden: `(n, units)`.
-        words: `(n,)`, the words that came.
-        own: `(n, units)`, their rows of the softmax' weights.
-        own_bias: `(n,)`.
-        drawn: `(m,)`, the words of the draw.
-        rows: `(m, units)`, their rows.
+        words: `(n,)`, the target words.
+        own: `(n, units)`, the rows of the softmax weights for the target words.
+        own_bias: `(n,)`, their biases.
+        drawn: `(m,)`, the words of the sample.
+        rows: `(m, units)`, the rows of the softmax weights for the sample.
         row_bias: `(m,)`, their biases plus the logarithms of their weights in the sum.
     """
     own_logits = ops.sum(hidden * own, axis=-1) + own_bias
     logits = ops.matmul(hidden, ops.transpose(rows)) + row_bias
     others = ops.where(ops.equal(drawn, words[:, None]), -1e9, logits)
-    every = ops.concatenate([own_logits[:, None], others], axis=-1)
-    return keras.losses.sparse_categorical_crossentropy(ops.zeros_like(words), every, from_logits=True)
+    all_logits = ops.concatenate([own_logits[:, None], others], axis=-1)
+    return keras.losses.sparse_categorical_crossentropy(ops.zeros_like(words), all_logits, from_logits=True)

@@ -1,4 +1,4 @@
-"""What the words of the command line mean to r2keras."""
+"""The specs and regularizers that the flags describe."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ptb_lib.settings import FLOAT_BITS, Settings
 from r2keras import PaletteSpec, QuantSpec
 from r2keras.regularizers import Kurtosis, R2Linf
 
-# Online codes of a state cost a few operations a step; above this many bits an even grid is as good.
+# Fitting codes to the states at run time costs a few operations per step; above this width a uniform grid is as good.
 ALTERNATING_BITS = 4
 
 
 def weight_spec(settings: Settings) -> QuantSpec | PaletteSpec | None:
-    """Returns the spec of all four kernels, one scale (or table) a row; None for float.
+    """Returns the spec of all four kernels, with one scale (or table) per row; None for float.
 
     Raises:
-        ValueError: bits that the method does not have.
+        ValueError: the method does not support this number of bits.
     """
     if settings.method == "float":
         return None
@@ -27,18 +27,17 @@ def weight_spec(settings: Settings) -> QuantSpec | PaletteSpec | None:
 
 
 def state_spec(settings: Settings) -> QuantSpec | None:
-    """Returns the spec of the hidden state: fitted on line where the weights are, else even steps; None for float."""
+    """Returns the spec of the hidden state: alternating like the weights at few bits, else uniform; None for float."""
     if settings.activation_bits == FLOAT_BITS:
         return None
-    on_line = settings.method == "alternating" and settings.activation_bits <= ALTERNATING_BITS
-    return QuantSpec(num_bits=settings.activation_bits, method="alternating" if on_line else "ste")
+    alternating = settings.method == "alternating" and settings.activation_bits <= ALTERNATING_BITS
+    return QuantSpec(num_bits=settings.activation_bits, method="alternating" if alternating else "ste")
 
 
 def regularizer(settings: Settings) -> Callable | None:
-    """Returns the regularizer, scale-free; None for none."""
-    makers = {
-        "none": lambda: None,
-        "linf": lambda: R2Linf(settings.factor, scale_free=True),
-        "kurtosis": lambda: Kurtosis(settings.factor),
-    }
-    return makers[settings.regularizer]()
+    """Returns the regularizer, L-infinity in its scale-free form; None for none."""
+    if settings.regularizer == "linf":
+        return R2Linf(settings.factor, scale_free=True)
+    if settings.regularizer == "kurtosis":
+        return Kurtosis(settings.factor)
+    return None

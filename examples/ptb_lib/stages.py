@@ -1,4 +1,4 @@
-"""What a network has been trained with before a run and in it: stages, in checkpoints and rows."""
+"""The training stages of a network, as checkpoints and rows record them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """Epochs of one kind.
+    """Epochs trained in one way.
 
     Args:
-        epochs: passes over the training part.
-        method: how the weights were quantized; "float" if not at all.
-        units: of the LSTM.
-        regularizer: of the kernels, or "none".
+        epochs: passes over the training text.
+        method: quantization method of the weights, or "float".
+        units: units of the LSTM.
+        regularizer: regularizer of the kernels, or "none".
     """
 
     epochs: int
@@ -22,12 +22,12 @@ class Stage(NamedTuple):
 
 
 def seen(stages: tuple[Stage, ...]) -> int:
-    """Returns the epochs of all stages."""
+    """Returns the total number of epochs."""
     return sum(stage.epochs for stage in stages)
 
 
 def label(stages: tuple[Stage, ...], units: int) -> str:
-    """Names stages for a row of a network with so many units: "12 float of 300 + 2 float, linf"."""
+    """Returns the stages as text for a table, such as "12 float of 300 + 2 float, linf" if `units` is 450."""
     words = []
     for stage in stages:
         other = f" of {stage.units}" * (stage.units != units)
@@ -36,7 +36,7 @@ def label(stages: tuple[Stage, ...], units: int) -> str:
 
 
 def file_name(stages: tuple[Stage, ...], units: int) -> str:
-    """Names stages in the name of a checkpoint: "12x300+2linf"; "0" if there are none."""
+    """Returns the stages as part of a checkpoint's name, such as "12x300+2linf"; "0" if there are none."""
     words = []
     for stage in stages:
         kinds = [stage.method] * (stage.method != "float") + [stage.regularizer] * (stage.regularizer != "none")

@@ -1,4 +1,4 @@
-"""Truncated back-propagation over the text, epoch by epoch; a killed training goes on after its last whole epoch."""
+"""Truncated back-propagation over the text; a killed training resumes after its last whole epoch."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ from ptb_lib.step import Step
 from r2keras._files import read_npz, replacing
 from r2keras.workloads.text import Text, windows
 
-# What is drawn where the softmax runs over all words: nobody reads it.
-EVERY_WORD = np.zeros(0, np.int32)
+# Placeholder for the sampled words if the softmax covers all words.
+NO_SAMPLE = np.zeros(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long and how fast.
+    """Epochs, learning rate, and the other settings of a training.
 
     Args:
-        stages: those that the weights have behind them, and last the one to come. Dropout and draws go on where they
-            ended: a mask that comes back with the words that it came with is remembered, and no longer keeps the
-            network from learning the text by heart.
-        rate: the learning rate at the start.
-        decay: the fraction of all steps, at the end, in which the rate falls linearly to a fiftieth.
-        dropout: before and after the LSTM.
-        sampled: whether the softmax of a training step runs over a sample of the rare words.
-        seed: of dropout and draws.
-        commitment: of the LSTM's states to what they are rounded to (`recurrence`).
+        stages: the past stages of the weights, then the one to train. The random numbers of dropout and sampling
+            continue after the past stages: a mask repeated with the same words would let the network memorize the text.
+        rate: initial learning rate.
+        decay: fraction of all steps, at the end, in which the rate falls linearly to 1/50.
+        dropout: rate of the dropout before and after the LSTM.
+        sampled: whether the softmax of a training step is computed over a sample of the rare words.
+        seed: seed of dropout and sampling.
+        commitment: weight of the commitment loss of the LSTM's states (`recurrence`).
     """
 
     stages: tuple[Stage, ...]
@@ -49,7 +48,7 @@ class Schedule:
 
     @property
     def epochs(self) -> int:
-        """Passes over the training part."""
+        """Passes over the training text in the last stage."""
         return self.stages[-1].epochs
 
     def rate_at(self, progress: float) -> float:
@@ -64,19 +63,19 @@ def train(
     path: Path,
     *,
     regularizer: Callable | None = None,
-    report: Callable[[int, int, int, float], None],
-    measured: Callable[[int, float], None],
+    on_step: Callable[[int, int, int, float], None],
+    on_epoch: Callable[[int, float], None],
 ) -> list[float]:
-    """Trains what is left of a schedule.
+    """Trains the remaining epochs of a schedule.
 
     Args:
-        net: takes the weights of the checkpoint, if there is one.
-        text: both parts.
+        net: the network; loads the weights of the checkpoint, if there is one.
+        text: training and validation text.
         schedule: the whole schedule.
         path: the checkpoint, written after every epoch.
-        regularizer: of the kernels.
-        report: is called with (epoch, step, steps, training perplexity so far) now and then.
-        measured: is called with (epoch, validation perplexity).
+        regularizer: regularizer of the kernels; None for none.
+        on_step: called every 20 steps with (epoch, step, steps, training perplexity so far).
+        on_epoch: called with (epoch, validation perplexity).
 
     Returns:
         The validation perplexity after each epoch.
@@ -88,17 +87,17 @@ def train(
     log_weights = sampler.log_weights if schedule.sampled else None
     step = Step(net, log_weights, schedule.dropout, regularizer, schedule.commitment)
     for epoch in range(len(history), schedule.epochs):
-        train_epoch(step, text, schedule, epoch, report)
+        train_epoch(step, text, schedule, epoch, on_step)
         step.store()
         history.append(perplexity(net, text.validation))
         done = schedule.stages[-1]._replace(epochs=len(history))
         save_checkpoint(path, net, history, (*schedule.stages[:-1], done))
-        measured(epoch, history[-1])
+        on_epoch(epoch, history[-1])
     return history
 
 
-def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, report: Callable) -> None:
-    """Passes over the training part once; a last window that is shorter is left out."""
+def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, on_step: Callable) -> None:
+    """Makes one pass over the training text; a shorter last window is left out."""
     steps = max((len(text.train) - 1) // BATCH // LENGTH, 1)
     seed = 1000 * schedule.seed + seen(schedule.stages[:-1]) + epoch
     sampler = Sampler(len(text.vocabulary), seed) if schedule.sampled else None
@@ -108,55 +107,56 @@ def train_epoch(step: Step, text: Text, schedule: Schedule, epoch: int, report: 
         if words.shape[1] < LENGTH:  # The step is compiled for whole windows.
             break
         rate = tf.constant(schedule.rate_at((epoch + index / steps) / schedule.epochs), tf.float32)
-        inputs = (words, following, EVERY_WORD if sampler is None else sampler.draw())
+        inputs = (words, following, NO_SAMPLE if sampler is None else sampler.draw())
         losses.append(float(step.run(*map(tf.constant, inputs), rate)))
         if index % 20 == 19 or index + 1 == steps:
-            report(epoch, index + 1, steps, math.exp(min(float(np.mean(losses)), 50.0)))
+            on_step(epoch, index + 1, steps, math.exp(min(float(np.mean(losses)), 50.0)))
 
 
 def save_checkpoint(path: Path, net: keras.Model, history: list[float], stages: tuple[Stage, ...]) -> None:
-    """Writes the float weights, what quantizers learned, the perplexities so far and how they came about.
+    """Writes the float weights, the quantizers' variables, the perplexities so far, and the stages.
 
     The file is written whole or not at all.
     """
-    values = {name: keras.ops.convert_to_numpy(v) for name, v in (latent_weights(net) | scalars(net)).items()}
+    variables = latent_weights(net) | scalars(net)
+    values = {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+    texts = {"history": np.array(json.dumps(history)), "stages": np.array(json.dumps(stages))}
     with replacing(path) as temporary:
-        texts = {"history": np.array(json.dumps(history)), "stages": np.array(json.dumps(stages))}
         np.savez(temporary, **texts, **values)
 
 
 def scalars(net: keras.Model) -> dict[str, keras.Variable]:
-    """Returns what the quantizers of a network keep, by names of their own."""
-    found = [variable for part in compressors(net).values() for variable in part.variables]
-    return {f"quantizer_{index}": variable for index, variable in enumerate(found)}
+    """Returns the variables of a network's quantizers, by their names in a checkpoint."""
+    variables = [variable for compressor in compressors(net).values() for variable in compressor.variables]
+    return {f"quantizer_{index}": variable for index, variable in enumerate(variables)}
 
 
 def read_stages(path: Path) -> tuple[Stage, ...]:
-    """Reads what the weights of a checkpoint have behind them.
+    """Reads the stages that the weights of a checkpoint were trained in.
 
     Raises:
-        ValueError: the file is damaged, or no checkpoint.
+        ValueError: the file is damaged, or is not a checkpoint.
     """
     file = read_npz(path)
     if "stages" not in file:
-        raise ValueError(f"{path} is no checkpoint of this example: it lacks stages")
+        raise ValueError(f"{path} is not a checkpoint of this example: it lacks stages")
     return tuple(Stage(*stage) for stage in json.loads(str(file["stages"])))
 
 
 def load_checkpoint(path: Path, net: keras.Model) -> list[float]:
-    """Reads the float weights of a checkpoint into a network and sets its ranges; returns the perplexities.
+    """Loads the float weights of a checkpoint into a network and sets its ranges; returns the perplexities.
 
     Raises:
-        ValueError: the file is damaged, or of a network of another size.
+        ValueError: the file is damaged, or holds a network of another size.
     """
     file, latent = read_npz(path), latent_weights(net)
-    absent = {"history", *latent} - set(file)
-    if absent:
-        raise ValueError(f"{path} is no checkpoint of this example: it lacks {', '.join(sorted(absent))}")
+    missing = {"history", *latent} - set(file)
+    if missing:
+        raise ValueError(f"{path} is not a checkpoint of this example: it lacks {', '.join(sorted(missing))}")
     for name, variable in latent.items():
         if file[name].shape != tuple(variable.shape):
-            sizes = f"{name} has the shape {file[name].shape} there, and this run needs {tuple(variable.shape)}"
-            raise ValueError(f"{path} does not fit ({sizes}): take the text and the --units that it was trained with")
+            shapes = f"{name} has the shape {file[name].shape} there, but this run needs {tuple(variable.shape)}"
+            raise ValueError(f"{path} does not fit ({shapes}): use the text and the --units that it was trained with")
         variable.assign(file[name])
     set_ranges(net)
     for name, variable in scalars(net).items():

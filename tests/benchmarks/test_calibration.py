@@ -28,7 +28,7 @@ def test_a_job_is_measured_kept_and_shown(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (["--jobs=ResNet-9", "--data_dir=x"], 2, "ResNet-9 is unknown here"),
+        (["--jobs=ResNet-9", "--data_dir=x"], 2, "--jobs=ResNet-9 is unknown"),
         ([], 2, "--data_dir is missing"),
         (["--jobs=ResNet-8 W8A8", "--data_dir=nowhere"], 1, "nowhere"),
     ],

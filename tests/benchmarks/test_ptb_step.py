@@ -11,5 +11,5 @@ def test_small_run():
     code, out, error = run("benchmarks/ptb_step.py", *flags)
     assert code == 0, error[-4000:]
     lines = out.splitlines()
-    assert lines[0] == "| step | ms of the processor | words a second |" and len(lines) == 9
+    assert lines[0] == "| step | processor ms | words per second |" and len(lines) == 9
     assert lines[2].startswith("| Keras, ") and "cores" in lines[-1]

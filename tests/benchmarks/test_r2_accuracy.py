@@ -76,10 +76,12 @@ def test_table_has_mean_and_spread_and_shows_what_is_missing(library):
     text = table(rows)
     assert "| none | L-inf scale-free |" in text
     assert "W2A8 mse, per tensor, batch norm kept | 20.0 ± 10.0 | **50.0** (n=1) |" in text
-    assert "W2A2 lsq, per channel, trained, first and last kernel 8 bits | **40.0** (n=1) | - |" in text
+    assert "W2A2 lsq, per channel, trained, first and last kernels 8 bits | **40.0** (n=1) | - |" in text
     below = text.splitlines()[-1]
     assert below.startswith("Not measured: the columns L2, KURE") and "L-inf scale-free" not in below
-    assert "W2A8 (min-max, mse, min-max a channel, mse a channel, adaround a channel, equalize a channel)" in below
+    assert (
+        "W2A8 (min-max, mse, min-max per channel, mse per channel, adaround per channel, equalize per channel)" in below
+    )
     assert "W4A4 (lsq, ewgs, pact-dorefa)" in below and "W2A2 (ewgs, pact-dorefa)" in below
 
 

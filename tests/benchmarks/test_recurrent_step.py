@@ -22,4 +22,4 @@ def test_smoke(tmp_path):
 
 def test_a_pattern_that_fits_nothing():
     code, _, error = run(SCRIPT, "--variants=w9*")
-    assert code == 2 and "fits no variant" in error
+    assert code == 2 and "matches no variant" in error

@@ -157,7 +157,7 @@ def test_stopped_by_the_person(tmp_path):
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "Rows finished: 1" in out and "resumes there" in out and "Traceback" not in error
+    assert "Finished rows: 1" in out and "to resume" in out and "Traceback" not in error
 
 
 def test_a_model_file_without_training(tmp_path):
@@ -188,8 +188,8 @@ def test_a_model_file_without_training(tmp_path):
         (["--edge_bits=9"], "at most 8"),
         (["--activation_bits=9"], "expected 2 to 8"),
         (["--methods=qat,pact"], "give --activation_bits too"),
-        (["--methods=dkm", "--activation_bits=8"], "does not go with --methods=dkm"),
-        (["--methods=wrpn", "--bits=2,1"], "leave 1 out of --bits"),
+        (["--methods=dkm", "--activation_bits=8"], "cannot be combined with --methods=dkm"),
+        (["--methods=wrpn", "--bits=2,1"], "remove 1 from --bits"),
         (["--learning_rate=-1"], "above 0"),
         (["--factor=0"], "above 0"),
         (["--epoch=3"], "epoch"),
@@ -232,7 +232,7 @@ class TestProgress:
     """The time left, on a clock of the test's own."""
 
     @pytest.fixture
-    def board(self, monkeypatch):
+    def display(self, monkeypatch):
         import io
 
         monkeypatch.syspath_prepend(str(scripts.ROOT / "examples"))
@@ -242,33 +242,33 @@ class TestProgress:
         clock = iter(range(0, 1000, 10))
         monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(clock)))
         self.screen = io.StringIO()
-        return progress.Board(["training", "qat", "training", "qat"], Console(file=self.screen, width=200))
+        return progress.ProgressDisplay(["training", "qat", "training", "qat"], Console(file=self.screen, width=200))
 
-    def test_mean_of_the_kind(self, board):
-        assert board.left() == ""
-        with board.piece("training", "a"):  # 10 s by the clock; a kind not seen yet counts as the others do
+    def test_mean_of_the_kind(self, display):
+        assert display.left() == ""
+        with display.task("training", "a"):  # 10 s by the clock; a kind not seen yet counts as the others do
             pass
-        assert board.left() == "0 min 30 s left"
-        with board.piece("qat", "b"):
-            board.epochs(2).on_epoch_end(0, {})  # one more look at the clock: 20 s
-        assert board.left() == "0 min 30 s left"
+        assert display.left() == "0 min 30 s left"
+        with display.task("qat", "b"):
+            display.epochs(2).on_epoch_end(0, {})  # one more look at the clock: 20 s
+        assert display.left() == "0 min 30 s left"
         assert self.screen.getvalue().splitlines()[-1] == "[2/4] b (0 min 30 s left)"
 
-    def test_within_a_piece(self, board):
-        with board.piece("training", "a"):
-            assert board.left(90.4) == "1 min 30 s left of this piece"
-        with board.piece("qat", "b"):
-            assert board.left(5.0) == "0 min 25 s left"
+    def test_within_a_task(self, display):
+        with display.task("training", "a"):
+            assert display.left(90.4) == "1 min 30 s left of this task"
+        with display.task("qat", "b"):
+            assert display.left(5.0) == "0 min 25 s left"
 
-    def test_done(self, board):
+    def test_done(self, display):
         for kind in ("training", "qat", "training", "qat"):
-            with board.piece(kind, kind):
+            with display.task(kind, kind):
                 pass
-        assert board.left() == "done"
+        assert display.left() == "done"
 
-    def test_a_failed_piece_does_not_count(self, board):
-        with pytest.raises(OSError), board.piece("training", "a"):
+    def test_a_failed_task_does_not_count(self, display):
+        with pytest.raises(OSError), display.task("training", "a"):
             raise OSError
-        with board.piece("training", "a"):
+        with display.task("training", "a"):
             pass
         assert "[1/4]" in self.screen.getvalue()

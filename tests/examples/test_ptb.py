@@ -152,10 +152,10 @@ class TestProgram:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--width=0.001"], "gives zero units out of 300"),
+        (["--width=0.001"], "reduces 300 units to zero"),
         (["--weight_bits=9"], "expected 1 to 8, or 32"),
         (["--activation_bits=1"], "expected 2 to 8, or 32"),
-        (["--method=alternating"], "does not go with --weight_bits=32"),
+        (["--method=alternating"], "cannot be combined with --weight_bits=32"),
         (["--epochs=0"], "expected at least 1"),
         (["--export_words=-1"], "expected at least 0"),
         (["--dropout=1"], "out of range"),

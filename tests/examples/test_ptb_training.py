@@ -193,7 +193,7 @@ def test_training_goes_on_with_new_dropout_where_its_start_had_ended(tmp_path, m
     text = Text(np.arange(601) % WORDS, np.arange(601) % WORDS, tuple(map(str, range(WORDS))), "numbers")
     options = {"rate": 1.0, "decay": 1.0, "dropout": 0.5, "sampled": True, "seed": 2}
     stages = (Stage(1, "float", UNITS, "none"), Stage(2, "float", UNITS, "linf"), Stage(3, "float", UNITS, "none"))
-    calls = {"report": lambda *_: None, "measured": lambda *_: None}
+    calls = {"on_step": lambda *_: None, "on_epoch": lambda *_: None}
     for count in (1, 2, 3):
         path = tmp_path / f"{count}.npz"
         train(build(WORDS, UNITS, 0.5), text, Schedule(stages[:count], **options), path, **calls)
@@ -206,10 +206,10 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
     text = Text(rng.integers(0, WORDS, 1301), rng.integers(0, WORDS, 401), tuple(map(str, range(WORDS))), "numbers")
     schedule = Schedule((Stage(3, "float", UNITS, "none"),), rate=1.0, decay=0.5, dropout=0.5, sampled=True, seed=2)
 
-    def run(name, measured):
+    def run(name, on_epoch):
         keras.utils.set_random_seed(1)
         path = tmp_path / name
-        return train(build(WORDS, UNITS, 0.5), text, schedule, path, report=lambda *_: None, measured=measured)
+        return train(build(WORDS, UNITS, 0.5), text, schedule, path, on_step=lambda *_: None, on_epoch=on_epoch)
 
     def stop(epoch, perplexity):
         raise KeyboardInterrupt

@@ -54,7 +54,7 @@ def test_photographs_are_made_smaller_and_lie_between_0_and_1(monkeypatch):
     import tfmot_qat
 
     halves = np.concatenate([-np.ones((1, 224, 112, 3), "float32"), np.ones((1, 224, 112, 3), "float32")], axis=2)
-    small = tfmot_qat.reduced(halves)
+    small = tfmot_qat.resized(halves)
     assert small.shape == (1, 96, 96, 3)
     np.testing.assert_allclose(small[:, :, :47], 0, atol=1e-5)
     np.testing.assert_allclose(small[:, :, 49:], 1, atol=1e-5)
