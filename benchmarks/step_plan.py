@@ -130,7 +130,7 @@ class Job:
 
 
 def jobs_of(nets: list[str], patterns: list[str], rounds: int, steps: int) -> list[Job]:
-    """Returns the jobs; each also measures a second copy of its baseline, the control.
+    """Returns the jobs; except for imports, each also measures a second copy of its baseline, the control.
 
     Args:
         nets: keys of `NETS`.

@@ -1,4 +1,4 @@
-"""Bits x width: trains a small float model, then searches for a smaller one, wider and with fewer bits, as accurate.
+"""Bits x width: trains a float model, then searches for a wider one with fewer bits that is as good and smaller.
 
     python examples/bits_and_widths.py                                              # embedded digits: filters x bits
     python examples/bits_and_widths.py --dataset=fashion_mnist --data_dir=DIR       # the same on real images

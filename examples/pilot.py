@@ -1,4 +1,4 @@
-"""The pilot: which regularizer, method and bit width does your model survive? From training to the file to take.
+"""The pilot: compares regularizers, methods and bit widths on one model, from training to the recommended file.
 
 For each seed and regularizer the pilot trains a float model, quantizes it with every method at every bit width, exports
 each result to `.tflite`, and measures the FILE on ai-edge-litert. It ends with a table, `results.json`, `report.html`
