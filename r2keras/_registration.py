@@ -17,7 +17,7 @@ from types import ModuleType
 # The packages whose classes are registered. r2keras.tfmot registers its own with tf_keras when it is imported.
 PACKAGES = ("r2keras.layers", "r2keras.quantizers", "r2keras.regularizers")
 # The parts of r2keras that do not import Keras.
-LIGHT = {"_errors", "_files", "_registration", "_util", "cli", "record", "specs"}
+LIGHT = {"_registration", "_util", "cli", "record", "specs"}
 
 
 def register_with_keras() -> None:

@@ -45,18 +45,18 @@ class FreezeBatchNorm(keras.callbacks.Callback):
 
     def __init__(self, epoch: int):
         super().__init__()
-        self.epoch = _integer("epoch", epoch, 0)
+        self.epoch = check_integer("epoch", epoch, 0)
 
     def on_train_begin(self, logs=None):
         """Raises for a model without batch normalization."""
-        if not _norms(self.model):
+        if not norms_of(self.model):
             raise ValueError(
                 f"The model {self.model.name!r} has no batch normalization to freeze. Leave out FreezeBatchNorm."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Freezes the statistics once `epoch` is reached, and compiles the training step again."""
-        norms = [layer for layer in _norms(self.model) if layer.trainable]
+        norms = [layer for layer in norms_of(self.model) if layer.trainable]
         if epoch < self.epoch or not norms:
             return
         for layer in norms:
@@ -128,8 +128,8 @@ class EWGSDelta(keras.callbacks.Callback):
         seed: int = 0,
     ):
         super().__init__()
-        self.every, self.samples = _integer("every", every, 1), _integer("samples", samples, 1)
-        self.batch_size, self.seed = _integer("batch_size", batch_size, 1), _integer("seed", seed, 0)
+        self.every, self.samples = check_integer("every", every, 1), check_integer("samples", samples, 1)
+        self.batch_size, self.seed = check_integer("batch_size", batch_size, 1), check_integer("seed", seed, 0)
         self.data = _checked_data(x, y)
         self.loss = _loss_of(loss)
         self.deltas: dict[str, float] = {}
@@ -188,8 +188,8 @@ class AnnealPalettes(keras.callbacks.Callback):
 
     def __init__(self, start: float = START, final: float = FINAL, until: float = 0.8):
         super().__init__()
-        self.start, self.final = _positive("start", start), _positive("final", final)
-        self.until = _positive("until", until)
+        self.start, self.final = check_positive("start", start), check_positive("final", final)
+        self.until = check_positive("until", until)
         if until > 1:
             raise ValueError(invalid("until", "a share of the steps, above 0, at most 1", until))
 
@@ -212,14 +212,14 @@ class AnnealPalettes(keras.callbacks.Callback):
             palette.anneal(self.start, self.final, steps)
 
 
-def _positive(name: str, value: object) -> float:
+def check_positive(name: str, value: object) -> float:
     """Returns a finite number above 0, or raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ValueError(invalid(name, "a finite number above 0", value))
     return float(value)
 
 
-def _integer(name: str, value: object, least: int) -> int:
+def check_integer(name: str, value: object, least: int) -> int:
     """Returns an integer of at least `least`, or raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(invalid(name, f"an integer of at least {least}", value))
@@ -259,6 +259,6 @@ def _checked_data(x, y) -> tuple:
     return x, y
 
 
-def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Returns the batch normalizations of a model, including those in nested models."""
     return [layer for _, layer in _model.view_of(model).instances(keras.layers.BatchNormalization)]

@@ -190,16 +190,16 @@ class _Planner:
                 rule_index = self._rule(call)
                 spec = None if rule_index is None else self.recipe.rules[rule_index][1]
                 activation = spec and spec.activation(unsigned=never_negative(call))
-                if activation and not _has_state(call):
+                if activation and not has_state(call):
                     plan[call.path] = activation
                     self.used.add(rule_index)
         return plan
 
     def _is_end(self, call: Call) -> bool:
         """Whether integer operators round an output without a rule: an end of the model, or global average pooling."""
-        if _averages_all(call):
+        if is_global_average(call):
             return True
-        if self._passes(call) or _has_state(call) or self._is_fixed(call) or not self._reaches_end(call):
+        if self._passes(call) or has_state(call) or self._is_fixed(call) or not self._reaches_end(call):
             return False
         return not self._fuses_forward(call) or all(map(self._is_fixed, self.graph.consumers(call.output)))
 
@@ -216,17 +216,17 @@ class _Planner:
 
     def own_functions(self) -> dict[str, str]:
         """Returns the softmax, sigmoid or tanh at the end of the model that is part of a layer, by the layer's path."""
-        calls = [call for call in self.graph.calls if not self._is_fixed(call) and not _has_state(call)]
-        calls = [call for call in calls if _function(call) in FIXED and self._reaches_end(call)]
-        return {call.path: _function(call) for call in calls}
+        calls = [call for call in self.graph.calls if not self._is_fixed(call) and not has_state(call)]
+        calls = [call for call in calls if activation_name(call) in FIXED and self._reaches_end(call)]
+        return {call.path: activation_name(call) for call in calls}
 
     def _is_fixed(self, call: Call) -> bool:
         """Whether a call is a softmax, sigmoid or tanh and nothing else."""
-        return call.kind.lower() in FIXED or (call.kind == "Activation" and _function(call) in FIXED)
+        return call.kind.lower() in FIXED or (call.kind == "Activation" and activation_name(call) in FIXED)
 
     def idle(self) -> list[str]:
         """Returns the patterns of rules whose activation bits quantize nothing; call it after `plan`."""
-        states = {self.recipe.index(*self._names(call)) for call in self.graph.calls if _has_state(call)}
+        states = {self.recipe.index(*self._names(call)) for call in self.graph.calls if has_state(call)}
         used = self.used | states
         rules = enumerate(self.recipe.rules)
         return [pattern for i, (pattern, spec) in rules if spec and spec.activation_bits and i not in used]
@@ -234,7 +234,7 @@ class _Planner:
     @property
     def has_states(self) -> bool:
         """Whether the recipe quantizes the state of any recurrent layer."""
-        specs = [self.recipe.match(*self._names(call)) for call in self.graph.calls if _has_state(call)]
+        specs = [self.recipe.match(*self._names(call)) for call in self.graph.calls if has_state(call)]
         return any(spec is not None and spec.activation_bits for spec in specs)
 
     def _passes(self, call: Call) -> bool:
@@ -243,7 +243,7 @@ class _Planner:
     def _fuses_forward(self, call: Call) -> bool:
         """Whether the only consumer of the output belongs to the same operator."""
         consumer = self.graph.only_consumer(call)
-        if consumer is None or call.kind in ACTIVATIONS or not _linear(call):
+        if consumer is None or call.kind in ACTIVATIONS or not is_linear(call):
             return False
         return consumer.kind in ACTIVATIONS or (consumer.kind in NORMS and call.kind.startswith(FOLDING))
 
@@ -285,7 +285,7 @@ class _Planner:
         return [call.path, *(full_name(call.path, name) for name, _ in kernels)]
 
 
-def _has_state(call: Call) -> bool:
+def has_state(call: Call) -> bool:
     """Whether a layer's output is its recurrent state."""
     layer = call.layer
     if isinstance(layer, keras.layers.Bidirectional):
@@ -293,7 +293,7 @@ def _has_state(call: Call) -> bool:
     return isinstance(layer, RECURRENT)
 
 
-def _averages_all(call: Call) -> bool:
+def is_global_average(call: Call) -> bool:
     """Whether a layer is global average pooling: as an integer operator it has an output grid of its own."""
     if not call.kind.startswith("AveragePooling"):
         return call.kind.startswith("GlobalAverage")
@@ -304,21 +304,21 @@ def _averages_all(call: Call) -> bool:
     return call.layer.data_format == "channels_last" and tuple(shape) == tuple(call.layer.pool_size)
 
 
-def _function(call: Call) -> str | None:
+def activation_name(call: Call) -> str | None:
     """Returns the name of a layer's own activation function."""
     function = getattr(call.layer, "activation", None)
     return getattr(function, "__name__", "custom") if callable(function) else None
 
 
-def _linear(call: Call) -> bool:
-    return _function(call) in (None, "linear")
+def is_linear(call: Call) -> bool:
+    return activation_name(call) in (None, "linear")
 
 
 def never_negative(call: Call) -> bool:
     """Whether a call never returns negative values."""
     if call.kind == "ReLU":
         return bool(call.layer.negative_slope == 0)
-    return call.kind in NEVER_NEGATIVE_KINDS or _function(call) in NEVER_NEGATIVE
+    return call.kind in NEVER_NEGATIVE_KINDS or activation_name(call) in NEVER_NEGATIVE
 
 
 def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec]:
