@@ -128,7 +128,7 @@ class Rows:
 
     def add(self, new: list[Row]) -> None:
         """Adds rows and writes the file whole or not at all."""
-        from r2keras._files import atomic_write_text
+        from r2keras._util.files import atomic_write_text
 
         fresh = [self._key(row) for row in new]
         rows = [row for row in self.rows if self._key(row) not in fresh] + new

@@ -13,7 +13,7 @@ from r2_plan import FLOAT, PALETTES, Cell, Column, Job, Net
 
 import r2keras
 from r2keras import workloads
-from r2keras._files import replacing
+from r2keras._util.files import replacing
 from r2keras.record import RangeFigures
 from r2keras.workloads.data import Dataset
 from r2keras.workloads.training import accuracy, kernel_layers, regularized, scores, without_regularizers

@@ -124,7 +124,7 @@ def prepare_files(model_file: Path, data_file: Path) -> None:
     import keras
     import numpy as np
 
-    from r2keras._files import atomic_write_text, replacing
+    from r2keras._util.files import atomic_write_text, replacing
 
     own_flags = {name: FLAGS[name].value for name in ("dataset", "size", "units", "epochs", "learning_rate", "seed")}
     flags_file = model_file.with_name("start.json")

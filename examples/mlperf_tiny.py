@@ -67,7 +67,7 @@ def main() -> int:
         import r2keras
     from rich.progress import track
 
-    from r2keras._files import atomic_write_text
+    from r2keras._util.files import atomic_write_text
 
     results = Path(FLAGS.out) / "results.json"
     rows = json.loads(results.read_text()) if results.is_file() else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from r2keras._errors import missing
+from r2keras._util.errors import missing
 
 # The dynamic program works on at most this many runs of sorted values; Lloyd's algorithm then moves single values.
 MAX_RUNS = 2_048

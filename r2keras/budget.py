@@ -10,15 +10,15 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._errors import invalid
-from r2keras._tables import add_row, new_table, shape_text, text_cell
+from r2keras._util.errors import invalid
+from r2keras._util.tables import add_row, new_table, shape_text, text_cell
+from r2keras._util.text import bits, count, to_text
 from r2keras.compress import plan_of
 from r2keras.export.containers import container_bits
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.quantizers.alternating import row_layout, row_palette
 from r2keras.quantizers.axes import output_axes, scale_shape
 from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
-from r2keras.report._format import bits, count, to_text
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from r2keras import _curvature, _model
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.layers.palettize import Palettize
 from r2keras.specs.palette import FINAL, START
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from r2keras import _model, _recurrent
 from r2keras._accumulators import round_biases
-from r2keras._errors import invalid
 from r2keras._model import ModelView, view_of
+from r2keras._util.errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.layers.palettize import Palettize
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 
 import keras
 
-from r2keras._errors import invalid
 from r2keras._graph import Call, Graph, TensorKey
 from r2keras._model import ModelView, full_name, rebuild, view_of
+from r2keras._util.errors import invalid
 from r2keras.specs import ActivationSpec, Recipe
 
 # Layers and operations that move or pool values, which then lie on the grid of their input.

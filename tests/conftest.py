@@ -96,7 +96,7 @@ def microcontrollers():
 def near(monkeypatch):
     """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
     import r2keras.export.convert as convert_module
-    from r2keras.export.packages import tensorflow
+    from r2keras._util.optional_packages import tensorflow
 
     def converted(folder, signature):
         converter = tensorflow().lite.TFLiteConverter

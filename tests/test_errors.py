@@ -2,7 +2,7 @@
 
 import pytest
 
-from r2keras._errors import invalid, invalid_choice, missing
+from r2keras._util.errors import invalid, invalid_choice, missing
 
 pytestmark = pytest.mark.backends
 

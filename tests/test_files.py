@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2keras._files import atomic_write_bytes, atomic_write_text, one_line, read_npz, replacing
+from r2keras._util.files import atomic_write_bytes, atomic_write_text, one_line, read_npz, replacing
 
 pytestmark = pytest.mark.backends
 

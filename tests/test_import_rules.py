@@ -87,7 +87,7 @@ def test_the_rules_see_the_package():
 def test_ops_imports_keras_alone(path):
     # `fuse` asks TensorFlow, which does not fuse by itself, to compile.
     compiler = {"tensorflow"} if module_of(path) == "r2keras.ops.fuse" else set()
-    assert foreign(path, {"keras", "r2keras.ops", "r2keras._errors"} | compiler) == []
+    assert foreign(path, {"keras", "r2keras.ops", "r2keras._util.errors"} | compiler) == []
 
 
 @pytest.mark.parametrize("path", under(*LEAF_NAMES), ids=module_of)

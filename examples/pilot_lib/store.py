@@ -11,7 +11,7 @@ from common_lib.flag_checks import UsageError
 
 import r2keras.report
 from pilot_lib.settings import Settings
-from r2keras._files import atomic_write_text, replacing
+from r2keras._util.files import atomic_write_text, replacing
 
 
 class Store:

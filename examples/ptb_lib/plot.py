@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from ptb_lib.rows import FLOAT_BITS, Row, front
-from r2keras._files import replacing
+from r2keras._util.files import replacing
 from r2keras.report.axes import byte_ticks
 from r2keras.report.svg import FAINT, GRID, INK, MARKERS, PLAIN, SERIES, new_figure, plain_style
 

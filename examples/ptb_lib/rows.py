@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptb_lib.stages import Stage, label
-from r2keras._files import atomic_write_text
+from r2keras._util.files import atomic_write_text
 
 KEY = ("data", "method", "weight_bits", "activation_bits", "width", "units", "regularizer", "seed")
 KEY += ("past", "epochs", "dropout", "commitment")

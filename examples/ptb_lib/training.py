@@ -16,7 +16,7 @@ from ptb_lib.model import BATCH, LENGTH, compressors, latent_weights, perplexity
 from ptb_lib.softmax import Sampler
 from ptb_lib.stages import Stage, seen
 from ptb_lib.step import Step
-from r2keras._files import read_npz, replacing
+from r2keras._util.files import read_npz, replacing
 from r2keras.workloads.text import Text, windows
 
 # Placeholder for the sampled words if the softmax covers all words.

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._errors import invalid
 from r2keras._model import Kernel, ModelView, view_of
+from r2keras._util.errors import invalid
 from r2keras.calibration import linear
 from r2keras.calibration.coordinates import KernelGrid, refine
 from r2keras.calibration.data import Batch, batches

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._errors import DataNeededError, invalid
 from r2keras._model import ModelView, view_of
+from r2keras._util.errors import DataNeededError, invalid
 from r2keras.calibration.data import Batch, batches
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]

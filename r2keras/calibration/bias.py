@@ -10,8 +10,8 @@ import numpy as np
 from keras import layers
 
 from r2keras import _model
-from r2keras._errors import DataNeededError
 from r2keras._model import ModelView, view_of
+from r2keras._util.errors import DataNeededError
 from r2keras.calibration import linear
 from r2keras.calibration.data import Batch, batches
 from r2keras.calibration.expected import expected_inputs_of

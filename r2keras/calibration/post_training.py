@@ -12,8 +12,8 @@ import numpy as np
 
 from r2keras import _model, compress
 from r2keras._accumulators import round_biases
-from r2keras._errors import DataNeededError, invalid, invalid_choice
 from r2keras._model import ModelView, view_of
+from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_ranges
 from r2keras.calibration.adaround import rounded

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from r2keras._errors import missing
-from r2keras._files import atomic_write_bytes, read_npz
+from r2keras._util.errors import missing
+from r2keras._util.files import atomic_write_bytes, read_npz
 
 
 class LayerStore:

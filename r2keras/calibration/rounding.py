@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.calibration.moments import Moments
 
 # The ends of the stretched sigmoid `h`, from the paper.

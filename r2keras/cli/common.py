@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from r2keras._errors import invalid, missing, sentence
-from r2keras._files import one_line, read_npz
+from r2keras._util.errors import invalid, missing, sentence
+from r2keras._util.files import one_line, read_npz
 
 if TYPE_CHECKING:
     import keras

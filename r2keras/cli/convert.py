@@ -56,8 +56,8 @@ from pathlib import Path
 from absl import flags
 
 import r2keras
-from r2keras._errors import DataNeededError
-from r2keras._files import replacing
+from r2keras._util.errors import DataNeededError
+from r2keras._util.files import replacing
 from r2keras.cli import common
 
 FLAGS = flags.FlagValues()

@@ -22,7 +22,7 @@ from pathlib import Path
 from absl import flags
 
 import r2keras
-from r2keras._files import atomic_write_bytes
+from r2keras._util.files import atomic_write_bytes
 from r2keras.cli import common
 
 FLAGS = flags.FlagValues()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras.export import packages
+from r2keras._util import optional_packages
 from r2keras.export.builder import ALIGNMENT, write
 from r2keras.export.decoding import Decoding, Pattern, decoding
 from r2keras.export.expand import Folded, load
@@ -87,7 +87,7 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
 
 def _store(file: ModelT, tensors: list[TensorT], **fields: Any) -> BufferT:
     """Adds a buffer, uses it for the tensors, and returns it."""
-    buffer = packages.schema().BufferT(**fields)
+    buffer = optional_packages.schema().BufferT(**fields)
     file.buffers.append(buffer)
     for tensor in tensors:
         tensor.buffer = len(file.buffers) - 1

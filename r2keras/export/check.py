@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from r2keras._errors import invalid
 from r2keras._model import check_finite, to_numpy
 from r2keras._tf_keras import is_a
+from r2keras._util.errors import invalid
 from r2keras.export.containers import Stored
 from r2keras.export.decode import Constants, stored_codes
 from r2keras.export.flatbuffer import buffer_of

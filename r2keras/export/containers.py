@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.export.layout import Layout
 from r2keras.export.match import Match
 from r2keras.record import QuantizedTensor, broadcast_scales

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from r2keras._tf_keras import is_a, without_fusion
-from r2keras.export import packages
+from r2keras._util import optional_packages
+from r2keras._util.native_log import quiet
 from r2keras.export.apart import convert_apart
 from r2keras.export.flatbuffer import parse
-from r2keras.export.quiet import quiet
 from r2keras.export.recurrent import BATCH
 from r2keras.export.source import SourceModel
 
@@ -63,7 +63,7 @@ def convert(source: SourceModel, batch_size: int | None = None) -> ModelT:
 
 def _converted(source: SourceModel, batch_size: int | None) -> bytes:
     """Runs the converter with its log silenced."""
-    packages.require_tensorflow()
+    optional_packages.require_tensorflow()
     try:
         with quiet():
             if source.recurrent:
@@ -78,7 +78,7 @@ def _converted(source: SourceModel, batch_size: int | None) -> bytes:
 
 def _converted_here(source: SourceModel, batch_size: int | None) -> bytes:
     """Runs the converter in this process."""
-    lite = packages.tensorflow().lite
+    lite = optional_packages.tensorflow().lite
     frozen = None if source.is_tf_keras else _frozen_inference(source.model, batch_size)
     if frozen is not None:
         return lite.TFLiteConverter.from_concrete_functions([frozen], _holder([])).convert()
@@ -91,14 +91,14 @@ def _converted_apart(source: SourceModel, batch_size: int) -> bytes:
     """Runs the converter in a separate process."""
     function = inference(source.model, batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        save = packages.tensorflow().saved_model.save
+        save = optional_packages.tensorflow().saved_model.save
         save(_holder(_tf_variables(source)), f"{folder}/model", signatures={SIGNATURE: function})
         return convert_apart(Path(folder), SIGNATURE)
 
 
 def _holder(variables: list[tf.Variable]) -> tf.Module:
     """Returns an object that tracks variables: the converter ignores all others, and loses their values."""
-    holder = packages.tensorflow().Module()
+    holder = optional_packages.tensorflow().Module()
     holder.tracked = variables
     return holder
 
@@ -126,7 +126,7 @@ def inference(
         batch_size: the batch size where the model's inputs leave it open; None keeps it open.
         scope: entered while the call is traced.
     """
-    tf = packages.tensorflow()
+    tf = optional_packages.tensorflow()
     structure = model.inputs[0] if is_a(model, "Sequential") else model.input
 
     def pack(tensors):
@@ -173,7 +173,7 @@ def _has_control_flow(function: ConcreteFunction) -> bool:
 @contextlib.contextmanager
 def _constants(values: list[tuple[keras.Variable, np.ndarray]]) -> Iterator[None]:
     """Makes variables read as constants while the block runs; raises _NeedsVariablesError if it assigns to one."""
-    tf = packages.tensorflow()
+    tf = optional_packages.tensorflow()
     constants = [(variable, tf.constant(value)) for variable, value in values]
     with keras.StatelessScope(constants, initialize_variables=False) as scope:
         before = [scope.get_current_value(variable) for variable, _ in values]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._errors import invalid
-from r2keras.export import packages
+from r2keras._util import optional_packages
+from r2keras._util.errors import invalid
 from r2keras.export.builder import write
 from r2keras.export.decode import Constants
 from r2keras.export.flatbuffer import parse, read
@@ -59,7 +59,7 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
     folded = Folded(file)
     for place in folded.places:
         data = np.ascontiguousarray(folded.constants.value(*place)).view(np.uint8).ravel()
-        file.buffers.append(packages.schema().BufferT(data=data))
+        file.buffers.append(optional_packages.schema().BufferT(data=data))
         folded.tensor(place).buffer = len(file.buffers) - 1
     folded.finish()
     return write(file)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras.export import packages
-from r2keras.export.quiet import quiet
+from r2keras._util import optional_packages
+from r2keras._util.native_log import quiet
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -55,7 +55,7 @@ def parse(data: bytes, name: str = "the file") -> ModelT:
     """
     # The schema's Python reader trusts every offset, so LiteRT's own verifier runs first.
     open_interpreter(data, name)
-    schema = packages.schema()
+    schema = optional_packages.schema()
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
 
 
@@ -74,7 +74,7 @@ def open_interpreter(
     Raises:
         ValueError: LiteRT's verifier rejects the bytes.
     """
-    module = packages.interpreter()
+    module = optional_packages.interpreter()
     kind = module.OpResolverType
     resolver = kind.AUTO if delegate else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
@@ -128,7 +128,7 @@ def kind_of(file: ModelT, operator: OperatorT) -> str:
 @functools.cache
 def _kinds() -> dict[int, str]:
     """Returns the names of the built-in operators by code."""
-    members = vars(packages.schema().BuiltinOperator)
+    members = vars(optional_packages.schema().BuiltinOperator)
     return {code: name for name, code in members.items() if not name.startswith("_")}
 
 
@@ -141,7 +141,7 @@ def add_tensor(
     name: str | None = None,
 ) -> int:
     """Adds a tensor, a constant if `data` is given, and returns its index in the subgraph."""
-    schema = packages.schema()
+    schema = optional_packages.schema()
     tensor = schema.TensorT(shape=np.asarray(shape, np.int32), type=kind, name=name)
     if data is not None:
         file.buffers.append(schema.BufferT(data=np.ascontiguousarray(data).view(np.uint8).ravel()))
@@ -159,7 +159,7 @@ def quantization(scale: np.ndarray | float, zero_point: np.ndarray | int = 0, ax
         axis: the axis along which the scales vary.
     """
     scale = np.ascontiguousarray(scale, np.float32).ravel()
-    parameters = packages.schema().QuantizationParametersT()
+    parameters = optional_packages.schema().QuantizationParametersT()
     parameters.scale = scale
     parameters.zeroPoint = np.ascontiguousarray(np.broadcast_to(zero_point, scale.shape), np.int64)
     parameters.quantizedDimension = axis
@@ -187,7 +187,7 @@ def operator(
             `"NONE"` for an operator without options.
         options: fields of the operator's options.
     """
-    schema = packages.schema()
+    schema = optional_packages.schema()
     options_name = options_name or f"{kind.title()}Options"
     values = None if options_name == "NONE" else getattr(schema, f"{options_name}T")()
     for field, value in options.items():
@@ -208,7 +208,7 @@ def set_kind(file: ModelT, operator: OperatorT, kind: str, version: int) -> None
 
 def _code_index(file: ModelT, kind: str, version: int) -> int:
     """Returns the index of an operator code of at least that version, added if the file has none."""
-    schema = packages.schema()
+    schema = optional_packages.schema()
     builtin = getattr(schema.BuiltinOperator, kind)
     for i, code in enumerate(file.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= version:

@@ -10,10 +10,10 @@ import keras
 
 from r2keras import _model
 from r2keras._keras_internals import parts_of
-from r2keras.export import packages
+from r2keras._util import optional_packages
+from r2keras._util.native_log import quiet
 from r2keras.export.convert import inference
 from r2keras.export.decode import kind_of
-from r2keras.export.quiet import quiet
 from r2keras.export.recurrent import BATCH
 from r2keras.export.source import SourceModel, read_model
 
@@ -43,7 +43,7 @@ class FusedLSTM(keras.layers.LSTM):
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         """Calls the function instead of the time loop."""
-        tf = packages.tensorflow()
+        tf = optional_packages.tensorflow()
         cell = self.cell
         sequences = tf.reverse(sequences, [1]) if self.go_backwards else sequences
         # As variables they would be captured; the operator takes them as arguments.
@@ -55,7 +55,7 @@ class FusedLSTM(keras.layers.LSTM):
 
 def _marked(return_sequences: bool) -> Callable:
     """Returns the function that becomes the operator, with the arguments and results that the converter expects."""
-    tf = packages.tensorflow()
+    tf = optional_packages.tensorflow()
 
     def lstm(inputs, hidden, cell, kernel, recurrent_kernel, bias):
         # The converter discards the body; only the shapes of the results matter.

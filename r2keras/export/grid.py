@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
+from r2keras._util.native_log import quiet
 from r2keras.export.builder import write
 from r2keras.export.flatbuffer import INT8, open_interpreter, quantization
-from r2keras.export.quiet import quiet
 from r2keras.export.subgraph import Subgraph, inputs_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export import packages
+from r2keras._util import optional_packages
 from r2keras.export.assign import Place
 from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, operator, set_kind
 from r2keras.export.grid import ActivationGrid, grid_of, set_grid
@@ -184,7 +184,7 @@ class Integerizer:
         if kind == "SOFTMAX" and outputs[0] in self.float_outputs:
             raise NotIntegerError(LAST_SOFTMAX)
         activation = getattr(op.builtinOptions, "fusedActivationFunction", 0)
-        if activation not in [getattr(packages.schema().ActivationFunctionType, name) for name in FUSED]:
+        if activation not in [getattr(optional_packages.schema().ActivationFunctionType, name) for name in FUSED]:
             raise NotIntegerError("its activation function has no integer form")
         return rule
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from r2keras._errors import invalid, invalid_choice
-from r2keras._files import atomic_write_bytes
-from r2keras.export import packages
+from r2keras._util import optional_packages
+from r2keras._util.errors import invalid, invalid_choice
+from r2keras._util.files import atomic_write_bytes
 from r2keras.export.builder import write
 from r2keras.export.check import check_backend, check_model, check_record
 from r2keras.export.convert import convert
@@ -92,7 +92,7 @@ def to_litert(
     source = read_model(model)
     check_model(source)
     check_recurrent(source, activations, record)
-    packages.require_schema()
+    optional_packages.require_schema()
     if record is None:
         file = _float_file(source, recurrent)
         slim(file, set())

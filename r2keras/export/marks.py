@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from r2keras import _model
-from r2keras.export import packages
+from r2keras._util import optional_packages
 from r2keras.export.convert import convert
 from r2keras.export.flatbuffer import INT8, UINT8
 from r2keras.export.grid import ActivationGrid, set_grid
@@ -41,7 +41,9 @@ class Mark(keras.layers.Layer):
     def call(self, inputs):
         """Returns the rounded tensor."""
         low, high = (self.grid.scale * (end - self.grid.zero_point) for end in (-128, 127))
-        return packages.tensorflow().quantization.fake_quant_with_min_max_args(inputs, min=low, max=high, num_bits=8)
+        return optional_packages.tensorflow().quantization.fake_quant_with_min_max_args(
+            inputs, min=low, max=high, num_bits=8
+        )
 
 
 def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export import packages
+from r2keras._util import optional_packages
 from r2keras.export.flatbuffer import RESOURCE, operator
 from r2keras.export.subgraph import Subgraph, outputs_of
 
@@ -38,7 +38,7 @@ class Once:
         """The subgraph that runs once."""
         if self._graph is None:
             index = len(self._file.subgraphs)
-            empty = packages.schema().SubGraphT(tensors=[], operators=[])
+            empty = optional_packages.schema().SubGraphT(tensors=[], operators=[])
             empty.inputs = empty.outputs = np.zeros(0, np.int32)
             self._file.subgraphs.append(empty)
             call = operator(self._file, "CALL_ONCE", 1, [], [], "CallOnceOptions", initSubgraphIndex=index)

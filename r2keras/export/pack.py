@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 
 WIDTHS = (2, 4, 8)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
+from r2keras._util.native_log import quiet
 from r2keras.export.flatbuffer import open_interpreter, unreadable
-from r2keras.export.quiet import quiet
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export import flatbuffer, packages
+from r2keras._util import optional_packages
+from r2keras.export import flatbuffer
 
 if TYPE_CHECKING:
     from r2keras.export.flatbuffer import ModelT, OperatorT, SubGraphT, TensorT
@@ -157,7 +158,7 @@ class Subgraph:
         """Adds a tensor of another one's shape, type and quantization, without values; returns its index."""
         like = self.tensor(tensor)
         self.schema.tensors.append(
-            packages.schema().TensorT(shape=like.shape, type=like.type, quantization=like.quantization)
+            optional_packages.schema().TensorT(shape=like.shape, type=like.type, quantization=like.quantization)
         )
         return len(self.schema.tensors) - 1
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from r2keras._files import atomic_write_bytes
-from r2keras.export import packages
+from r2keras._util import optional_packages
+from r2keras._util.files import atomic_write_bytes
 from r2keras.export.assign import Place
 from r2keras.export.builder import write
 from r2keras.export.check import TOLERANCE, broken, check_backend, check_model, check_record
@@ -153,9 +153,9 @@ def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) 
     check_backend()
     source = read_model(model)
     check_model(source)
-    packages.require_schema()
+    optional_packages.require_schema()
     if check:
-        packages.require_microcontrollers()
+        optional_packages.require_microcontrollers()
     batches = {tensor.shape[0] for tensor in model.inputs} - {None, 1}
     if batches:
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export import packages
+from r2keras._util import optional_packages
 from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, UINT8, operator, quantization
 from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 from r2keras.export.tflm_forms import Form, Integers
@@ -126,7 +126,7 @@ def _decode_before(graph: Subgraph, consumer: OperatorT, named: list[int], targe
     position = graph.position(consumer)
     decode = graph.operators[position - 1] if position else None
     if decode is None or not is_decode(graph.file, decode):
-        decode = packages.schema().OperatorT(opcodeIndex=_decode_code(graph.file), inputs=[], outputs=[])
+        decode = optional_packages.schema().OperatorT(opcodeIndex=_decode_code(graph.file), inputs=[], outputs=[])
         graph.insert_before(consumer, [decode])
     graph.set_inputs(decode, [*inputs_of(decode), *named])
     graph.set_outputs(decode, [*outputs_of(decode), target])
@@ -137,7 +137,7 @@ def _decode_code(file: ModelT) -> int:
     custom_codes = [code.customCode for code in file.operatorCodes]
     if DECODE in custom_codes:
         return custom_codes.index(DECODE)
-    schema = packages.schema()
+    schema = optional_packages.schema()
     custom = schema.BuiltinOperator.CUSTOM
     file.operatorCodes.append(
         schema.OperatorCodeT(builtinCode=custom, deprecatedBuiltinCode=custom, customCode=DECODE, version=1)

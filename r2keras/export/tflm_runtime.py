@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._errors import invalid
-from r2keras.export import packages
+from r2keras._util import optional_packages
+from r2keras._util.errors import invalid
+from r2keras._util.native_log import overheard
 from r2keras.export.flatbuffer import read
-from r2keras.export.quiet import overheard
 from r2keras.export.runtime import advancing, matched
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _open(data: bytes, name: str) -> tuple[Interpreter, int]:
 def _allocate(data: bytes, arena_bytes: int) -> tuple[Interpreter | None, list[str]]:
     """Returns an interpreter, or None and the log if it could not allocate or prepare the file's operators."""
     interpreter = None
-    runtime = packages.microcontrollers()
+    runtime = optional_packages.microcontrollers()
     with overheard() as lines, contextlib.suppress(RuntimeError):
         interpreter = runtime.Interpreter.from_bytes(data, arena_size=arena_bytes)
     return interpreter, [] if interpreter else _reasons(lines)
@@ -192,7 +192,7 @@ def _allocate(data: bytes, arena_bytes: int) -> tuple[Interpreter | None, list[s
 
 def _run_on_zeros(interpreter: Interpreter, data: bytes) -> list[str]:
     """Runs a file once on zeros; returns the log if that fails."""
-    count = packages.schema().Model.GetRootAs(data, 0).Subgraphs(0).InputsLength()
+    count = optional_packages.schema().Model.GetRootAs(data, 0).Subgraphs(0).InputsLength()
     for i in range(count):
         detail = interpreter.get_input_details(i)
         interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), i)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 
 # Limits and codes of the DECODE operator's format.
 MAX_BITS = 7

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.export.flatbuffer import read
 from r2keras.export.grid import output_steps
 from r2keras.export.runtime import LiteRTModel

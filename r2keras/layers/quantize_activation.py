@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from r2keras import quantizers
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.ops.span import on_grid
 from r2keras.specs import ActivationSpec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.record import QuantizedActivation
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec
 

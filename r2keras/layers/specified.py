@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from r2keras import _model
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.layers.substitute import SubstituteWeights
 
 

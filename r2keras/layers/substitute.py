@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import tree
 
-from r2keras._errors import invalid
 from r2keras._keras_internals import clear_losses, parts_of
+from r2keras._util.errors import invalid
 
 
 class SubstituteWeights(keras.layers.Layer):

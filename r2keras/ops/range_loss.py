@@ -15,7 +15,7 @@ import math
 import keras
 from keras import ops
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 
 # Beyond the largest weight, a margin is pulled back as hard as n / 100 of the n weights would push it out.
 _WEIGHTS_PER_PULL = 100.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from r2keras._errors import invalid
 from r2keras._keras_internals import parts_of
 from r2keras._tf_keras import is_a
+from r2keras._util.errors import invalid
 from r2keras.specs import QuantSpec
 
 # Class names rather than classes, because the layers of tf_keras have the same names.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from keras import ops
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.ops import affine
 from r2keras.ops.span import on_grid
 from r2keras.ops.ste import custom_gradient

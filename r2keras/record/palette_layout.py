@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 
 HISTOGRAM_BINS = 64
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from r2keras._errors import invalid
-from r2keras._files import atomic_write_bytes, one_line, read_npz
+from r2keras._util.errors import invalid
+from r2keras._util.files import atomic_write_bytes, one_line, read_npz
 from r2keras.record.palettized_tensor import PalettizedTensor
 from r2keras.record.quantized_activation import QuantizedActivation
 from r2keras.record.quantized_tensor import QuantizedTensor

@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from r2keras._errors import invalid
 from r2keras._model import check_finite, kernels, leaf_layers, rebuild, to_numpy
+from r2keras._util.errors import invalid
 from r2keras.quantizers.axes import output_axes
 
 _ALL = ".*"

@@ -3,7 +3,7 @@
 Reports read a `CompressionRecord`, a file on disk and result rows. They never read layers.
 """
 
-from r2keras.report._format import to_text
+from r2keras._util.text import to_text
 from r2keras.report.groups import group
 from r2keras.report.page import write_html
 from r2keras.report.recommendation import Recommendation, recommend

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from r2keras.report._format import bits
+from r2keras._util.text import bits
 from r2keras.report.groups import Baseline, Group, Stat
 from r2keras.report.recommendation import Recommendation
 from r2keras.report.svg import FAINT

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2keras._util.text import count, percent
 from r2keras.record import PalettizedTensor
-from r2keras.report._format import count, percent
 from r2keras.report.svg import FAINT, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from r2keras._errors import invalid
-from r2keras._files import replacing
-from r2keras.report._format import count
+from r2keras._util.errors import invalid
+from r2keras._util.files import replacing
+from r2keras._util.text import count
 from r2keras.report.axes import byte_ticks
 from r2keras.report.svg import FAINT, GRID, INK, LIMIT, MARKERS, PLAIN, SERIES, new_figure, plain_style
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from r2keras._errors import invalid
-from r2keras.report._format import DASH, bits, number
+from r2keras._util.errors import invalid
+from r2keras._util.text import DASH, bits, number
 from r2keras.report.results import ResultRow, checked_rows
 
 # The name of the models trained without a regularizer.

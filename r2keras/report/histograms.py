@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from r2keras._util.text import count, number
 from r2keras.record import PalettizedTensor, QuantizedTensor, RangeFigures
-from r2keras.report._format import count, number
 from r2keras.report.svg import FAINT, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:

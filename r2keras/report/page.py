@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2keras._errors import invalid, missing
-from r2keras._files import atomic_write_text
-from r2keras._tables import shape_text
+from r2keras._util.errors import invalid, missing
+from r2keras._util.files import atomic_write_text
+from r2keras._util.tables import shape_text
+from r2keras._util.text import DASH, MIN_FLOAT_BITS, bits, count, number, percent, points
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
-from r2keras.report._format import DASH, MIN_FLOAT_BITS, bits, count, number, percent, points
 from r2keras.report.clusters import occupancy
 from r2keras.report.groups import Group, float_baseline, group, pareto
 from r2keras.report.histograms import histogram

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from r2keras.report._format import MIN_FLOAT_BITS, bits, count, percent
+from r2keras._util.text import MIN_FLOAT_BITS, bits, count, percent
 from r2keras.report.axes import accuracy_axis, bytes_axis, ends, label_bits
 from r2keras.report.groups import REFERENCE, Baseline, Group, float_baseline, pareto
 from r2keras.report.recommendation import Recommendation

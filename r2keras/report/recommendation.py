@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from r2keras._errors import invalid
-from r2keras.report._format import count, percent, points
+from r2keras._util.errors import invalid
+from r2keras._util.text import count, percent, points
 from r2keras.report.groups import REFERENCE, Baseline, Group, float_baseline, group
 
 # Means that differ by less count as equal: sums of decimal fractions are not exact.

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from r2keras._errors import invalid
-from r2keras._files import atomic_write_text
+from r2keras._util.errors import invalid
+from r2keras._util.files import atomic_write_text
 
 # The columns that identify an experiment.
 KEYS = ("dataset", "model", "regularizer", "method", "num_bits", "seed")

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2keras._errors import invalid
-from r2keras._tables import add_row, new_table
-from r2keras.report._format import count, number, to_text
+from r2keras._util.errors import invalid
+from r2keras._util.tables import add_row, new_table
+from r2keras._util.text import count, number, to_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from r2keras._errors import missing
-from r2keras._tables import add_row, new_table, shape_text, text_cell
+from r2keras._util.errors import missing
+from r2keras._util.tables import add_row, new_table, shape_text, text_cell
+from r2keras._util.text import count, number, percent
 from r2keras.record import CompressionRecord, RangeFigures
-from r2keras.report._format import count, number, percent
 from r2keras.report.clusters import Clusters
 
 if TYPE_CHECKING:

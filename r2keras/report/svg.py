@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from r2keras._errors import missing
+from r2keras._util.errors import missing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from r2keras._tables import add_row, new_table, text_cell
-from r2keras.report._format import bits, count, percent
+from r2keras._util.tables import add_row, new_table, text_cell
+from r2keras._util.text import bits, count, percent
 from r2keras.report.groups import Group, float_baseline, group, number_stat, percent_stat
 
 if TYPE_CHECKING:

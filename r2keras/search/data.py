@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from r2keras._files import read_npz
+from r2keras._util.files import read_npz
 from r2keras.calibration.data import check_inputs
 from r2keras.search.settings import Search
 

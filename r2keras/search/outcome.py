@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2keras._errors import invalid
-from r2keras._files import atomic_write_text
-from r2keras._tables import add_row, new_table, text_cell
-from r2keras.report._format import DASH, count, number, percent, points, to_text
+from r2keras._util.errors import invalid
+from r2keras._util.files import atomic_write_text
+from r2keras._util.tables import add_row, new_table, text_cell
+from r2keras._util.text import DASH, count, number, percent, points, to_text
 from r2keras.report.front import write_front
 from r2keras.search.settings import FLOAT, Search
 from r2keras.search.space import Candidate, Space

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from r2keras._errors import invalid, missing
+from r2keras._util.errors import invalid, missing
 from r2keras.search import study as studies
 from r2keras.search.data import load_data
 from r2keras.search.outcome import Outcome, outcome_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from r2keras._errors import check_int, invalid, invalid_choice, missing
+from r2keras._util.errors import check_int, invalid, invalid_choice, missing
 from r2keras.specs import METHODS
 
 PALETTE = "palette"

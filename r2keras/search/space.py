@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
+from r2keras._util.text import bits, count
 from r2keras.budget import footprint
-from r2keras.report._format import bits, count
 from r2keras.search.settings import FLOAT, PALETTE, Search
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras._files import atomic_write_text
+from r2keras._util.files import atomic_write_text
 from r2keras.search.settings import FLOAT, Search, load_optuna
 from r2keras.search.space import Candidate, Space
 from r2keras.search.training import quality

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from r2keras._files import atomic_write_text, one_line, replacing
+from r2keras._util.files import atomic_write_text, one_line, replacing
 from r2keras.search import study as studies
 from r2keras.search.data import SearchData, load_data
 from r2keras.search.settings import Search

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from r2keras._errors import check_int, check_number, check_only_with, invalid, invalid_choice
+from r2keras._util.errors import check_int, check_number, check_only_with, invalid, invalid_choice
 from r2keras.specs.base import BaseSpec
 
 ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")

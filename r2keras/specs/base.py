@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-from r2keras._errors import invalid_choice
+from r2keras._util.errors import invalid_choice
 
 SpecT = TypeVar("SpecT", bound="BaseSpec")
 

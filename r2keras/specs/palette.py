@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from r2keras._errors import check_int, invalid, invalid_choice
+from r2keras._util.errors import check_int, invalid, invalid_choice
 from r2keras.specs.base import BaseSpec
 
 GRANULARITIES = ("per_tensor", "per_group")

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from r2keras._errors import check_int, check_number, check_only_with, invalid, invalid_choice
+from r2keras._util.errors import check_int, check_number, check_only_with, invalid, invalid_choice
 from r2keras.specs.activation import DELTA, ActivationSpec, check_method_and_range
 from r2keras.specs.base import BaseSpec
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from r2keras._errors import invalid, invalid_choice, missing, sentence
-from r2keras._files import atomic_write_text, one_line
+from r2keras._util.errors import invalid, invalid_choice, missing, sentence
+from r2keras._util.files import atomic_write_text, one_line
 from r2keras.specs.palette import PaletteSpec
 from r2keras.specs.quant import QuantSpec
 

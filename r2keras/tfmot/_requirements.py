@@ -6,7 +6,7 @@ import importlib.util
 
 import keras
 
-from r2keras._errors import missing
+from r2keras._util.errors import missing
 
 _MODULES = ("tensorflow", "tf_keras", "tensorflow_model_optimization")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 import tf_keras
 
-from r2keras._errors import invalid
 from r2keras._model import check_finite
 from r2keras._tf_keras import kernels
+from r2keras._util.errors import invalid
 
 # The class of Functional models, which tf_keras does not export.
 _FUNCTIONAL = tf_keras.Sequential.__mro__[1]

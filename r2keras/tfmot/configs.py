@@ -10,9 +10,9 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from r2keras._errors import invalid
 from r2keras._graph import Call
 from r2keras._tf_keras import KernelSlot, kernel_slots
+from r2keras._util.errors import invalid
 from r2keras.layers.compressor import too_small
 from r2keras.placement import never_negative
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.tfmot.configs import LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig
 from r2keras.tfmot.layers import GridActivation
 from r2keras.tfmot.quantizers import ActivationQuantizer

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.ops.span import on_grid
 from r2keras.specs import ActivationSpec
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from r2keras import regularizers
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.regularizers.base import OneWeight
 from r2keras.regularizers.margin import MarginForm
 from r2keras.regularizers.soft_min_max import SoftMinMaxForm

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from r2keras import _model
-from r2keras._errors import invalid
 from r2keras._graph import Call, TensorKey, graph_of
+from r2keras._util.errors import invalid
 from r2keras.layers.recurrent import QuantizedRNN
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.widening import kinds

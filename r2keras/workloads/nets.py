@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from r2keras._errors import invalid, invalid_choice
+from r2keras._util.errors import invalid, invalid_choice
 from r2keras.workloads._blocks import (
     MOMENTUM,
     PYTORCH_EPSILON,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2keras._errors import invalid
+from r2keras._util.errors import invalid
 from r2keras.workloads.data import read_npz
 
 FILE = "ptb_lm_train_valid.npz"

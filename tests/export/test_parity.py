@@ -11,8 +11,8 @@ from keras import layers
 import r2keras.export.convert as convert_module
 import r2keras.export.tflm_forms as tflm_forms
 from r2keras import PaletteSpec, QuantSpec
+from r2keras._util.optional_packages import tensorflow
 from r2keras.export import LiteRTModel, TFLMModel, to_litert, to_tflm
-from r2keras.export.packages import tensorflow
 from tests.export.models import norm
 from tests.export.palettize import compress
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from r2keras.export.quiet import quiet
+from r2keras._util.native_log import quiet
 
 
 def test_output_of_the_block_is_kept_off_the_screen(capfd):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from r2keras.export import packages
+from r2keras._util import optional_packages
 from r2keras.export.builder import write
 from r2keras.export.flatbuffer import FLOAT32, INT32, operator, parse, quantization
 from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
@@ -11,7 +11,7 @@ from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 
 def chain_file(length: int):
     """Returns a file of ADD operators, `x -> x + x -> ...`, with `length` of them."""
-    schema = packages.schema()
+    schema = optional_packages.schema()
     graph = schema.SubGraphT(tensors=[], operators=[])
     file = schema.ModelT(version=3, buffers=[schema.BufferT()], operatorCodes=[], subgraphs=[graph])
     for _ in range(length + 1):
@@ -46,7 +46,7 @@ def test_indices_are_plain_integers():
 
 
 def test_an_operator_without_vectors_reads_and_computes_nothing():
-    bare = packages.schema().OperatorT()
+    bare = optional_packages.schema().OperatorT()
     assert inputs_of(bare) == outputs_of(bare) == []
 
 
@@ -146,7 +146,7 @@ def test_another_object_on_the_subgraph_sees_an_edit():
 
 def test_every_subgraph_is_listed():
     file = chain_file(1)
-    file.subgraphs.append(packages.schema().SubGraphT(tensors=[], operators=[]))
+    file.subgraphs.append(optional_packages.schema().SubGraphT(tensors=[], operators=[]))
     assert [graph.index for graph in subgraphs(file)] == [0, 1]
 
 

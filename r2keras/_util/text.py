@@ -6,7 +6,7 @@ import io
 import shutil
 from typing import TYPE_CHECKING
 
-from r2keras._errors import missing
+from r2keras._util.errors import missing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from r2keras._errors import missing
+from r2keras._util.errors import missing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ def shape_text(shape: tuple[int, ...] | None) -> str:
     '3x3x16'
     """
     # Not at the top: r2keras.report imports this module.
-    from r2keras.report._format import DASH
+    from r2keras._util.text import DASH
 
     return DASH if shape is None else "x".join(map(str, shape)) or "scalar"
 

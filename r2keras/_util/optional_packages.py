@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from r2keras._errors import missing
+from r2keras._util.errors import missing
 
 
 def tensorflow() -> ModuleType:

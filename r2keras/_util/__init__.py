@@ -1,0 +1,1 @@
+"""Helpers that know nothing of Keras: errors, files, text, tables, optional packages."""
