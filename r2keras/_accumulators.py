@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._graph import Call, Graph
-from r2keras._model import ModelView, full_name, view_of
-from r2keras.placement import NORMS, PASSING
+from r2keras._models import walk
+from r2keras._models.call_kinds import NORMS, PASSING
+from r2keras._models.graph import Call, Graph
+from r2keras._models.values import affine_of, to_numpy
+from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras.record import CompressionRecord, QuantizedTensor
 
 # Half the range of int32, the type of biases.
@@ -57,7 +58,7 @@ def _source(graph: Graph, call: Call) -> str | None:
     while len(call.inputs) == 1:
         call = graph.producer(call.inputs[0])
         if getattr(call.layer, "holds_constants", False):
-            return call.path.removesuffix(_model.QUANTIZED_SUFFIX)
+            return call.path.removesuffix(walk.QUANTIZED_SUFFIX)
         if call.kind not in PASSING or "Average" in call.kind:
             return None
     return None
@@ -93,18 +94,18 @@ def _norm_behind(graph: Graph, call: Call) -> keras.Layer | None:
 
 def _move(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray) -> bool:
     """Rounds the bias of a layer and of the normalization after it; returns whether there is a bias."""
-    bias = _model.to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(steps.size)
+    bias = to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(steps.size)
     if norm is None:
         if layer.use_bias:
             layer.bias.assign((bias + _missing(bias, steps)).astype(np.float32))
         return layer.use_bias
-    factor, offset = _model.affine_of(norm)
+    factor, offset = affine_of(norm)
     moved = _missing(factor * bias + offset, steps * np.abs(factor))
     if norm.center:
-        norm.beta.assign((_model.to_numpy(norm.beta) + moved).astype(np.float32))
+        norm.beta.assign((to_numpy(norm.beta) + moved).astype(np.float32))
     else:
         share = np.divide(moved, factor, out=np.zeros_like(moved), where=factor != 0)
-        norm.moving_mean.assign((_model.to_numpy(norm.moving_mean) - share).astype(np.float32))
+        norm.moving_mean.assign((to_numpy(norm.moving_mean) - share).astype(np.float32))
     return True
 
 

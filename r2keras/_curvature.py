@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from r2keras import _model
 from r2keras._gradients import gradient_function
+from r2keras._models import walk
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.ops import affine
 from r2keras.quantizers.ewgs import EWGSQuantizer
@@ -40,8 +40,8 @@ class EWGSKernel:
 def ewgs_kernels(student: keras.Model) -> list[EWGSKernel]:
     """Returns every kernel that EWGS quantizes and that is trained."""
     return [
-        EWGSKernel(_model.full_name(path, name), layer, name)
-        for path, layer in _model.view_of(student).instances(FakeQuantize)
+        EWGSKernel(walk.full_name(path, name), layer, name)
+        for path, layer in walk.view_of(student).instances(FakeQuantize)
         for name, quantizer in layer.quantizers.items()
         if isinstance(quantizer, EWGSQuantizer) and layer.trainable
     ]
@@ -108,7 +108,7 @@ def _mean_curvatures(slopes: Callable, spans: list[np.ndarray], rng) -> list[flo
 def _span(kernel: EWGSKernel) -> np.ndarray:
     """Returns the distance between the outermost levels for every weight of a kernel."""
     quantizer = kernel.layer.quantizers[kernel.name]
-    weight = dict(_model.kernels(kernel.layer.layer))[kernel.name]
+    weight = dict(walk.kernels(kernel.layer.layer))[kernel.name]
     scale = affine.expand(quantizer.grid(weight.value)[0], weight.shape)
     span = quantizer.num_steps * np.asarray(ops.convert_to_numpy(scale), np.float64)
     return np.broadcast_to(span, tuple(weight.shape))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import keras
 
-from r2keras import _model
-from r2keras._model import Kernel
+from r2keras._models import rebuild
+from r2keras._models.values import finite
+from r2keras._models.walk import Kernel
 from r2keras.layers.compressor import too_small
 from r2keras.layers.recurrent import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
 from r2keras.layers.recurrent_parts import KERNELS
@@ -44,7 +45,7 @@ def tensors(path: str, layer: keras.Layer) -> dict[str, Tensor]:
     """
     by_name = {}
     for kernel, part in compressors(path, layer):
-        values = _model.finite(kernel.full_name, kernel.variable)
+        values = finite(kernel.full_name, kernel.variable)
         by_name[kernel.full_name] = part.tensor(kernel.full_name, kernel.variable.value, values)
     return by_name
 
@@ -94,7 +95,7 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
         return None
     if isinstance(layer, keras.layers.Bidirectional):
         halves = (layer.forward_layer, layer.backward_layer)
-        forward, backward = (frozen(f"{path}/{half.name}", half) or _model.copy_layer(half) for half in halves)
+        forward, backward = (frozen(f"{path}/{half.name}", half) or rebuild.copy_layer(half) for half in halves)
         config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
         return keras.layers.Bidirectional(forward, backward_layer=backward, **config)
     config, parts = layer.get_config(), layer.parts

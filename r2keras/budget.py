@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from r2keras import _model
+from r2keras._models import walk
+from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras._util.errors import invalid
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import bits, count, to_text
@@ -17,7 +18,6 @@ from r2keras.compress import plan_of
 from r2keras.export.containers import container_bits
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.quantizers.alternating import row_layout, row_palette
-from r2keras.quantizers.axes import output_axes, scale_shape
 from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen
@@ -169,12 +169,12 @@ def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
     """
     plan = {} if recipe is None else plan_of(model, recipe)
     tensors = []
-    for path, layer in _model.leaf_layers(model):
+    for path, layer in walk.leaf_layers(model):
         specs = plan.get(path) or _own_specs(layer)
         inner = layer.layer if isinstance(layer, SpecifiedWeights) else layer
         learned = {id(scalar) for variable in inner.weights for scalar in _learned(variable)}
-        learned |= _model.quantizer_weights(inner)
-        for name, variable in _model.relative_weights(inner):
+        learned |= walk.quantizer_weights(inner)
+        for name, variable in walk.relative_weights(inner):
             if id(variable) not in learned:
                 tensors.append(_tensor_bytes(f"{path}/{name}", inner, variable, specs.get(name)))
     return Footprint(model.name, tuple(tensors))
@@ -254,7 +254,7 @@ def _own_specs(layer: keras.Layer) -> dict[str, Spec]:
         return layer.kernel_specs()
     layer_specs = getattr(layer, "specs", None)
     specs = {}
-    for name, _ in _model.kernels(layer):
+    for name, _ in walk.kernels(layer):
         role = ROLES.get(name.rpartition("/")[2])
         spec = getattr(layer_specs, role, None) if role else None
         if spec is not None:
@@ -322,4 +322,4 @@ def _palette_scale(spec: PaletteSpec, layer: keras.Layer, variable: keras.Variab
 
 def _is_kernel_name(tensor: TensorBytes) -> bool:
     """Whether a weight that stays in float could be compressed."""
-    return len(tensor.shape) >= 2 and tensor.name.rpartition("/")[2] not in _model.NOT_KERNELS
+    return len(tensor.shape) >= 2 and tensor.name.rpartition("/")[2] not in walk.NOT_KERNELS

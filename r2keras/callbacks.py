@@ -7,7 +7,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from r2keras import _curvature, _model
+from r2keras import _curvature
+from r2keras._models import walk
 from r2keras._util.errors import invalid
 from r2keras.layers.palettize import Palettize
 from r2keras.specs.palette import FINAL, START
@@ -195,7 +196,7 @@ class AnnealPalettes(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Sets the schedule of every palette."""
-        layers = _model.view_of(self.model).instances(Palettize)
+        layers = walk.view_of(self.model).instances(Palettize)
         palettes = [palette for _, layer in layers for palette in layer.palettes.values()]
         if not palettes:
             raise ValueError(
@@ -261,4 +262,4 @@ def _checked_data(x, y) -> tuple:
 
 def norms_of(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Returns the batch normalizations of a model, including those in nested models."""
-    return [layer for _, layer in _model.view_of(model).instances(keras.layers.BatchNormalization)]
+    return [layer for _, layer in walk.view_of(model).instances(keras.layers.BatchNormalization)]

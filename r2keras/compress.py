@@ -5,9 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from r2keras import _model, _recurrent
+from r2keras import _recurrent
 from r2keras._accumulators import round_biases
-from r2keras._model import ModelView, view_of
+from r2keras._models import rebuild, walk
+from r2keras._models.channel_axes import output_axes
+from r2keras._models.values import check_finite, to_numpy
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid
 from r2keras.layers.fake_quantize import FakeQuantize
 from r2keras.layers.palettize import Palettize
@@ -15,7 +18,6 @@ from r2keras.layers.quantize_activation import GridActivation, QuantizeActivatio
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.layers.substitute import SubstituteWeights
 from r2keras.placement import warned_plan, with_bare_ends
-from r2keras.quantizers.axes import output_axes
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 
@@ -85,9 +87,9 @@ def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, Activati
     def append(path: str, name: str) -> keras.Layer | None:
         if path not in activations:
             return None
-        return QuantizeActivation(activations[path], name=name + _model.QUANTIZED_SUFFIX)
+        return QuantizeActivation(activations[path], name=name + walk.QUANTIZED_SUFFIX)
 
-    student = view_of(_model.rebuild(view, wrap, append=append if activations else None))
+    student = view_of(rebuild.rebuild(view, wrap, append=append if activations else None))
     for _, layer in wrappers(student):
         layer.initialize()
     return student
@@ -95,7 +97,7 @@ def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, Activati
 
 def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
     """Returns the layer to wrap: a copy, which quantizes its state if it is recurrent and its spec says so."""
-    return _recurrent.with_state(layer, next(iter(specs.values()))) or _model.copy_layer(layer)
+    return _recurrent.with_state(layer, next(iter(specs.values()))) or rebuild.copy_layer(layer)
 
 
 def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SpecifiedWeights]:
@@ -141,7 +143,7 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 def finalized(view: ModelView) -> tuple[ModelView, CompressionRecord]:
     """Returns what `finalize` does, as views."""
     tensors, notes = _tensors(view)
-    result = view_of(_model.rebuild(view, _unwrapped))
+    result = view_of(rebuild.rebuild(view, _unwrapped))
     for kernel in result.kernels:
         if kernel.full_name in tensors:
             _put(kernel.variable, tensors[kernel.full_name].values())
@@ -180,7 +182,7 @@ def _tensors(view: ModelView) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _remarks(wrapper: SubstituteWeights, tensors: list[tuple[str, Tensor]]) -> dict[str, str]:
     """Returns remarks on the kernels of one wrapped layer, by full name."""
     remarks = wrapper.notes(tensors)
-    kernels = dict(_model.kernels(wrapper.layer))
+    kernels = dict(walk.kernels(wrapper.layer))
     notes = {}
     for name, tensor in tensors:
         parts = [remarks.get(name), dead_channels(wrapper.layer, kernels[name])]
@@ -195,7 +197,7 @@ def _reasons(view: ModelView) -> dict[str, str]:
     for path, layer in view.layers:
         reasons |= _recurrent.kept_float(path, layer)
     for path, wrapper in wrappers(view):
-        reasons |= {_model.full_name(path, name): reason for name, reason in wrapper.kept_float().items()}
+        reasons |= {walk.full_name(path, name): reason for name, reason in wrapper.kept_float().items()}
     return reasons
 
 
@@ -207,7 +209,7 @@ def dead_channels(layer: keras.Layer, kernel: keras.Variable) -> str | None:
         kernel: the kernel; the rows of an embedding are words, and may be zero.
     """
     axes = output_axes(layer, kernel)
-    values = _model.to_numpy(kernel)
+    values = to_numpy(kernel)
     rest = tuple(axis for axis in range(values.ndim) if axis not in axes)
     dead = np.count_nonzero(~values.any(axis=rest))
     if not dead or axes == (0,):
@@ -218,7 +220,7 @@ def dead_channels(layer: keras.Layer, kernel: keras.Variable) -> str | None:
 
 def freeze_activations(student: ModelView) -> tuple[ModelView, dict[str, QuantizedActivation]]:
     """Returns a copy of a model of `prepare_activations` with its activations on fixed grids, and the grids."""
-    result = view_of(_model.rebuild(student, _unwrapped))
+    result = view_of(rebuild.rebuild(student, _unwrapped))
     return result, _activations(result)
 
 
@@ -253,7 +255,7 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
                 continue
             if kernel.full_name in compressed:
                 raise _compressed(kernel.full_name)
-            _model.check_finite(kernel.full_name, _model.to_numpy(kernel.variable))
+            check_finite(kernel.full_name, to_numpy(kernel.variable))
             plan.setdefault(path, {})[kernel.name] = spec
         if not view.kernels_in(path):
             others.append((path, path))
@@ -280,7 +282,7 @@ def _activations(view: ModelView) -> dict[str, QuantizedActivation]:
     """Returns the grids of a finalized model's activations by the path of the layer that produces them."""
     grids: dict[str, QuantizedActivation] = {}
     for path, layer in view.instances(GridActivation):
-        source = path.removesuffix(_model.QUANTIZED_SUFFIX)
+        source = path.removesuffix(walk.QUANTIZED_SUFFIX)
         grids[source] = QuantizedActivation(source, layer.scale, layer.zero_point, layer.num_bits)
     for path, layer in view.layers:
         grids |= _recurrent.grids(path, layer)
@@ -295,7 +297,7 @@ def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
     inner = layer.layer if wrapped else layer
     new = _recurrent.frozen(path, inner)
     if wrapped:
-        new = new or _model.copy_layer(inner)
+        new = new or rebuild.copy_layer(inner)
         new.name = layer.name
     return new
 
@@ -303,7 +305,7 @@ def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
 def _put(variable: keras.Variable, values: np.ndarray) -> None:
     """Assigns values, and raises unless the weight then holds them bit for bit."""
     variable.assign(values)
-    if variable.dtype == "float32" and not np.array_equal(_model.to_numpy(variable), values):
+    if variable.dtype == "float32" and not np.array_equal(to_numpy(variable), values):
         raise RuntimeError(f"The weight {variable.path} did not take the values of the record exactly.")
 
 

@@ -8,28 +8,23 @@ from collections.abc import Callable, Iterable
 
 import keras
 
-from r2keras._graph import Call, Graph, TensorKey
-from r2keras._model import ModelView, full_name, rebuild, view_of
+from r2keras._models.call_kinds import (
+    ACTIVATIONS,
+    FIXED,
+    FOLDING,
+    NORMS,
+    PASSING,
+    activation_name,
+    has_state,
+    is_global_average,
+    is_linear,
+    never_negative,
+)
+from r2keras._models.graph import Call, Graph, TensorKey
+from r2keras._models.rebuild import rebuild
+from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras._util.errors import invalid
 from r2keras.specs import ActivationSpec, Recipe
-
-# Layers and operations that move or pool values, which then lie on the grid of their input.
-PASSING = (
-    *("Flatten", "Reshape", "Permute", "RepeatVector", "Identity", "Masking", "ActivityRegularization", "Concatenate"),
-    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise"),
-    *("AlphaDropout", "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D", "ZeroPadding2D"),
-    *("ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D", "Pad", "Transpose", "Squeeze", "ExpandDims"),
-    *(f"{g}{k}Pooling{d}D" for g in ("", "Global") for k in ("Max", "Average") for d in (1, 2, 3)),
-)
-ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Relu", "Relu6", "Sigmoid", "Tanh", "Silu")
-# LiteRT's integer operators have a fixed output grid for these functions.
-FIXED = ("softmax", "sigmoid", "tanh")
-NORMS = ("BatchNormalization",)
-FOLDING = ("Conv", "Dense", "Depthwise", "Separable")
-# Recurrent layers quantize their state, which is their output, inside the time loop.
-RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
-NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
-NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
 
 
 def activation_plan(
@@ -283,42 +278,6 @@ class _Planner:
         """Returns the names in which a recipe's patterns are searched: the layer's path and its kernels' full names."""
         kernels = [] if call.layer is None else self.kernels(call.layer)
         return [call.path, *(full_name(call.path, name) for name, _ in kernels)]
-
-
-def has_state(call: Call) -> bool:
-    """Whether a layer's output is its recurrent state."""
-    layer = call.layer
-    if isinstance(layer, keras.layers.Bidirectional):
-        return layer.merge_mode in ("concat", None) and isinstance(layer.forward_layer, RECURRENT)
-    return isinstance(layer, RECURRENT)
-
-
-def is_global_average(call: Call) -> bool:
-    """Whether a layer is global average pooling: as an integer operator it has an output grid of its own."""
-    if not call.kind.startswith("AveragePooling"):
-        return call.kind.startswith("GlobalAverage")
-    try:
-        shape = call.layer.input.shape[1:-1]
-    except (AttributeError, ValueError):  # A layer that is called several times.
-        return False
-    return call.layer.data_format == "channels_last" and tuple(shape) == tuple(call.layer.pool_size)
-
-
-def activation_name(call: Call) -> str | None:
-    """Returns the name of a layer's own activation function."""
-    function = getattr(call.layer, "activation", None)
-    return getattr(function, "__name__", "custom") if callable(function) else None
-
-
-def is_linear(call: Call) -> bool:
-    return activation_name(call) in (None, "linear")
-
-
-def never_negative(call: Call) -> bool:
-    """Whether a call never returns negative values."""
-    if call.kind == "ReLU":
-        return bool(call.layer.negative_slope == 0)
-    return call.kind in NEVER_NEGATIVE_KINDS or activation_name(call) in NEVER_NEGATIVE
 
 
 def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec]:

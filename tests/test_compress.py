@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import QuantSpec, Recipe, _model, calibrate, finalize, prepare
+from r2keras import QuantSpec, Recipe, calibrate, finalize, prepare
+from r2keras._models import walk
+from r2keras._models.values import to_numpy
 from r2keras.compress import wrappers
 from r2keras.layers import FakeQuantize
 from r2keras.regularizers import R2Margin
@@ -21,9 +23,9 @@ EXACT = {"rtol": 0, "atol": 1e-6}
 def kernels(model):
     """The kernels of a model by their full names, as NumPy arrays."""
     return {
-        f"{path}/{name}": _model.to_numpy(variable).copy()
-        for path, layer in _model.leaf_layers(model)
-        for name, variable in _model.kernels(getattr(layer, "layer", layer) if is_wrapped(layer) else layer)
+        f"{path}/{name}": to_numpy(variable).copy()
+        for path, layer in walk.leaf_layers(model)
+        for name, variable in walk.kernels(getattr(layer, "layer", layer) if is_wrapped(layer) else layer)
     }
 
 
@@ -64,7 +66,7 @@ def test_prepare_train_finalize(net):
 
 def layer_names(model):
     """Paths and classes of the layers; inputs that nobody named are numbered by Keras."""
-    pairs = [(path, type(layer)) for path, layer in _model.leaf_layers(model)]
+    pairs = [(path, type(layer)) for path, layer in walk.leaf_layers(model)]
     return [pair for pair in pairs if pair[1] is not layers.InputLayer]
 
 
@@ -120,9 +122,9 @@ def test_first_match_wins_and_the_rest_stays_float_bit_for_bit():
     }
     assert list(record.kept_float) == ["block/dense/kernel"]
     np.testing.assert_array_equal(kernels(final)["block/dense/kernel"], kernels(model)["block/dense/kernel"])
-    for (_, first), (_, second) in zip(_model.leaf_layers(model), _model.leaf_layers(final), strict=True):
+    for (_, first), (_, second) in zip(walk.leaf_layers(model), walk.leaf_layers(final), strict=True):
         if first.weights:
-            np.testing.assert_array_equal(_model.to_numpy(first.bias), _model.to_numpy(second.bias))
+            np.testing.assert_array_equal(to_numpy(first.bias), to_numpy(second.bias))
 
 
 def test_weights_on_the_grid_already_stay_bit_for_bit():
@@ -234,7 +236,7 @@ def test_constant_kernels_quantize(value, num_bits, find):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_weights_are_named(bad):
     model = nets.nested()
-    kernel = dict(_model.leaf_layers(model))["block/core/dense"].kernel
+    kernel = dict(walk.leaf_layers(model))["block/core/dense"].kernel
     values = np.ones((6, 6), "float32")
     values[0, :2] = bad
     student = prepare(model, ALL)
@@ -242,7 +244,7 @@ def test_bad_weights_are_named(bad):
     with pytest.raises(ValueError, match="weight block/core/dense/kernel has 2 NaN or infinite values of 36"):
         prepare(model, ALL)
     prepare(model, Recipe([("core", None), (".*", QuantSpec())]))
-    dict(_model.leaf_layers(student))["block/core/dense"].layer.kernel.assign(values)
+    dict(walk.leaf_layers(student))["block/core/dense"].layer.kernel.assign(values)
     with pytest.raises(ValueError, match="weight block/core/dense/kernel has 2 NaN or infinite values of 36"):
         finalize(student)
 

@@ -6,8 +6,8 @@ import keras
 import pytest
 from keras import layers
 
-from r2keras._graph import TensorRef, calls_of, graph_of
-from r2keras.calibration.graph import OUTPUT, nodes
+from r2keras._models.graph import TensorRef, calls_of, graph_of
+from r2keras._models.neighbors import OUTPUT, nodes
 from tests import nets
 
 pytestmark = pytest.mark.backends

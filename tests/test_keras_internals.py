@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import r2keras
-from r2keras import _keras_internals as internals
+from r2keras._models import keras_internals
 
 pytestmark = pytest.mark.backends
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.backends
 def test_parts_of_lists_a_layer_and_the_layers_inside_it():
     layer = layers.Bidirectional(layers.LSTM(2))
     layer.build((None, 3, 4))
-    parts = internals.parts_of(layer)
+    parts = keras_internals.parts_of(layer)
     assert parts[0] is layer
     assert {"LSTM", "LSTMCell"} <= {type(part).__name__ for part in parts}
     assert sum(isinstance(part, layers.LSTMCell) for part in parts) == 2
@@ -27,19 +27,19 @@ def test_clear_losses_deletes_the_losses_of_the_last_call():
     layer = layers.ActivityRegularization(l2=0.5)
     layer(np.ones((1, 2), "float32"))
     assert len(layer.losses) == 1
-    internals.clear_losses(layer)
+    keras_internals.clear_losses(layer)
     assert layer.losses == []
 
 
 def test_compile_settings_are_the_objects_that_compile_received():
     model, loss = keras.Sequential([keras.Input((2,)), layers.Dense(1)]), keras.losses.LogCosh()
     model.compile(optimizer="sgd", loss=loss)
-    assert internals.compile_settings(model)["loss"] is loss
+    assert keras_internals.compile_settings(model)["loss"] is loss
 
 
 def test_lambda_output_shape_is_the_argument_of_the_layer():
-    assert internals.lambda_output_shape(layers.Lambda(lambda x: x, output_shape=(3,))) == (3,)
-    assert internals.lambda_output_shape(layers.Lambda(lambda x: x)) is None
+    assert keras_internals.lambda_output_shape(layers.Lambda(lambda x: x, output_shape=(3,))) == (3,)
+    assert keras_internals.lambda_output_shape(layers.Lambda(lambda x: x)) is None
 
 
 def test_run_through_graph_calls_every_layer_on_the_given_tensors():
@@ -51,7 +51,7 @@ def test_run_through_graph_calls_every_layer_on_the_given_tensors():
         calls.append(layer.name)
         return layer(*args, **kwargs)
 
-    outputs = internals.run_through_graph(model, [np.ones((5, 2), "float32")], call)
+    outputs = keras_internals.run_through_graph(model, [np.ones((5, 2), "float32")], call)
     assert calls == ["first", "second"]
     assert keras.tree.flatten(outputs)[0].shape == (5, 3)
 
@@ -59,11 +59,11 @@ def test_run_through_graph_calls_every_layer_on_the_given_tensors():
 def test_variable_index_is_the_position_in_the_list_the_optimizer_was_built_with():
     model, optimizer = keras.Sequential([keras.Input((2,)), layers.Dense(1)]), keras.optimizers.SGD()
     optimizer.build(model.trainable_variables)
-    assert [internals.variable_index(optimizer, v) for v in model.trainable_variables] == [0, 1]
+    assert [keras_internals.variable_index(optimizer, v) for v in model.trainable_variables] == [0, 1]
 
 
 def test_regularizer_table_is_where_keras_looks_strings_up():
-    table = internals.regularizer_table()
+    table = keras_internals.regularizer_table()
     assert table["L2"] is keras.regularizers.L2
     table["MineAlone"] = keras.regularizers.L1
     try:
@@ -73,7 +73,7 @@ def test_regularizer_table_is_where_keras_looks_strings_up():
 
 
 def test_no_other_file_takes_these_attributes():
-    own = Path(internals.__file__)
+    own = Path(keras_internals.__file__)
     names = set(re.findall(r"\w\.(_[a-z]\w+)", own.read_text(encoding="utf-8")))
     assert "_flatten_layers" in names
     others = [

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import r2keras
-from r2keras import _model
+from r2keras._models import rebuild, values, walk
 from tests import nets
 
 pytestmark = pytest.mark.backends
@@ -27,7 +27,7 @@ def layer_tree(model):
 
 @pytest.mark.parametrize("net", nets.KERNELS)
 def test_kernels_are_found_by_their_names(net):
-    found = [f"{path}/{name}" for path, layer in _model.leaf_layers(net()) for name, _ in _model.kernels(layer)]
+    found = [f"{path}/{name}" for path, layer in walk.leaf_layers(net()) for name, _ in walk.kernels(layer)]
     assert found == nets.KERNELS[net]
 
 
@@ -35,7 +35,7 @@ def test_kernels_are_found_by_their_names(net):
 def test_a_copy_is_the_same_model_with_weights_of_its_own(net):
     model = nets.shaken(net())
     before = nets.weights_of(model)
-    copy = _model.rebuild(model, no_change)
+    copy = rebuild.rebuild(model, no_change)
     assert type(copy) is type(model) and copy.name == model.name
     assert layer_tree(copy) == layer_tree(model)
     assert not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
@@ -50,13 +50,13 @@ def test_a_copy_is_the_same_model_with_weights_of_its_own(net):
 
 def test_replace_sees_every_leaf_once():
     seen = []
-    _model.rebuild(nets.branched(), lambda path, layer: seen.append((path, type(layer).__name__)))
+    rebuild.rebuild(nets.branched(), lambda path, layer: seen.append((path, type(layer).__name__)))
     named = [path for path, kind in seen if kind != "InputLayer"]
     assert sorted(named) == ["join", "left", "right", "shared"]
 
 
 def test_a_shared_layer_is_replaced_by_one_layer():
-    copy = _model.rebuild(
+    copy = rebuild.rebuild(
         nets.branched(),
         lambda path, layer: layers.Dense(5, name="shared", activation="relu") if path == "shared" else None,
     )
@@ -68,7 +68,7 @@ def test_a_shared_layer_is_replaced_by_one_layer():
 def test_frozen_layers_stay_frozen(how):
     model = nets.nested()
     {"layer": model.layers[-1], "nested": model.get_layer("block"), "model": model}[how].trainable = False
-    copy = _model.rebuild(model, no_change)
+    copy = rebuild.rebuild(model, no_change)
     assert [v.path for v in copy.trainable_weights] == [v.path for v in model.trainable_weights]
     assert layer_tree(copy) == layer_tree(model)
 
@@ -77,7 +77,7 @@ def test_compile_settings_are_kept_and_the_optimizer_starts_afresh():
     model, x = nets.nested(), nets.inputs_of(nets.nested())
     model.compile(optimizer=keras.optimizers.Adam(0.125), loss=keras.losses.LogCosh(), metrics=["mae"])
     model.fit(x, np.zeros((8, 4)), verbose=0)
-    copy = _model.rebuild(model, no_change)
+    copy = rebuild.rebuild(model, no_change)
     assert copy.compiled and copy.optimizer is not model.optimizer
     assert isinstance(copy.optimizer, keras.optimizers.Adam)
     assert float(keras.ops.convert_to_numpy(copy.optimizer.learning_rate)) == 0.125
@@ -86,7 +86,7 @@ def test_compile_settings_are_kept_and_the_optimizer_starts_afresh():
 
 
 def test_names_of_inputs_are_kept():
-    copy = _model.rebuild(nets.branched(), no_change)
+    copy = rebuild.rebuild(nets.branched(), no_change)
     assert [x.name for x in copy.inputs] == ["first", "second"]
 
 
@@ -106,7 +106,7 @@ SETTINGS = [{"loss": own_loss}, {"loss": OwnLoss()}, {"loss": "mse", "metrics": 
 def test_losses_and_metrics_that_nobody_registered_are_kept(settings):
     model, x = nets.nested(), nets.inputs_of(nets.nested())
     model.compile(optimizer="sgd", **settings)
-    copy = _model.rebuild(model, no_change)
+    copy = rebuild.rebuild(model, no_change)
     assert copy.evaluate(x, np.ones((8, 4)), verbose=0) == pytest.approx(model.evaluate(x, np.ones((8, 4)), verbose=0))
 
 
@@ -125,13 +125,13 @@ def own_activation(x):
 )
 def test_functions_that_nobody_registered_are_kept(make):
     model = keras.Sequential([keras.Input((6,)), make()])
-    copy, x = _model.rebuild(model, no_change), nets.inputs_of(model)
+    copy, x = rebuild.rebuild(model, no_change), nets.inputs_of(model)
     assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
     np.testing.assert_array_equal(nets.arrays(copy(x)), nets.arrays(model(x)))
 
 
 def test_an_uncompiled_model_stays_so():
-    assert not _model.rebuild(nets.plain(), no_change).compiled
+    assert not rebuild.rebuild(nets.plain(), no_change).compiled
 
 
 def test_adapted_normalization_is_carried_over():
@@ -139,26 +139,26 @@ def test_adapted_normalization_is_carried_over():
     norm = layers.Normalization(axis=(1, 2))
     norm.adapt(x)
     model = keras.Sequential([keras.Input((4, 3)), norm, layers.Flatten(), layers.Dense(2)])
-    copy = _model.rebuild(model, no_change)
+    copy = rebuild.rebuild(model, no_change)
     np.testing.assert_array_equal(nets.arrays(copy(x)), nets.arrays(model(x)))
-    assert [name for _, layer in _model.leaf_layers(model) for name, _ in _model.kernels(layer)] == ["kernel"]
+    assert [name for _, layer in walk.leaf_layers(model) for name, _ in walk.kernels(layer)] == ["kernel"]
 
 
 def test_inputs_in_a_dictionary_stay_one():
     inputs = {"b": keras.Input((3,), name="b"), "a": keras.Input((2,), name="a")}
     joined = layers.Concatenate()([inputs["b"], inputs["a"]])
     model = keras.Model(inputs, {"y": layers.Dense(2, name="head")(joined)})
-    copy = _model.rebuild(model, no_change)
+    copy = rebuild.rebuild(model, no_change)
     x = {"a": np.ones((4, 2), "float32"), "b": np.zeros((4, 3), "float32")}
     np.testing.assert_array_equal(*[keras.ops.convert_to_numpy(m(x)["y"]) for m in (model, copy)])
 
 
 def test_low_precision_weights_are_carried_over():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4, dtype="bfloat16")])
-    copy = _model.rebuild(nets.shaken(model), no_change)
+    copy = rebuild.rebuild(nets.shaken(model), no_change)
     kernel = copy.layers[-1].kernel
     assert kernel.dtype == "bfloat16"
-    np.testing.assert_array_equal(_model.to_numpy(kernel), _model.to_numpy(model.layers[-1].kernel))
+    np.testing.assert_array_equal(values.to_numpy(kernel), values.to_numpy(model.layers[-1].kernel))
 
 
 class Forgetful(layers.Layer):
@@ -181,7 +181,7 @@ class Forgetful(layers.Layer):
 def test_a_config_that_forgets_is_refused_by_name():
     model = keras.Sequential([keras.Input((6,)), Forgetful(5, name="odd")])
     with pytest.raises(ValueError, match=r"odd.*mixing.*Forgetful.*get_config"):
-        _model.rebuild(model, no_change)
+        rebuild.rebuild(model, no_change)
 
 
 class Subclassed(keras.Model):
@@ -210,13 +210,13 @@ def subclassed_inside():
 )
 def test_what_cannot_be_rebuilt_is_refused(make, error, match):
     with pytest.raises(error, match=match):
-        _model.rebuild(make(), no_change)
+        rebuild.rebuild(make(), no_change)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_bad_values_are_counted(bad):
     with pytest.raises(ValueError, match="The weight stem/kernel has 2 NaN or infinite values of 6"):
-        _model.check_finite("stem/kernel", np.array([[1.0, bad, 2.0], [0.0, 0.0, bad]]))
+        values.check_finite("stem/kernel", np.array([[1.0, bad, 2.0], [0.0, 0.0, bad]]))
 
 
 class Block(layers.Layer):
@@ -239,15 +239,15 @@ def test_names_that_keras_counts_up_are_counted_in_the_layer():
     names = ["block/variable", "block/dense/kernel", "block/dense_1/kernel"]
     for _ in range(2):
         model = keras.Sequential([keras.Input((6,)), Block(name="block")])
-        assert [kernel.full_name for kernel in _model.view_of(model).kernels] == names
-        assert [kernel.full_name for kernel in _model.view_of(_model.rebuild(model)).kernels] == names
+        assert [kernel.full_name for kernel in walk.view_of(model).kernels] == names
+        assert [kernel.full_name for kernel in walk.view_of(rebuild.rebuild(model)).kernels] == names
 
 
 def test_a_layer_with_names_that_keras_counts_up_is_compressed_and_loaded_again(tmp_path):
     model = keras.Sequential([keras.Input((6,)), Block(name="block")])
     student = r2keras.prepare(model, r2keras.Recipe([("block", r2keras.QuantSpec(num_bits=4))]))
     small, record = r2keras.finalize(student)
-    assert set(record.tensors) == {kernel.full_name for kernel in _model.view_of(small).kernels}
+    assert set(record.tensors) == {kernel.full_name for kernel in walk.view_of(small).kernels}
     student.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras", custom_objects={"Block": Block})
     x = nets.inputs_of(model)
@@ -257,14 +257,14 @@ def test_a_layer_with_names_that_keras_counts_up_is_compressed_and_loaded_again(
 def test_a_name_that_the_config_keeps_stays():
     inner = layers.Dense(3)
     model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(inner, name="steps")])
-    assert [kernel.full_name for kernel in _model.view_of(model).kernels] == [f"steps/{inner.name}/kernel"]
+    assert [kernel.full_name for kernel in walk.view_of(model).kernels] == [f"steps/{inner.name}/kernel"]
 
 
 def test_a_view_is_walked_once():
     model = nets.nested()
-    view = _model.view_of(model)
-    assert _model.view_of(view) is view
-    assert view.layers == tuple(_model.leaf_layers(model))
+    view = walk.view_of(model)
+    assert walk.view_of(view) is view
+    assert view.layers == tuple(walk.leaf_layers(model))
     assert [k.variable is v for k, v in zip(view.kernels, model.weights, strict=False)]
     assert {path for path, _ in view.instances(layers.Dense)} <= set(view.layers_by_path)
 
@@ -275,7 +275,7 @@ def test_dropped_layers_pass_their_input_on(sequential):
     model = keras.Sequential([inputs, *parts])
     if not sequential:
         model = keras.Model(inputs, parts[2](parts[1](parts[0](inputs))))
-    copy, x = _model.rebuild(model, drop={"r"}), nets.inputs_of(model)
+    copy, x = rebuild.rebuild(model, drop={"r"}), nets.inputs_of(model)
     assert "r" not in [layer.name for layer in copy.layers]
     np.testing.assert_allclose(nets.arrays(copy(x))[0], nets.arrays(parts[2](parts[0](x)))[0], rtol=1e-6)
 
@@ -289,5 +289,5 @@ class Halved(layers.Layer):
 
 def test_a_model_whose_shapes_keras_cannot_infer_is_copied():
     model = keras.Sequential([keras.Input((2, 6)), layers.Dense(4), layers.TimeDistributed(Halved())])
-    copy, x = _model.rebuild(model), np.ones((3, 2, 6), "float32")
+    copy, x = rebuild.rebuild(model), np.ones((3, 2, 6), "float32")
     np.testing.assert_array_equal(nets.arrays(copy(x)), nets.arrays(model(x)))

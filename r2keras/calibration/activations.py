@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from r2keras import compress
-from r2keras._model import ModelView, packed, view_of
+from r2keras._models.values import packed
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
 from r2keras.calibration.data import batches
 

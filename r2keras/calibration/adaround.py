@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._model import Kernel, ModelView, view_of
+from r2keras._models import rebuild, values, walk
+from r2keras._models.walk import Kernel, ModelView, view_of
 from r2keras._util.errors import invalid
 from r2keras.calibration import linear
 from r2keras.calibration.coordinates import KernelGrid, refine
@@ -141,7 +141,7 @@ class _Run:
         self.record = record
         self.data = data
         self.options = options
-        self.weights = {kernel.full_name: _model.to_numpy(kernel.variable) for kernel in view.kernels}
+        self.weights = {kernel.full_name: values.to_numpy(kernel.variable) for kernel in view.kernels}
         # The recorded kernels, in the order of the model's layers.
         self.kernels = [k for k in small.kernels if isinstance(record.tensors.get(k.full_name), QuantizedTensor)]
         layers = {kernel.path: small.layers_by_path[kernel.path] for kernel in self.kernels}
@@ -185,11 +185,11 @@ class _Run:
     def assign(self, kernel: Kernel, tensor: QuantizedTensor) -> None:
         """Gives a kernel of the tapped quantized model its new values, which the next layers' inputs then depend on."""
         if kernel.path not in self.unsupported:
-            dict(_model.kernels(self.quantized.layer(kernel.path)))[kernel.name].assign(tensor.values())
+            dict(walk.kernels(self.quantized.layer(kernel.path)))[kernel.name].assign(tensor.values())
 
     def result(self, tensors: dict[str, QuantizedTensor]) -> ModelView:
         """Returns a copy of the quantized model with the values of the tensors."""
-        copy = view_of(_model.rebuild(self.small))
+        copy = view_of(rebuild.rebuild(self.small))
         for kernel in copy.kernels:
             if kernel.full_name in tensors:
                 kernel.variable.assign(tensors[kernel.full_name].values())

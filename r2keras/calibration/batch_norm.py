@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._model import ModelView, view_of
+from r2keras._models import rebuild
+from r2keras._models.values import packed, to_numpy
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
 from r2keras.calibration.data import Batch, batches
 
@@ -84,14 +85,14 @@ def measure(view: ModelView, data: Iterable[Batch]) -> Statistics:
     Returns:
         Pairs `(mean, variance)` in the order of `batch_norms`.
     """
-    copy = view_of(_model.rebuild(view, _measuring))
+    copy = view_of(rebuild.rebuild(view, _measuring))
     probe, measured = copy.model, batch_norms(copy)
     for layer in measured:
         layer.seen = 0
     for batch in data:
         for layer in measured:
             layer.samples = len(batch[0])
-        probe(_model.packed(probe, batch), training=False)
+        probe(packed(probe, batch), training=False)
     return statistics(copy)
 
 
@@ -107,7 +108,7 @@ def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistic
 
 def statistics(view: ModelView) -> Statistics:
     """Returns the moving means and variances of a model's batch-norm layers."""
-    return [(_model.to_numpy(layer.moving_mean), _model.to_numpy(layer.moving_variance)) for layer in batch_norms(view)]
+    return [(to_numpy(layer.moving_mean), to_numpy(layer.moving_variance)) for layer in batch_norms(view)]
 
 
 def set_statistics(view: ModelView, values: Statistics) -> None:

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from r2keras import _model
-from r2keras._model import ModelView, view_of
+from r2keras._models import rebuild, values, walk
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError
 from r2keras.calibration import linear
 from r2keras.calibration.data import Batch, batches
@@ -78,7 +78,7 @@ def corrected(
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
         return linear.with_bias(layer) if path in paths and not _has_bias(layer) else None
 
-    copy = view_of(_model.rebuild(small, replace, carry=linear.carry_kernels))
+    copy = view_of(rebuild.rebuild(small, replace, carry=linear.carry_kernels))
     if data is not None:
         biases = _measured(view, copy, paths, list(batches(view, data, batch_size)))
     else:
@@ -109,7 +109,7 @@ def _changed(view: ModelView, small: ModelView) -> list[str]:
 
 def _kernels(layer: keras.Layer | None) -> list[np.ndarray]:
     """Returns the kernels of a layer; an empty list for None."""
-    return [] if layer is None else [_model.to_numpy(variable) for _, variable in _model.kernels(layer)]
+    return [] if layer is None else [values.to_numpy(variable) for _, variable in walk.kernels(layer)]
 
 
 def _has_bias(layer: keras.Layer) -> bool:
@@ -127,7 +127,7 @@ def _measured(view: ModelView, small: ModelView, paths: list[str], data: list[Ba
     for path in paths:
         bias = quantized.layer(path).bias
         shift = quantized.output_means([path], quantized.until(path), data)[path] - float_means[path]
-        biases[path] = (_model.to_numpy(bias) - _bias_shaped(quantized.layer(path), shift)).astype(np.float32)
+        biases[path] = (values.to_numpy(bias) - _bias_shaped(quantized.layer(path), shift)).astype(np.float32)
         # The next layers are measured with this layer corrected.
         bias.assign(biases[path])
     return biases
@@ -166,15 +166,15 @@ def _predicted(
 def _predicted_bias(layer: keras.Layer, small: keras.Layer, mean: np.ndarray) -> np.ndarray:
     """Returns `b - (W_q - W) E[x]`; all positions of the kernel are assumed to see the same mean."""
     shift = _response(small, mean) - _response(layer, mean)
-    return (_model.to_numpy(small.bias) - shift).astype(np.float32)
+    return (values.to_numpy(small.bias) - shift).astype(np.float32)
 
 
 def _response(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:
     """Returns `W x` for constant inputs, in float64."""
     if isinstance(layer, linear.SEPARABLE):
-        middle = _depthwise_response(_model.to_numpy(layer.depthwise_kernel), mean)
-        return middle @ _model.to_numpy(layer.pointwise_kernel).reshape(len(middle), -1)
-    kernel = _model.to_numpy(layer.kernel).astype(np.float64)
+        middle = _depthwise_response(values.to_numpy(layer.depthwise_kernel), mean)
+        return middle @ values.to_numpy(layer.pointwise_kernel).reshape(len(middle), -1)
+    kernel = values.to_numpy(layer.kernel).astype(np.float64)
     if isinstance(layer, linear.DEPTHWISE):
         return _depthwise_response(kernel, mean)
     kernel = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)

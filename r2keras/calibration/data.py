@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras._model import ModelView, view_of
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid
 
 # One array per input of the model, with equal first axes.

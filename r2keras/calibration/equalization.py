@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from r2keras import _model
-from r2keras._model import ModelView, view_of
-from r2keras.calibration import graph, linear
+from r2keras._models import neighbors, rebuild, values
+from r2keras._models.walk import ModelView, view_of
+from r2keras.calibration import linear
 
 # Passes over all pairs at most, and the largest change of a log factor at which they stop.
 SWEEPS = 50
@@ -65,8 +65,8 @@ def equalize(model: keras.Model, *, unclip: bool = False) -> keras.Model:
 
 def equalized(view: ModelView, *, unclip: bool = False) -> tuple[ModelView, dict[str, np.ndarray]]:
     """Returns the equalized model, and by layer path the factors by which the layer's input channels were divided."""
-    result = view_of(_model.rebuild(view, lambda path, layer: _unclipped(layer) if unclip else None))
-    nodes = graph.nodes(result)
+    result = view_of(rebuild.rebuild(view, lambda path, layer: _unclipped(layer) if unclip else None))
+    nodes = neighbors.nodes(result)
     pairs = _pairs(result.model.name, nodes)
     weights = {path: _Weights(path, nodes[path].layer) for pair in pairs for path in pair}
     factors = {second: np.ones(weights[second].num_inputs) for _, second in pairs}
@@ -103,9 +103,9 @@ class _Weights:
         # "first" and "last" are one entry if a single kernel has both the inputs and the outputs.
         self.variables = {id(variable): variable for variable in variables.values()}
         self.keys = {name: id(variable) for name, variable in variables.items()}
-        self.values = {key: _model.to_numpy(v).astype(np.float64) for key, v in self.variables.items()}
+        self.values = {key: values.to_numpy(v).astype(np.float64) for key, v in self.variables.items()}
         for key, variable in self.variables.items():
-            _model.check_finite(f"{path}/{variable.name}", self.values[key])
+            values.check_finite(f"{path}/{variable.name}", self.values[key])
 
     @property
     def num_inputs(self) -> int:
@@ -154,7 +154,7 @@ class _Weights:
         return np.repeat(scale.reshape(self.layer.groups, -1).T, self.layer.filters // self.layer.groups, axis=1)
 
 
-def _pairs(name: str, nodes: dict[str, graph.Node]) -> list[tuple[str, str]]:
+def _pairs(name: str, nodes: dict[str, neighbors.Node]) -> list[tuple[str, str]]:
     """Returns the pairs of layers that can be equalized, in order; raises if there is none."""
     pairs: list[tuple[str, str]] = []
     obstacles: list[str] = []
@@ -175,7 +175,7 @@ def _pairs(name: str, nodes: dict[str, graph.Node]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _next_layer(nodes: dict[str, graph.Node], node: graph.Node) -> tuple[str | None, str]:
+def _next_layer(nodes: dict[str, neighbors.Node], node: neighbors.Node) -> tuple[str | None, str]:
     """Returns the path of the layer that consumes a layer's channels; or None and the obstacle between the two."""
     if node.layer.activation not in ACTIVATIONS:
         return None, f"activation {getattr(node.layer.activation, '__name__', node.layer.activation)!r}"

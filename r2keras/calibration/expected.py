@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from r2keras import _model
-from r2keras._model import ModelView, view_of
-from r2keras.calibration import graph, linear
+from r2keras._models import neighbors, values
+from r2keras._models.walk import ModelView, view_of
+from r2keras.calibration import linear
 
 # Layers that keep the mean of every channel.
 SAME_MEAN = (
@@ -50,7 +50,7 @@ def expected_inputs(model: keras.Model) -> dict[str, np.ndarray]:
 
 def expected_inputs_of(view: ModelView) -> dict[str, np.ndarray]:
     """Returns what `expected_inputs` does; takes a view."""
-    nodes = graph.nodes(view)
+    nodes = neighbors.nodes(view)
     means_by_path: dict[str, np.ndarray] = {}
     for path, node in nodes.items():
         if linear.is_linear(node.layer) and not isinstance(node.layer, (layers.EinsumDense, *linear.TRANSPOSED)):
@@ -86,7 +86,7 @@ def _density(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
 
 
-def _mean_before(nodes: dict[str, graph.Node], node: graph.Node) -> np.ndarray | None:
+def _mean_before(nodes: dict[str, neighbors.Node], node: neighbors.Node) -> np.ndarray | None:
     """Returns the mean of a layer's inputs if they come from a batch normalization, else None."""
     low, high = -math.inf, math.inf
     for source in _producers(nodes, node):
@@ -101,7 +101,7 @@ def _mean_before(nodes: dict[str, graph.Node], node: graph.Node) -> np.ndarray |
     return None
 
 
-def _producers(nodes: dict[str, graph.Node], node: graph.Node) -> Iterator[graph.Node]:
+def _producers(nodes: dict[str, neighbors.Node], node: neighbors.Node) -> Iterator[neighbors.Node]:
     """Yields the chain of single producers that leads to a layer, starting with the nearest."""
     while node.producer is not None and node.producer in nodes:
         node = nodes[node.producer]
@@ -111,8 +111,8 @@ def _producers(nodes: dict[str, graph.Node], node: graph.Node) -> Iterator[graph
 def _deviation_and_mean(norm: layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """Returns gamma and beta; ones and zeros if the layer has none."""
     size = norm.moving_mean.shape
-    gamma = _model.to_numpy(norm.gamma) if norm.scale else np.ones(size)
-    beta = _model.to_numpy(norm.beta) if norm.center else np.zeros(size)
+    gamma = values.to_numpy(norm.gamma) if norm.scale else np.ones(size)
+    beta = values.to_numpy(norm.beta) if norm.center else np.zeros(size)
     return gamma, beta
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._model import ModelView, view_of
-from r2keras.calibration import graph, linear
+from r2keras._models import neighbors, rebuild
+from r2keras._models.values import affine_of, check_finite, to_numpy
+from r2keras._models.walk import ModelView, view_of
+from r2keras.calibration import linear
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -48,7 +49,7 @@ def folded(view: ModelView) -> ModelView:
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
         return linear.with_bias(layer) if path in norms else None
 
-    copy = view_of(_model.rebuild(view, replace, drop=set(norms.values()), carry=linear.carry_kernels))
+    copy = view_of(rebuild.rebuild(view, replace, drop=set(norms.values()), carry=linear.carry_kernels))
     for path, norm in norms.items():
         _fold(path, copy.layers_by_path[path], view.layers_by_path[norm])
     return copy
@@ -56,7 +57,7 @@ def folded(view: ModelView) -> ModelView:
 
 def _norms(view: ModelView) -> dict[str, str]:
     """Returns the path of the batch normalization to fold by the path of the layer before it."""
-    nodes = graph.nodes(view)
+    nodes = neighbors.nodes(view)
     norms: dict[str, str] = {}
     for path, node in nodes.items():
         follower = nodes.get(node.consumer or "")
@@ -77,11 +78,11 @@ def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:
 
 def _fold(path: str, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
     """Scales a layer's kernel and bias by the normalization's factors, and adds its offsets to the bias."""
-    factor, offset = _model.affine_of(norm)
+    factor, offset = affine_of(norm)
     kernel = linear.output_kernel(layer)
-    values = _model.to_numpy(kernel) * linear.per_output(layer, factor)
-    bias = _model.to_numpy(layer.bias) * factor + offset
+    values = to_numpy(kernel) * linear.per_output(layer, factor)
+    bias = to_numpy(layer.bias) * factor + offset
     for name, array in (("kernel", values), ("bias", bias)):
-        _model.check_finite(f"{path}/{name}", array)
+        check_finite(f"{path}/{name}", array)
     kernel.assign(values.astype(np.float32))
     layer.bias.assign(bias.astype(np.float32))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from r2keras import _model
+from r2keras._models import rebuild, walk
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -68,9 +68,9 @@ def with_bias(layer: keras.Layer) -> keras.Layer:
 def carry_kernels(path: str, old: keras.Layer, new: keras.Layer) -> None:
     """Copies the weights of a layer to its copy of `with_bias`, or to a plain copy; a new bias stays as it is."""
     if len(old.weights) == len(new.weights):
-        _model.transfer(path, old, new)
+        rebuild.transfer(path, old, new)
         return
-    for (_, source), (_, target) in zip(_model.kernels(old), _model.kernels(new), strict=True):
+    for (_, source), (_, target) in zip(walk.kernels(old), walk.kernels(new), strict=True):
         target.assign(ops.convert_to_numpy(source))
 
 

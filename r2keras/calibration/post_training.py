@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model, compress
+from r2keras import compress
 from r2keras._accumulators import round_biases
-from r2keras._model import ModelView, view_of
+from r2keras._models import values
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_ranges
@@ -195,6 +196,6 @@ def _outputs(model: keras.Model, data: list[Batch]) -> list[np.ndarray]:
     """Returns all outputs of a model on all batches in one list."""
     arrays: list[np.ndarray] = []
     for batch in data:
-        outputs = model.predict_on_batch(_model.packed(model, batch))
+        outputs = model.predict_on_batch(values.packed(model, batch))
         arrays += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
     return arrays

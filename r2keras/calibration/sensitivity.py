@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from r2keras import _model
-from r2keras._keras_internals import parts_of, variable_index
-from r2keras._model import ModelView, view_of
+from r2keras._models import rebuild, values
+from r2keras._models.keras_internals import parts_of, variable_index
+from r2keras._models.walk import ModelView, view_of
 from r2keras.calibration.data import batches
 
 
@@ -51,14 +51,14 @@ def sensitivity(model: keras.Model, data: Any, *, batch_size: int = 8, seed: int
 
 def sensitivity_of(view: ModelView, data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns what `sensitivity` does; takes a view."""
-    copy = view_of(_model.rebuild(view))
+    copy = view_of(rebuild.rebuild(view))
     _drop_regularizers(copy)
     optimizer = _SquaredGradients()
     run = _Inference(copy.model)
     run.compile(optimizer=optimizer, loss=_signed_sum, jit_compile=False)
     signs = np.random.default_rng(seed)
     for batch in batches(view, data, batch_size):
-        inputs = _model.packed(copy.model, batch)
+        inputs = values.packed(copy.model, batch)
         outputs = keras.tree.flatten(run.predict_on_batch(inputs))
         targets = [signs.choice([-1.0, 1.0], np.shape(output)).astype(np.float32) for output in outputs]
         run.train_on_batch(inputs, targets if len(targets) > 1 else targets[0])
@@ -100,7 +100,7 @@ class _SquaredGradients(keras.optimizers.Optimizer):
     def of(self, variable: keras.Variable) -> np.ndarray:
         """Returns the sum of a variable; zeros for a variable that is not trained."""
         index = self.indices.get(variable.path)
-        return np.zeros(variable.shape, np.float32) if index is None else _model.to_numpy(self.sums[index])
+        return np.zeros(variable.shape, np.float32) if index is None else values.to_numpy(self.sums[index])
 
 
 def _signed_sum(signs: Any, outputs: Any) -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._model import ModelView, packed, view_of
+from r2keras._models import rebuild
+from r2keras._models.neighbors import nodes
+from r2keras._models.values import packed
+from r2keras._models.walk import ModelView, view_of
 from r2keras.calibration.data import Batch
-from r2keras.calibration.graph import nodes
 from r2keras.calibration.linear import numpy
 
 
@@ -52,7 +53,7 @@ class Tapped:
 
     def __init__(self, model: keras.Model | ModelView, paths: Iterable[str]):
         paths, view = set(paths), view_of(model)
-        self.model = _model.rebuild(view, lambda path, layer: Tap(layer) if path in paths else None)
+        self.model = rebuild.rebuild(view, lambda path, layer: Tap(layer) if path in paths else None)
         self.taps: dict[str, Tap] = dict(view_of(self.model).instances(Tap))
         self._uses = {path: node.uses for path, node in nodes(view).items()}
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from r2keras._tf_keras import is_a, without_fusion
+from r2keras._models.either_keras import SourceModel
+from r2keras._models.tf_keras_layers import is_a, without_fusion
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
 from r2keras.export.apart import convert_apart
 from r2keras.export.flatbuffer import parse
 from r2keras.export.recurrent import BATCH
-from r2keras.export.source import SourceModel
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from ai_edge_litert.schema_py_generated import ModelT
     from tensorflow.types.experimental import ConcreteFunction
 
-    from r2keras.export.source import Model
+    from r2keras._models.either_keras import Model
 
 SIGNATURE = "serving_default"
 # TensorFlow passes constants on in a protocol buffer, which holds 2 GiB; half of that leaves room for the graph.

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from r2keras import _model
-from r2keras._keras_internals import parts_of
+from r2keras._models import rebuild
+from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.keras_internals import parts_of
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
 from r2keras.export.convert import inference
 from r2keras.export.decode import kind_of
 from r2keras.export.recurrent import BATCH
-from r2keras.export.source import SourceModel, read_model
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -82,7 +82,7 @@ def fused(source: SourceModel) -> SourceModel:
         raise ValueError(f"The model {source.name!r} has no LSTM of Keras 3, as recurrent='fused' expects. {FIX}.")
     for path, layer in source.layers:
         _refuse(path, _reason(layer))
-    copy = read_model(_model.rebuild(source.model, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM}))
+    copy = read_model(rebuild.rebuild(source.model, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM}))
     # Only a call shows whether a layer gets a mask or a first state.
     with quiet():
         inference(copy.model, BATCH)

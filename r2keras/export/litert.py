@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_choice
 from r2keras._util.files import atomic_write_bytes
@@ -22,7 +23,6 @@ from r2keras.export.once import Once
 from r2keras.export.recurrent import check_recurrent
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
-from r2keras.export.source import SourceModel, read_model
 from r2keras.record import CompressionRecord
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from r2keras import _model
+from r2keras._models import rebuild, walk
+from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
 from r2keras.export.convert import convert
 from r2keras.export.flatbuffer import INT8, UINT8
 from r2keras.export.grid import ActivationGrid, set_grid
-from r2keras.export.source import SourceModel, read_model
 from r2keras.record import CompressionRecord, QuantizedActivation
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
 
-    from r2keras.export.source import Layer
+    from r2keras._models.either_keras import Layer
 
 # The converter's scales went through single precision. One that differs from the record's by more is another grid.
 SCALE_TOLERANCE = 1e-4
@@ -80,7 +80,7 @@ def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
         names.append(_activation_name(path))
         return Mark(_grid_of(names[-1], layer, record), name=layer.name)
 
-    copy = _model.rebuild(model, replace)
+    copy = rebuild.rebuild(model, replace)
     _check_complete(names, record)
     return copy
 
@@ -121,7 +121,7 @@ def _check_grids(record: CompressionRecord) -> None:
 
 def _activation_name(path: str) -> str:
     """Returns the record's name of the activation that the layer at a path rounds."""
-    return path.removesuffix(_model.QUANTIZED_SUFFIX)
+    return path.removesuffix(walk.QUANTIZED_SUFFIX)
 
 
 def _is_grid(layer: Layer) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from r2keras.export.source import SourceModel
+from r2keras._models.either_keras import SourceModel
 from r2keras.record import CompressionRecord
 
 # TensorFlow's converter makes no loop over an open batch axis.

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._keras_internals import run_through_graph
+from r2keras._models import rebuild, walk
+from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.keras_internals import run_through_graph
 from r2keras.export.check import check_model
-from r2keras.export.source import SourceModel, read_model
 
 # What the names of state inputs begin with.
 STATE = "state_"
@@ -61,7 +61,7 @@ def streaming(model: keras.Model) -> keras.Model:
     source = read_model(model)
     check_model(source)
     _check(source)
-    copy = _model.rebuild(model, lambda path, layer: _stateless(layer))
+    copy = rebuild.rebuild(model, lambda path, layer: _stateless(layer))
     trial = [_sample(copy, tensor) for tensor in copy.inputs]
     try:
         whole = _walk(copy, trial, lambda layer, *args, **options: layer(*args, **options))
@@ -121,7 +121,7 @@ def _sample(model: keras.Model, tensor: keras.KerasTensor) -> np.ndarray:
         )
     rng = np.random.default_rng(0)
     shape = (1, TRIAL_STEPS, *tensor.shape[2:])
-    embeddings = [layer for _, layer in _model.leaf_layers(model) if isinstance(layer, keras.layers.Embedding)]
+    embeddings = [layer for _, layer in walk.leaf_layers(model) if isinstance(layer, keras.layers.Embedding)]
     if embeddings:
         return rng.integers(0, min(layer.input_dim for layer in embeddings), shape).astype(tensor.dtype)
     return rng.normal(size=shape).astype(tensor.dtype)
@@ -152,7 +152,7 @@ def _step(model: keras.Model) -> keras.Model:
         # A layer that was called once keeps the number of its outputs, so a new one has to return the states.
         single = unrolled.setdefault(id(layer), _with(layer, return_state=True, unroll=True))
         output, *new = single(*args, initial_state=states, **options)
-        _model.transfer(layer.name, layer, single)
+        rebuild.transfer(layer.name, layer, single)
         before.extend(states)
         after.extend(new)
         # At a masked step an unrolled loop has no earlier output to repeat; the first state is the last output.

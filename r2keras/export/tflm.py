@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
 from r2keras._util.files import atomic_write_bytes
 from r2keras.export.assign import Place
@@ -24,7 +25,6 @@ from r2keras.export.prune import prune
 from r2keras.export.recurrent import check_kernels
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.slim import slim
-from r2keras.export.source import SourceModel, read_model
 from r2keras.export.subgraph import Subgraph
 from r2keras.export.tflm_forms import SMALLER, Form, smallest
 from r2keras.export.tflm_loops import check_sizes, spell_out_updates

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from r2keras import _model
+from r2keras._models import values, walk
 from r2keras.layers.compressor import compressor
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.quantizers.base import WeightQuantizer
@@ -57,7 +57,7 @@ class FakeQuantize(SpecifiedWeights):
 
     def build_substitutes(self, *, trained: bool) -> None:
         """Creates one quantizer per kernel and sets its range from the weight."""
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         for name in self._names(kernels):
             quantizer = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
             quantizer.initialize(kernels[name], search=trained)
@@ -65,7 +65,7 @@ class FakeQuantize(SpecifiedWeights):
 
     def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:
         """Returns the fake-quantized kernels; the range of a frozen kernel does not change."""
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         layer_trains = training and self.layer.trainable
         pairs = []
         for name, quantizer in self.quantizers.items():
@@ -78,7 +78,7 @@ class FakeQuantize(SpecifiedWeights):
 
     def initialize(self) -> None:
         """Sets every range again from the layer's current weights."""
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         for name, quantizer in self.quantizers.items():
             quantizer.initialize(kernels[name])
 
@@ -97,5 +97,5 @@ class FakeQuantize(SpecifiedWeights):
         return [(name, self._tensor(f"{path}/{name}", name)) for name in self.quantizers]
 
     def _tensor(self, path: str, name: str) -> Tensor:
-        variable = dict(_model.kernels(self.layer))[name]
-        return self.quantizers[name].tensor(path, variable.value, _model.finite(path, variable))
+        variable = dict(walk.kernels(self.layer))[name]
+        return self.quantizers[name].tensor(path, variable.value, values.finite(path, variable))

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from r2keras._keras_internals import parts_of
+from r2keras._models.keras_internals import parts_of
 from r2keras.layers.palettize import Palettize
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
+from r2keras._models import values, walk
 from r2keras.layers.compressor import compressor, too_small
 from r2keras.layers.palette import Palette
 from r2keras.layers.specified import SpecifiedWeights
@@ -60,7 +60,7 @@ class Palettize(SpecifiedWeights):
 
     def build_substitutes(self, *, trained: bool) -> None:
         """Creates one palette per kernel that is large enough, and sets its codebook from the weight."""
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         for name in self._names(kernels):
             palette = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
             if palette is not None:
@@ -69,7 +69,7 @@ class Palettize(SpecifiedWeights):
 
     def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:
         """Returns the palettized kernels; a frozen kernel has hard values and its codebook does not change."""
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         layer_trains = training and self.layer.trainable
         pairs = []
         for name, palette in self.palettes.items():
@@ -83,7 +83,7 @@ class Palettize(SpecifiedWeights):
         Args:
             importance: weight of each squared error, by the kernels' names; None weights all errors equally.
         """
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         for name, palette in self.palettes.items():
             palette.initialize(kernels[name].value, importance=(importance or {}).get(name))
 
@@ -99,7 +99,7 @@ class Palettize(SpecifiedWeights):
         Raises:
             ValueError: a kernel has NaN or infinite values.
         """
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         return [
             (name, self._tensor(f"{path}/{name}", kernels[name], palette)) for name, palette in self.palettes.items()
         ]
@@ -117,7 +117,7 @@ class Palettize(SpecifiedWeights):
         >>> layer.gaps()
         {'kernel': (0.0, 0.0)}
         """
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         return {name: palette.gap(kernels[name].value) for name, palette in self.palettes.items()}
 
     def notes(self, tensors: list[tuple[str, PalettizedTensor]]) -> dict[str, str]:
@@ -127,12 +127,12 @@ class Palettize(SpecifiedWeights):
 
     def kept_float(self) -> dict[str, str]:
         """Returns the reasons why kernels with a spec stay float, by their names."""
-        kernels = dict(_model.kernels(self.layer))
+        kernels = dict(walk.kernels(self.layer))
         without_palette = [name for name in self._names(kernels) if name not in self.palettes]
         return {name: too_small(self._spec(name), kernels[name].shape) for name in without_palette}
 
     def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
-        return palette.tensor(path, variable.value, _model.finite(path, variable))
+        return palette.tensor(path, variable.value, values.finite(path, variable))
 
 
 def remark(gap: tuple[float, float], tensor: PalettizedTensor) -> str:

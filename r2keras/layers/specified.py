@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from r2keras import _model
+from r2keras._models import walk
 from r2keras._util.errors import invalid
 from r2keras.layers.substitute import SubstituteWeights
 
@@ -50,7 +50,7 @@ class SpecifiedWeights(SubstituteWeights):
 
     def kernel_specs(self) -> dict[str, Any]:
         """Returns the specs by the kernels' names relative to the layer."""
-        return {name: self._spec(name) for name in self._names(dict(_model.kernels(self.layer)))}
+        return {name: self._spec(name) for name in self._names(dict(walk.kernels(self.layer)))}
 
     def _names(self, kernels: dict[str, keras.Variable]) -> list[str]:
         """Returns the names of the kernels that have a spec."""

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from r2keras._keras_internals import clear_losses, parts_of
+from r2keras._models.keras_internals import clear_losses, parts_of
 from r2keras._util.errors import invalid
 
 

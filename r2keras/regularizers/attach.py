@@ -10,9 +10,11 @@ from typing import Any
 
 import keras
 
-from r2keras._model import check_finite, kernels, leaf_layers, rebuild, to_numpy
+from r2keras._models.channel_axes import output_axes
+from r2keras._models.rebuild import rebuild
+from r2keras._models.values import check_finite, to_numpy
+from r2keras._models.walk import kernels, leaf_layers
 from r2keras._util.errors import invalid
-from r2keras.quantizers.axes import output_axes
 
 _ALL = ".*"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from r2keras._keras_internals import regularizer_table
+from r2keras._models.keras_internals import regularizer_table
 from r2keras._util.errors import invalid
 from r2keras.ops.range_loss import as_float, channel_std, channels, check_dim, safe_std
 

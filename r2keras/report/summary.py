@@ -313,7 +313,8 @@ def _tensor_summary(tensor: QuantizedTensor | PalettizedTensor, stored: TensorSi
 
 def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndarray]:
     """Returns the kernels of the model by name, after comparing them with the record."""
-    from r2keras._model import kernels, leaf_layers, to_numpy
+    from r2keras._models.values import to_numpy
+    from r2keras._models.walk import kernels, leaf_layers
 
     values = {f"{path}/{name}": to_numpy(v) for path, layer in leaf_layers(model) for name, v in kernels(layer)}
     for name, tensor in record.tensors.items():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import keras
 
-from r2keras import _model
+from r2keras._models import rebuild
 from r2keras.compress import finalize, prepare
 from r2keras.record import CompressionRecord
 from r2keras.search.data import SearchData
@@ -61,7 +61,7 @@ def train(
         start = widen(model, candidate.width, match=search.match, function_preserving=keep_weights)
     recipe = recipe_of(search, candidate.method, candidate.num_bits)
     # Training a copy leaves the weights of the model to the other candidates.
-    student = _model.rebuild(start, lambda *_: None) if recipe is None else prepare(start, recipe)
+    student = rebuild.rebuild(start, lambda *_: None) if recipe is None else prepare(start, recipe)
     logits = gives_logits(model)
     _compile(student, search, logits)
     reporter = _EpochReporter(search.metric, on_epoch)

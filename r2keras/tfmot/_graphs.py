@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 import tf_keras
 
-from r2keras._graph import LayerCall, TensorRef, calls_of, replaced
+from r2keras._models.graph import LayerCall, TensorRef, calls_of, replaced
 
 _MERGES = {
     **{name: name for name in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")},

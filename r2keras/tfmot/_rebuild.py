@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tf_keras
 
-from r2keras._graph import replaced
+from r2keras._models.graph import replaced
 from r2keras.tfmot._configs import KERAS_NAMES, Layer, NoCounterpartError, Translator
 from r2keras.tfmot._graphs import Graph, Operator, Tensor, graph_of
 from r2keras.tfmot._weights import carry_over

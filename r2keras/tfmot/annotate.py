@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from r2keras._tf_keras import kernels
+from r2keras._models.tf_keras_layers import kernels
 from r2keras._util.errors import invalid
 from r2keras.compress import check_patterns
 from r2keras.specs import Recipe, Spec

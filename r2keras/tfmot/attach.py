@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import tf_keras
 
-from r2keras._model import check_finite
-from r2keras._tf_keras import leaf_layers
+from r2keras._models.tf_keras_layers import leaf_layers
+from r2keras._models.values import check_finite
 from r2keras._util.errors import invalid
 from r2keras.regularizers.base import OneWeight
 from r2keras.tfmot._weights import carry_over, learned_regularizers, plain_weights

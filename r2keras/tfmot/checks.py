@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tf_keras
 
-from r2keras._model import check_finite
-from r2keras._tf_keras import kernels
+from r2keras._models.tf_keras_layers import kernels
+from r2keras._models.values import check_finite
 from r2keras._util.errors import invalid
 
 # The class of Functional models, which tf_keras does not export.

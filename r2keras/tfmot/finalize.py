@@ -7,8 +7,8 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
-from r2keras._model import QUANTIZED_SUFFIX
-from r2keras._tf_keras import kernels
+from r2keras._models.tf_keras_layers import kernels
+from r2keras._models.walk import QUANTIZED_SUFFIX
 from r2keras._util.errors import invalid
 from r2keras.compress import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor

@@ -7,7 +7,7 @@ from typing import Any
 
 import tf_keras
 
-from r2keras._graph import Call, Graph
+from r2keras._models.graph import Call, Graph
 from r2keras.tfmot._graphs import tf_keras_calls
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tf_keras
 
-from r2keras._model import leaf_layers
+from r2keras._models.walk import leaf_layers
 from r2keras.tfmot._rebuild import Rebuild
 from r2keras.tfmot.checks import check_tf_keras
 

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras.placement import ACTIVATIONS, PASSING
+from r2keras._models import walk
+from r2keras._models.call_kinds import ACTIVATIONS, PASSING
 from r2keras.widening.channels import (
     Channels,
     FixedWidthError,
@@ -99,7 +99,7 @@ def width_of(layer: keras.Layer) -> int | None:
 
 def is_recurrent(layer: keras.Layer) -> bool:
     """Whether a layer, or the layer it wraps, runs a cell with `units` over time steps."""
-    weights = _model.relative_weights(layer)
+    weights = walk.relative_weights(layer)
     has_cell = any(name.endswith("recurrent_kernel") and len(weight.shape) == 2 for name, weight in weights)
     return has_cell and width_of(layer) is not None
 
@@ -214,7 +214,7 @@ def _kernel_layer(
         raise call.error("is a grouped convolution")
     _check_last(call, inner)
     own = call.output_channels(size)
-    for name, weight in _model.relative_weights(call.layer):
+    for name, weight in walk.relative_weights(call.layer):
         if name.endswith("kernel"):
             input_axis, output_axis = axes_of(weight)
             call.change(name, *_input_axis(call.first, input_axis), WeightAxis(output_axis, own))
@@ -230,7 +230,7 @@ def _depthwise(call: WidenedCall) -> list[Channels | None]:
     if call.first is None:
         return [None]
     out = call.first.repeat(call.layer.depth_multiplier)
-    for name, weight in _model.relative_weights(call.layer):
+    for name, weight in walk.relative_weights(call.layer):
         call.change(name, WeightAxis(0, out) if name == "bias" else WeightAxis(last_axis(weight) - 1, call.first))
     return [out]
 
@@ -238,7 +238,7 @@ def _depthwise(call: WidenedCall) -> list[Channels | None]:
 def _separable(call: WidenedCall) -> list[Channels | None]:
     _check_last(call, call.layer)
     own = call.output_channels(call.layer.filters)
-    for name, weight in _model.relative_weights(call.layer):
+    for name, weight in walk.relative_weights(call.layer):
         input_axis = last_axis(weight) - 1
         if name == "depthwise_kernel":
             # Each filter sees one channel, so no copies share a sum.
@@ -287,7 +287,7 @@ def _recurrent(call: WidenedCall) -> list[Channels | None]:
 def _cell_weights(call: WidenedCall, size: int) -> Channels:
     """Records the changed axes of a cell's weights; gates are blocks of `units` along the last axis."""
     own = call.output_channels(size)
-    for name, weight in _model.relative_weights(call.layer):
+    for name, weight in walk.relative_weights(call.layer):
         # Scalars and weights without a block of `units` per gate stay as they are.
         if not len(weight.shape) or weight.shape[-1] % size:
             continue
@@ -300,7 +300,7 @@ def _cell_weights(call: WidenedCall, size: int) -> Channels:
 def _per_channel(call: WidenedCall) -> list[Channels | None]:
     if _is_wider(call.first):
         _check_last(call, call.layer)
-        for name, weight in _model.relative_weights(call.layer):
+        for name, weight in walk.relative_weights(call.layer):
             if weight.shape[-1] == call.first.size:
                 call.change(name, WeightAxis(last_axis(weight), call.first))
     return [call.first]

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import _model
-from r2keras._graph import Call, TensorKey, graph_of
+from r2keras._models import rebuild, walk
+from r2keras._models.graph import Call, TensorKey, graph_of
 from r2keras._util.errors import invalid
 from r2keras.layers.recurrent import QuantizedRNN
 from r2keras.layers.substitute import SubstituteWeights
@@ -69,7 +69,7 @@ def widen(
     Source: Chen et al., Net2Net, arXiv 1511.05641, section 2.2; widths for few bits: Kapur et al., arXiv 1710.07706.
     """
     _check_numbers(factor, function_preserving, jitter)
-    layers = dict(_model.leaf_layers(model))
+    layers = dict(walk.leaf_layers(model))
     _check_bare(layers)
     widths = _new_widths(layers, factor, match)
     resized = _resized_layers(model, widths, match, function_preserving)
@@ -85,9 +85,9 @@ def widen(
         if function_preserving and path in resized and resized[path].axes:
             _assign_wider_weights(old, new, resized[path], jitter, rng)
         elif function_preserving or not old.trainable_weights:
-            _model.transfer(path, old, new)
+            rebuild.transfer(path, old, new)
 
-    return _model.rebuild(model, replace, carry=carry)
+    return rebuild.rebuild(model, replace, carry=carry)
 
 
 def _check_numbers(factor: Any, function_preserving: bool, jitter: Any) -> None:
@@ -244,7 +244,7 @@ def _assign_wider_weights(
     old: keras.Layer, new: keras.Layer, plan: ResizedLayer, jitter: float, rng: np.random.Generator
 ) -> None:
     """Gives a wider layer the weights with which the model computes the same function."""
-    for (name, source), target in zip(_model.relative_weights(old), new.weights, strict=True):
+    for (name, source), target in zip(walk.relative_weights(old), new.weights, strict=True):
         values = keras.ops.convert_to_numpy(source)
         axes = plan.axes.get(name)
         target.assign(values if axes is None else wider_weight(np.asarray(values), axes, jitter, rng))

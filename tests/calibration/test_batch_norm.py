@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import QuantSpec, Recipe, _model, finalize, prepare
+from r2keras import QuantSpec, Recipe, finalize, prepare
+from r2keras._models import walk
 from r2keras.calibration import reestimate_batch_norm
 from tests import nets
 
@@ -139,7 +140,7 @@ def test_norms_of_nested_and_frozen_models_are_measured():
     block = keras.Model(x, layers.BatchNormalization(name="norm")(layers.Dense(4, name="dense")(x)), name="block")
     block.trainable = False
     model = nets.shaken(keras.Sequential([keras.Input((5,)), block]))
-    layers_by_path = dict(_model.leaf_layers(model))
+    layers_by_path = dict(walk.leaf_layers(model))
     dense, norm = layers_by_path["block/dense"], layers_by_path["block/norm"]
     h = BATCHES[0] @ array(dense.kernel) + array(dense.bias)
     assert reestimate_batch_norm(model, BATCHES[:1]) == 1

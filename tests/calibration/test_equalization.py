@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras._model import view_of
+from r2keras._models.walk import view_of
 from r2keras.calibration import equalize, fold_batch_norm
 from r2keras.calibration.equalization import equalized
 from tests.calibration.nets import branched, chain, images, outputs_of, spiced

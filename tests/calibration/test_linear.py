@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import _model
+from r2keras._models import values, walk
 from r2keras.calibration import linear
 
 LAYERS = [
@@ -35,8 +35,8 @@ def test_patches_times_matrix_are_the_outputs(make, shape):
     layer = make()
     x = np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
     outputs = linear.numpy(layer(x))
-    name, variable = _model.kernels(layer)[-1]
-    view, kernel = linear.view(layer, name), _model.to_numpy(variable)
+    name, variable = walk.kernels(layer)[-1]
+    view, kernel = linear.view(layer, name), values.to_numpy(variable)
     product = np.einsum("ngi,gio->ngo", view.patches(x), view.to_matrix(kernel))
     np.testing.assert_allclose(product.reshape(outputs.shape), outputs, atol=1e-4)
     np.testing.assert_array_equal(view.to_kernel(view.to_matrix(kernel)), kernel)
@@ -46,7 +46,7 @@ def test_the_depthwise_part_of_a_separable_layer():
     layer = layers.SeparableConv1D(5, 3, depth_multiplier=2)
     x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
     layer(x)
-    view, kernel = linear.view(layer, "depthwise_kernel"), _model.to_numpy(layer.depthwise_kernel)
+    view, kernel = linear.view(layer, "depthwise_kernel"), values.to_numpy(layer.depthwise_kernel)
     product = np.einsum("ngi,gio->ngo", view.patches(x), view.to_matrix(kernel))
     twin = layers.DepthwiseConv1D(3, depth_multiplier=2, use_bias=False)
     twin.build(x.shape)
@@ -66,7 +66,7 @@ def test_per_output_multiplies_the_outputs():
         before = linear.numpy(layer(x))
         factor = np.arange(1, before.shape[-1] + 1, dtype="float32")
         kernel = linear.output_kernel(layer)
-        kernel.assign(_model.to_numpy(kernel) * linear.per_output(layer, factor))
+        kernel.assign(values.to_numpy(kernel) * linear.per_output(layer, factor))
         np.testing.assert_allclose(linear.numpy(layer(x)), before * factor, atol=1e-4)
         assert linear.output_axis(layer) == -1
         assert isinstance(layer, keras.layers.Layer)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from r2keras import PaletteSpec, QuantSpec, Recipe, calibrate
-from r2keras._model import to_numpy
+from r2keras._models.values import to_numpy
 from r2keras.calibration import sensitivity
 from tests.oracles_dkm import brute_force
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from r2keras import PaletteSpec, PalettizedTensor
-from r2keras._model import kernels, leaf_layers
+from r2keras._models.walk import kernels, leaf_layers
 from r2keras.record import CompressionRecord, PaletteLayout, RangeFigures
 from r2keras.specs import QuantSpec
 from tests.export.quantize import channel_axis, quantize_tensor

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from r2keras._model import kernels, leaf_layers
+from r2keras._models.walk import kernels, leaf_layers
 from r2keras.record import CompressionRecord, QuantizedTensor, RangeFigures, broadcast_scales
 from r2keras.specs import QuantSpec
 

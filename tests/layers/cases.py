@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from r2keras._model import kernels
+from r2keras._models.walk import kernels
 from r2keras.layers import FakeQuantize
 from r2keras.specs import QuantSpec
 

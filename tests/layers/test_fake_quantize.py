@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from r2keras._model import kernels
+from r2keras._models.walk import kernels
 from r2keras.layers import FakeQuantize
 from r2keras.regularizers import R2Margin
 from r2keras.specs import QuantSpec

@@ -3,8 +3,8 @@
 import pytest
 from keras import layers
 
-from r2keras._model import kernels
-from r2keras.quantizers.axes import scale_shape
+from r2keras._models.channel_axes import scale_shape
+from r2keras._models.walk import kernels
 from r2keras.specs import QuantSpec
 
 pytestmark = pytest.mark.backends

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from r2keras._model import kernels, leaf_layers
+from r2keras._models.walk import kernels, leaf_layers
 from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
 
 pytestmark = pytest.mark.backends

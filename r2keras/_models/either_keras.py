@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import keras
 
-from r2keras import _model, _tf_keras
-from r2keras._keras_internals import parts_of
+from r2keras._models import tf_keras_layers, walk
+from r2keras._models.keras_internals import parts_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -51,7 +51,7 @@ class SourceModel:
 
     def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every kernel by its full name."""
-        kernels = _tf_keras.kernels if self.is_tf_keras else _model.kernels
+        kernels = tf_keras_layers.kernels if self.is_tf_keras else walk.kernels
         return {f"{path}/{name}": tuple(v.shape) for path, layer in self.layers for name, v in kernels(layer)}
 
 
@@ -65,11 +65,11 @@ def read_model(model: Model) -> SourceModel:
         TypeError: not a model, or a subclassed one.
         ValueError: the model is not built.
     """
-    if _tf_keras.is_tf_keras(model) and _tf_keras.is_a(model, "Model"):
+    if tf_keras_layers.is_tf_keras(model) and tf_keras_layers.is_a(model, "Model"):
         _check_tf_keras(model)
-        layers, is_tf_keras, named_weights = _tf_keras.leaf_layers(model), True, _tf_keras.named_weights
+        layers, is_tf_keras, named_weights = tf_keras_layers.leaf_layers(model), True, tf_keras_layers.named_weights
     else:
-        layers, is_tf_keras, named_weights = _model.leaf_layers(model), False, _model.relative_weights
+        layers, is_tf_keras, named_weights = walk.leaf_layers(model), False, walk.relative_weights
     weights = [(f"{path}/{name}", v) for path, layer in layers for name, v in named_weights(layer)]
     recurrent = [] if is_tf_keras else _recurrent(layers)
     return SourceModel(model, is_tf_keras, tuple(layers), tuple(recurrent), tuple(weights))
@@ -77,7 +77,7 @@ def read_model(model: Model) -> SourceModel:
 
 def _check_tf_keras(model: tf_keras.Model) -> None:
     """Raises unless a model of tf_keras is built and has a graph."""
-    if not (_tf_keras.is_a(model, "Sequential") or model._is_graph_network):
+    if not (tf_keras_layers.is_a(model, "Sequential") or model._is_graph_network):
         raise TypeError(
             f"r2keras reads models by their graph. Expected a Functional or Sequential model. Received: the subclassed "
             f"{type(model).__name__} {model.name!r}. Call it on tf_keras.Input tensors and make "

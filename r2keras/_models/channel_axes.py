@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from r2keras._keras_internals import parts_of
-from r2keras._tf_keras import is_a
+from r2keras._models.keras_internals import parts_of
+from r2keras._models.tf_keras_layers import is_a
 from r2keras._util.errors import invalid
 from r2keras.specs import QuantSpec
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from r2keras._keras_internals import parts_of
+from r2keras._models.keras_internals import parts_of
 
 _COUNT = re.compile(r"_\d+$")
 # What Keras calls a weight for which `add_weight` receives no name.

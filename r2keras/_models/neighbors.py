@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import keras
 
-from r2keras._graph import LayerCall, calls_of
-from r2keras._model import ModelView, view_of
+from r2keras._models.graph import LayerCall, calls_of
+from r2keras._models.walk import ModelView, view_of
 
 OUTPUT = ""
 

@@ -1,0 +1,1 @@
+"""Reading, walking and copying Keras models."""

@@ -1,0 +1,193 @@
+"""Keras models as a value: their layers, kernels and calls; and copies of them with other layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TypeVar
+
+import keras
+
+from r2keras._models import weight_names
+from r2keras._models.graph import Graph, graph_of
+from r2keras._models.keras_internals import parts_of
+
+# The layer that quantizes the output of `"conv"` is called `"conv_quantized"`.
+QUANTIZED_SUFFIX = "_quantized"
+NOT_KERNELS = ("bias", "gamma", "beta", "alpha", "vector_u", "moving_mean", "moving_variance", "mean", "variance")
+
+Kind = TypeVar("Kind", bound=keras.Layer)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kernel:
+    """A kernel of a model.
+
+    Args:
+        path: the path of the layer, or of the part of a layer, that holds it: `"block/conv"`.
+        name: its name relative to that layer: `"kernel"`, `"lstm_cell/recurrent_kernel"`.
+        variable: the weight.
+    """
+
+    path: str
+    name: str
+    variable: keras.Variable
+
+    @property
+    def full_name(self) -> str:
+        """The name in recipes and records, `"block/conv/kernel"`."""
+        return full_name(self.path, self.name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelView:
+    """The layers, kernels and calls of a model, read once at the start of a public function: `view_of(model)`.
+
+    Args:
+        model: the model.
+        layers: every layer that is not itself a model with its path, as `leaf_layers` returns them.
+    """
+
+    model: keras.Model
+    layers: tuple[tuple[str, keras.Layer], ...]
+
+    @functools.cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels of all layers, in the order of the layers."""
+        return tuple(kernel for path, layer in self.layers for kernel in self.kernels_in(path))
+
+    @functools.cached_property
+    def layers_by_path(self) -> dict[str, keras.Layer]:
+        """The layers by their paths."""
+        return dict(self.layers)
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """The calls of the model, nested models opened up."""
+        return graph_of(self.model)
+
+    def kernels_in(self, path: str) -> tuple[Kernel, ...]:
+        """Returns the kernels of one layer."""
+        return self._kernels_by_path[path]
+
+    def instances(self, kind: type[Kind]) -> list[tuple[str, Kind]]:
+        """Returns the layers of a class with their paths."""
+        return [(path, layer) for path, layer in self.layers if isinstance(layer, kind)]
+
+    @functools.cached_property
+    def _kernels_by_path(self) -> dict[str, tuple[Kernel, ...]]:
+        return {path: tuple(Kernel(path, *pair) for pair in kernels(layer)) for path, layer in self.layers}
+
+
+def full_name(path: str, name: str) -> str:
+    """Returns the name of a weight in recipes and records, from its layer's path and its name in the layer."""
+    return f"{path}/{name}"
+
+
+def view_of(model: keras.Model | ModelView) -> ModelView:
+    """Returns the view of a model; a view as it is.
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included.
+
+    Raises:
+        TypeError: `model` is not a Keras model, or it or a model inside it is subclassed.
+        ValueError: the model is not built.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")], name="net")
+    >>> [kernel.full_name for kernel in view_of(model).kernels]
+    ['head/kernel']
+    """
+    return model if isinstance(model, ModelView) else ModelView(model, tuple(leaf_layers(model)))
+
+
+def leaf_layers(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """Returns every layer that is not itself a model, with its path (`"block/conv1"` inside a nested `block`).
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included.
+
+    Returns:
+        Pairs `(path, layer)` in the order of `model.layers`; a layer used several times appears once.
+
+    Raises:
+        TypeError: `model` is not a Keras model, or it or a model inside it is subclassed.
+        ValueError: the model is not built.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")], name="net")
+    >>> [path for path, _ in leaf_layers(model)]
+    ['head']
+    """
+    _check_graph(model)
+    layers_by_id: dict[int, tuple[str, keras.Layer]] = {}
+    _collect(model, "", layers_by_id)
+    return list(layers_by_id.values())
+
+
+def kernels(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
+    """Returns the weights of a layer that are compressed: floats of rank 2 or more, except biases and statistics.
+
+    Args:
+        layer: a built layer; composite ones (`Bidirectional`, `MultiHeadAttention`) give the kernels of all parts.
+
+    Returns:
+        Pairs `(name, variable)`; the name is relative to the layer: `"kernel"`, `"lstm_cell/recurrent_kernel"`.
+    """
+    ids = quantizer_weights(layer)
+    return [(name, v) for name, v in relative_weights(layer) if _is_kernel(v) and id(v) not in ids]
+
+
+def quantizer_weights(layer: keras.Layer) -> set[int]:
+    """Returns the `id` of every variable of r2keras' quantizers inside a layer."""
+    parts = (part for part in parts_of(layer) if getattr(part, "is_r2keras_quantizer", False))
+    return {id(variable) for part in parts for variable in part.weights}
+
+
+def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
+    """Returns all weights of a layer with their names relative to it, which copies and saved files share."""
+    return list(zip(weight_names.relative_names(layer), layer.weights, strict=True))
+
+
+def _is_graph(model: object) -> bool:
+    """Whether a model is Sequential or Functional."""
+    return isinstance(model, keras.Sequential) or (isinstance(model, keras.Model) and isinstance(model, keras.Function))
+
+
+def _check_graph(model: object) -> None:
+    """Raises unless the model can be rebuilt from its graph."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Invalid value for argument `model`. Expected a Keras 3 model. Received: {type(model)}. "
+            "Models of tf_keras go through r2keras.tfmot."
+        )
+    if not _is_graph(model):
+        raise TypeError(
+            f"r2keras rebuilds models from their graph. Expected a Functional or Sequential model. Received: the "
+            f"subclassed {type(model).__name__} {model.name!r}. Call it on keras.Input tensors and make "
+            "keras.Model(inputs, outputs) of its layers."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights. Expected a built model. "
+            "Give it a keras.Input, call model.build(input_shape), or call it once on data."
+        )
+
+
+def _collect(model: keras.Model, prefix: str, layers_by_id: dict[int, tuple[str, keras.Layer]]) -> None:
+    """Adds the leaf layers of `model` to `layers_by_id`."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _check_graph(layer)
+            _collect(layer, f"{prefix}{layer.name}/", layers_by_id)
+        else:
+            layers_by_id.setdefault(id(layer), (prefix + layer.name, layer))
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    """Whether a weight is a kernel by its shape, name and type."""
+    is_float = keras.backend.is_float_dtype(variable.dtype)
+    return len(variable.shape) >= 2 and variable.name not in NOT_KERNELS and is_float
