@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     )
     from r2keras.budget import Footprint, break_even_width, footprint
     from r2keras.calibration import calibrate
-    from r2keras.compress import finalize, prepare
-    from r2keras.placement import activation_plan
+    from r2keras.compression.activation_plan import activation_plan
+    from r2keras.compression.finalize import finalize
+    from r2keras.compression.prepare import prepare
     from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedActivation, QuantizedTensor
     from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
     from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe
@@ -94,12 +95,12 @@ _MODULES = {
     "R2Margin": "r2keras.regularizers",
     "R2SoftMinMax": "r2keras.regularizers",
     "Recipe": "r2keras.specs",
-    "activation_plan": "r2keras.placement",
+    "activation_plan": "r2keras.compression.activation_plan",
     "break_even_width": "r2keras.budget",
     "calibrate": "r2keras.calibration",
-    "finalize": "r2keras.compress",
+    "finalize": "r2keras.compression.finalize",
     "footprint": "r2keras.budget",
-    "prepare": "r2keras.compress",
+    "prepare": "r2keras.compression.prepare",
     "regularize": "r2keras.regularizers",
     "widen": "r2keras.widening",
 }

@@ -14,7 +14,7 @@ from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras._util.errors import invalid
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import bits, count, to_text
-from r2keras.compress import plan_of
+from r2keras.compression.weight_plan import plan_of
 from r2keras.export.containers import container_bits
 from r2keras.layers.specified import SpecifiedWeights
 from r2keras.quantizers.alternating import row_layout, row_palette

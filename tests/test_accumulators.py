@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from r2keras import QuantSpec, Recipe, calibrate, finalize, prepare
-from r2keras._accumulators import round_biases
+from r2keras.compression.integer_biases import round_biases
 
 pytestmark = pytest.mark.backends
 

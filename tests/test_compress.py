@@ -8,7 +8,7 @@ from keras import layers
 from r2keras import QuantSpec, Recipe, calibrate, finalize, prepare
 from r2keras._models import walk
 from r2keras._models.values import to_numpy
-from r2keras.compress import wrappers
+from r2keras.compression.students import wrappers
 from r2keras.layers import FakeQuantize
 from r2keras.regularizers import R2Margin
 from r2keras.report import summarize

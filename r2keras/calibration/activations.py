@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from r2keras import compress
 from r2keras._models.values import packed
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
 from r2keras.calibration.data import batches
+from r2keras.compression import students
 
 
 def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 128) -> int:
@@ -48,7 +48,7 @@ def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 
 
 def set_ranges(view: ModelView, data, *, batch_size: int = 128) -> int:
     """Does what `set_activation_ranges` does; takes a view."""
-    layers = [layer for _, layer in compress.quantizers_of(view)]
+    layers = [layer for _, layer in students.quantizers_of(view)]
     if layers and data is None:
         wanted = f"inputs to find the ranges of {len(layers)} activations with"
         raise DataNeededError(invalid("data", wanted, None, "Pass a few hundred inputs"))

@@ -10,8 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras import compress
-from r2keras._accumulators import round_biases
 from r2keras._models import values
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_choice
@@ -25,7 +23,9 @@ from r2keras.calibration.expected import expected_inputs_of
 from r2keras.calibration.folding import folded
 from r2keras.calibration.rounding import AdaRoundOptions
 from r2keras.calibration.sensitivity import sensitivity_of
-from r2keras.placement import planned, warned_plan, with_bare_ends
+from r2keras.compression import finalize, prepare, students, weight_plan
+from r2keras.compression.activation_plan import planned, warned_plan, with_bare_ends
+from r2keras.compression.integer_biases import round_biases
 from r2keras.record import CompressionRecord
 from r2keras.specs import Recipe
 
@@ -96,7 +96,7 @@ def calibrate(
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
     # Both plans raise errors that the steps would raise only after minutes of work.
     view = view_of(model)
-    plan = compress.plan_of(view, recipe)
+    plan = weight_plan.plan_of(view, recipe)
     view = view if output_bits is None else with_bare_ends(view)
     warned_plan(view, recipe, input_bits, output_bits)
     steps = recipe.steps or ("reestimate_batch_norm",)
@@ -105,7 +105,7 @@ def calibrate(
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
     view, means = _before_quantization(view, steps, with_means=checked is None and "correct_bias" in steps)
-    small, record = compress.finalized(_prepared(view, plan, checked, steps))
+    small, record = finalize.finalized(_prepared(view, plan, checked, steps))
     if "adaround" in steps:
         small, record = rounded(view, small, record, checked, options, folder, progress)
     if "correct_bias" in steps:
@@ -122,11 +122,11 @@ def calibrate(
 
 
 def _prepared(
-    view: ModelView, plan: compress.WeightPlan, data: list[Batch] | None, steps: tuple[str, ...]
+    view: ModelView, plan: weight_plan.WeightPlan, data: list[Batch] | None, steps: tuple[str, ...]
 ) -> ModelView:
     """Returns the model with compressed kernels; the step `"sensitivity"` weights the search of palettes."""
-    student = compress.prepare_weights(view, plan)
-    palettes = compress.palettes_of(student)
+    student = prepare.prepare_weights(view, plan)
+    palettes = students.palettes_of(student)
     if "sensitivity" in steps and palettes:
         # It makes its own small batches: each batch is one more sample of every squared gradient.
         importance = sensitivity_of(view, [np.concatenate(parts) for parts in zip(*data, strict=True)])
@@ -147,9 +147,9 @@ def _with_activations(
     plan, _ = planned(small, recipe, input_bits, output_bits)
     if not plan:
         return small, record
-    student = compress.prepare_activations(small, plan)
+    student = prepare.prepare_activations(small, plan)
     set_ranges(student, data)
-    small, grids = compress.freeze_activations(student)
+    small, grids = finalize.freeze_activations(student)
     record = dataclasses.replace(record, activations=grids)
     round_biases(small, record)
     return small, record

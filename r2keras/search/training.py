@@ -9,7 +9,8 @@ from collections.abc import Callable
 import keras
 
 from r2keras._models import rebuild
-from r2keras.compress import finalize, prepare
+from r2keras.compression.finalize import finalize
+from r2keras.compression.prepare import prepare
 from r2keras.record import CompressionRecord
 from r2keras.search.data import SearchData
 from r2keras.search.settings import Search

@@ -7,7 +7,7 @@ import tf_keras
 
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._util.errors import invalid
-from r2keras.compress import check_patterns
+from r2keras.compression.weight_plan import check_patterns
 from r2keras.specs import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
 from r2keras.tfmot.graph import copy_model

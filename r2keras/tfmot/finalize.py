@@ -10,7 +10,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import QUANTIZED_SUFFIX
 from r2keras._util.errors import invalid
-from r2keras.compress import KEPT_FLOAT
+from r2keras.compression.finalize import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.tfmot.configs import KernelsConfig
 from r2keras.tfmot.graph import copy_model, insert_after

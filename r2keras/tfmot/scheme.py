@@ -12,9 +12,9 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import QUANTIZED_SUFFIX
 from r2keras._util.errors import invalid
-from r2keras.compress import wrapper_of
+from r2keras.compression.activation_plan import plan_graph
+from r2keras.compression.prepare import wrapper_of
 from r2keras.layers.fake_quantize import FakeQuantize
-from r2keras.placement import plan_graph
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.tfmot.configs import KernelsConfig, LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig
 from r2keras.tfmot.graph import graph_of, insert_after

@@ -12,7 +12,7 @@ from keras import layers, ops
 from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, finalize, prepare, report
 from r2keras._models.walk import kernels
 from r2keras.callbacks import AnnealPalettes
-from r2keras.compress import palettes_of
+from r2keras.compression.students import palettes_of
 from r2keras.layers import PaletteMonitor, Palettize
 from tests.layers.cases import BATCH, LAYERS, array, call, inputs_of, symbolic_input
 

@@ -1,0 +1,163 @@
+"""Finalize: the student's weights put exactly on the grid, and the record of it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from r2keras._models import rebuild, walk
+from r2keras._models.channel_axes import output_axes
+from r2keras._models.values import to_numpy
+from r2keras._models.walk import ModelView, view_of
+from r2keras.compression import recurrent
+from r2keras.compression.integer_biases import round_biases
+from r2keras.compression.students import wrappers
+from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
+from r2keras.layers.substitute import SubstituteWeights
+from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
+
+KEPT_FLOAT = "no rule of the recipe compresses it"
+
+
+def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
+    """Returns an ordinary Keras model whose weights lie exactly on their grids, and the record of codes and scales.
+
+    Args:
+        student: a model made by `prepare`, trained or not. It is left untouched.
+
+    Returns:
+        `(model, record)`: the model has no r2keras wrapper left; every recorded kernel equals the record's
+        `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. `record.notes` says how far
+        the soft palettes of training are from the hard ones of the file, and which kernels have all-zero channels.
+        Quantized activations stay, each as a `layers.GridActivation` without weights. If all of them have 8 bits,
+        biases are rounded to whole steps `scale_in * scale_weight` of integer accumulators, by half a step at most:
+        integer operators then compute the same.
+
+    Raises:
+        ValueError: nothing in the model is compressed, a weight is NaN or infinite, or an activation has no range yet.
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> plain, record = finalize(prepare(model, Recipe([("head", QuantSpec(num_bits=4))])))
+    >>> bool((plain.get_layer("head").kernel.numpy() == record.tensors["head/kernel"].values()).all())
+    True
+    """
+    result, record = finalized(view_of(student))
+    return result.model, record
+
+
+def finalized(view: ModelView) -> tuple[ModelView, CompressionRecord]:
+    """Returns what `finalize` does, as views."""
+    tensors, notes = _tensors(view)
+    result = view_of(rebuild.rebuild(view, _unwrapped))
+    for kernel in result.kernels:
+        if kernel.full_name in tensors:
+            _put(kernel.variable, tensors[kernel.full_name].values())
+    reasons = _reasons(view)
+    names = [kernel.full_name for kernel in result.kernels if kernel.full_name not in tensors]
+    kept = {name: reasons.get(name, KEPT_FLOAT) for name in names}
+    model = result.model
+    record = CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(result), notes)
+    round_biases(result, record)
+    return result, record
+
+
+def _tensors(view: ModelView) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors of a prepared model's compressed kernels, and remarks on them, by full name.
+
+    Raises:
+        ValueError: see `finalize`.
+    """
+    tensors: dict[str, Tensor] = {}
+    notes: dict[str, str] = {}
+    wrapped = wrappers(view)
+    if not wrapped and not any(recurrent.quantized_parts(path, layer) for path, layer in view.layers):
+        raise ValueError(
+            f"The model {view.model.name!r} has no compressed layer. Expected a model that r2keras.prepare made. "
+            "Call student = r2keras.prepare(model, recipe) first."
+        )
+    for path, wrapper in wrapped:
+        own = wrapper.quantized_tensors(path)
+        tensors |= {tensor.name: tensor for _, tensor in own}
+        notes |= _remarks(wrapper, own)
+    for path, layer in view.layers:
+        tensors |= recurrent.tensors(path, layer)
+    return tensors, notes
+
+
+def _remarks(wrapper: SubstituteWeights, tensors: list[tuple[str, Tensor]]) -> dict[str, str]:
+    """Returns remarks on the kernels of one wrapped layer, by full name."""
+    remarks = wrapper.notes(tensors)
+    kernels = dict(walk.kernels(wrapper.layer))
+    notes = {}
+    for name, tensor in tensors:
+        parts = [remarks.get(name), dead_channels(wrapper.layer, kernels[name])]
+        if any(parts):
+            notes[tensor.name] = "; ".join(filter(None, parts))
+    return notes
+
+
+def _reasons(view: ModelView) -> dict[str, str]:
+    """Returns why kernels that a spec is for stay float, by full name."""
+    reasons: dict[str, str] = {}
+    for path, layer in view.layers:
+        reasons |= recurrent.kept_float(path, layer)
+    for path, wrapper in wrappers(view):
+        reasons |= {walk.full_name(path, name): reason for name, reason in wrapper.kept_float().items()}
+    return reasons
+
+
+def dead_channels(layer: keras.Layer, kernel: keras.Variable) -> str | None:
+    """Returns a remark on the all-zero output channels of a kernel; None if there are none.
+
+    Args:
+        layer: the layer that holds the kernel.
+        kernel: the kernel; the rows of an embedding are words, and may be zero.
+    """
+    axes = output_axes(layer, kernel)
+    values = to_numpy(kernel)
+    rest = tuple(axis for axis in range(values.ndim) if axis not in axes)
+    dead = np.count_nonzero(~values.any(axis=rest))
+    if not dead or axes == (0,):
+        return None
+    count = int(np.prod([values.shape[axis] for axis in axes]))
+    return f"{dead} of {count} output channels are all zero: they pass nothing of their input on"
+
+
+def freeze_activations(student: ModelView) -> tuple[ModelView, dict[str, QuantizedActivation]]:
+    """Returns a copy of a model of `prepare_activations` with its activations on fixed grids, and the grids."""
+    result = view_of(rebuild.rebuild(student, _unwrapped))
+    return result, _activations(result)
+
+
+def _activations(view: ModelView) -> dict[str, QuantizedActivation]:
+    """Returns the grids of a finalized model's activations by the path of the layer that produces them."""
+    grids: dict[str, QuantizedActivation] = {}
+    for path, layer in view.instances(GridActivation):
+        source = path.removesuffix(walk.QUANTIZED_SUFFIX)
+        grids[source] = QuantizedActivation(source, layer.scale, layer.zero_point, layer.num_bits)
+    for path, layer in view.layers:
+        grids |= recurrent.grids(path, layer)
+    return grids
+
+
+def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
+    """Returns a bare copy of a wrapped layer under the wrapper's name, or the fixed grid of an activation quantizer."""
+    if isinstance(layer, QuantizeActivation):
+        return layer.frozen()
+    wrapped = isinstance(layer, SubstituteWeights)
+    inner = layer.layer if wrapped else layer
+    new = recurrent.frozen(path, inner)
+    if wrapped:
+        new = new or rebuild.copy_layer(inner)
+        new.name = layer.name
+    return new
+
+
+def _put(variable: keras.Variable, values: np.ndarray) -> None:
+    """Assigns values, and raises unless the weight then holds them bit for bit."""
+    variable.assign(values)
+    if variable.dtype == "float32" and not np.array_equal(to_numpy(variable), values):
+        raise RuntimeError(f"The weight {variable.path} did not take the values of the record exactly.")

@@ -1,0 +1,102 @@
+"""Compression of a model: `prepare` it for training under a recipe, `finalize` it onto the grid."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras._models import rebuild, walk
+from r2keras._models.walk import ModelView, view_of
+from r2keras.compression import recurrent
+from r2keras.compression.activation_plan import warned_plan, with_bare_ends
+from r2keras.compression.students import wrappers
+from r2keras.compression.weight_plan import WeightPlan, plan_of
+from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.palettize import Palettize
+from r2keras.layers.quantize_activation import QuantizeActivation
+from r2keras.layers.specified import SpecifiedWeights
+from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
+
+
+def prepare(
+    model: keras.Model, recipe: Recipe, *, input_bits: int | None = None, output_bits: int | None = None
+) -> keras.Model:
+    """Returns a copy of a model for training under compression: kernels that the recipe names are fake-quantized.
+
+    Weights, regularizers, names and (if the model is compiled) the compile settings are carried over; the optimizer
+    starts fresh. Ranges of weights are set from the weights, those of activations by the first training batch.
+
+    Args:
+        model: a built Functional or Sequential model, nested ones included. It is left untouched.
+        recipe: which kernels and activations are compressed, and how.
+        input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
+        output_bits: bits of the other tensors that an integer-only file rounds: the model's outputs, before a final
+            softmax, sigmoid or tanh (which becomes a separate layer, `"<layer>_softmax"`), and the results of global
+            average pooling; 2 to 8; None leaves them float.
+
+    Returns:
+        A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize` or
+        `layers.Palettize`, and a `layers.QuantizeActivation` called `"<layer>_quantized"` follows each layer whose
+        output is quantized (see `activation_plan`).
+
+    Raises:
+        TypeError: a subclassed model, or `recipe` is not a Recipe.
+        ValueError: the model is not built or is already prepared; a pattern of the recipe matches nothing; a weight is
+            NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation.
+
+    Example:
+
+    >>> from r2keras import QuantSpec
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> student = prepare(model, Recipe([("head", QuantSpec(num_bits=4))]))
+    >>> type(student.get_layer("head")).__name__
+    'FakeQuantize'
+    """
+    view = view_of(model)
+    plan = plan_of(view, recipe)
+    view = view if output_bits is None else with_bare_ends(view)
+    return _prepared(view, plan, warned_plan(view, recipe, input_bits, output_bits)).model
+
+
+def prepare_weights(view: ModelView, plan: WeightPlan) -> ModelView:
+    """As `prepare`, with activations left float; `plan` is what `plan_of` returned."""
+    return _prepared(view, plan, {})
+
+
+def prepare_activations(view: ModelView, plan: dict[str, ActivationSpec]) -> ModelView:
+    """As `prepare`, with weights left as they are; `plan` is what `activation_plan` returned."""
+    return _prepared(view, {}, plan)
+
+
+def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, ActivationSpec]) -> ModelView:
+    """Returns a copy with the planned kernels wrapped and the planned activations followed by a quantizer."""
+
+    def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
+        if path not in plan:
+            return None
+        return wrapper_of(path, plan[path])(_inner(layer, plan[path]), plan[path])
+
+    def append(path: str, name: str) -> keras.Layer | None:
+        if path not in activations:
+            return None
+        return QuantizeActivation(activations[path], name=name + walk.QUANTIZED_SUFFIX)
+
+    student = view_of(rebuild.rebuild(view, wrap, append=append if activations else None))
+    for _, layer in wrappers(student):
+        layer.initialize()
+    return student
+
+
+def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
+    """Returns the layer to wrap: a copy, which quantizes its state if it is recurrent and its spec says so."""
+    return recurrent.with_state(layer, next(iter(specs.values()))) or rebuild.copy_layer(layer)
+
+
+def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SpecifiedWeights]:
+    """Returns the class of the wrapper for the specs of a layer's kernels."""
+    palettes = [isinstance(spec, PaletteSpec) for spec in specs.values()]
+    if any(palettes) and not all(palettes):
+        raise ValueError(
+            f"The recipe gives the layer {path!r} both palettes and uniform grids: {', '.join(map(repr, specs))}. "
+            "Expected one kind of spec for all kernels of a layer. Let one rule match the whole layer."
+        )
+    return Palettize if palettes[0] else FakeQuantize

@@ -1,0 +1,25 @@
+"""Queries on prepared models: wrappers, palettes, quantizers."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras._models.walk import ModelView, view_of
+from r2keras.layers.palettize import Palettize
+from r2keras.layers.quantize_activation import QuantizeActivation
+from r2keras.layers.substitute import SubstituteWeights
+
+
+def wrappers(model: keras.Model | ModelView) -> list[tuple[str, SubstituteWeights]]:
+    """Returns the wrapped layers of a model with their paths."""
+    return view_of(model).instances(SubstituteWeights)
+
+
+def palettes_of(model: keras.Model | ModelView) -> list[tuple[str, Palettize]]:
+    """Returns the layers of a prepared model that have palettes, with their paths."""
+    return view_of(model).instances(Palettize)
+
+
+def quantizers_of(model: keras.Model | ModelView) -> list[tuple[str, QuantizeActivation]]:
+    """Returns the layers of a prepared model that quantize activations, with their paths."""
+    return view_of(model).instances(QuantizeActivation)

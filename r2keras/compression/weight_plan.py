@@ -1,0 +1,78 @@
+"""The spec of every kernel under a recipe."""
+
+from __future__ import annotations
+
+import keras
+
+from r2keras._models.values import check_finite, to_numpy
+from r2keras._models.walk import ModelView, view_of
+from r2keras._util.errors import invalid
+from r2keras.compression import recurrent
+from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
+from r2keras.layers.substitute import SubstituteWeights
+from r2keras.specs import Recipe, Spec
+
+# Specs by layer path and by the kernel's name in the layer.
+WeightPlan = dict[str, dict[str, Spec]]
+
+
+def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
+    """Returns the specs of the kernels that a recipe compresses; checks the model and the recipe.
+
+    Args:
+        model: a built model, or its view.
+        recipe: the recipe.
+
+    Returns:
+        Specs by layer path and kernel name.
+
+    Raises:
+        TypeError: `recipe` is not a Recipe, or the model is subclassed.
+        ValueError: the model is already prepared, or not built; a pattern matches no kernel; a weight is not finite.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
+    view = view_of(model)
+    plan: WeightPlan = {}
+    names: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for path, layer in view.layers:
+        if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation)):
+            raise _compressed(path)
+        compressed = {kernel.full_name for kernel, _ in recurrent.compressors(path, layer)}
+        for kernel in view.kernels_in(path):
+            names.append((path, kernel.full_name))
+            spec = recipe.match(path, kernel.full_name)
+            if spec is None:
+                continue
+            if kernel.full_name in compressed:
+                raise _compressed(kernel.full_name)
+            check_finite(kernel.full_name, to_numpy(kernel.variable))
+            plan.setdefault(path, {})[kernel.name] = spec
+        if not view.kernels_in(path):
+            others.append((path, path))
+    check_patterns(recipe, names, others)
+    return plan
+
+
+def _compressed(path: str) -> ValueError:
+    """Returns the error for a layer or kernel that is compressed already."""
+    return ValueError(
+        f"{path!r} is compressed already. Expected a plain model, or rules that leave it alone. "
+        "Start from the model that you gave to r2keras.prepare."
+    )
+
+
+def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
+    """Raises for a pattern that matches no kernel, and, where it quantizes activations, no other layer either."""
+    quantizes = any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
+    for pattern, spec in recipe.rules:
+        wider = quantizes and (spec is None or spec.activation_bits)
+        searched = names + others if wider else names
+        if Recipe([(pattern, None)]).index(*[n for pair in searched for n in pair]) is None:
+            known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
+            raise ValueError(
+                f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a "
+                f"layer path or a kernel's name; biases, norms and statistics stay float. The model's kernels: "
+                f"{known or 'none'}. Correct it or delete the rule."
+            )
