@@ -6,9 +6,9 @@ import pytest
 from keras import layers, ops
 
 import r2keras
-from r2keras._curvature import ewgs_kernels
-from r2keras._gradients import gradient_function
 from r2keras.callbacks import EWGSDelta
+from r2keras.callbacks.curvature import ewgs_kernels
+from r2keras.callbacks.gradients import gradient_function
 
 pytestmark = pytest.mark.backends
 RNG = np.random.default_rng(4)
