@@ -75,7 +75,7 @@ def write_files(units: int, folder: Path) -> dict[tuple[str, str], Row]:
 
 def run(units: int, about: Row) -> list[Row]:
     """Measures one LSTM; returns its rows."""
-    from r2keras.export.flatbuffer import open_interpreter
+    from r2keras.export.tflite.interpreter import open_interpreter
 
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(units, Path(folder))

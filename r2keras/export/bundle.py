@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.builder import ALIGNMENT, write
 from r2keras.export.decoding import Decoding, Pattern, decoding
 from r2keras.export.expand import Folded, load
-from r2keras.export.pack import pack
+from r2keras.export.tflite.bit_packing import pack
+from r2keras.export.tflite.writer import ALIGNMENT, write
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import BufferT
 
-    from r2keras.export.flatbuffer import ModelT, TensorT
+    from r2keras.export.tflite.schema import ModelT, TensorT
 
 MAGIC = b"R2KBNDL1"
 # A stand-in for an offset not yet known. It is not zero, because flatbuffers leave out fields that are zero.

@@ -13,10 +13,10 @@ from r2keras._models.tf_keras_layers import is_a
 from r2keras._models.values import check_finite, to_numpy
 from r2keras._util.errors import invalid
 from r2keras.export.containers import Stored
-from r2keras.export.decode import Constants, stored_codes
-from r2keras.export.flatbuffer import buffer_of
 from r2keras.export.match import SMALLEST, Match
 from r2keras.export.palettes import StoredPalette
+from r2keras.export.tflite.constant_values import Constants, stored_codes
+from r2keras.export.tflite.schema import buffer_of
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 
 if TYPE_CHECKING:

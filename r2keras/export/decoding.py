@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2keras.export.decode import STEPS, Constants, stored_codes
-from r2keras.export.flatbuffer import WIDTHS, shape_of
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.tflite.constant_values import STEPS, Constants, stored_codes
+from r2keras.export.tflite.schema import WIDTHS, shape_of
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT, TensorT
 
 
 class Pattern(NamedTuple):

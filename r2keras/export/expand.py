@@ -10,15 +10,14 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid
-from r2keras.export.builder import write
-from r2keras.export.decode import Constants
-from r2keras.export.flatbuffer import parse, read
-from r2keras.export.prune import prune
-from r2keras.export.slim import slim
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.tflite.cleanup import prune, slim
+from r2keras.export.tflite.constant_values import Constants
+from r2keras.export.tflite.interpreter import parse, read
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.tflite.writer import write
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT, TensorT
 
 
 def expand(small: bytes | str | os.PathLike) -> bytes:

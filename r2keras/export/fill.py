@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras.export.assign import Place, assign
-from r2keras.export.builder import write
 from r2keras.export.check import Written, check_written
 from r2keras.export.containers import Stored, store
-from r2keras.export.flatbuffer import SEPARATOR, constants, parse
-from r2keras.export.grid import Data, measured
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
+from r2keras.export.integer.ranges import measured
 from r2keras.export.integer_weights import check_weights
 from r2keras.export.lookup import is_table, look_up
 from r2keras.export.marks import restore_grids
-from r2keras.export.once import Once
 from r2keras.export.palettes import StoredPalette, store_palette
-from r2keras.export.prune import prune
 from r2keras.export.rewrite import replace_constant
-from r2keras.export.slim import slim
-from r2keras.export.subgraph import Subgraph
+from r2keras.export.tflite.activation_grid import Data
+from r2keras.export.tflite.call_once import Once
+from r2keras.export.tflite.cleanup import prune, slim
+from r2keras.export.tflite.interpreter import parse
+from r2keras.export.tflite.schema import SEPARATOR, constants
+from r2keras.export.tflite.subgraph import Subgraph
+from r2keras.export.tflite.writer import write
 from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT
+    from r2keras.export.tflite.schema import ModelT
 
 # A constant of a file: subgraph, tensor, values.
 Where = tuple[int, int, np.ndarray]

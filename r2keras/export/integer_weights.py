@@ -9,17 +9,17 @@ import numpy as np
 
 from r2keras.export.assign import Place
 from r2keras.export.check import broken
-from r2keras.export.decode import stored_codes
-from r2keras.export.flatbuffer import INT32, SEPARATOR, TYPES, quantization, values_of
-from r2keras.export.grid import ActivationGrid
 from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kernel
-from r2keras.export.pack import pack
-from r2keras.export.rules import Rule
-from r2keras.export.subgraph import Subgraph
+from r2keras.export.tflite.activation_grid import ActivationGrid
+from r2keras.export.tflite.bit_packing import pack
+from r2keras.export.tflite.constant_values import stored_codes
+from r2keras.export.tflite.integer_operators import Rule
+from r2keras.export.tflite.schema import INT32, SEPARATOR, TYPES, quantization, values_of
+from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT
+    from r2keras.export.tflite.schema import ModelT
 
 
 @dataclasses.dataclass(eq=False)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from r2keras.export.containers import Stored, along
-from r2keras.export.flatbuffer import FLOAT32, INT32, operator, shape_of
 from r2keras.export.palettes import StoredPalette
 from r2keras.export.steps import TO_INT32, DecodingStep, add_codes, add_table
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.tflite.schema import FLOAT32, INT32, operator, shape_of
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import OperatorT, TensorT
+    from r2keras.export.tflite.schema import OperatorT, TensorT
 
 # The version that LiteRT's converter writes (op_version.cc) for tables with one scale per row or of 4 bits.
 LOOKUP_VERSION = 4

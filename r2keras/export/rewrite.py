@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from r2keras.export.containers import Stored
-from r2keras.export.flatbuffer import FLOAT32
-from r2keras.export.once import Once
 from r2keras.export.palettes import StoredPalette
 from r2keras.export.steps import chain, palette_steps, uniform_steps
-from r2keras.export.subgraph import Subgraph
+from r2keras.export.tflite.call_once import Once
+from r2keras.export.tflite.schema import FLOAT32
+from r2keras.export.tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import OperatorT
+    from r2keras.export.tflite.schema import OperatorT
 
 
 def replace_constant(

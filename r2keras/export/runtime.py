@@ -14,7 +14,7 @@ import numpy as np
 
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import quiet
-from r2keras.export.flatbuffer import open_interpreter, unreadable
+from r2keras.export.tflite.interpreter import open_interpreter, unreadable
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from r2keras.export.containers import Stored
-from r2keras.export.flatbuffer import FLOAT16, FLOAT32, INT8, INT32, TYPES, operator, quantization
-from r2keras.export.pack import pack
 from r2keras.export.palettes import StoredPalette
-from r2keras.export.subgraph import Subgraph
+from r2keras.export.tflite.bit_packing import pack
+from r2keras.export.tflite.schema import FLOAT16, FLOAT32, INT8, INT32, TYPES, operator, quantization
+from r2keras.export.tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import OperatorT
+    from r2keras.export.tflite.schema import OperatorT
 
 # The versions that LiteRT's converter writes (op_version.cc): DEQUANTIZE takes float16 from version 3 on, int8 with
 # scales per channel from 5 on, and narrower integers from 6 on.

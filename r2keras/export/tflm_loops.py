@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export.flatbuffer import INT32, operator
-from r2keras.export.prune import prune
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflite.cleanup import prune
+from r2keras.export.tflite.schema import INT32, operator
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT, TensorT
 
 # Kinds of the operators that compute the two slices. They are dropped if nothing else uses their results.
 SLICING = ("SLICE", "CONCATENATION", "RESHAPE")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r2keras.export.flatbuffer import FLOAT32, SEPARATOR
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflite.schema import FLOAT32, SEPARATOR
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 from r2keras.export.tflm_forms import Integers
 from r2keras.export.tflm_tables import LookupTable, read_lookup
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT
 
 # The custom operator of LiteRT for Microcontrollers, and the description that marks the files of `to_tflm`.
 DECODE, MARK = b"TFLM_DECODE", b"TFLM"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.flatbuffer import FLOAT32, INT8, INT32, UINT8, operator, quantization
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflite.schema import FLOAT32, INT8, INT32, UINT8, operator, quantization
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 from r2keras.export.tflm_forms import Form, Integers
 from r2keras.export.tflm_read import DECODE, INT16, is_decode
 from r2keras.export.tflm_tables import LookupTable
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT, QuantizationParametersT
+    from r2keras.export.tflite.schema import ModelT, OperatorT, QuantizationParametersT
 
 # Operators that multiply channel by channel: position of the weights among the inputs, their axis of output channels.
 LINEAR = {"CONV_2D": (1, 0), "FULLY_CONNECTED": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "TRANSPOSE_CONV": (1, 0)}

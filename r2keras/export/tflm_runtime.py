@@ -15,13 +15,13 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import overheard
-from r2keras.export.flatbuffer import read
 from r2keras.export.runtime import advancing, matched
+from r2keras.export.tflite.interpreter import read
 
 if TYPE_CHECKING:
     from tflite_micro.runtime import Interpreter
 
-    from r2keras.export.grid import Data
+    from r2keras.export.tflite.activation_grid import Data
 
 # Arena sizes, in bytes: the first that is tried, the largest, and the alignment of the interpreter's arena.
 INITIAL, LARGEST, ALIGNMENT = 2**22, 2**30, 16

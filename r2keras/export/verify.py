@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from r2keras._util.errors import invalid
-from r2keras.export.flatbuffer import read
-from r2keras.export.grid import output_steps
 from r2keras.export.runtime import LiteRTModel
+from r2keras.export.tflite.activation_grid import output_steps
+from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflm_read import is_for_microcontrollers
 from r2keras.export.tflm_runtime import TFLMModel
 

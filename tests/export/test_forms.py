@@ -14,9 +14,10 @@ from keras import layers
 import r2keras.export.convert as convert_module
 from r2keras import PaletteSpec, Recipe, calibrate
 from r2keras.export import bundle, expand, sizes, to_litert, verify
-from r2keras.export.builder import write
-from r2keras.export.decode import kind_of, stored_codes
-from r2keras.export.flatbuffer import INT8, WIDTHS, constants, open_interpreter, parse, read
+from r2keras.export.tflite.constant_values import kind_of, stored_codes
+from r2keras.export.tflite.interpreter import open_interpreter, parse, read
+from r2keras.export.tflite.schema import INT8, WIDTHS, constants
+from r2keras.export.tflite.writer import write
 from r2keras.specs import QuantSpec
 from tests.export import bundle_loader
 from tests.export.models import dense_net, norm, random_inputs

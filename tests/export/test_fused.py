@@ -8,8 +8,9 @@ from keras import layers
 import r2keras
 from r2keras import PaletteSpec, QuantSpec
 from r2keras.export import LiteRTModel, expand, fused, sizes, to_litert, verify
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import INT2, open_interpreter, read
+from r2keras.export.tflite.constant_values import kind_of
+from r2keras.export.tflite.interpreter import open_interpreter, read
+from r2keras.export.tflite.schema import INT2
 from tests.export.palettize import compress
 
 STEPS, FEATURES, TOLERANCE = 6, 5, 1e-6

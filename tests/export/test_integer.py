@@ -9,8 +9,9 @@ from keras import layers
 
 from r2keras import QuantSpec, Recipe, calibrate
 from r2keras.export import LiteRTModel, sizes, to_litert, verify
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import INT4, INT8, INT32, buffer_of, read
+from r2keras.export.tflite.constant_values import kind_of
+from r2keras.export.tflite.interpreter import read
+from r2keras.export.tflite.schema import INT4, INT8, INT32, buffer_of
 from r2keras.record import broadcast_scales
 from tests.export.models import norm, tiny_gammas
 

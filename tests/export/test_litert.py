@@ -11,8 +11,9 @@ from keras import layers
 import r2keras.export.convert as convert_module
 from r2keras._models.either_keras import read_model
 from r2keras.export import LiteRTModel, to_litert
-from r2keras.export.decode import kind_of, stored_codes
-from r2keras.export.flatbuffer import WIDTHS, buffer_of, read
+from r2keras.export.tflite.constant_values import kind_of, stored_codes
+from r2keras.export.tflite.interpreter import read
+from r2keras.export.tflite.schema import WIDTHS, buffer_of
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
 from tests.export.quantize import quantize

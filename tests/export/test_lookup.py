@@ -10,8 +10,8 @@ from keras import layers
 import r2keras.export.fill as fill
 from r2keras import PaletteSpec, QuantSpec
 from r2keras.export import LiteRTModel, expand, sizes, to_litert
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import read
+from r2keras.export.tflite.constant_values import kind_of
+from r2keras.export.tflite.interpreter import read
 from r2keras.record import CompressionRecord
 from tests.export.palettize import compress
 from tests.export.quantize import quantize, quantize_tensor

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from r2keras.export.pack import pack, unpack
+from r2keras.export.tflite.bit_packing import pack, unpack
 
 
 def packed_by_hand(codes, num_bits):

@@ -11,8 +11,9 @@ from keras import layers
 import r2keras.export.fill as fill
 from r2keras import PaletteSpec, Recipe, calibrate, report
 from r2keras.export import sizes, to_litert, verify
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import FLOAT16, INT4, INT8, buffer_of, read
+from r2keras.export.tflite.constant_values import kind_of
+from r2keras.export.tflite.interpreter import read
+from r2keras.export.tflite.schema import FLOAT16, INT4, INT8, buffer_of
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
 from tests.export.palettize import compress

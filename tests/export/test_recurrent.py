@@ -12,8 +12,8 @@ import r2keras
 import r2keras.export.apart as apart
 from r2keras import ActivationSpec, PaletteSpec, QuantSpec
 from r2keras.export import LiteRTModel, expand, sizes, to_litert, to_tflm, verify
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import read
+from r2keras.export.tflite.constant_values import kind_of
+from r2keras.export.tflite.interpreter import read
 from tests.export.palettize import compress
 
 TOLERANCE = 1e-6

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from r2keras.export import sizes, to_litert
-from r2keras.export.flatbuffer import read
+from r2keras.export.tflite.interpreter import read
 from r2keras.record import CompressionRecord
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, dense_net

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from r2keras._util import optional_packages
-from r2keras.export.builder import write
-from r2keras.export.flatbuffer import FLOAT32, INT32, operator, parse, quantization
-from r2keras.export.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflite.interpreter import parse
+from r2keras.export.tflite.schema import FLOAT32, INT32, operator, quantization
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflite.writer import write
 
 
 def chain_file(length: int):

@@ -10,8 +10,8 @@ from keras import layers
 import r2keras.export.tflm_forms as tflm_forms
 from r2keras import PaletteSpec, report
 from r2keras.export import LiteRTModel, TFLMModel, sizes, tflm_arena, to_tflm, verify
-from r2keras.export.decode import kind_of
-from r2keras.export.flatbuffer import read
+from r2keras.export.tflite.constant_values import kind_of
+from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflm_tables import tabulate
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, norm, random_inputs

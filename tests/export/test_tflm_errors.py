@@ -10,8 +10,8 @@ from keras import layers
 import r2keras.export.tflm as tflm
 import r2keras.export.tflm_tables as tflm_tables
 from r2keras.export import TFLMModel, tflm_arena, to_tflm, verify
-from r2keras.export.flatbuffer import FLOAT32
-from r2keras.export.subgraph import Subgraph
+from r2keras.export.tflite.schema import FLOAT32
+from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT
+    from r2keras.export.tflite.schema import ModelT
 
 IDENTIFIER = b"TFL3"
 # The schema's `force_align` of the buffers of constants, in bytes.

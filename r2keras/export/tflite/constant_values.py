@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export.flatbuffer import FLOAT16, FLOAT32, INT32, WIDTHS, buffer_of, kind_of, shape_of
-from r2keras.export.once import CONTAINER
-from r2keras.export.pack import unpack
-from r2keras.export.subgraph import inputs_of, subgraphs
+from r2keras.export.tflite.bit_packing import unpack
+from r2keras.export.tflite.call_once import CONTAINER
+from r2keras.export.tflite.schema import FLOAT16, FLOAT32, INT32, WIDTHS, buffer_of, kind_of, shape_of
+from r2keras.export.tflite.subgraph import inputs_of, subgraphs
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT, TensorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT, TensorT
 
 PLAIN = {FLOAT32: "<f4", FLOAT16: "<f2", INT32: "<i4"}
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export import flatbuffer
+from r2keras.export.tflite import schema
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT, SubGraphT, TensorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT, SubGraphT, TensorT
 
 
 def inputs_of(operator: OperatorT) -> list[int]:
@@ -78,11 +78,11 @@ class Subgraph:
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """Returns a tensor's shape."""
-        return flatbuffer.shape_of(self.tensor(tensor))
+        return schema.shape_of(self.tensor(tensor))
 
     def data(self, tensor: int) -> np.ndarray:
         """Returns a constant's bytes; an empty vector for any other tensor."""
-        return flatbuffer.buffer_of(self.file, self.tensor(tensor))
+        return schema.buffer_of(self.file, self.tensor(tensor))
 
     def is_constant(self, tensor: int) -> bool:
         """Whether the file holds a tensor's values; False for -1, an input that is left out."""
@@ -146,13 +146,13 @@ class Subgraph:
 
     def kind(self, operator: OperatorT) -> str:
         """Returns the name of an operator in the schema, `"DEQUANTIZE"`."""
-        return flatbuffer.kind_of(self.file, operator)
+        return schema.kind_of(self.file, operator)
 
     def add_tensor(
         self, shape: Sequence[int], kind: int, data: np.ndarray | None = None, name: str | None = None
     ) -> int:
         """Adds a tensor, a constant if `data` is given, and returns its index."""
-        return flatbuffer.add_tensor(self.file, self.schema, tuple(shape), kind, data, name)
+        return schema.add_tensor(self.file, self.schema, tuple(shape), kind, data, name)
 
     def add_tensor_like(self, tensor: int) -> int:
         """Adds a tensor of another one's shape, type and quantization, without values; returns its index."""

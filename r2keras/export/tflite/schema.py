@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras._util.native_log import quiet
 
 if TYPE_CHECKING:
-    from ai_edge_litert.interpreter import Interpreter
-
     # Other modules import the schema's types from here, under TYPE_CHECKING too: LiteRT is loaded on first use only.
     from ai_edge_litert.schema_py_generated import (
         ModelT,
@@ -32,67 +27,6 @@ SEPARATOR = ";"
 # Types of integers by their bits, and bits by type.
 TYPES = {2: INT2, 4: INT4, 8: INT8}
 WIDTHS = {kind: bits for bits, kind in TYPES.items()}
-
-
-def read(path: str | os.PathLike) -> ModelT:
-    """Returns the schema's `ModelT` of a file.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, corrupt, or not a `.tflite`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
-    return parse(path.read_bytes(), str(path))
-
-
-def parse(data: bytes, name: str = "the file") -> ModelT:
-    """Returns the schema's `ModelT` of a file's bytes.
-
-    Raises:
-        ValueError: the bytes are not a `.tflite`; the message calls them `name`.
-    """
-    # The schema's Python reader trusts every offset, so LiteRT's own verifier runs first.
-    open_interpreter(data, name)
-    schema = optional_packages.schema()
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-
-
-def open_interpreter(
-    data: bytes, name: str, num_threads: int = 1, delegate: bool = False, *, keep_all: bool = False
-) -> Interpreter:
-    """Returns LiteRT's interpreter of a file's bytes, not yet allocated.
-
-    Args:
-        data: the file's bytes.
-        name: what errors call the file.
-        num_threads: number of threads.
-        delegate: whether XNNPACK may run operators.
-        keep_all: whether intermediate tensors can be read after a run.
-
-    Raises:
-        ValueError: LiteRT's verifier rejects the bytes.
-    """
-    module = optional_packages.interpreter()
-    kind = module.OpResolverType
-    resolver = kind.AUTO if delegate else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    try:
-        with quiet():
-            return module.Interpreter(
-                model_content=data,
-                num_threads=num_threads,
-                experimental_op_resolver_type=resolver,
-                experimental_preserve_all_tensors=keep_all,
-            )
-    except (ValueError, RuntimeError) as error:
-        raise unreadable(name, error) from error
-
-
-def unreadable(name: str, error: Exception) -> ValueError:
-    """Returns the error for a file that LiteRT cannot run."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"{name} is not a readable .tflite ({reason}). Write it again with `r2keras.export.to_litert`.")
 
 
 def constants(file: ModelT) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.flatbuffer import RESOURCE, operator
-from r2keras.export.subgraph import Subgraph, outputs_of
+from r2keras.export.tflite.schema import RESOURCE, operator
+from r2keras.export.tflite.subgraph import Subgraph, outputs_of
 
 if TYPE_CHECKING:
-    from r2keras.export.flatbuffer import ModelT, OperatorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT
 
 # Set on the variables that this package adds, to tell them from the model's own.
 CONTAINER = "r2keras"

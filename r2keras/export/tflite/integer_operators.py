@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from r2keras.export.grid import ActivationGrid
+from r2keras.export.tflite.activation_grid import ActivationGrid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Integer operators: int8 activations, integer kernels and biases."""

@@ -1,0 +1,1 @@
+"""The `.tflite` file format: schema, subgraphs, bit packing, constants, grids."""
