@@ -46,7 +46,7 @@ def weights(num_bits: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def ours(values: np.ndarray, axis: int | None) -> tuple[bytes, bytes]:
     """Returns the packed indices, and the header with the tables, by r2keras."""
-    from r2keras.export.tflm_tables import tabulate
+    from r2keras.export.weights.lookup_table import tabulate
 
     lookup = tabulate(values, axis)
     return lookup.packed().tobytes(), lookup.ancillary().tobytes()

@@ -5,17 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from r2keras.export.assign import Place, assign
-from r2keras.export.check import Written, check_written
-from r2keras.export.containers import Stored, store
 from r2keras.export.integer import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer_weights import check_weights
+from r2keras.export.litert.read_back import Written, check_written
 from r2keras.export.lookup import is_table, look_up
 from r2keras.export.marks import restore_grids
-from r2keras.export.palettes import StoredPalette, store_palette
 from r2keras.export.rewrite import replace_constant
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
@@ -24,13 +19,14 @@ from r2keras.export.tflite.interpreter import parse
 from r2keras.export.tflite.schema import SEPARATOR, constants
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.tflite.writer import write
+from r2keras.export.weights.assignment import Place
+from r2keras.export.weights.palette import StoredPalette, store_palette
+from r2keras.export.weights.uniform import Stored, store
 from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
-
-# A constant of a file: subgraph, tensor, values.
-Where = tuple[int, int, np.ndarray]
+from r2keras.export.weights.assignment import Where, places_of
 
 
 def exact_file(file: ModelT, record: CompressionRecord, once: Once | None) -> tuple[bytes, ModelT]:
@@ -93,22 +89,6 @@ def integer_file(
     check_weights(read_back, weights, record)
     _warn(integerizer.reasons, integerizer.count)
     return content, read_back
-
-
-def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
-    """Returns the constants that hold the recorded weights, each with its weights.
-
-    Raises:
-        ValueError: a weight is in none of them.
-    """
-    values = {name: tensor.values() for name, tensor in record.tensors.items()}
-    places, missing = assign(values, [constant for _, _, constant in where])
-    if missing:
-        raise ValueError(
-            f"The converted file holds no constant with the values of {', '.join(map(repr, missing))}, so its codes or "
-            "indices have no place. Leave the layer out of the recipe, so that it stays float. Nothing was written."
-        )
-    return places
 
 
 def _finished(file: ModelT, written: list[Written], named: set[tuple[int, int]]) -> tuple[bytes, ModelT]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.assign import Place
 from r2keras.export.integer_weights import IntegerWeight, add_weight
 from r2keras.export.kernels import NotIntegerError
 from r2keras.export.tflite.activation_grid import ActivationGrid, grid_of, set_grid
 from r2keras.export.tflite.integer_operators import FUSED, RULES, Rule
 from r2keras.export.tflite.schema import FLOAT32, INT8, INT32, operator, set_kind
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.weights.assignment import Place
 from r2keras.record import CompressionRecord
 
 if TYPE_CHECKING:

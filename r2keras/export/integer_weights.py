@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras.export.assign import Place
-from r2keras.export.check import broken
 from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
@@ -16,6 +14,8 @@ from r2keras.export.tflite.constant_values import stored_codes
 from r2keras.export.tflite.integer_operators import Rule
 from r2keras.export.tflite.schema import INT32, SEPARATOR, TYPES, quantization, values_of
 from r2keras.export.tflite.subgraph import Subgraph
+from r2keras.export.weights.assignment import Place
+from r2keras.export.weights.mismatch import broken
 from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:

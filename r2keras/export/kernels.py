@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from r2keras.export.check import TOLERANCE
-from r2keras.export.containers import along, in_constant_layout, values_along, varying_axes
-from r2keras.export.match import SMALLEST, Match
 from r2keras.export.tflite.activation_grid import ActivationGrid
+from r2keras.export.weights.matching import SMALLEST, Match
+from r2keras.export.weights.mismatch import TOLERANCE
+from r2keras.export.weights.uniform import along, in_constant_layout, values_along, varying_axes
 from r2keras.record import QuantizedTensor
 
 # Keeps a bias within 2^30 of its steps, inside int32, and the rescaling of sums to the output's grid above 2^-30.

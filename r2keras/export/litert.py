@@ -16,13 +16,13 @@ from r2keras.export.convert import convert
 from r2keras.export.fill import exact_file, integer_file
 from r2keras.export.fused import check_fused, fused
 from r2keras.export.gates import join_gates
-from r2keras.export.int8 import int8_record
 from r2keras.export.marks import convert_marked
 from r2keras.export.recurrent import check_recurrent
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import slim
 from r2keras.export.tflite.writer import write
+from r2keras.export.weights.as_int8 import int8_record
 from r2keras.record import CompressionRecord
 
 if TYPE_CHECKING:

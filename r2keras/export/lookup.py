@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2keras.export.containers import Stored, along
-from r2keras.export.palettes import StoredPalette
 from r2keras.export.steps import TO_INT32, DecodingStep, add_codes, add_table
 from r2keras.export.tflite.schema import FLOAT32, INT32, operator, shape_of
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.weights.palette import StoredPalette
+from r2keras.export.weights.uniform import Stored, along
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import OperatorT, TensorT

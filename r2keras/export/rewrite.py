@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r2keras.export.containers import Stored
-from r2keras.export.palettes import StoredPalette
 from r2keras.export.steps import chain, palette_steps, uniform_steps
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.schema import FLOAT32
 from r2keras.export.tflite.subgraph import Subgraph
+from r2keras.export.weights.palette import StoredPalette
+from r2keras.export.weights.uniform import Stored
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import OperatorT

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras.export.containers import container_bits
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.integer_operators import RULES
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT8, SEPARATOR, WIDTHS, buffer_of
-from r2keras.export.tflm_read import is_for_microcontrollers, stored_as
+from r2keras.export.weights.lookup_read_back import is_for_microcontrollers, stored_as
+from r2keras.export.weights.uniform import container_bits
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 
 if TYPE_CHECKING:

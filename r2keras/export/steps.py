@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from r2keras.export.containers import Stored
-from r2keras.export.palettes import StoredPalette
 from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.schema import FLOAT16, FLOAT32, INT8, INT32, TYPES, operator, quantization
 from r2keras.export.tflite.subgraph import Subgraph
+from r2keras.export.weights.palette import StoredPalette
+from r2keras.export.weights.uniform import Stored
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import OperatorT

@@ -13,12 +13,8 @@ import numpy as np
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
 from r2keras._util.files import atomic_write_bytes
-from r2keras.export.assign import Place
-from r2keras.export.check import TOLERANCE, broken, check_backend, check_model, check_record
-from r2keras.export.containers import along
+from r2keras.export.check import check_backend, check_model, check_record
 from r2keras.export.convert import convert
-from r2keras.export.fill import Where, places_of
-from r2keras.export.match import SMALLEST
 from r2keras.export.recurrent import check_kernels
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.cleanup import prune, slim
@@ -26,11 +22,15 @@ from r2keras.export.tflite.interpreter import parse
 from r2keras.export.tflite.schema import SEPARATOR, constants, values_of
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.tflite.writer import write
-from r2keras.export.tflm_forms import SMALLER, Form, smallest
 from r2keras.export.tflm_loops import check_sizes, spell_out_updates
-from r2keras.export.tflm_read import MARK, STAYS_FLOAT, stored_form
 from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, rewrite, spell_out_select
 from r2keras.export.tflm_runtime import find_arena
+from r2keras.export.weights.assignment import Place, Where, places_of
+from r2keras.export.weights.lookup_forms import SMALLER, Form, smallest
+from r2keras.export.weights.lookup_read_back import MARK, STAYS_FLOAT, stored_form
+from r2keras.export.weights.matching import SMALLEST
+from r2keras.export.weights.mismatch import TOLERANCE, broken
+from r2keras.export.weights.uniform import along
 from r2keras.record import CompressionRecord
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras.export.tflite.schema import FLOAT32, INT8, INT32, UINT8, operator, quantization
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
-from r2keras.export.tflm_forms import Form, Integers
-from r2keras.export.tflm_read import DECODE, INT16, is_decode
-from r2keras.export.tflm_tables import LookupTable
+from r2keras.export.weights.lookup_forms import Form, Integers
+from r2keras.export.weights.lookup_read_back import DECODE, INT16, is_decode
+from r2keras.export.weights.lookup_table import LookupTable
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT, QuantizationParametersT

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.check as check
-import r2keras.export.fill as fill
-from r2keras.export import to_litert
+from r2keras.export import check, fill, to_litert
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from r2keras.export.containers import container_bits, store
-from r2keras.export.match import match
+from r2keras.export.weights.matching import match
+from r2keras.export.weights.uniform import container_bits, store
 from r2keras.specs import QuantSpec
 from tests.export.quantize import quantize_tensor
 

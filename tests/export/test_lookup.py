@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.fill as fill
 from r2keras import PaletteSpec, QuantSpec
-from r2keras.export import LiteRTModel, expand, sizes, to_litert
+from r2keras.export import LiteRTModel, expand, fill, sizes, to_litert
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.record import CompressionRecord

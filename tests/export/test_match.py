@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from r2keras.export.assign import assign
-from r2keras.export.layout import Layout, layouts, sample
-from r2keras.export.match import match
+from r2keras.export.weights.assignment import assign
+from r2keras.export.weights.axis_layout import Layout, layouts, sample
+from r2keras.export.weights.matching import match
 
 
 def ternary(shape, seed=0):

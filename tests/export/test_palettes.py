@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.fill as fill
 from r2keras import PaletteSpec, Recipe, calibrate, report
-from r2keras.export import sizes, to_litert, verify
+from r2keras.export import fill, sizes, to_litert, verify
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import FLOAT16, INT4, INT8, buffer_of

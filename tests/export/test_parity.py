@@ -9,10 +9,10 @@ import pytest
 from keras import layers
 
 import r2keras.export.convert as convert_module
-import r2keras.export.tflm_forms as tflm_forms
 from r2keras import PaletteSpec, QuantSpec
 from r2keras._util.optional_packages import tensorflow
 from r2keras.export import LiteRTModel, TFLMModel, to_litert, to_tflm
+from r2keras.export.weights import lookup_forms
 from tests.export.models import norm
 from tests.export.palettize import compress
 
@@ -85,7 +85,7 @@ def run(group, exporter, folder):
     path = folder / f"{group}_{exporter}.tflite"
     with pytest.MonkeyPatch.context() as patch:
         # Tables pay for the tiny kernels here too, and the converter of loops runs in this process.
-        patch.setattr(tflm_forms, "OPERATOR_BYTES", -(10**7))
+        patch.setattr(lookup_forms, "OPERATOR_BYTES", -(10**7))
         patch.setattr(convert_module, "convert_apart", converted)
         found = EXPORTERS[exporter](model, path, record)
     rng = np.random.default_rng(0)

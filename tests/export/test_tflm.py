@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.tflm_forms as tflm_forms
 from r2keras import PaletteSpec, report
 from r2keras.export import LiteRTModel, TFLMModel, sizes, tflm_arena, to_tflm, verify
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
-from r2keras.export.tflm_tables import tabulate
+from r2keras.export.weights import lookup_forms
+from r2keras.export.weights.lookup_table import tabulate
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, norm, random_inputs
 from tests.export.palettize import compress
@@ -61,8 +61,8 @@ def always(monkeypatch):
     """Returns a function that makes tables pay for every weight, with factors outside, or with tables of channels."""
 
     def set_costs(factor_bytes):
-        monkeypatch.setattr(tflm_forms, "OPERATOR_BYTES", -(10**7))
-        monkeypatch.setattr(tflm_forms, "FACTOR_BYTES", factor_bytes)
+        monkeypatch.setattr(lookup_forms, "OPERATOR_BYTES", -(10**7))
+        monkeypatch.setattr(lookup_forms, "FACTOR_BYTES", factor_bytes)
 
     return set_costs
 
@@ -123,7 +123,7 @@ def test_one_hot_inputs_read_each_channels_own_table(make, axis, always, monkeyp
     layer.kernel.assign(values * np.arange(1, values.shape[axis] + 1, dtype=np.float32).reshape(channels))
     record = compress(model, every(spec(2, channel_scale=True)))
     monkeypatch.setattr(
-        tflm_forms, "tabulate", lambda values, axis=None: None if axis is None else tabulate(values, axis)
+        lookup_forms, "tabulate", lambda values, axis=None: None if axis is None else tabulate(values, axis)
     )
     assert "tables of" in to_tflm(model, tmp_path / "mcu.tflite", record, check=False).tensors[0].note
     probes = np.eye(size, dtype=np.float32).reshape(size, *model.input_shape[1:])

@@ -8,10 +8,10 @@ import pytest
 from keras import layers
 
 import r2keras.export.tflm as tflm
-import r2keras.export.tflm_tables as tflm_tables
 from r2keras.export import TFLMModel, tflm_arena, to_tflm, verify
 from r2keras.export.tflite.schema import FLOAT32
 from r2keras.export.tflite.subgraph import Subgraph
+from r2keras.export.weights import lookup_table
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize
@@ -76,8 +76,8 @@ def test_weights_of_operators_without_a_place_for_tables_stay_float(quantized, t
 
 
 def test_indices_that_change_on_the_way_are_noticed(quantized, tmp_path, monkeypatch):
-    pack = tflm_tables.pack_indices
-    monkeypatch.setattr(tflm_tables, "pack_indices", lambda indices, bits: pack(indices, bits) ^ np.uint8(1))
+    pack = lookup_table.pack_indices
+    monkeypatch.setattr(lookup_table, "pack_indices", lambda indices, bits: pack(indices, bits) ^ np.uint8(1))
     with pytest.raises(RuntimeError, match=r"'head/kernel' did not reach the file unchanged: the stored values differ"):
         to_tflm(*quantized[:1], tmp_path / "mcu.tflite", quantized[1], check=False)
     assert list(tmp_path.iterdir()) == []

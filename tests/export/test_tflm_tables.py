@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from r2keras.export.tflm_tables import pack_indices, read_lookup, tabulate, unpack_indices
+from r2keras.export.weights.lookup_table import pack_indices, read_lookup, tabulate, unpack_indices
 
 WIDTHS = range(1, 8)
 

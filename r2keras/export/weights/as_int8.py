@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from r2keras._util.errors import invalid
-from r2keras.export.palettes import collapse_constant_axes
+from r2keras.export.weights.palette import collapse_constant_axes
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 from r2keras.specs import QuantSpec
 

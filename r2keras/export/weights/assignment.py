@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from r2keras.export.match import Match, match
+from r2keras.export.weights.matching import Match, match
+from r2keras.record import CompressionRecord
 
 
 @dataclasses.dataclass(eq=False)
@@ -97,3 +98,23 @@ def _share_constant(name: str, weight: np.ndarray, constants: list[np.ndarray], 
         places[i] = Place(i, {name: candidate} if has_second else {**places[i].matches, name: candidate})
         return True
     return False
+
+
+# A constant of a file: subgraph, tensor, values.
+Where = tuple[int, int, np.ndarray]
+
+
+def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
+    """Returns the constants that hold the recorded weights, each with its weights.
+
+    Raises:
+        ValueError: a weight is in none of them.
+    """
+    values = {name: tensor.values() for name, tensor in record.tensors.items()}
+    places, missing = assign(values, [constant for _, _, constant in where])
+    if missing:
+        raise ValueError(
+            f"The converted file holds no constant with the values of {', '.join(map(repr, missing))}, so its codes or "
+            "indices have no place. Leave the layer out of the recipe, so that it stays float. Nothing was written."
+        )
+    return places

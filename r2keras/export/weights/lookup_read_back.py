@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from r2keras.export.tflite.schema import FLOAT32, SEPARATOR
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
-from r2keras.export.tflm_forms import Integers
-from r2keras.export.tflm_tables import LookupTable, read_lookup
+from r2keras.export.weights.lookup_forms import Integers
+from r2keras.export.weights.lookup_table import LookupTable, read_lookup
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from r2keras.export.containers import OVERHEAD, along, container_bits, tune_scales, values_along, varying_axes
-from r2keras.export.layout import Layout
-from r2keras.export.match import Match
+from r2keras.export.weights.axis_layout import Layout
+from r2keras.export.weights.matching import Match
+from r2keras.export.weights.uniform import OVERHEAD, along, container_bits, tune_scales, values_along, varying_axes
 from r2keras.record import PalettizedTensor
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from r2keras.export.layout import Layout, layouts, sample
+from r2keras.export.weights.axis_layout import Layout, layouts, sample
 
 # Relative: about seven roundings to float32, of 2^-24 each.
 TOLERANCE = 4e-7

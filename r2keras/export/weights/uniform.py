@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 
 from r2keras._util.errors import invalid
-from r2keras.export.layout import Layout
-from r2keras.export.match import Match
+from r2keras.export.weights.axis_layout import Layout
+from r2keras.export.weights.matching import Match
 from r2keras.record import QuantizedTensor, broadcast_scales
 
 # Widths at which the doubled codes `2 c + 1` of a mid-rise grid still fit the container.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from r2keras.export.containers import in_constant_layout, values_along, varying_axes
-from r2keras.export.match import Match
-from r2keras.export.tflm_tables import MAX_BITS, LookupTable, tabulate
+from r2keras.export.weights.lookup_table import MAX_BITS, LookupTable, tabulate
+from r2keras.export.weights.matching import Match
+from r2keras.export.weights.uniform import in_constant_layout, values_along, varying_axes
 from r2keras.record import PalettizedTensor, QuantizedTensor
 
 # Bytes of operators and tensors in the file, without the values: a DECODE or DEQUANTIZE; a MUL and an ADD.
