@@ -95,11 +95,11 @@ def microcontrollers():
 @pytest.fixture
 def near(monkeypatch):
     """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
-    import r2keras.export.convert as convert_module
     from r2keras._util.optional_packages import tensorflow
+    from r2keras.export.conversion import converter as converter_module
 
     def converted(folder, signature):
         converter = tensorflow().lite.TFLiteConverter
         return converter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
 
-    monkeypatch.setattr(convert_module, "convert_apart", converted)
+    monkeypatch.setattr(converter_module, "convert_apart", converted)

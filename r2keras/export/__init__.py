@@ -1,12 +1,12 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
 from r2keras.export.bundle import bundle
+from r2keras.export.conversion.one_step import streaming
 from r2keras.export.expand import expand
 from r2keras.export.litert import to_litert
 from r2keras.export.runtime import Latency, LiteRTModel
 from r2keras.export.sizes import FileSizes, TensorSize, sizes
 from r2keras.export.stream import LiteRTStream
-from r2keras.export.streaming import streaming
 from r2keras.export.tflm import TFLMSizes, to_tflm
 from r2keras.export.tflm_runtime import TFLMModel, tflm_arena
 from r2keras.export.verify import Verification, verify

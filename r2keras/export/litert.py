@@ -11,13 +11,13 @@ from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_choice
 from r2keras._util.files import atomic_write_bytes
-from r2keras.export.check import check_backend, check_model, check_record
-from r2keras.export.convert import convert
+from r2keras.export.conversion.activation_marks import convert_marked
+from r2keras.export.conversion.checks import check_backend, check_model, check_record
+from r2keras.export.conversion.converter import convert
+from r2keras.export.conversion.fused_lstm import check_fused, fused
+from r2keras.export.conversion.lstm_gates import join_gates
+from r2keras.export.conversion.recurrent_layers import check_recurrent
 from r2keras.export.fill import exact_file, integer_file
-from r2keras.export.fused import check_fused, fused
-from r2keras.export.gates import join_gates
-from r2keras.export.marks import convert_marked
-from r2keras.export.recurrent import check_recurrent
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import slim

@@ -13,9 +13,9 @@ import numpy as np
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
 from r2keras._util.files import atomic_write_bytes
-from r2keras.export.check import check_backend, check_model, check_record
-from r2keras.export.convert import convert
-from r2keras.export.recurrent import check_kernels
+from r2keras.export.conversion.checks import check_backend, check_model, check_record
+from r2keras.export.conversion.converter import convert
+from r2keras.export.conversion.recurrent_layers import check_kernels
 from r2keras.export.sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.cleanup import prune, slim
 from r2keras.export.tflite.interpreter import parse

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras.export import check, fill, to_litert
+from r2keras.export import fill, to_litert
+from r2keras.export.conversion import checks
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize
@@ -126,7 +127,7 @@ def test_a_scale_that_changed_on_the_way_is_found(model, record, tmp_path, monke
 
 
 def test_another_backend_is_told_what_to_do(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(check.keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(checks.keras.backend, "backend", lambda: "jax")
     refused(model, tmp_path, RuntimeError, "KERAS_BACKEND=tensorflow r2keras-convert")
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.convert as convert_module
 from r2keras import PaletteSpec, Recipe, calibrate
 from r2keras.export import bundle, expand, sizes, to_litert, verify
+from r2keras.export.conversion import converter
 from r2keras.export.tflite.constant_values import kind_of, stored_codes
 from r2keras.export.tflite.interpreter import open_interpreter, parse, read
 from r2keras.export.tflite.schema import INT8, WIDTHS, constants
@@ -56,14 +56,14 @@ TABLE += [("conv-norm", name) for name in SPECS if ("conv-norm", name) not in TA
 @pytest.fixture(autouse=True)
 def converted_once(monkeypatch):
     """Runs TensorFlow's converter once per model: the forms differ in what is made of its file."""
-    known, run = {}, convert_module._converted
+    known, run = {}, converter._converted
 
     def converted(source, *rest):
         if id(source.model) not in known:
             known[id(source.model)] = run(source, *rest)
         return known[id(source.model)]
 
-    monkeypatch.setattr(convert_module, "_converted", converted)
+    monkeypatch.setattr(converter, "_converted", converted)
 
 
 def net(kind):

@@ -7,7 +7,8 @@ from keras import layers
 
 import r2keras
 from r2keras import PaletteSpec, QuantSpec
-from r2keras.export import LiteRTModel, expand, fused, sizes, to_litert, verify
+from r2keras.export import LiteRTModel, expand, sizes, to_litert, verify
+from r2keras.export.conversion import fused_lstm
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import open_interpreter, read
 from r2keras.export.tflite.schema import INT2
@@ -52,7 +53,7 @@ def kinds(path):
 def check(model, record, path, x, **options):
     """Exports, and asserts that the file holds the record and computes what Keras does, sample after sample."""
     found = to_litert(model, path, record, recurrent="fused", **options)
-    assert "WHILE" not in kinds(path) and fused.OPERATOR in kinds(path)
+    assert "WHILE" not in kinds(path) and fused_lstm.OPERATOR in kinds(path)
     expected = model.predict(x, verbose=0)
     for xnnpack in (True, False):
         off = np.abs(LiteRTModel(path, xnnpack=xnnpack).predict(x) - expected).max()
@@ -167,7 +168,7 @@ def test_bad_choices(tmp_path):
 
 
 def test_a_converter_that_makes_a_loop_is_told(tmp_path, near, monkeypatch):
-    plain = fused._marked
-    monkeypatch.setattr(fused, "_marked", lambda sequences: plain(sequences).python_function)
+    plain = fused_lstm._marked
+    monkeypatch.setattr(fused_lstm, "_marked", lambda sequences: plain(sequences).python_function)
     with pytest.raises(RuntimeError, match="made 0 operators UNIDIRECTIONAL_SEQUENCE_LSTM of the 1 LSTM"):
         to_litert(net(NETS["lstm"]), tmp_path / "m.tflite", recurrent="fused")

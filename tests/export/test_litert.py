@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.convert as convert_module
 from r2keras._models.either_keras import read_model
 from r2keras.export import LiteRTModel, to_litert
+from r2keras.export.conversion import converter
 from r2keras.export.tflite.constant_values import kind_of, stored_codes
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import WIDTHS, buffer_of
@@ -206,7 +206,7 @@ class Reading(layers.Layer):
 @pytest.mark.parametrize("layer", [Counting, Branching, Reading])
 def test_layers_that_need_variables_are_converted_with_variables(layer, tmp_path):
     model = keras.Sequential([keras.Input((8,), batch_size=1), layer()])
-    assert convert_module._frozen_inference(model, None) is None
+    assert converter._frozen_inference(model, None) is None
     to_litert(model, tmp_path / "m.tflite")
     x = random_inputs(model)[0][:1]
     expected = x if layer is Counting else np.asarray(model(x))
@@ -216,10 +216,10 @@ def test_layers_that_need_variables_are_converted_with_variables(layer, tmp_path
 @pytest.mark.parametrize("make", [conv_net, sequence_net, attention])
 def test_constants_and_variables_give_the_same_operators(make, monkeypatch):
     source = read_model(make())
-    assert convert_module._frozen_inference(source.model, None) is not None
-    frozen = convert_module.convert(source)
-    monkeypatch.setattr(convert_module, "_frozen_inference", lambda *_: None)
-    assert operands(frozen) == operands(convert_module.convert(source))
+    assert converter._frozen_inference(source.model, None) is not None
+    frozen = converter.convert(source)
+    monkeypatch.setattr(converter, "_frozen_inference", lambda *_: None)
+    assert operands(frozen) == operands(converter.convert(source))
 
 
 def operands(file):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-import r2keras.export.convert as convert_module
 from r2keras import PaletteSpec, QuantSpec
 from r2keras._util.optional_packages import tensorflow
 from r2keras.export import LiteRTModel, TFLMModel, to_litert, to_tflm
+from r2keras.export.conversion import converter as converter_module
 from r2keras.export.weights import lookup_forms
 from tests.export.models import norm
 from tests.export.palettize import compress
@@ -86,7 +86,7 @@ def run(group, exporter, folder):
     with pytest.MonkeyPatch.context() as patch:
         # Tables pay for the tiny kernels here too, and the converter of loops runs in this process.
         patch.setattr(lookup_forms, "OPERATOR_BYTES", -(10**7))
-        patch.setattr(convert_module, "convert_apart", converted)
+        patch.setattr(converter_module, "convert_apart", converted)
         found = EXPORTERS[exporter](model, path, record)
     rng = np.random.default_rng(0)
     inputs = [

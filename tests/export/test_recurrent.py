@@ -9,9 +9,9 @@ import pytest
 from keras import layers
 
 import r2keras
-import r2keras.export.apart as apart
 from r2keras import ActivationSpec, PaletteSpec, QuantSpec
 from r2keras.export import LiteRTModel, expand, sizes, to_litert, to_tflm, verify
+from r2keras.export.conversion import isolated_process
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from tests.export.palettize import compress
@@ -241,7 +241,7 @@ def test_the_converter_runs_in_a_process_of_its_own(tmp_path):
     ],
 )
 def test_a_converter_that_crashes_or_refuses_is_told(script, words, tmp_path, monkeypatch):
-    monkeypatch.setattr(apart, "SCRIPT", script)
+    monkeypatch.setattr(isolated_process, "SCRIPT", script)
     with pytest.raises(RuntimeError, match=f"could not turn the model 'lstm' into.*{words}"):
         to_litert(net("lstm"), tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,8 @@ from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.keras_internals import parts_of
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
-from r2keras.export.convert import inference
-from r2keras.export.recurrent import BATCH
+from r2keras.export.conversion.converter import inference
+from r2keras.export.conversion.recurrent_layers import BATCH
 from r2keras.export.tflite.constant_values import kind_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from r2keras._models import rebuild, walk
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.keras_internals import run_through_graph
-from r2keras.export.check import check_model
+from r2keras.export.conversion.checks import check_model
 
 # What the names of state inputs begin with.
 STATE = "state_"

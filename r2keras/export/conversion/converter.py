@@ -15,8 +15,8 @@ from r2keras._models.either_keras import SourceModel
 from r2keras._models.tf_keras_layers import is_a, without_fusion
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
-from r2keras.export.apart import convert_apart
-from r2keras.export.recurrent import BATCH
+from r2keras.export.conversion.isolated_process import convert_apart
+from r2keras.export.conversion.recurrent_layers import BATCH
 from r2keras.export.tflite.interpreter import parse
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import keras
 from r2keras._models import rebuild, walk
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
-from r2keras.export.convert import convert
+from r2keras.export.conversion.converter import convert
 from r2keras.export.tflite.activation_grid import ActivationGrid, set_grid
 from r2keras.export.tflite.schema import INT8, UINT8
 from r2keras.record import CompressionRecord, QuantizedActivation

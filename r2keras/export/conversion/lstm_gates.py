@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export.fused import OPERATOR
+from r2keras.export.conversion.fused_lstm import OPERATOR
 from r2keras.export.tflite.cleanup import prune
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.schema import FLOAT32, INT32, add_tensor, buffer_of, operator, values_of

@@ -1,0 +1,1 @@
+"""Keras models converted to float `.tflite` files."""
