@@ -1,8 +1,8 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
-from r2keras.export.bundle import bundle
 from r2keras.export.conversion.one_step import streaming
-from r2keras.export.expand import expand
+from r2keras.export.install.bundle_file import bundle
+from r2keras.export.install.expand_file import expand
 from r2keras.export.litert import to_litert
 from r2keras.export.runtime import Latency, LiteRTModel
 from r2keras.export.sizes import FileSizes, TensorSize, sizes

@@ -270,7 +270,7 @@ def test_the_bundle_is_as_documented(made):
 
 
 def test_what_does_not_fit_32_bits_is_refused(made, monkeypatch):
-    module = importlib.import_module("r2keras.export.bundle")
+    module = importlib.import_module("r2keras.export.install.bundle_file")
     monkeypatch.setattr(module, "RECORD", struct.Struct("<20B"))
     with pytest.raises(ValueError, match="takes 4 GiB or more"):
         bundle(made[2] / "size.tflite")
@@ -296,8 +296,8 @@ sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Finder
 for name in ("r2keras", "r2keras.export"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [str(Path(sys.argv[1]).joinpath(*name.split(".")))]
-from r2keras.export.bundle import bundle
-from r2keras.export.expand import expand
+from r2keras.export.install.bundle_file import bundle
+from r2keras.export.install.expand_file import expand
 Path("plain.tflite").write_bytes(expand(sys.argv[2]))
 Path("small.bundle").write_bytes(bundle(sys.argv[2]))
 """

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.decoding import Decoding, Pattern, decoding
-from r2keras.export.expand import Folded, load
+from r2keras.export.install.expand_file import Folded, load
+from r2keras.export.install.weight_decoding import Decoding, Pattern, decoding
 from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.writer import ALIGNMENT, write
 

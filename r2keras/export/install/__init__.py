@@ -1,0 +1,1 @@
+"""Small files expanded or laid out for a loader at install time."""
