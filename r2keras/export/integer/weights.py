@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras.export.kernels import IntegerKernel, NotIntegerError, integer_kernel
+from r2keras.export.integer.kernel import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.constant_values import stored_codes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.integer_weights import IntegerWeight, add_weight
-from r2keras.export.kernels import NotIntegerError
+from r2keras.export.integer.kernel import NotIntegerError
+from r2keras.export.integer.weights import IntegerWeight, add_weight
 from r2keras.export.tflite.activation_grid import ActivationGrid, grid_of, set_grid
 from r2keras.export.tflite.integer_operators import FUSED, RULES, Rule
 from r2keras.export.tflite.schema import FLOAT32, INT8, INT32, operator, set_kind
