@@ -99,7 +99,7 @@ def write_files(model: keras.Model, folder: Path) -> tuple[dict[str, Path], dict
 def measure(files: dict[str, Path], xnnpack: bool) -> dict[str, Row]:
     """Measures time and memory of each file."""
     from r2keras.export import LiteRTModel
-    from r2keras.export.memory import peak_memory
+    from r2keras.export.runtime.peak_memory import peak_memory
 
     runners = {form: LiteRTModel(path, xnnpack=xnnpack) for form, path in files.items()}
     times: dict[str, list[float]] = {form: [] for form in files}

@@ -4,12 +4,12 @@ from r2keras.export.conversion.one_step import streaming
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
 from r2keras.export.litert import to_litert
-from r2keras.export.runtime import Latency, LiteRTModel
-from r2keras.export.sizes import FileSizes, TensorSize, sizes
-from r2keras.export.stream import LiteRTStream
+from r2keras.export.runtime.file_sizes import FileSizes, TensorSize, sizes
+from r2keras.export.runtime.litert_model import Latency, LiteRTModel
+from r2keras.export.runtime.litert_stream import LiteRTStream
+from r2keras.export.runtime.tflm_model import TFLMModel, tflm_arena
+from r2keras.export.runtime.verification import Verification, verify
 from r2keras.export.tflm import TFLMSizes, to_tflm
-from r2keras.export.tflm_runtime import TFLMModel, tflm_arena
-from r2keras.export.verify import Verification, verify
 
 __all__ = [
     "FileSizes",

@@ -16,7 +16,8 @@ from r2keras._util.files import atomic_write_bytes
 from r2keras.export.conversion.checks import check_backend, check_model, check_record
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.recurrent_layers import check_kernels
-from r2keras.export.sizes import FileSizes, measure, measure_float
+from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
+from r2keras.export.runtime.tflm_model import find_arena
 from r2keras.export.tflite.cleanup import prune, slim
 from r2keras.export.tflite.interpreter import parse
 from r2keras.export.tflite.schema import SEPARATOR, constants, values_of
@@ -24,7 +25,6 @@ from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.tflite.writer import write
 from r2keras.export.tflm_loops import check_sizes, spell_out_updates
 from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, rewrite, spell_out_select
-from r2keras.export.tflm_runtime import find_arena
 from r2keras.export.weights.assignment import Place, Where, places_of
 from r2keras.export.weights.lookup_forms import SMALLER, Form, smallest
 from r2keras.export.weights.lookup_read_back import MARK, STAYS_FLOAT, stored_form

@@ -114,8 +114,8 @@ def compare_routes(
     """
     if not files:
         raise ValueError(invalid("files", "at least one .tflite file, by its name in the table", files))
-    from r2keras.export.memory import peak_memory
-    from r2keras.export.runtime import LiteRTModel
+    from r2keras.export.runtime.litert_model import LiteRTModel
+    from r2keras.export.runtime.peak_memory import peak_memory
 
     rows = []
     for name, path in files.items():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
     from rich.console import Group as RenderableGroup
 
-    from r2keras.export.sizes import FileSizes, TensorSize
+    from r2keras.export.runtime.file_sizes import FileSizes, TensorSize
 
 # Bytes of a float32 value.
 FLOAT_BYTES = 4
@@ -281,7 +281,7 @@ def _check_record(record: object) -> None:
 
 def _sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
     """Returns the sizes of the file."""
-    from r2keras.export.sizes import sizes
+    from r2keras.export.runtime.file_sizes import sizes
 
     return sizes(record, path)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from r2keras.export.conversion.one_step import STATE
-from r2keras.export.runtime import LiteRTModel
+from r2keras.export.runtime.litert_model import LiteRTModel
 
 
 class LiteRTStream:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from r2keras.export.tflite.interpreter import open_interpreter, unreadable
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
+from r2keras.export.runtime.inputs import advancing, matched
 
 WARM_UP_RUNS = 5
 
@@ -183,33 +182,6 @@ class LiteRTModel:
         self._shapes = shapes
 
 
-def matched(x: Any, names: list[str], expected: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """Returns data as a list of arrays in the order of a file's inputs.
-
-    Args:
-        x: array; list of arrays; or dict by input name.
-        names: the names of the file's inputs.
-        expected: their shapes, samples first; -1 is any size.
-
-    Raises:
-        ValueError: wrong names, number of arrays or shapes; no samples; or different numbers of samples.
-    """
-    if isinstance(x, dict):
-        if set(x) != set(names):
-            raise ValueError(invalid("x", f"a dict with the keys {sorted(names)}", sorted(x)))
-        x = [x[name] for name in names]
-    arrays = [np.asarray(a) for a in (x if isinstance(x, (list, tuple)) else [x])]
-    shapes = [array.shape for array in arrays]
-    fits = [len(shape) for shape in shapes] == [len(shape) for shape in expected] and all(
-        expected_size in (-1, size)
-        for shape, expected_shape in zip(shapes, expected, strict=True)
-        for size, expected_size in zip(shape[1:], expected_shape[1:], strict=True)
-    )
-    if not fits or len({shape[:1] for shape in shapes}) > 1 or 0 in (shape[0] for shape in shapes):
-        raise ValueError(invalid("x", f"arrays of equal length with the shapes {expected} (-1 is any)", shapes))
-    return arrays
-
-
 def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     """Returns an array in the type of an input; floats for a quantized integer input are quantized."""
     scale, zero_point = detail["quantization"]
@@ -236,16 +208,3 @@ def _signature_names(interpreter: Interpreter, inputs: list[dict[str, Any]]) -> 
             if int(detail["index"]) in names:
                 names[int(detail["index"])] = name
     return [names[int(detail["index"])] for detail in inputs]
-
-
-@contextlib.contextmanager
-def advancing(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
-    """Yields a function that advances a progress bar, or one that does nothing if `show` is False."""
-    if not show:
-        yield lambda count: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda count: progress.advance(task, count)

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from r2keras._util.errors import invalid
-from r2keras.export.runtime import LiteRTModel
+from r2keras.export.runtime.litert_model import LiteRTModel
+from r2keras.export.runtime.tflm_model import TFLMModel
 from r2keras.export.tflite.activation_grid import output_steps
 from r2keras.export.tflite.interpreter import read
-from r2keras.export.tflm_runtime import TFLMModel
 from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import overheard
-from r2keras.export.runtime import advancing, matched
+from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.tflite.interpreter import read
 
 if TYPE_CHECKING:

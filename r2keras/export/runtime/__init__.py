@@ -1,0 +1,1 @@
+"""Files run on their runtimes: outputs compared, latency, memory and bytes measured."""
