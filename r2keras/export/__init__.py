@@ -3,7 +3,7 @@
 from r2keras.export.conversion.one_step import streaming
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
-from r2keras.export.litert import to_litert
+from r2keras.export.litert.to_litert import to_litert
 from r2keras.export.runtime.file_sizes import FileSizes, TensorSize, sizes
 from r2keras.export.runtime.litert_model import Latency, LiteRTModel
 from r2keras.export.runtime.litert_stream import LiteRTStream

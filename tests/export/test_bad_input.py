@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras.export import fill, to_litert
+from r2keras.export import to_litert
 from r2keras.export.conversion import checks
+from r2keras.export.litert import write_codes
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize
@@ -111,8 +112,8 @@ def test_a_code_that_changed_on_the_way_is_found(model, record, tmp_path, monkey
         codes.flat[3] = -codes.flat[3] or 1
         return dataclasses.replace(stored, codes=codes)
 
-    original = fill.store
-    monkeypatch.setattr(fill, "store", wrong)
+    original = write_codes.store
+    monkeypatch.setattr(write_codes, "store", wrong)
     refused(model, tmp_path, RuntimeError, "'hidden/kernel' did not reach the file unchanged: 1 of 384 codes", record)
 
 
@@ -121,8 +122,8 @@ def test_a_scale_that_changed_on_the_way_is_found(model, record, tmp_path, monke
         stored = original(*arguments)
         return dataclasses.replace(stored, scale=stored.scale * np.float32(1.00001))
 
-    original = fill.store
-    monkeypatch.setattr(fill, "store", wrong)
+    original = write_codes.store
+    monkeypatch.setattr(write_codes, "store", wrong)
     refused(model, tmp_path, RuntimeError, "a value is off by", record)
 
 

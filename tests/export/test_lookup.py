@@ -8,7 +8,8 @@ import pytest
 from keras import layers
 
 from r2keras import PaletteSpec, QuantSpec
-from r2keras.export import LiteRTModel, expand, fill, sizes, to_litert
+from r2keras.export import LiteRTModel, expand, sizes, to_litert
+from r2keras.export.litert import write_codes
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.record import CompressionRecord
@@ -111,14 +112,14 @@ def test_a_table_used_twice_is_stored_once(tmp_path):
 
 
 def test_what_changed_on_the_way_is_found(tmp_path, monkeypatch):
-    model, original = table_model(), fill.store
+    model, original = table_model(), write_codes.store
     record = quantize(model, lambda name: QuantSpec(num_bits=4))
 
     def changed(*arguments):
         stored = original(*arguments)
         return dataclasses.replace(stored, scale=stored.scale * np.float32(1.00001))
 
-    monkeypatch.setattr(fill, "store", changed)
+    monkeypatch.setattr(write_codes, "store", changed)
     with pytest.raises(RuntimeError, match="did not reach the file unchanged: a value is off by"):
         to_litert(model, tmp_path / "m.tflite", record)
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,8 @@ import pytest
 from keras import layers
 
 from r2keras import PaletteSpec, Recipe, calibrate, report
-from r2keras.export import fill, sizes, to_litert, verify
+from r2keras.export import sizes, to_litert, verify
+from r2keras.export.litert import write_codes
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import FLOAT16, INT4, INT8, buffer_of
@@ -185,9 +186,9 @@ def changed_index(stored):
     ],
 )
 def test_what_changed_on_the_way_is_found(change, words, tmp_path, monkeypatch):
-    model, original = dense_net(), fill.store_palette
+    model, original = dense_net(), write_codes.store_palette
     record = compress(model, lambda name, shape: spec(4, group=12, channel_scale=True) if shape[1] == 24 else None)
-    monkeypatch.setattr(fill, "store_palette", lambda *arguments: change(original(*arguments)))
+    monkeypatch.setattr(write_codes, "store_palette", lambda *arguments: change(original(*arguments)))
     with pytest.raises(RuntimeError, match=f"'hidden/kernel' did not reach the file unchanged: {words}"):
         to_litert(model, tmp_path / "model.tflite", record)
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r2keras.export.steps import chain, palette_steps, uniform_steps
+from r2keras.export.litert.decoding_operators import chain, palette_steps, uniform_steps
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.schema import FLOAT32
 from r2keras.export.tflite.subgraph import Subgraph

@@ -17,7 +17,7 @@ from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.fused_lstm import check_fused, fused
 from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
-from r2keras.export.fill import exact_file, integer_file
+from r2keras.export.litert.write_codes import exact_file, integer_file
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import slim

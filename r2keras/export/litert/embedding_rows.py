@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2keras.export.steps import TO_INT32, DecodingStep, add_codes, add_table
+from r2keras.export.litert.decoding_operators import TO_INT32, DecodingStep, add_codes, add_table
 from r2keras.export.tflite.schema import FLOAT32, INT32, operator, shape_of
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 from r2keras.export.weights.palette import StoredPalette

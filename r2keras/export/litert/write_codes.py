@@ -9,9 +9,9 @@ from r2keras.export.conversion.activation_marks import restore_grids
 from r2keras.export.integer.integer_graph import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import check_weights
+from r2keras.export.litert.embedding_rows import is_table, look_up
 from r2keras.export.litert.read_back import Written, check_written
-from r2keras.export.lookup import is_table, look_up
-from r2keras.export.rewrite import replace_constant
+from r2keras.export.litert.replace_constant import replace_constant
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import prune, slim
