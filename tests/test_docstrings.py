@@ -15,7 +15,7 @@ from tests.public_names import FILE, public_modules, public_names
 
 MODULES = sorted({"r2keras", *(module.name for module in pkgutil.walk_packages(r2keras.__path__, "r2keras."))})
 NAMES = public_names()
-FOR_MICROCONTROLLERS = ("r2keras.export.tflm", "r2keras.export.runtime.tflm_model")
+FOR_MICROCONTROLLERS = ("r2keras.export.tflm.to_tflm", "r2keras.export.runtime.tflm_model")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -23,8 +23,9 @@ from r2keras.export.tflite.interpreter import parse
 from r2keras.export.tflite.schema import SEPARATOR, constants, values_of
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.tflite.writer import write
-from r2keras.export.tflm_loops import check_sizes, spell_out_updates
-from r2keras.export.tflm_rewrite import TAKES_COMPUTED, channel_axis, rewrite, spell_out_select
+from r2keras.export.tflm.loops import check_sizes, spell_out_updates
+from r2keras.export.tflm.replace_constant import TAKES_COMPUTED, channel_axis, rewrite
+from r2keras.export.tflm.select import spell_out_select
 from r2keras.export.weights.assignment import Place, Where, places_of
 from r2keras.export.weights.lookup_forms import SMALLER, Form, smallest
 from r2keras.export.weights.lookup_read_back import MARK, STAYS_FLOAT, stored_form

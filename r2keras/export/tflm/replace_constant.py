@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras.export.tflite.schema import FLOAT32, INT8, INT32, UINT8, operator, quantization
-from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflite.schema import FLOAT32, INT8, UINT8, operator, quantization
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 from r2keras.export.weights.lookup_forms import Form, Integers
 from r2keras.export.weights.lookup_read_back import DECODE, INT16, is_decode
 from r2keras.export.weights.lookup_table import LookupTable
@@ -25,33 +25,6 @@ BIAS = {"TRANSPOSE_CONV": 3}
 # Values of the schema's ActivationFunctionType and TensorType.
 NO_ACTIVATION = 0
 BOOL = 6
-
-
-def spell_out_select(file: ModelT) -> None:
-    """Replaces SELECT on integers, which microcontrollers lack, by the equal `b + int(condition) * (a - b)`.
-
-    Keras' Embedding uses such an operator to look up negative indices from the end of its table.
-    """
-    for graph in subgraphs(file):
-        for op in graph.operators:
-            if graph.kind(op) != "SELECT":
-                continue
-            condition, chosen, other = inputs_of(op)
-            (target,) = outputs_of(op)
-            same_shape = len({graph.shape(tensor) for tensor in (chosen, other, target)}) == 1
-            if same_shape and all(graph.tensor(tensor).type == INT32 for tensor in (chosen, other, target)):
-                graph.replace(op, _selection(graph, condition, chosen, other, target))
-
-
-def _selection(graph: Subgraph, condition: int, chosen: int, other: int, target: int) -> list[OperatorT]:
-    """Returns the operators that compute `chosen` where the condition holds, `other` elsewhere."""
-    one, difference, product = (graph.add_tensor_like(target) for _ in range(3))
-    return [
-        operator(graph.file, "CAST", 1, [condition], [one], inDataType=BOOL, outDataType=INT32),
-        operator(graph.file, "SUB", 1, [chosen, other], [difference]),
-        operator(graph.file, "MUL", 1, [one, difference], [product]),
-        operator(graph.file, "ADD", 1, [other, product], [target]),
-    ]
 
 
 def channel_axis(graph: Subgraph, tensor: int) -> int | None:

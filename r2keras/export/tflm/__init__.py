@@ -1,0 +1,1 @@
+"""The exporter of files for LiteRT for Microcontrollers."""
