@@ -62,12 +62,13 @@ def measure(
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    from r2keras import PaletteSpec, _centroids
+    from r2keras import PaletteSpec
+    from r2keras.layers.kernels import initial_codebook
 
     spec, random = PaletteSpec(num_bits=num_bits, dim=dim), np.random.default_rng(0)
     values = (random.normal(size=(size // dim, dim)) * 0.02).astype("float32")
     begin = time.perf_counter()
-    start = _centroids.start(values[None], spec.entries) if search else _spread(values, spec.entries)[None]
+    start = initial_codebook.start(values[None], spec.entries) if search else _spread(values, spec.entries)[None]
     start_s = time.perf_counter() - begin
     step = _step(tf, way, values, tf.constant(start), spec.temperature, updates)
     before = memory("VmRSS")

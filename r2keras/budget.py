@@ -16,7 +16,7 @@ from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import bits, count, to_text
 from r2keras.compression.weight_plan import plan_of
 from r2keras.export.weights.uniform import container_bits
-from r2keras.layers.specified import SpecifiedWeights
+from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.quantizers.alternating import row_layout, row_palette
 from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec

@@ -7,7 +7,7 @@ import keras
 from r2keras._models import walk
 from r2keras._util.errors import invalid
 from r2keras.callbacks.arguments import check_positive
-from r2keras.layers.palettize import Palettize
+from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.specs.palette import FINAL, START
 
 

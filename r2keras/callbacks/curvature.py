@@ -11,7 +11,7 @@ from keras import ops
 
 from r2keras._models import walk
 from r2keras.callbacks.gradients import gradient_function
-from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.wrappers.fake_quantize import FakeQuantize
 from r2keras.ops import affine
 from r2keras.quantizers.ewgs import EWGSQuantizer
 

@@ -13,7 +13,7 @@ from r2keras.compression import recurrent
 from r2keras.compression.integer_biases import round_biases
 from r2keras.compression.students import wrappers
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 
 KEPT_FLOAT = "no rule of the recipe compresses it"

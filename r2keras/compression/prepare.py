@@ -10,10 +10,10 @@ from r2keras.compression import recurrent
 from r2keras.compression.activation_plan import warned_plan, with_bare_ends
 from r2keras.compression.students import wrappers
 from r2keras.compression.weight_plan import WeightPlan, plan_of
-from r2keras.layers.fake_quantize import FakeQuantize
-from r2keras.layers.palettize import Palettize
 from r2keras.layers.quantize_activation import QuantizeActivation
-from r2keras.layers.specified import SpecifiedWeights
+from r2keras.layers.wrappers.by_spec import SpecifiedWeights
+from r2keras.layers.wrappers.fake_quantize import FakeQuantize
+from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 
 

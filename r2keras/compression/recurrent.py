@@ -9,10 +9,10 @@ import keras
 from r2keras._models import rebuild
 from r2keras._models.values import finite
 from r2keras._models.walk import Kernel
-from r2keras.layers.compressor import too_small
-from r2keras.layers.recurrent import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
-from r2keras.layers.recurrent_parts import KERNELS
-from r2keras.layers.recurrent_specs import STATE_METHODS
+from r2keras.layers.kernels.compressor import too_small
+from r2keras.layers.recurrent.layers import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
+from r2keras.layers.recurrent.parts import KERNELS
+from r2keras.layers.recurrent.specs import STATE_METHODS
 from r2keras.record import QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 
 from r2keras._models.walk import ModelView, view_of
-from r2keras.layers.palettize import Palettize
 from r2keras.layers.quantize_activation import QuantizeActivation
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.wrappers.palettize import Palettize
+from r2keras.layers.wrappers.substitute import SubstituteWeights
 
 
 def wrappers(model: keras.Model | ModelView) -> list[tuple[str, SubstituteWeights]]:

@@ -9,7 +9,7 @@ from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid
 from r2keras.compression import recurrent
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.specs import Recipe, Spec
 
 # Specs by layer path and by the kernel's name in the layer.

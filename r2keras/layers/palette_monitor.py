@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from r2keras._models.keras_internals import parts_of
-from r2keras.layers.palettize import Palettize
+from r2keras.layers.wrappers.palettize import Palettize
 
 
 class PaletteMonitor(keras.callbacks.Callback):

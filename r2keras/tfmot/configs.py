@@ -14,7 +14,7 @@ from r2keras._models.call_kinds import never_negative
 from r2keras._models.graph import Call
 from r2keras._models.tf_keras_layers import KernelSlot, kernel_slots
 from r2keras._util.errors import invalid
-from r2keras.layers.compressor import too_small
+from r2keras.layers.kernels.compressor import too_small
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
 from r2keras.specs.quant import ON_LINE
 from r2keras.tfmot.quantizers import (

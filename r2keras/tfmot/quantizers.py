@@ -15,9 +15,9 @@ import tf_keras
 from r2keras import quantizers
 from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras._models.values import check_finite
-from r2keras.layers.compressor import layout_of
-from r2keras.layers.palette import Palette
-from r2keras.layers.palettize import remark
+from r2keras.layers.kernels.compressor import layout_of
+from r2keras.layers.kernels.palette import Palette
+from r2keras.layers.wrappers.palettize import remark
 from r2keras.record import Tensor
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec
 

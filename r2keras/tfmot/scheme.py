@@ -14,7 +14,7 @@ from r2keras._models.walk import QUANTIZED_SUFFIX
 from r2keras._util.errors import invalid
 from r2keras.compression.activation_plan import plan_graph
 from r2keras.compression.prepare import wrapper_of
-from r2keras.layers.fake_quantize import FakeQuantize
+from r2keras.layers.wrappers.fake_quantize import FakeQuantize
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.tfmot.configs import KernelsConfig, LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig
 from r2keras.tfmot.graph import graph_of, insert_after

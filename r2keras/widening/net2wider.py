@@ -13,8 +13,8 @@ import numpy as np
 from r2keras._models import rebuild, walk
 from r2keras._models.graph import Call, TensorKey, graph_of
 from r2keras._util.errors import invalid
-from r2keras.layers.recurrent import QuantizedRNN
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.recurrent.layers import QuantizedRNN
+from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.widening import kinds
 from r2keras.widening.channels import Channels, FixedWidthError, ResizedLayer, new_size, unchanged, wider_weight
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from r2keras import PaletteSpec, _centroids
+from r2keras import PaletteSpec
+from r2keras.layers.kernels import initial_codebook
 from r2keras.ops import dkm, dkm_scalar, dkm_vector, kmeans, tables
 from tests.gradients import gradients
 from tests.oracles_dkm import naive_dkm, numpy_dkm, squared_error
@@ -62,7 +63,7 @@ def compare(vectors, codebook, temperature, steps=3):
 @pytest.mark.parametrize("num_bits", on(*range(1, 9)))
 def test_scalars_by_table_against_the_formula(num_bits):
     vectors, spec = weights(MANY), PaletteSpec(num_bits=num_bits)
-    codebook = _centroids.scalar_centroids(vectors, spec.entries).astype("float32")
+    codebook = initial_codebook.scalar_centroids(vectors, spec.entries).astype("float32")
     value, book, gradient = compare(vectors, codebook, spec.temperature)
     assert value < 1e-4 and book < 1e-4 and gradient < 1e-2
 
@@ -99,7 +100,7 @@ def test_any_number_of_updates(n, steps):
 @pytest.mark.parametrize("n", [500, MANY])
 def test_groups_do_not_touch_each_other(n):
     both = np.stack([weights(n, seed=1), 3.0 * weights(n, seed=2)])
-    books = np.stack([_centroids.scalar_centroids(part, 4) for part in both]).astype("float32")
+    books = np.stack([initial_codebook.scalar_centroids(part, 4) for part in both]).astype("float32")
     values, found = dkm.soft_palette(ops.convert_to_tensor(both), ops.convert_to_tensor(books), temperature=0.1)
     for place in range(2):
         alone, book = run(both[place], books[place], temperature=0.1)
@@ -124,7 +125,7 @@ def test_outside_eager_mode_it_is_the_same(n):
 @pytest.mark.parametrize(("std", "num_bits"), on((0.001, 4), (0.03, 1), (1.0, 2), (0.03, 4), (0.001, 6), (1.0, 4)))
 def test_frozen_weights_keep_the_optimum(std, num_bits):
     vectors, spec = weights(6_000, std=std), PaletteSpec(num_bits=num_bits)
-    book = start = _centroids.scalar_centroids(vectors, spec.entries).astype("float32")
+    book = start = initial_codebook.scalar_centroids(vectors, spec.entries).astype("float32")
     # All that 50 forward passes do: 150 updates.
     for _ in range(5):
         book = array(run(vectors, book, temperature=spec.temperature, steps=30)[1])

@@ -8,7 +8,7 @@ import keras
 
 from r2keras._models import walk
 from r2keras._util.errors import invalid
-from r2keras.layers.substitute import SubstituteWeights
+from r2keras.layers.wrappers.substitute import SubstituteWeights
 
 
 class SpecifiedWeights(SubstituteWeights):

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from r2keras import quantizers
-from r2keras.layers.recurrent_specs import ValueSpec
+from r2keras.layers.recurrent.specs import ValueSpec
 from r2keras.quantizers.activation import ActivationQuantizer
 from r2keras.quantizers.alternating import alternating_rows
 from r2keras.quantizers.state import round_state, state_grid

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from r2keras._models import values, walk
-from r2keras.layers.compressor import compressor, too_small
-from r2keras.layers.palette import Palette
-from r2keras.layers.specified import SpecifiedWeights
+from r2keras.layers.kernels.compressor import compressor, too_small
+from r2keras.layers.kernels.palette import Palette
+from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.record import PalettizedTensor
 from r2keras.specs import PaletteSpec
 

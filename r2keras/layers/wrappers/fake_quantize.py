@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from r2keras._models import values, walk
-from r2keras.layers.compressor import compressor
-from r2keras.layers.specified import SpecifiedWeights
+from r2keras.layers.kernels.compressor import compressor
+from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.quantizers.base import WeightQuantizer
 from r2keras.record import Tensor
 from r2keras.specs import QuantSpec

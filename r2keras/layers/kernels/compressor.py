@@ -8,7 +8,7 @@ import keras
 
 from r2keras import quantizers
 from r2keras._models.channel_axes import output_axes, scale_shape
-from r2keras.layers.palette import Palette
+from r2keras.layers.kernels.palette import Palette
 from r2keras.record import PaletteLayout
 from r2keras.specs import PaletteSpec, QuantSpec
 

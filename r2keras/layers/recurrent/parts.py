@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from r2keras.layers.compressor import compressor
-from r2keras.layers.recurrent_specs import RecurrentSpecs
-from r2keras.layers.rounder import Rounder
+from r2keras.layers.kernels.compressor import compressor
+from r2keras.layers.recurrent.rounder import Rounder
+from r2keras.layers.recurrent.specs import RecurrentSpecs
 
 KERNELS = ("kernel", "recurrent_kernel")
 

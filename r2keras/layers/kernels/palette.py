@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from r2keras import _centroids
+from r2keras.layers.kernels import initial_codebook
 from r2keras.ops import dkm, kmeans, tables
 from r2keras.record import PaletteLayout, PalettizedTensor, RangeFigures
 from r2keras.specs import PaletteSpec
@@ -64,7 +64,7 @@ class Palette(keras.layers.Layer):
         vectors = ops.stop_gradient(self.vectors(weight))
         if search:
             vector_weights = None if importance is None else self.layout.split(importance, np).sum(axis=-1)
-            codebook = _centroids.start(ops.convert_to_numpy(vectors), self.spec.entries, vector_weights)
+            codebook = initial_codebook.start(ops.convert_to_numpy(vectors), self.spec.entries, vector_weights)
         else:
             codebook = _typical_centroids(vectors, self.spec.entries)
         self.codebook.assign(codebook)

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from r2keras._util.errors import invalid, invalid_choice
-from r2keras.layers.recurrent_cells import GatedCell, GRUCell, LSTMCell, SimpleRNNCell
-from r2keras.layers.recurrent_parts import RecurrentParts
-from r2keras.layers.recurrent_specs import NORMALIZATIONS, KernelSpec, RecurrentSpecs, ValueSpec
+from r2keras.layers.recurrent.cells import GatedCell, GRUCell, LSTMCell, SimpleRNNCell
+from r2keras.layers.recurrent.parts import RecurrentParts
+from r2keras.layers.recurrent.specs import NORMALIZATIONS, KernelSpec, RecurrentSpecs, ValueSpec
 from r2keras.quantizers.state import state_range
 
 

@@ -1,0 +1,1 @@
+"""Compressed kernels: the quantizer or palette of one weight."""

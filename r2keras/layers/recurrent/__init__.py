@@ -1,0 +1,1 @@
+"""Recurrent layers with low-bit weights and states."""

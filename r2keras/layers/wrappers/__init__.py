@@ -1,0 +1,1 @@
+"""Wrappers that compress the weights of any layer."""
