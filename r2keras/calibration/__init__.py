@@ -1,14 +1,14 @@
 """Post-training quantization by the same recipes as `prepare`, without labels or `fit`; every step works alone too."""
 
 from r2keras.calibration.activations import set_activation_ranges
-from r2keras.calibration.adaround import adaround
 from r2keras.calibration.batch_norm import reestimate_batch_norm
 from r2keras.calibration.bias import correct_bias
 from r2keras.calibration.equalization import equalize
-from r2keras.calibration.expected import expected_inputs
+from r2keras.calibration.expected_means import expected_inputs
 from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.post_training import calibrate
-from r2keras.calibration.rounding import AdaRoundOptions
+from r2keras.calibration.rounding.adaround import adaround
+from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.calibration.sensitivity import sensitivity
 
 __all__ = [

@@ -12,9 +12,9 @@ from keras import layers
 from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError
-from r2keras.calibration import linear
+from r2keras.calibration import as_matrix
 from r2keras.calibration.data import Batch, batches
-from r2keras.calibration.expected import expected_inputs_of
+from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.taps import Tapped
 
 
@@ -76,9 +76,9 @@ def corrected(
     paths = _changed(view, small)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return linear.with_bias(layer) if path in paths and not _has_bias(layer) else None
+        return as_matrix.with_bias(layer) if path in paths and not _has_bias(layer) else None
 
-    copy = view_of(rebuild.rebuild(small, replace, carry=linear.carry_kernels))
+    copy = view_of(rebuild.rebuild(small, replace, carry=as_matrix.carry_kernels))
     if data is not None:
         biases = _measured(view, copy, paths, list(batches(view, data, batch_size)))
     else:
@@ -92,7 +92,7 @@ def _changed(view: ModelView, small: ModelView) -> list[str]:
     """Returns the paths of the linear layers whose kernels differ between two models, in order."""
     changed: list[str] = []
     for path, layer in small.layers:
-        if not linear.is_linear(layer):
+        if not as_matrix.is_linear(layer):
             continue
         float_kernels = _kernels(view.layers_by_path.get(path))
         quantized_kernels = _kernels(layer)
@@ -135,7 +135,7 @@ def _measured(view: ModelView, small: ModelView, paths: list[str], data: list[Ba
 
 def _bias_shaped(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:
     """Averages the mean output of one sample over the axes that the layer's bias does not have."""
-    if linear.output_axis(layer) == 1:
+    if as_matrix.output_axis(layer) == 1:
         mean = np.moveaxis(mean, 0, -1)
     shape = (1,) * (mean.ndim - len(layer.bias.shape)) + tuple(layer.bias.shape)
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
@@ -171,11 +171,11 @@ def _predicted_bias(layer: keras.Layer, small: keras.Layer, mean: np.ndarray) ->
 
 def _response(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:
     """Returns `W x` for constant inputs, in float64."""
-    if isinstance(layer, linear.SEPARABLE):
+    if isinstance(layer, as_matrix.SEPARABLE):
         middle = _depthwise_response(values.to_numpy(layer.depthwise_kernel), mean)
         return middle @ values.to_numpy(layer.pointwise_kernel).reshape(len(middle), -1)
     kernel = values.to_numpy(layer.kernel).astype(np.float64)
-    if isinstance(layer, linear.DEPTHWISE):
+    if isinstance(layer, as_matrix.DEPTHWISE):
         return _depthwise_response(kernel, mean)
     kernel = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
     groups = getattr(layer, "groups", 1)

@@ -8,7 +8,7 @@ from keras import layers
 
 from r2keras._models import neighbors, rebuild, values
 from r2keras._models.walk import ModelView, view_of
-from r2keras.calibration import linear
+from r2keras.calibration import as_matrix
 
 # Passes over all pairs at most, and the largest change of a log factor at which they stop.
 SWEEPS = 50
@@ -96,8 +96,8 @@ class _Weights:
 
     def __init__(self, path: str, layer: keras.Layer):
         self.layer = layer
-        first = layer.depthwise_kernel if isinstance(layer, linear.SEPARABLE) else layer.kernel
-        variables = {"first": first, "last": linear.output_kernel(layer)}
+        first = layer.depthwise_kernel if isinstance(layer, as_matrix.SEPARABLE) else layer.kernel
+        variables = {"first": first, "last": as_matrix.output_kernel(layer)}
         if layer.bias is not None:
             variables["bias"] = layer.bias
         # "first" and "last" are one entry if a single kernel has both the inputs and the outputs.
@@ -115,24 +115,24 @@ class _Weights:
     def input_ranges(self) -> np.ndarray:
         """Returns the largest `|W|` of the weights that consume each input channel."""
         kernel = np.abs(self.values[self.keys["first"]])
-        if isinstance(self.layer, linear.TRANSPOSED):
+        if isinstance(self.layer, as_matrix.TRANSPOSED):
             return kernel.reshape(-1, kernel.shape[-1]).max(axis=0)
         kernel = kernel.reshape(-1, *kernel.shape[-2:]).max(axis=0)
-        groups = getattr(self.layer, "groups", 1) if isinstance(self.layer, linear.CONVOLUTIONS) else 1
+        groups = getattr(self.layer, "groups", 1) if isinstance(self.layer, as_matrix.CONVOLUTIONS) else 1
         return kernel.reshape(len(kernel), groups, -1).max(axis=-1).T.reshape(-1)
 
     def output_ranges(self) -> np.ndarray:
         """Returns the largest `|W|` of the weights that produce each output channel."""
         kernel = np.abs(self.values[self.keys["last"]])
-        if isinstance(self.layer, linear.TRANSPOSED):
+        if isinstance(self.layer, as_matrix.TRANSPOSED):
             kernel = np.moveaxis(kernel, -1, -2)
-        if isinstance(self.layer, linear.DEPTHWISE):
+        if isinstance(self.layer, as_matrix.DEPTHWISE):
             kernel = kernel.reshape(*kernel.shape[:-2], -1)
         return kernel.reshape(-1, kernel.shape[-1]).max(axis=0)
 
     def divide_outputs(self, scale: np.ndarray) -> None:
         """Divides the output channels by a scale each."""
-        self.values[self.keys["last"]] /= linear.per_output(self.layer, scale)
+        self.values[self.keys["last"]] /= as_matrix.per_output(self.layer, scale)
         if "bias" in self.keys:
             self.values[self.keys["bias"]] /= scale
 
@@ -147,9 +147,9 @@ class _Weights:
 
     def _per_input(self, scale: np.ndarray) -> np.ndarray:
         """Reshapes one value per input channel to broadcast against the first kernel."""
-        if isinstance(self.layer, linear.TRANSPOSED):
+        if isinstance(self.layer, as_matrix.TRANSPOSED):
             return scale
-        if not isinstance(self.layer, linear.CONVOLUTIONS) or self.layer.groups == 1:
+        if not isinstance(self.layer, as_matrix.CONVOLUTIONS) or self.layer.groups == 1:
             return scale[:, None]
         return np.repeat(scale.reshape(self.layer.groups, -1).T, self.layer.filters // self.layer.groups, axis=1)
 
@@ -195,7 +195,7 @@ def _next_layer(nodes: dict[str, neighbors.Node], node: neighbors.Node) -> tuple
 
 def _is_channelwise(layer: keras.Layer | None) -> bool:
     """Whether a layer is linear with one input and one output axis."""
-    return linear.is_linear(layer) and not isinstance(layer, layers.EinsumDense)
+    return as_matrix.is_linear(layer) and not isinstance(layer, layers.EinsumDense)
 
 
 def _is_homogeneous(layer: keras.Layer | None) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from r2keras._models import neighbors, rebuild
 from r2keras._models.values import affine_of, check_finite, to_numpy
 from r2keras._models.walk import ModelView, view_of
-from r2keras.calibration import linear
+from r2keras.calibration import as_matrix
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -47,9 +47,9 @@ def folded(view: ModelView) -> ModelView:
     norms = _norms(view)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return linear.with_bias(layer) if path in norms else None
+        return as_matrix.with_bias(layer) if path in norms else None
 
-    copy = view_of(rebuild.rebuild(view, replace, drop=set(norms.values()), carry=linear.carry_kernels))
+    copy = view_of(rebuild.rebuild(view, replace, drop=set(norms.values()), carry=as_matrix.carry_kernels))
     for path, norm in norms.items():
         _fold(path, copy.layers_by_path[path], view.layers_by_path[norm])
     return copy
@@ -68,19 +68,19 @@ def _norms(view: ModelView) -> dict[str, str]:
 
 def _folds(layer: keras.Layer | None, norm: keras.Layer | None) -> bool:
     """Whether a batch normalization after a layer scales and shifts the layer's output channels."""
-    if not isinstance(norm, keras.layers.BatchNormalization) or not linear.is_linear(layer):
+    if not isinstance(norm, keras.layers.BatchNormalization) or not as_matrix.is_linear(layer):
         return False
     if isinstance(layer, keras.layers.EinsumDense) or layer.activation is not keras.activations.linear:
         return False
     rank = len(layer.output.shape)
-    return norm.axis % rank == linear.output_axis(layer) % rank
+    return norm.axis % rank == as_matrix.output_axis(layer) % rank
 
 
 def _fold(path: str, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
     """Scales a layer's kernel and bias by the normalization's factors, and adds its offsets to the bias."""
     factor, offset = affine_of(norm)
-    kernel = linear.output_kernel(layer)
-    values = to_numpy(kernel) * linear.per_output(layer, factor)
+    kernel = as_matrix.output_kernel(layer)
+    values = to_numpy(kernel) * as_matrix.per_output(layer, factor)
     bias = to_numpy(layer.bias) * factor + offset
     for name, array in (("kernel", values), ("bias", bias)):
         check_finite(f"{path}/{name}", array)

@@ -15,13 +15,13 @@ from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_ranges
-from r2keras.calibration.adaround import rounded
 from r2keras.calibration.bias import corrected
 from r2keras.calibration.data import Batch, batches
 from r2keras.calibration.equalization import equalized
-from r2keras.calibration.expected import expected_inputs_of
+from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
-from r2keras.calibration.rounding import AdaRoundOptions
+from r2keras.calibration.rounding.adaround import rounded
+from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.calibration.sensitivity import sensitivity_of
 from r2keras.compression import finalize, prepare, students, weight_plan
 from r2keras.compression.activation_plan import planned, warned_plan, with_bare_ends

@@ -12,8 +12,8 @@ from r2keras._models import rebuild
 from r2keras._models.neighbors import nodes
 from r2keras._models.values import packed
 from r2keras._models.walk import ModelView, view_of
+from r2keras.calibration.as_matrix import numpy
 from r2keras.calibration.data import Batch
-from r2keras.calibration.linear import numpy
 
 
 class Tap(keras.layers.Layer):

@@ -12,8 +12,8 @@ from keras import layers
 
 import r2keras
 from r2keras.calibration import AdaRoundOptions, adaround, fold_batch_norm
-from r2keras.calibration.moments import Moments
-from r2keras.calibration.rounding import optimize
+from r2keras.calibration.rounding.moments import Moments
+from r2keras.calibration.rounding.up_or_down import optimize
 from tests.calibration.nets import branched, chain, images, mean_square, nested, outputs_of, spiced
 
 FAST = AdaRoundOptions(iterations=200)
@@ -158,7 +158,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch):
         (tmp_path / name).unlink()
     calls = []
 
-    module = sys.modules["r2keras.calibration.adaround"]
+    module = sys.modules["r2keras.calibration.rounding.adaround"]
     real = module.optimize
     monkeypatch.setattr(module, "optimize", lambda *args: calls.append(1) or real(*args))
     _, resumed = adaround(model, small, record, data, options=FAST, progress=False, folder=tmp_path)

@@ -9,7 +9,7 @@ from keras import layers
 
 import r2keras
 from r2keras.calibration import correct_bias, expected_inputs, fold_batch_norm
-from r2keras.calibration.expected import clipped_mean
+from r2keras.calibration.expected_means import clipped_mean
 from tests.calibration.nets import branched, chain, images, nested, outputs_of, spiced
 
 pytestmark = pytest.mark.backends

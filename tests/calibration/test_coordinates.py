@@ -10,8 +10,8 @@ import pytest
 
 import r2keras
 from r2keras.calibration import AdaRoundOptions, adaround
-from r2keras.calibration.coordinates import DAMPING, KernelGrid, refine
-from r2keras.calibration.moments import Moments
+from r2keras.calibration.rounding.coordinate_descent import DAMPING, KernelGrid, refine
+from r2keras.calibration.rounding.moments import Moments
 from tests.calibration.nets import chain, images, mean_square
 
 SCALE = 0.7
@@ -58,7 +58,7 @@ def test_no_change_of_one_code_is_better(problem):
 @pytest.mark.parametrize("tensor", [False, True])
 def test_scales_are_the_least_squares(problem, tensor, monkeypatch):
     inputs, floats, weights, moments = problem
-    monkeypatch.setattr("r2keras.calibration.coordinates.SWEEPS", 0)
+    monkeypatch.setattr("r2keras.calibration.rounding.coordinate_descent.SWEEPS", 0)
     start = np.clip(np.rint(weights / SCALE - 0.5), -2, 1)
 
     def shared(matrix):
@@ -79,7 +79,7 @@ def test_blocks_change_nothing(problem, monkeypatch):
     weights, moments = problem[2:]
     start, found = np.clip(np.rint(weights / SCALE - 0.5), -2, 1), []
     for block in (1, 2, 64):
-        monkeypatch.setattr("r2keras.calibration.coordinates.BLOCK", block)
+        monkeypatch.setattr("r2keras.calibration.rounding.coordinate_descent.BLOCK", block)
         found.append(refine(weights, start, grid(), moments, None, rounds=1)[0])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from r2keras._models import values, walk
-from r2keras.calibration import linear
+from r2keras.calibration import as_matrix
 
 LAYERS = [
     (lambda: layers.Dense(4), (5,)),
@@ -34,9 +34,9 @@ LAYERS = [
 def test_patches_times_matrix_are_the_outputs(make, shape):
     layer = make()
     x = np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
-    outputs = linear.numpy(layer(x))
+    outputs = as_matrix.numpy(layer(x))
     name, variable = walk.kernels(layer)[-1]
-    view, kernel = linear.view(layer, name), values.to_numpy(variable)
+    view, kernel = as_matrix.view(layer, name), values.to_numpy(variable)
     product = np.einsum("ngi,gio->ngo", view.patches(x), view.to_matrix(kernel))
     np.testing.assert_allclose(product.reshape(outputs.shape), outputs, atol=1e-4)
     np.testing.assert_array_equal(view.to_kernel(view.to_matrix(kernel)), kernel)
@@ -46,27 +46,27 @@ def test_the_depthwise_part_of_a_separable_layer():
     layer = layers.SeparableConv1D(5, 3, depth_multiplier=2)
     x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
     layer(x)
-    view, kernel = linear.view(layer, "depthwise_kernel"), values.to_numpy(layer.depthwise_kernel)
+    view, kernel = as_matrix.view(layer, "depthwise_kernel"), values.to_numpy(layer.depthwise_kernel)
     product = np.einsum("ngi,gio->ngo", view.patches(x), view.to_matrix(kernel))
     twin = layers.DepthwiseConv1D(3, depth_multiplier=2, use_bias=False)
     twin.build(x.shape)
     twin.kernel.assign(kernel)
-    np.testing.assert_allclose(product.reshape(2, 5, 6), linear.numpy(twin(x)), atol=1e-5)
+    np.testing.assert_allclose(product.reshape(2, 5, 6), as_matrix.numpy(twin(x)), atol=1e-5)
     np.testing.assert_array_equal(view.to_kernel(view.to_matrix(kernel)), kernel)
 
 
 @pytest.mark.parametrize("layer", [layers.LSTM(2), layers.Embedding(3, 2), layers.BatchNormalization(), layers.ReLU()])
 def test_other_layers_are_not_linear_in_a_kernel(layer):
-    assert not linear.is_linear(layer)
+    assert not as_matrix.is_linear(layer)
 
 
 def test_per_output_multiplies_the_outputs():
     for layer, shape in [(make(), shape) for make, shape in LAYERS[:11]]:
         x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
-        before = linear.numpy(layer(x))
+        before = as_matrix.numpy(layer(x))
         factor = np.arange(1, before.shape[-1] + 1, dtype="float32")
-        kernel = linear.output_kernel(layer)
-        kernel.assign(values.to_numpy(kernel) * linear.per_output(layer, factor))
-        np.testing.assert_allclose(linear.numpy(layer(x)), before * factor, atol=1e-4)
-        assert linear.output_axis(layer) == -1
+        kernel = as_matrix.output_kernel(layer)
+        kernel.assign(values.to_numpy(kernel) * as_matrix.per_output(layer, factor))
+        np.testing.assert_allclose(as_matrix.numpy(layer(x)), before * factor, atol=1e-4)
+        assert as_matrix.output_axis(layer) == -1
         assert isinstance(layer, keras.layers.Layer)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from r2keras._util.errors import invalid
-from r2keras.calibration.moments import Moments
+from r2keras.calibration.rounding.moments import Moments
 
 # The ends of the stretched sigmoid `h`, from the paper.
 GAMMA, ZETA = -0.1, 1.1

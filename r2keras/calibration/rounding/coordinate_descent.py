@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from r2keras.calibration.moments import Moments
+from r2keras.calibration.rounding.moments import Moments
 
 # The share of the mean diagonal that is added to the diagonal of the second moments, so that inputs with little data
 # move no code far.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from r2keras.calibration.linear import View, numpy
+from r2keras.calibration.as_matrix import View, numpy
 
 # Bytes of float32 patches that are processed at a time.
 CHUNK_BYTES = 2**26

@@ -11,7 +11,7 @@ from keras import layers
 
 from r2keras._models import neighbors, values
 from r2keras._models.walk import ModelView, view_of
-from r2keras.calibration import linear
+from r2keras.calibration import as_matrix
 
 # Layers that keep the mean of every channel.
 SAME_MEAN = (
@@ -53,7 +53,7 @@ def expected_inputs_of(view: ModelView) -> dict[str, np.ndarray]:
     nodes = neighbors.nodes(view)
     means_by_path: dict[str, np.ndarray] = {}
     for path, node in nodes.items():
-        if linear.is_linear(node.layer) and not isinstance(node.layer, (layers.EinsumDense, *linear.TRANSPOSED)):
+        if as_matrix.is_linear(node.layer) and not isinstance(node.layer, (layers.EinsumDense, *as_matrix.TRANSPOSED)):
             means = _mean_before(nodes, node)
             if means is not None:
                 means_by_path[path] = means

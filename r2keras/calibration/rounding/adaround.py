@@ -14,12 +14,12 @@ import numpy as np
 from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import Kernel, ModelView, view_of
 from r2keras._util.errors import invalid
-from r2keras.calibration import linear
-from r2keras.calibration.coordinates import KernelGrid, refine
+from r2keras.calibration import as_matrix
+from r2keras.calibration.checkpoints import LayerStore, progress_bar
 from r2keras.calibration.data import Batch, batches
-from r2keras.calibration.moments import Moments
-from r2keras.calibration.progress import LayerStore, progress_bar
-from r2keras.calibration.rounding import AdaRoundOptions, optimize
+from r2keras.calibration.rounding.coordinate_descent import KernelGrid, refine
+from r2keras.calibration.rounding.moments import Moments
+from r2keras.calibration.rounding.up_or_down import AdaRoundOptions, optimize
 from r2keras.calibration.taps import Tapped
 from r2keras.record import CompressionRecord, QuantizedTensor, broadcast_scales
 
@@ -145,7 +145,7 @@ class _Run:
         # The recorded kernels, in the order of the model's layers.
         self.kernels = [k for k in small.kernels if isinstance(record.tensors.get(k.full_name), QuantizedTensor)]
         layers = {kernel.path: small.layers_by_path[kernel.path] for kernel in self.kernels}
-        self.unsupported = {path: _reason(layer) for path, layer in layers.items() if not linear.is_linear(layer)}
+        self.unsupported = {path: _reason(layer) for path, layer in layers.items() if not as_matrix.is_linear(layer)}
         supported = [path for path in layers if path not in self.unsupported]
         self.floats = Tapped(view, supported)
         self.quantized = Tapped(small, supported)
@@ -165,7 +165,7 @@ class _Run:
         """Returns one kernel after AdaRound, and a note for the record."""
         if kernel.path in self.unsupported:
             return tensor, f"nearest rounding: {self.unsupported[kernel.path]}"
-        view = linear.view(self.quantized.layer(kernel.path), kernel.name)
+        view = as_matrix.view(self.quantized.layer(kernel.path), kernel.name)
         weights = view.to_matrix(self.weights[kernel.full_name])
         if weights.shape[0] * weights.shape[1] ** 2 * 8 > MEMORY_LIMIT:
             return tensor, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
@@ -195,10 +195,10 @@ class _Run:
                 kernel.variable.assign(tensors[kernel.full_name].values())
         return copy
 
-    def _moments(self, kernel: Kernel, view: linear.View, weights: np.ndarray) -> Moments:
+    def _moments(self, kernel: Kernel, view: as_matrix.View, weights: np.ndarray) -> Moments:
         """Returns the second moments of a layer's inputs, summed over the data."""
         moments = Moments.zeros(weights)
-        float_view = linear.view(self.floats.layer(kernel.path), kernel.name)
+        float_view = as_matrix.view(self.floats.layer(kernel.path), kernel.name)
         quantized_part = self.quantized.until(kernel.path)
         float_part = self.floats.until(kernel.path)
         for batch in self.data:
@@ -222,7 +222,7 @@ def _choices(tensor: QuantizedTensor, weight: np.ndarray) -> tuple[np.ndarray, .
 
 
 def _refined(
-    view: linear.View, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int
+    view: as_matrix.View, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int
 ) -> QuantizedTensor:
     """Returns a kernel after `coordinates.refine`; scales stay fixed if an output has several."""
     shape = tensor.codes.shape
@@ -246,7 +246,7 @@ def _refined(
     )
 
 
-def _error(moments: Moments, view: linear.View, weights: np.ndarray, tensor: QuantizedTensor) -> float:
+def _error(moments: Moments, view: as_matrix.View, weights: np.ndarray, tensor: QuantizedTensor) -> float:
     """Returns the mean squared error of a layer's outputs, summed over the outputs."""
     return float(moments.error(view.to_matrix(tensor.values()) - weights).sum())
 

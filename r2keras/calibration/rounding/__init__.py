@@ -1,0 +1,1 @@
+"""Rounding of weights chosen by the outputs: AdaRound and coordinate descent."""
