@@ -10,8 +10,8 @@ from r2keras._util.errors import invalid
 from r2keras.compression.weight_plan import check_patterns
 from r2keras.specs import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
-from r2keras.tfmot.graph import copy_model
 from r2keras.tfmot.scheme import config_of, specs_of
+from r2keras.tfmot.surgery import copy_model
 
 quantization = tfmot.quantization.keras
 

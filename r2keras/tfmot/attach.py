@@ -14,8 +14,8 @@ from r2keras._models.tf_keras_layers import leaf_layers
 from r2keras._models.values import check_finite
 from r2keras._util.errors import invalid
 from r2keras.regularizers.base import OneWeight
-from r2keras.tfmot._weights import carry_over, learned_regularizers, plain_weights
 from r2keras.tfmot.checks import check_tf_keras
+from r2keras.tfmot.conversion.weights import carry_over, learned_regularizers, plain_weights
 
 # The arguments of layers that take a kernel's regularizer, with the name of the kernel.
 _KERNELS = {

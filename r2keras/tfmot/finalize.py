@@ -13,9 +13,9 @@ from r2keras._util.errors import invalid
 from r2keras.compression.finalize import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.tfmot.configs import KernelsConfig
-from r2keras.tfmot.graph import copy_model, insert_after
 from r2keras.tfmot.layers import GridActivation
 from r2keras.tfmot.quantizers import ActivationQuantizer, Weights
+from r2keras.tfmot.surgery import copy_model, insert_after
 
 QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapper
 

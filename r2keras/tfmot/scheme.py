@@ -17,8 +17,8 @@ from r2keras.compression.prepare import wrapper_of
 from r2keras.layers.wrappers.fake_quantize import FakeQuantize
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.tfmot.configs import KernelsConfig, LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig
-from r2keras.tfmot.graph import graph_of, insert_after
 from r2keras.tfmot.quantizers import ActivationQuantizer
+from r2keras.tfmot.surgery import graph_of, insert_after
 
 quantization = tfmot.quantization.keras
 QuantizeConfig: TypeAlias = tfmot.quantization.keras.QuantizeConfig

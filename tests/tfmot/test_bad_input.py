@@ -78,7 +78,7 @@ def test_the_door_for_keras_3_says_where_tf_keras_goes():
         r2keras.prepare(net(), RECIPE)
 
 
-REQUIREMENTS = importlib.util.find_spec("r2keras.tfmot._requirements")
+REQUIREMENTS = importlib.util.find_spec("r2keras.tfmot.requirements")
 
 
 def requirements():

@@ -7,7 +7,7 @@ import importlib.util
 import keras
 import pytest
 
-from r2keras.tfmot import _requirements
+from r2keras.tfmot import requirements
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ def test_a_missing_package_is_named(module, package, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
     with pytest.raises(ImportError, match=rf"needs the package `{package}`.*`pip install {package}`"):
-        _requirements.check()
+        requirements.check()
 
 
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ImportError, match=r"TensorFlow backend\. Received: 'jax'\. Set KERAS_BACKEND=tensorflow"):
-        _requirements.check()
+        requirements.check()

@@ -7,7 +7,7 @@ import tf_keras
 
 from r2keras import QuantSpec, Recipe, activation_plan
 from r2keras.tfmot import LowBitQuantizeConfig, LowBitScheme, NoOpQuantizeConfig, PalettizeQuantizeConfig, annotate
-from r2keras.tfmot.graph import graph_of
+from r2keras.tfmot.surgery import graph_of
 from tests.tfmot.nets import RECIPE, X, applied, apply, configs, keras3_net, net, outputs
 
 quantization = tfmot.quantization.keras

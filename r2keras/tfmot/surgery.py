@@ -8,7 +8,7 @@ from typing import Any
 import tf_keras
 
 from r2keras._models.graph import Call, Graph
-from r2keras.tfmot._graphs import tf_keras_calls
+from r2keras.tfmot.conversion.call_graph import tf_keras_calls
 
 
 def graph_of(model: tf_keras.Model) -> Graph:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 import tf_keras
 
-from r2keras.tfmot._configs import Layer
+from r2keras.tfmot.conversion.translator import Layer
 from r2keras.tfmot.regularizers import LearnedRegularizer
 
 Variable: TypeAlias = keras.Variable | tf.Variable

@@ -6,8 +6,8 @@ import keras
 import tf_keras
 
 from r2keras._models.walk import leaf_layers
-from r2keras.tfmot._rebuild import Rebuild
 from r2keras.tfmot.checks import check_tf_keras
+from r2keras.tfmot.conversion.rebuild import Rebuild
 
 
 def from_keras3(model: keras.Model) -> tf_keras.Model:

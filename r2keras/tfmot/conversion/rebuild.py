@@ -10,9 +10,9 @@ import numpy as np
 import tf_keras
 
 from r2keras._models.graph import replaced
-from r2keras.tfmot._configs import KERAS_NAMES, Layer, NoCounterpartError, Translator
-from r2keras.tfmot._graphs import Graph, Operator, Tensor, graph_of
-from r2keras.tfmot._weights import carry_over
+from r2keras.tfmot.conversion.call_graph import Graph, Operator, Tensor, graph_of
+from r2keras.tfmot.conversion.translator import KERAS_NAMES, Layer, NoCounterpartError, Translator
+from r2keras.tfmot.conversion.weights import carry_over
 
 Model: TypeAlias = keras.Model | tf_keras.Model
 

@@ -1,0 +1,1 @@
+"""Models converted between Keras 3 and tf_keras."""
