@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.common import Row, Rows, machine
 from benchmarks.dkm_step import UPDATES, WAYS, apart
 from r2keras._util.files import replacing
-from r2keras.report.svg import FAINT, GRID, PLAIN, SERIES, new_figure, plain_style
+from r2keras.report.figures.svg import FAINT, GRID, PLAIN, SERIES, new_figure, plain_style
 
 KEYS = ("size", "num_bits", "dim", "updates", "way")
 DIMS = (1, 4)

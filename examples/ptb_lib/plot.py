@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ptb_lib.rows import FLOAT_BITS, Row, front
 from r2keras._util.files import replacing
-from r2keras.report.axes import byte_ticks
-from r2keras.report.svg import FAINT, GRID, INK, MARKERS, PLAIN, SERIES, new_figure, plain_style
+from r2keras.report.figures.axes import byte_ticks
+from r2keras.report.figures.svg import FAINT, GRID, INK, MARKERS, PLAIN, SERIES, new_figure, plain_style
 
 SIZE = (9.2, 5.2)
 # Rows with more than this many times the best perplexity are drawn at the edge, labeled with their perplexity.

@@ -12,16 +12,21 @@ from r2keras._util.files import atomic_write_text
 from r2keras._util.tables import shape_text
 from r2keras._util.text import DASH, MIN_FLOAT_BITS, bits, count, number, percent, points
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
-from r2keras.report.clusters import occupancy
+from r2keras.report.figures.accuracy import (
+    accuracy_against_bits,
+    accuracy_against_bytes,
+    method_colors,
+    regularizer_markers,
+)
+from r2keras.report.figures.histogram import histogram
+from r2keras.report.figures.occupancy import occupancy
+from r2keras.report.figures.svg import MARKER_GLYPHS, MARKERS, VARIABLES
 from r2keras.report.groups import Group, float_baseline, group, pareto
-from r2keras.report.histograms import histogram
-from r2keras.report.plots import accuracy_against_bits, accuracy_against_bytes, method_colors, regularizer_markers
 from r2keras.report.recommendation import Recommendation
 from r2keras.report.results import COLUMNS
 from r2keras.report.routes import ROUTE_COLUMNS, Routes, route_cells
 from r2keras.report.summary import Summary, TensorSummary, summarize
 from r2keras.report.summary_tables import PALETTE_COLUMNS, activation_rows, palette_cells, range_cells, stored_text
-from r2keras.report.svg import MARKER_GLYPHS, MARKERS, VARIABLES
 from r2keras.report.tables import RESULT_COLUMNS, result_cells
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from r2keras._util.errors import invalid
 from r2keras._util.text import count, to_text
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
-from r2keras.report.clusters import Clusters
+from r2keras.report.figures.occupancy import Clusters
 from r2keras.report.summary_tables import summary_tables
 
 if TYPE_CHECKING:

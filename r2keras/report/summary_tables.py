@@ -9,7 +9,7 @@ from r2keras._util.errors import missing
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import count, number, percent
 from r2keras.record import CompressionRecord, RangeFigures
-from r2keras.report.clusters import Clusters
+from r2keras.report.figures.occupancy import Clusters
 
 if TYPE_CHECKING:
     from rich.console import Group as RenderableGroup

@@ -12,7 +12,7 @@ from r2keras._util.errors import invalid
 from r2keras._util.files import atomic_write_text
 from r2keras._util.tables import add_row, new_table, text_cell
 from r2keras._util.text import DASH, count, number, percent, points, to_text
-from r2keras.report.front import write_front
+from r2keras.search.plot import write_front
 from r2keras.search.settings import FLOAT, Search
 from r2keras.search.space import Candidate, Space
 from r2keras.search.training import quality

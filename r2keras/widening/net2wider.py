@@ -15,7 +15,7 @@ from r2keras._models.graph import Call, TensorKey, graph_of
 from r2keras._util.errors import invalid
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
-from r2keras.widening import kinds
+from r2keras.widening import channel_rules
 from r2keras.widening.channels import Channels, FixedWidthError, ResizedLayer, new_size, unchanged, wider_weight
 
 
@@ -134,12 +134,12 @@ def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None
     selected = _selected(layers, match)
     if not selected:
         expected = "recurrent, convolutional or dense layers" if match is None else f"a layer that {match!r} matches"
-        known = ", ".join(path for path, layer in layers.items() if kinds.width_of(layer) is not None) or "none"
+        known = ", ".join(path for path, layer in layers.items() if channel_rules.width_of(layer) is not None) or "none"
         raise ValueError(f"There is nothing to widen. Expected {expected}. Layers of the model with a width: {known}.")
-    widths = {path: new_size(kinds.width_of(layer), factor) for path, layer in selected.items()}
+    widths = {path: new_size(channel_rules.width_of(layer), factor) for path, layer in selected.items()}
     for path, width in widths.items():
         if width < 1:
-            units = kinds.width_of(layers[path])
+            units = channel_rules.width_of(layers[path])
             fix = f"Pass factor={1 / units:g} or more"
             raise ValueError(invalid("factor", f"a width of at least 1 for {path!r}, which has {units}", factor, fix))
     return widths
@@ -148,16 +148,20 @@ def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None
 def _selected(layers: dict[str, keras.Layer], match: str | None) -> dict[str, keras.Layer]:
     """Returns the layers that `match` selects, by path."""
     if match is None:
-        recurrent = {path: layer for path, layer in layers.items() if kinds.is_recurrent(layer)}
+        recurrent = {path: layer for path, layer in layers.items() if channel_rules.is_recurrent(layer)}
         if recurrent:
             return recurrent
         # A layer of one unit or filter is a gate or a mask that is broadcast, so it stays.
-        return {p: layer for p, layer in layers.items() if kinds.is_image_kind(layer) and kinds.width_of(layer) > 1}
+        return {
+            p: layer
+            for p, layer in layers.items()
+            if channel_rules.is_image_kind(layer) and channel_rules.width_of(layer) > 1
+        }
     try:
         pattern = re.compile(match)
     except (re.error, TypeError) as error:
         raise ValueError(invalid("match", f"a regular expression ({error})", match)) from error
-    return {p: layer for p, layer in layers.items() if pattern.search(p) and kinds.width_of(layer) is not None}
+    return {p: layer for p, layer in layers.items() if pattern.search(p) and channel_rules.width_of(layer) is not None}
 
 
 def _resized_layers(
@@ -186,13 +190,13 @@ def _propagate(model: keras.Model, widths: dict[str, int], exact: bool) -> dict[
     folders: dict[int, str] = {}
     masks: set[int] = set()
     resized: dict[str, ResizedLayer] = {}
-    outputs: kinds.Inputs
+    outputs: channel_rules.Inputs
     for call in graph.calls:
         folders[call.number] = call.path.rpartition("/")[0]
         tensors = [tensor for tensor in call.inputs if tensor[0] not in masks]
         inputs = [channels_of.get(tensor) for tensor in tensors]
         _check_nested_inputs(folders, call, zip(tensors, inputs, strict=True))
-        if call.kind in kinds.MASKS:
+        if call.kind in channel_rules.MASKS:
             masks.add(call.number)
             outputs = []
         elif call.kind == "InputLayer":
@@ -209,13 +213,13 @@ def _propagate(model: keras.Model, widths: dict[str, int], exact: bool) -> dict[
 
 
 def _outputs(
-    call: Call, inputs: kinds.Inputs, units: int | None, exact: bool, resized: dict[str, ResizedLayer]
+    call: Call, inputs: channel_rules.Inputs, units: int | None, exact: bool, resized: dict[str, ResizedLayer]
 ) -> list[Channels | None]:
     """Returns the channels of one call's outputs, and adds the changes of its layer to `resized`."""
-    if call.layer is None and kinds.operation_rule(call.kind):
-        return [kinds.merged(inputs)]
-    widened = kinds.WidenedCall(call.path, call.layer, inputs, units, exact)
-    outputs = kinds.run(widened)
+    if call.layer is None and channel_rules.operation_rule(call.kind):
+        return [channel_rules.merged(inputs)]
+    widened = channel_rules.WidenedCall(call.path, call.layer, inputs, units, exact)
+    outputs = channel_rules.run(widened)
     first = resized.setdefault(call.path, widened.resized)
     if not first.same_as(widened.resized):
         raise widened.error("is shared, and its calls get different channels")

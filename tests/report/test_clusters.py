@@ -11,7 +11,7 @@ import pytest
 
 from r2keras.record import CompressionRecord
 from r2keras.report import Route, Routes, summarize, write_html
-from r2keras.report.clusters import Clusters, occupancy
+from r2keras.report.figures.occupancy import Clusters, occupancy
 from r2keras.specs import PaletteSpec, QuantSpec
 from tests.export.palettize import palettize_tensor
 from tests.report.samples import run_rows, tensor

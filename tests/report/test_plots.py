@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from r2keras.report import group, recommend
-from r2keras.report.axes import accuracy_axis, bytes_axis
+from r2keras.report.figures.accuracy import _positions, accuracy_against_bits, accuracy_against_bytes, method_colors
+from r2keras.report.figures.axes import accuracy_axis, bytes_axis
+from r2keras.report.figures.svg import new_figure, style
 from r2keras.report.groups import float_baseline
-from r2keras.report.plots import _positions, accuracy_against_bits, accuracy_against_bytes, method_colors
-from r2keras.report.svg import new_figure, style
 from tests.report.samples import row, run_rows
 
 

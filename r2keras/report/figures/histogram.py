@@ -8,7 +8,7 @@ import numpy as np
 
 from r2keras._util.text import count, number
 from r2keras.record import PalettizedTensor, QuantizedTensor, RangeFigures
-from r2keras.report.svg import FAINT, SERIES, new_figure, style, to_svg
+from r2keras.report.figures.svg import FAINT, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -9,7 +9,7 @@ import numpy as np
 
 from r2keras._util.text import count, percent
 from r2keras.record import PalettizedTensor
-from r2keras.report.svg import FAINT, SERIES, new_figure, style, to_svg
+from r2keras.report.figures.svg import FAINT, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from r2keras._util.text import MIN_FLOAT_BITS, bits, count, percent
-from r2keras.report.axes import accuracy_axis, bytes_axis, ends, label_bits
+from r2keras.report.figures.axes import accuracy_axis, bytes_axis, ends, label_bits
+from r2keras.report.figures.svg import FAINT, GOOD, INK, LIMIT, MARKERS, SERIES, new_figure, style, to_svg
 from r2keras.report.groups import REFERENCE, Baseline, Group, float_baseline, pareto
 from r2keras.report.recommendation import Recommendation
-from r2keras.report.svg import FAINT, GOOD, INK, LIMIT, MARKERS, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from r2keras._util.errors import invalid
 from r2keras._util.files import replacing
 from r2keras._util.text import count
-from r2keras.report.axes import byte_ticks
-from r2keras.report.svg import FAINT, GRID, INK, LIMIT, MARKERS, PLAIN, SERIES, new_figure, plain_style
+from r2keras.report.figures.axes import byte_ticks
+from r2keras.report.figures.svg import FAINT, GRID, INK, LIMIT, MARKERS, PLAIN, SERIES, new_figure, plain_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

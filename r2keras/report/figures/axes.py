@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from r2keras._util.text import bits
+from r2keras.report.figures.svg import FAINT
 from r2keras.report.groups import Baseline, Group, Stat
 from r2keras.report.recommendation import Recommendation
-from r2keras.report.svg import FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
