@@ -20,12 +20,12 @@ from r2keras.export.tflite.schema import INT8, WIDTHS, constants
 from r2keras.export.tflite.writer import write
 from r2keras.specs import QuantSpec
 from tests.export import bundle_loader
+from tests.export.integer.test_integer_graph import X, two_layers
+from tests.export.litert.test_to_litert import difference
 from tests.export.models import dense_net, norm, random_inputs
 from tests.export.palettize import compress
 from tests.export.quantize import quantize
-from tests.export.test_integer import X, two_layers
-from tests.export.test_litert import difference
-from tests.export.test_palettes import fitting, spec
+from tests.export.weights.test_palette import fitting, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 2e-6

@@ -17,7 +17,7 @@ from r2keras.export.tflite.schema import WIDTHS, buffer_of
 from r2keras.specs import QuantSpec
 from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
 from tests.export.quantize import quantize
-from tests.export.test_containers import specs
+from tests.export.weights.test_uniform import specs
 
 TOLERANCE = 1e-5
 

@@ -15,11 +15,11 @@ from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import FLOAT16, INT4, INT8, buffer_of
 from r2keras.specs import QuantSpec
+from tests.export.integer.test_integer_graph import X, two_layers
+from tests.export.litert.test_to_litert import TOLERANCE as LARGE
+from tests.export.litert.test_to_litert import difference, equal_kernels, shared_layer
 from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
 from tests.export.palettize import compress
-from tests.export.test_integer import X, two_layers
-from tests.export.test_litert import TOLERANCE as LARGE
-from tests.export.test_litert import difference, equal_kernels, shared_layer
 
 TOLERANCE = 1.5e-6
 BITS = {1: 2, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
