@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,7 @@ EVERYWHERE = [
     path for folder in ("r2keras", "tools", "examples", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
 ]
 
-LEAF_NAMES = ("specs", "record", "_errors", "_files")
-LEAVES = {f"r2keras.{name}" for name in LEAF_NAMES}
+LEAVES = {"r2keras.specs", "r2keras.record", "r2keras._util"}
 HEAVY = {
     *("tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert", "tflite_micro", "jax", "torch"),
     *("matplotlib", "rich", "jinja2", "sklearn", "scipy", "yaml", "optuna", "absl"),
@@ -90,14 +90,14 @@ def test_ops_imports_keras_alone(path):
     assert foreign(path, {"keras", "r2keras.ops", "r2keras._util.errors"} | compiler) == []
 
 
-@pytest.mark.parametrize("path", under(*LEAF_NAMES), ids=module_of)
+@pytest.mark.parametrize("path", under("specs", "record"), ids=module_of)
 def test_leaves_import_numpy_at_most(path):
     assert foreign(path, LEAVES | {"numpy", "yaml"}) == []
 
 
 @pytest.mark.parametrize("path", under("export", "report"), ids=module_of)
 def test_export_and_report_read_the_record_only(path):
-    training = {"layers", "compress", "tfmot", "regularizers", "quantizers", "calibration"}
+    training = {"layers", "compression", "callbacks", "widening", "tfmot", "regularizers", "quantizers", "calibration"}
     parts = [found.module.split(".") for found in imports_of(path)]
     assert [module for module in parts if module[0] == "r2keras" and training & set(module[1:2])] == []
 
@@ -120,6 +120,19 @@ def test_the_package_imports_itself_by_full_name_and_no_script(path):
     # "" is what a relative import leaves before its dot.
     outside = {"tools", "examples", "benchmarks", "tests", ""}
     assert {top(found.module) for found in imports_of(path)} & outside == set()
+
+
+PRIVATE = re.compile(
+    r"\._(?:flatten_layers|run_through_graph|compile_config|clear_losses|output_shape|inbound_nodes|keras_history)\b"
+    r"|\.__globals__"
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_private_attributes_of_keras_are_used_in_one_file(path):
+    if path in under("tfmot") or path.stem in ("keras_internals", "tf_keras_layers"):  # tf_keras no longer changes
+        return
+    assert PRIVATE.findall(path.read_text(encoding="utf-8")) == []
 
 
 def private_keras(tree: ast.AST) -> list[str]:

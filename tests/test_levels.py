@@ -1,4 +1,4 @@
-"""The levels of the package: files import from their own folder or from below, there is no circle, and names are not shadowed."""
+"""The levels of the package: files import from their own folder or from below, without circles or shadowed names."""
 
 from __future__ import annotations
 

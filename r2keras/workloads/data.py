@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from r2keras._util import files as files_module
 from r2keras._util.errors import invalid, invalid_choice, missing
+from r2keras._util.files import one_line
+from r2keras._util.files import read_npz as read_arrays
 
 VALIDATION_FRACTION = 0.1
 # Number of test images of scikit-learn's digits, which come without a split.
@@ -215,10 +216,10 @@ def read_npz(path: str | os.PathLike, shapes: dict[str, tuple[int, ...] | None])
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Put the file there, or correct `data_dir`.")
     try:
-        file = files_module.read_npz(path)
+        file = read_arrays(path)
         arrays = {name: file[name] for name in shapes}
     except (KeyError, ValueError) as error:
-        reason = files_module.one_line(error)
+        reason = one_line(error)
         raise ValueError(f"{path} is truncated, corrupt or another file ({reason}). Copy it again.") from error
     _check_shapes(path, arrays, shapes)
     return arrays
