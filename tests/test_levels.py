@@ -23,7 +23,8 @@ LEVELS = (
     ("compression", "widening", "callbacks"),
     ("calibration", "tfmot", "budget"),
     ("search",),
-    ("cli", ""),
+    ("",),
+    ("cli",),
 )
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
 FILES = {

@@ -10,12 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = "weight|channel|tensor|layer|row|gate|step|word|net|call|kernel|sample|table|index|group|column|filter"
-IS_NO = re.compile(r"\b(?:is|are|was|were) no (?!longer\b|more than\b|less than\b)[a-z]")
+IS_NO = re.compile(r"(?<!there)(?<!There) (?:is|are|was|were) no (?!longer\b|more than\b|less than\b)[A-Za-z]")
 # Nouns that are counted per something, so that verbs ("puts a layer", "holds a tensor") pass.
-RATE = re.compile(
-    r"\b(?:bits?|bytes?|scales?|tables?|samples?|operators?|indices|index|ranges?|grids?|codes?|values?|centroids?|"
-    rf"factors?|units?|seconds?|milliseconds|images?|rows?|entries|lines?|weights?|times?|points?|epochs?|steps?) an? (?:{UNITS})\b"
+COUNTED = (
+    "bits?|bytes?|scales?|tables?|samples?|operators?|indices|index|ranges?|grids?|codes?|values?|centroids?|factors?|"
+    "units?|seconds?|milliseconds|images?|rows?|entries|lines?|weights?|points?|epochs?|steps?"
 )
+RATE = re.compile(rf"\b(?:{COUNTED}) an? (?:{UNITS})\b")
 BRITISH = re.compile(
     r"\b\w*(?:normalis|penalis|optimis|initialis|regularis|generalis|quantis|serialis|behaviour|colour|centre[ds]?\b)"
 )

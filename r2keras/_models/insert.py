@@ -46,7 +46,8 @@ class _Copier:
         swapped = {id(x): layer(x) for x, layer in zip(tree.flatten(new), extras, strict=True) if layer}
 
         def call(layer, *args, **kwargs):
-            args, kwargs = tree.map_structure(lambda x: swapped.get(id(x), x), (args, kwargs))
+            if swapped:
+                args, kwargs = tree.map_structure(lambda x: swapped.get(id(x), x), (args, kwargs))
             if isinstance(layer, _Dropped):
                 return next(x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor))
             outputs = layer(*args, **kwargs)

@@ -111,7 +111,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an exception on one line, without a full stop; its class if there is no message.
+    """Returns the message of an exception on one line, without a full stop; its class if the message is empty.
 
     >>> one_line(KeyError("scale"))
     'scale'

@@ -22,7 +22,7 @@ from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
 from r2keras.calibration.rounding.adaround import rounded
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
-from r2keras.calibration.sensitivity import sensitivity_of
+from r2keras.calibration.squared_gradients import sensitivity_of
 from r2keras.compression import finalize, prepare, students, weight_plan
 from r2keras.compression.activation_plan import planned, warned_plan, with_bare_ends
 from r2keras.compression.integer_biases import round_biases

@@ -54,7 +54,7 @@ def activation_plan(
         Specs by the path of the layer whose output is quantized, in the order they run.
 
     Raises:
-        ValueError: the recipe has `activation_bits` but there is no tensor to quantize; a bad `input_bits` or
+        ValueError: the recipe has `activation_bits` but no tensor to quantize; a bad `input_bits` or
             `output_bits`.
 
     Warns:

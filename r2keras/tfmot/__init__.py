@@ -12,12 +12,12 @@ cannot read its own wrappers back from whole-model `.keras` and `.h5` files, so 
 """
 
 from r2keras.tfmot import requirements  # noqa: F401  # isort: skip  (raises for a missing package before the others need it)
-from r2keras.tfmot.annotate import annotate
+from r2keras.tfmot.annotation import annotate
 from r2keras.tfmot.attach import regularize
 from r2keras.tfmot.configs import LowBitQuantizeConfig, NoOpQuantizeConfig, PalettizeQuantizeConfig
 from r2keras.tfmot.conversion.models import from_keras3, to_keras3
 from r2keras.tfmot.files import load, save, scope
-from r2keras.tfmot.finalize import finalize
+from r2keras.tfmot.finalization import finalize
 from r2keras.tfmot.layers import GridActivation
 from r2keras.tfmot.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax
 from r2keras.tfmot.scheme import LowBitScheme

@@ -38,7 +38,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """A call that is no layer: `x + y`, `keras.ops.reshape(x, ...)`.
+    """A call that is not a layer: `x + y`, `keras.ops.reshape(x, ...)`.
 
     Args:
         name: its name in the model.
@@ -117,7 +117,7 @@ def _ordered(steps: list[Step], inputs: list[Hashable], outputs: list[Tensor]) -
 
 
 def _merging(name: str, kind: str, args: tuple, kwargs: dict) -> tuple[Operator, tuple]:
-    """Returns the operator of a call that is no layer, and the arguments of the layer in its place."""
+    """Returns the operator of a call that is not a layer, and the arguments of the layer in its place."""
     values = [*args, *(value for key, value in kwargs.items() if key != "name" and value is not None)]
     alike = len(values) == 2 and all(isinstance(value, Tensor) for value in values)
     # Merging layers line up the axes of unlike ranks from the left, operators from the right.
