@@ -16,7 +16,7 @@ COUNTED = (
     "bits?|bytes?|scales?|tables?|samples?|operators?|indices|index|ranges?|grids?|codes?|values?|centroids?|factors?|"
     "units?|seconds?|milliseconds|images?|rows?|entries|lines?|weights?|points?|epochs?|steps?"
 )
-RATE = re.compile(rf"\b(?:{COUNTED}) an? (?:{UNITS})\b")
+RATE = re.compile(rf"\b(?:{COUNTED}) an? (?:{UNITS})\b(?! of\b)")
 BRITISH = re.compile(
     r"\b\w*(?:normalis|penalis|optimis|initialis|regularis|generalis|quantis|serialis|behaviour|colour|centre[ds]?\b)"
 )

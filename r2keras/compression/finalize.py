@@ -38,7 +38,7 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 
     Example:
 
-    >>> from r2keras import QuantSpec
+    >>> from r2keras import QuantSpec, Recipe, prepare
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
     >>> plain, record = finalize(prepare(model, Recipe([("head", QuantSpec(num_bits=4))])))
     >>> bool((plain.get_layer("head").kernel.numpy() == record.tensors["head/kernel"].values()).all())

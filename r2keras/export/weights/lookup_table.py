@@ -57,7 +57,7 @@ class LookupTable:
     def note(self) -> str:
         """Describes what is stored."""
         count, entries = self.tables.shape
-        tables = f"one table of {entries}" if self.axis is None else f"{count} tables of {entries}"
+        tables = f"a table of {entries}" if self.axis is None else f"{count} tables of {entries}"
         return f"{self.bits}-bit indices into {tables}"
 
     def packed(self) -> np.ndarray:
