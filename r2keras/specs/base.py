@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from r2keras._util.errors import invalid_choice
 
 SpecT = TypeVar("SpecT", bound="BaseSpec")
+ValueT = TypeVar("ValueT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class BaseSpec:
                 raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
         return cls(**config)
 
-    def _set_default(self, name: str, value: object) -> None:
-        """Sets an argument that was left out."""
+    def _set_default(self, name: str, value: ValueT) -> ValueT:
+        """Sets an argument that was left out; returns the argument."""
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
+        return getattr(self, name)

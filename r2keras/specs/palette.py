@@ -146,6 +146,7 @@ class PaletteSpec(BaseSpec):
         >>> round(spec.temperature, 3), round(spec.final_temperature, 3), spec.anneal_steps
         (0.6, 0.02, 100)
         """
+        assert self.temperature is not None  # `__post_init__` sets it.
         low, high = final * self.temperature, start * self.temperature
         return dataclasses.replace(self, temperature=high, final_temperature=low, anneal_steps=steps)
 

@@ -224,25 +224,25 @@ class QuantSpec(BaseSpec):
                     raise ValueError(invalid(name, "None without activation_bits", getattr(self, name), fix))
             return
         check_int("activation_bits", self.activation_bits, 2, 8)
-        self._set_default("activation_method", PARTNERS.get(self.method, "ste"))
-        if self.activation_method == ON_LINE:
-            self._check_state()
+        method = self._set_default("activation_method", PARTNERS.get(self.method, "ste"))
+        if method == ON_LINE:
+            self._check_state(self.activation_bits)
             return
-        check_method_and_range(self.activation_method, self.activation_range, prefix="activation_")
+        check_method_and_range(method, self.activation_range, prefix="activation_")
         activation = ActivationSpec(
             num_bits=self.activation_bits,
-            method=self.activation_method,
+            method=method,
             range=self.activation_range,
-            delta=self.delta if self.activation_method == "ewgs" else None,
+            delta=self.delta if method == "ewgs" else None,
         )
         self._set_default("activation_range", activation.range)
         object.__setattr__(self, "_activation", activation)
 
-    def _check_state(self) -> None:
+    def _check_state(self, bits: int) -> None:
         """Raises for a state fitted at run time that has too many bits, or a range."""
         condition = f" with activation_method={ON_LINE!r}"
-        if self.activation_bits > METHOD_BITS[ON_LINE][1]:
-            raise ValueError(invalid("activation_bits", "2 to 4" + condition, self.activation_bits, "Pass 3"))
+        if bits > METHOD_BITS[ON_LINE][1]:
+            raise ValueError(invalid("activation_bits", "2 to 4" + condition, bits, "Pass 3"))
         if self.activation_range is not None:
             fix = "The codes are fitted to each row"
             raise ValueError(invalid("activation_range", "None" + condition, self.activation_range, fix))
@@ -265,7 +265,7 @@ class QuantSpec(BaseSpec):
     @property
     def quant_min(self) -> int:
         """The lowest code."""
-        return -(2 ** (self.num_bits - 1)) + int(self.narrow_range)
+        return -(2 ** (self.num_bits - 1)) + (1 if self.narrow_range else 0)
 
     @property
     def quant_max(self) -> int:
