@@ -50,18 +50,18 @@ class PaletteLayout:
             fix = f"The weight has the shape {self.shape}: use dim=1 for it, or leave it float"
             raise ValueError(invalid("dim", f"at most the last axis of the weight ({last})", self.dim, fix))
         if self.group_size is not None:
-            self._check_groups()
+            self._check_groups(self.group_size)
 
-    def _check_groups(self) -> None:
+    def _check_groups(self, group_size: int) -> None:
         """Raises unless the output channels are a whole number of groups, and each group a whole number of vectors."""
         channels = math.prod(self.shape[axis] for axis in self.axes)
         is_padded = self._last_is_channel and self.shape[-1] % self.dim
-        has_whole_vectors = self.group_size % self.dim == 0 or not self._last_is_channel
-        if self.group_size < 1 or channels % self.group_size or is_padded or not has_whole_vectors:
+        has_whole_vectors = group_size % self.dim == 0 or not self._last_is_channel
+        if group_size < 1 or channels % group_size or is_padded or not has_whole_vectors:
             expected = f"a divisor of the {channels} output channels of a weight of shape {self.shape}"
             if self.dim > 1:
                 expected += f", with dim={self.dim} dividing both"
-            raise ValueError(invalid("group_size", expected, self.group_size, "Or pass granularity='per_tensor'"))
+            raise ValueError(invalid("group_size", expected, group_size, "Or pass granularity='per_tensor'"))
 
     @property
     def index_shape(self) -> tuple[int, ...]:
