@@ -51,6 +51,8 @@ def is_global_average(call: Call) -> bool:
     """Whether a layer is global average pooling: as an integer operator it has an output grid of its own."""
     if not call.kind.startswith("AveragePooling"):
         return call.kind.startswith("GlobalAverage")
+    if call.layer is None:
+        return False
     try:
         shape = call.layer.input.shape[1:-1]
     except (AttributeError, ValueError):  # A layer that is called several times.
@@ -70,6 +72,6 @@ def is_linear(call: Call) -> bool:
 
 def never_negative(call: Call) -> bool:
     """Whether a call never returns negative values."""
-    if call.kind == "ReLU":
+    if call.kind == "ReLU" and call.layer is not None:
         return bool(call.layer.negative_slope == 0)
     return call.kind in NEVER_NEGATIVE_KINDS or activation_name(call) in NEVER_NEGATIVE

@@ -43,9 +43,9 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
     owner = _owner(layer, variable)
     if spec.granularity == "per_gate":
         return (1, _num_gates(owner, variable))
-    kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec, variable),)
+    kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec.channel_axis, variable),)
     sizes = [size if axis in kept else 1 for axis, size in enumerate(shape)]
-    if spec.granularity == "per_group":
+    if spec.group_size is not None:
         axis = _input_axis(owner, variable, kept)
         sizes[axis] = _num_groups(spec.group_size, shape[axis], variable)
     return tuple(sizes)
@@ -110,13 +110,13 @@ def _equation(owner: keras.layers.EinsumDense) -> tuple[str, str, str]:
     return (*inputs.split(","), output)
 
 
-def _checked_axis(spec: QuantSpec, variable: keras.Variable) -> int:
-    """Returns the spec's axis as a non-negative number."""
+def _checked_axis(channel_axis: int, variable: keras.Variable) -> int:
+    """Returns a spec's `channel_axis` as a non-negative number."""
     rank = len(variable.shape)
-    if not -rank <= spec.channel_axis < rank:
+    if not -rank <= channel_axis < rank:
         expected = f"an axis of {_path(variable)}, whose shape is {tuple(variable.shape)}"
-        raise ValueError(invalid("channel_axis", expected, spec.channel_axis))
-    return spec.channel_axis % rank
+        raise ValueError(invalid("channel_axis", expected, channel_axis))
+    return channel_axis % rank
 
 
 def _num_gates(owner: keras.Layer, variable: keras.Variable) -> int:
