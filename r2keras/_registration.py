@@ -71,7 +71,8 @@ class _RegisteringLoader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Runs Keras, then registers; the finder has done its work."""
         # The module keeps its own loader, which reads its source and its data files.
-        module.__spec__.loader = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
         module.__loader__ = self.loader
         self.loader.exec_module(module)
         if self.finder in sys.meta_path:
