@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import keras
 
 from r2keras import quantizers
 from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras.layers.kernels.palette import Palette
+from r2keras.quantizers.base import WeightQuantizer
 from r2keras.record import PaletteLayout
 from r2keras.specs import PaletteSpec, QuantSpec
 
 
+@overload
+def compressor(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable, *, name: str) -> WeightQuantizer: ...
+@overload
 def compressor(
     spec: QuantSpec | PaletteSpec, layer: keras.Layer, variable: keras.Variable, *, name: str
-) -> keras.Layer | None:
+) -> WeightQuantizer | Palette | None: ...
+def compressor(
+    spec: QuantSpec | PaletteSpec, layer: keras.Layer, variable: keras.Variable, *, name: str
+) -> WeightQuantizer | Palette | None:
     """Creates the layer that maps a kernel to the values in the file. The caller initializes it.
 
     Args:

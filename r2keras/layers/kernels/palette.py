@@ -38,6 +38,7 @@ class Palette(keras.layers.Layer):
         self.codebook = self.add_weight(name="codebook", shape=shape, **untrained)
         self.steps_done = self.add_weight(name="steps", shape=(), **untrained)
         self.schedule = self.add_weight(name="schedule", shape=(3,), **untrained)
+        assert spec.temperature is not None  # `PaletteSpec.__post_init__` sets it.
         final = 1.0 if spec.final_temperature is None else spec.final_temperature / spec.temperature
         self.anneal(1.0, final, spec.anneal_steps or 1)
         self.built = True

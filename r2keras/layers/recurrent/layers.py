@@ -23,6 +23,8 @@ class QuantizedRNN(keras.layers.RNN):
     """
 
     cell_class: type[GatedCell]
+    # `build` creates them.
+    parts: RecurrentParts
 
     def __init__(self, cell: keras.Layer, *, specs: RecurrentSpecs, normalization: str | None, **kwargs: Any) -> None:
         super().__init__(self.cell_class.like(cell, normalization), **kwargs)
@@ -30,12 +32,11 @@ class QuantizedRNN(keras.layers.RNN):
         self.normalization = normalization
         gate_activation = getattr(cell, "recurrent_activation", None)
         self.bounds = None if specs.state is None else state_range(cell.activation, gate_activation)
-        self.parts: RecurrentParts | None = None
 
     def build(self, sequences_shape, initial_state_shape=None) -> None:
         """Creates the cell's weights, then the layers that quantize them."""
         super().build(sequences_shape, initial_state_shape)
-        if self.parts is None:
+        if not hasattr(self, "parts"):
             self.parts = RecurrentParts(self.specs, self.cell, self.bounds, name="parts")
 
     def initialize(self) -> None:

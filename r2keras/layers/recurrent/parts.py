@@ -46,7 +46,7 @@ class RecurrentParts(keras.layers.Layer):
         for name, kernel_compressor in self.compressors.items():
             kernel_compressor.initialize(getattr(cell, name), search=search)
 
-    def call(self, sequences, cell: keras.Layer | None = None, training: bool | None = None):
+    def call(self, sequences, cell: keras.Layer, training: bool | None = None):
         """Returns the quantized input, kernel and recurrent kernel."""
         if self.inputs is not None:
             sequences = self.inputs(sequences, training=training)

@@ -40,6 +40,7 @@ class Rounder(keras.layers.Layer):
             if bounds is not None:
                 self.learner.start(*bounds)
         elif spec.method != "alternating":
+            assert bounds is not None  # `RecurrentSpecs` takes such a spec for states only, which have bounds.
             self.fixed_grid = state_grid(spec, *bounds)
         self.supports_masking = True
         self.built = True
@@ -52,8 +53,9 @@ class Rounder(keras.layers.Layer):
         """Returns a function that rounds tensors with the current range, for use inside a loop."""
         if self.learner is not None:
             return self.learner.rounding()
-        if self.fixed_grid is not None:
-            return lambda x: round_state(x, self.fixed_grid)
+        grid = self.fixed_grid
+        if grid is not None:
+            return lambda x: round_state(x, grid)
         return lambda x: alternating_rows(x, self.spec.num_bits)
 
     def grid(self, name: str) -> QuantizedActivation | None:
