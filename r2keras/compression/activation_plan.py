@@ -212,8 +212,8 @@ class _Planner:
     def own_functions(self) -> dict[str, str]:
         """Returns the softmax, sigmoid or tanh at the end of the model that is part of a layer, by the layer's path."""
         calls = [call for call in self.graph.calls if not self._is_fixed(call) and not has_state(call)]
-        calls = [call for call in calls if activation_name(call) in FIXED and self._reaches_end(call)]
-        return {call.path: activation_name(call) for call in calls}
+        names = ((call, activation_name(call)) for call in calls)
+        return {call.path: name for call, name in names if name in FIXED and self._reaches_end(call)}
 
     def _is_fixed(self, call: Call) -> bool:
         """Whether a call is a softmax, sigmoid or tanh and nothing else."""

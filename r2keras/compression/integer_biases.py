@@ -48,7 +48,8 @@ def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | 
     single = sum(other.layer is call.layer for other in graph.calls) == 1
     if not isinstance(tensor, QuantizedTensor) or not single or not hasattr(call.layer, "use_bias"):
         return None
-    grid = record.activations.get(_source(graph, call))
+    source = _source(graph, call)
+    grid = None if source is None else record.activations.get(source)
     scale = _scale_a_channel(tensor, call.layer)
     return None if grid is None or scale is None else np.float64(np.float32(grid.scale)) * scale
 
@@ -85,7 +86,9 @@ _CONVOLUTIONS = (
 def _norm_behind(graph: Graph, call: Call) -> keras.Layer | None:
     """Returns the batch normalization that becomes part of a layer's operator."""
     consumer = graph.only_consumer(call)
-    if consumer is None or consumer.kind not in NORMS or call.layer.activation is not keras.activations.linear:
+    if consumer is None or consumer.layer is None or consumer.kind not in NORMS:
+        return None
+    if call.layer is None or call.layer.activation is not keras.activations.linear:
         return None
     rank = len(call.layer.output.shape)
     axis = 1 if getattr(call.layer, "data_format", None) == "channels_first" else -1

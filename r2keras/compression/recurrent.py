@@ -131,8 +131,10 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
     return QUANTIZED[type(layer)](**layer.get_config(), state_spec=state_spec(spec))
 
 
-def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec:
-    """Returns the spec of a recurrent state under the `activation_bits` of its kernels' spec."""
+def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec | None:
+    """Returns the spec of a recurrent state under the `activation_bits` of its kernels' spec; None without them."""
+    if spec.activation_bits is None:
+        return None
     if spec.activation_method in STATE_METHODS:
         return QuantSpec(num_bits=spec.activation_bits, method=spec.activation_method)
     return spec.activation()
