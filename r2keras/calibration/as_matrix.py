@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ class View:
     spread: int = 1
 
 
-def is_linear(layer: keras.Layer | None) -> bool:
+def is_linear(layer: keras.Layer | None) -> TypeGuard[keras.Layer]:
     """Whether a layer's outputs before the activation are linear in each of its kernels."""
     return isinstance(layer, LINEAR)
 

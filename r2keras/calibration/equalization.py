@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import keras
 import numpy as np
 from keras import layers
@@ -177,14 +179,16 @@ def _pairs(name: str, nodes: dict[str, neighbors.Node]) -> list[tuple[str, str]]
 
 def _next_layer(nodes: dict[str, neighbors.Node], node: neighbors.Node) -> tuple[str | None, str]:
     """Returns the path of the layer that consumes a layer's channels; or None and the obstacle between the two."""
-    if node.layer.activation not in ACTIVATIONS:
-        return None, f"activation {getattr(node.layer.activation, '__name__', node.layer.activation)!r}"
+    activation = getattr(node.layer, "activation", None)
+    if activation not in ACTIVATIONS:
+        return None, f"activation {getattr(activation, '__name__', activation)!r}"
     while True:
         if node.uses != 1 or len(set(node.consumers)) != 1:
             return None, "its output goes to several layers" if node.uses == 1 else "it is called several times"
-        node = nodes.get(node.consumers[0])
-        if node is None:
+        follower = nodes.get(node.consumers[0])
+        if follower is None:
             return None, ""
+        node = follower
         if node.producer is None:
             return None, f"{node.path!r} has several inputs or calls"
         if _is_channelwise(node.layer):
@@ -193,7 +197,7 @@ def _next_layer(nodes: dict[str, neighbors.Node], node: neighbors.Node) -> tuple
             return None, f"followed by {node.path!r}, {_described(node.layer)}"
 
 
-def _is_channelwise(layer: keras.Layer | None) -> bool:
+def _is_channelwise(layer: keras.Layer | None) -> TypeGuard[keras.Layer]:
     """Whether a layer is linear with one input and one output axis."""
     return as_matrix.is_linear(layer) and not isinstance(layer, layers.EinsumDense)
 

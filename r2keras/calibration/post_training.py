@@ -107,6 +107,7 @@ def calibrate(
     view, means = _before_quantization(view, steps, with_means=checked is None and "correct_bias" in steps)
     small, record = finalize.finalized(_prepared(view, plan, checked, steps))
     if "adaround" in steps:
+        assert checked is not None  # Checked above, before any work.
         small, record = rounded(view, small, record, checked, options, folder, progress)
     if "correct_bias" in steps:
         small = corrected(view, small, checked, means)
@@ -128,6 +129,7 @@ def _prepared(
     student = prepare.prepare_weights(view, plan)
     palettes = students.palettes_of(student)
     if "sensitivity" in steps and palettes:
+        assert data is not None  # `calibrate` has checked that this step has data.
         # It makes its own small batches: each batch is one more sample of every squared gradient.
         importance = sensitivity_of(view, [np.concatenate(parts) for parts in zip(*data, strict=True)])
         for path, layer in palettes:
@@ -164,8 +166,9 @@ def _before_quantization(
         view = folded(view)
     if "equalize" in steps:
         view, factors = equalized(view)
-        for path in (means or {}).keys() & factors.keys():
-            means[path] = means[path] / factors[path]
+        if means is not None:
+            for path in means.keys() & factors.keys():
+                means[path] = means[path] / factors[path]
     return view, means
 
 
