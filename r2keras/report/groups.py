@@ -122,6 +122,17 @@ class Baseline:
     regularizer: str
 
 
+def bytes_of(part: Group) -> int:
+    """Returns the size of the largest file of a group.
+
+    Raises:
+        ValueError: a seed has no file.
+    """
+    if part.file_bytes is None:
+        raise ValueError(f"The group {part.label!r} has a seed without a file. Expected a file for each seed.")
+    return part.file_bytes
+
+
 def percent_stat(stat: Stat | None) -> str:
     """Returns mean and spread of fractions in percent, `98.77 ±0.12`; without the spread for one seed."""
     if stat is None:

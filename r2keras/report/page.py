@@ -11,7 +11,7 @@ from r2keras._util.errors import invalid, missing
 from r2keras._util.files import atomic_write_text
 from r2keras._util.tables import shape_text
 from r2keras._util.text import DASH, MIN_FLOAT_BITS, bits, count, number, percent, points
-from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, Tensor
 from r2keras.report.figures.accuracy import (
     accuracy_against_bits,
     accuracy_against_bytes,
@@ -276,13 +276,11 @@ def _record_context(index: int, name: str, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _cluster_context(
-    tensor: TensorSummary, recorded: QuantizedTensor | PalettizedTensor, name: str
-) -> dict[str, Any] | None:
+def _cluster_context(tensor: TensorSummary, recorded: Tensor, name: str) -> dict[str, Any] | None:
     """Returns cells and plot of a palette; None for a uniform grid."""
-    if not isinstance(recorded, PalettizedTensor):
+    if tensor.clusters is None or not isinstance(recorded, PalettizedTensor):
         return None
-    return {"cells": palette_cells(tensor), "plot": occupancy(recorded, name=name)}
+    return {"cells": palette_cells(tensor, tensor.clusters), "plot": occupancy(recorded, name=name)}
 
 
 def _breakable(name: str) -> Markup:
@@ -306,7 +304,9 @@ def _bars(summary: Summary) -> list[tuple[str, str, float]]:
 
 
 def _parts(summary: Summary) -> list[dict[str, Any]]:
-    """Returns the bytes of the file by purpose, with their share in percent."""
+    """Returns the bytes of the file by purpose, with their share in percent; empty without a file."""
+    if summary.file_bytes is None:
+        return []
     return [
         {
             "name": PART_NAMES[key],

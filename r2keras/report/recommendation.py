@@ -8,7 +8,7 @@ from typing import Any
 
 from r2keras._util.errors import invalid
 from r2keras._util.text import count, percent, points
-from r2keras.report.groups import REFERENCE, Baseline, Group, float_baseline, group
+from r2keras.report.groups import REFERENCE, Baseline, Group, bytes_of, float_baseline, group
 
 # Means that differ by less count as equal: sums of decimal fractions are not exact.
 EQUAL_ACCURACY = 1e-9
@@ -61,7 +61,8 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
     @property
     def path(self) -> str | None:
         """The path of the recommended file."""
-        return None if self.chosen is None else self.row["path"]
+        row = self.row
+        return None if row is None else row["path"]
 
     @property
     def limited(self) -> bool:
@@ -85,7 +86,7 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         """The recommendation in one to three sentences."""
         if self.chosen is None:
             return [f"No result meets the limits ({self.limits}).", *self._misses()]
-        return [self._take(), self._which_seed(), *self._alternative()]
+        return [self._take(self.chosen), self._which_seed(self.chosen), *self._alternative()]
 
     @property
     def text(self) -> str:
@@ -115,9 +116,8 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         figures = {"accuracy": dataclasses.asdict(part.score), "drop": self.drop(part), "file_bytes": part.file_bytes}
         return {"regularizer": part.regularizer, "method": part.method, "num_bits": part.num_bits, **figures}
 
-    def _take(self) -> str:
+    def _take(self, part: Group) -> str:
         """Returns the sentence on the recommended group."""
-        part = self.chosen
         size, accuracy = f"{count(part.file_bytes)} bytes", self._accuracy_text(part)
         return f"Use {part.label}: {size} at {accuracy}, {self._drop_text(part)}."
 
@@ -138,9 +138,9 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         kind = "trained without a regularizer" if name == REFERENCE else f"trained with {name}"
         return f"{points(abs(drop))} {side} the float model {kind} ({percent(self.baseline.accuracy.mean)})"
 
-    def _which_seed(self) -> str:
+    def _which_seed(self, part: Group) -> str:
         """Returns the sentence on the recommended file of the chosen group."""
-        row, part = self.row, self.chosen
+        row = part.typical_row
         file = row["path"] or f"the file of seed {row['seed']}"
         if part.score.n == 1:
             return f"The file is {file} (seed {row['seed']})."
@@ -150,7 +150,7 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
     def _alternative(self) -> list[str]:
         """Returns the sentence on the most accurate file within the limit on bytes, if it is another one."""
         part = self.most_accurate
-        if part is self.chosen:
+        if part is None or part is self.chosen:
             return ["No other file within the limit on bytes is more accurate."] if self.max_bytes else []
         within = "within the limit on bytes" if self.max_bytes else "of all"
         return [f"The most accurate file {within} is {self._figures(part)}."]
@@ -163,18 +163,22 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         """Returns how much accuracy is missing within the limit on bytes, or how far the smallest file exceeds it."""
         part = self.most_accurate
         if part is not None:
+            assert self.max_accuracy_drop is not None  # Without this limit, `part` would have been chosen.
             excess = points(self.drop(part) - self.max_accuracy_drop)
             return f"Within the limit on bytes, {self._figures(part)} comes closest: it loses {excess} too much."
-        excess = count(self.smallest_of_all.file_bytes - self.max_bytes)
+        assert self.max_bytes is not None  # Without this limit, every file would be small enough.
+        excess = count(bytes_of(self.smallest_of_all) - self.max_bytes)
         return f"The smallest file, {self._figures(self.smallest_of_all)}, is {excess} bytes too large."
 
     def _miss_within_accuracy(self) -> list[str]:
         """Returns how far files within the limit on accuracy are too large, or how much the most accurate one loses."""
         part = self.smallest
         if part is not None and part is not self.smallest_of_all:
-            excess = count(part.file_bytes - self.max_bytes)
+            assert self.max_bytes is not None  # Without this limit, `part` would have been chosen.
+            excess = count(bytes_of(part) - self.max_bytes)
             return [f"Within the limit on accuracy, {self._figures(part)} is the smallest: {excess} bytes too large."]
         if part is None and self.nearest is not self.most_accurate:
+            assert self.max_accuracy_drop is not None  # Without this limit, `smallest` would be a group.
             excess = points(self.drop(self.nearest) - self.max_accuracy_drop)
             return [f"The most accurate of all, {self._figures(self.nearest)}, still loses {excess} too much."]
         return []
@@ -222,11 +226,12 @@ def recommend(
         raise ValueError(invalid("rows", "rows with `file_bytes`", "no row has a file", "Export the models first"))
     floor = -1.0 if max_accuracy_drop is None else baseline.accuracy.mean - max_accuracy_drop - EQUAL_ACCURACY
     accurate = [part for part in sized if part.score.mean >= floor]
-    small = [part for part in sized if max_bytes is None or part.file_bytes <= max_bytes]
+    small = [part for part in sized if max_bytes is None or bytes_of(part) <= max_bytes]
+    both = [part for part in accurate if part in small]
     return Recommendation(
-        chosen=_smallest([part for part in accurate if part in small]),
-        most_accurate=_most_accurate(small),
-        smallest=_smallest(accurate),
+        chosen=_smallest(both) if both else None,
+        most_accurate=_most_accurate(small) if small else None,
+        smallest=_smallest(accurate) if accurate else None,
         nearest=_most_accurate(sized),
         smallest_of_all=_smallest(sized),
         baseline=baseline,
@@ -235,14 +240,14 @@ def recommend(
     )
 
 
-def _smallest(groups: list[Group]) -> Group | None:
+def _smallest(groups: list[Group]) -> Group:
     """Returns the group with the smallest file; of equals the most accurate, then the first by name."""
-    return min(groups, key=lambda g: (g.file_bytes, -g.score.mean, g.key), default=None)
+    return min(groups, key=lambda g: (bytes_of(g), -g.score.mean, g.key))
 
 
-def _most_accurate(groups: list[Group]) -> Group | None:
+def _most_accurate(groups: list[Group]) -> Group:
     """Returns the most accurate group; of equals the one with the smallest file, then the first by name."""
-    return min(groups, key=lambda g: (-g.score.mean, g.file_bytes, g.key), default=None)
+    return min(groups, key=lambda g: (-g.score.mean, bytes_of(g), g.key))
 
 
 def _check_limits(drop: object, size: object) -> None:

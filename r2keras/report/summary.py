@@ -11,7 +11,7 @@ import numpy as np
 
 from r2keras._util.errors import invalid
 from r2keras._util.text import count, to_text
-from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
+from r2keras.record import CompressionRecord, PalettizedTensor, RangeFigures, Tensor, table_bytes
 from r2keras.report.figures.occupancy import Clusters
 from r2keras.report.summary_tables import summary_tables
 
@@ -158,7 +158,7 @@ class Summary:
     @property
     def packed_bytes(self) -> int | None:
         """Bytes of all codes, scales, zero points and palette tables in the file; None without a file."""
-        return None if self.file_bytes is None else sum(tensor.packed_bytes for tensor in self.tensors)
+        return None if self.file_bytes is None else sum(tensor.packed_bytes or 0 for tensor in self.tensors)
 
     @property
     def ratio(self) -> float | None:
@@ -168,12 +168,15 @@ class Summary:
     @property
     def parts(self) -> dict[str, int]:
         """The bytes of the file by purpose, which add up to `file_bytes`; empty without a file."""
-        if self.file_bytes is None:
+        if self.file_bytes is None or self.packed_bytes is None:
             return {}
-        stored = [tensor for tensor in self.tensors if tensor.packed_bytes]
-        codes = sum(math.ceil(t.ideal_bytes) for t in stored)
-        # Files that store centroids in place of indices do not store the padding of the last vectors.
-        contained = sum(min(math.ceil(t.ideal_bytes * t.container_bits / t.num_bits), t.packed_bytes) for t in stored)
+        codes = contained = 0
+        for tensor in self.tensors:
+            if tensor.packed_bytes and tensor.container_bits is not None:
+                codes += math.ceil(tensor.ideal_bytes)
+                # Files that store centroids in place of indices do not store the padding of the last vectors.
+                container_bytes = math.ceil(tensor.ideal_bytes * tensor.container_bits / tensor.num_bits)
+                contained += min(container_bytes, tensor.packed_bytes)
         parts = {"codes": codes, "wider container": contained - codes, "scales": self.packed_bytes - contained}
         return parts | {"rest": self.file_bytes - self.packed_bytes}
 
@@ -286,7 +289,7 @@ def _sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
     return sizes(record, path)
 
 
-def _tensor_summary(tensor: QuantizedTensor | PalettizedTensor, stored: TensorSize | None) -> TensorSummary:
+def _tensor_summary(tensor: Tensor, stored: TensorSize | None) -> TensorSummary:
     """Returns the figures of one tensor, including its sizes in the file if there is one."""
     values = tensor.values()
     summary = TensorSummary(

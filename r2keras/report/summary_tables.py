@@ -136,13 +136,12 @@ def _palette_table(summary: _Summary) -> Table:
     table = new_table("Palettes", [(name, name not in ("tensor", "table")) for name in columns])
     for t in summary.tensors:
         if t.clusters:
-            add_row(table, [t.name, *palette_cells(t)][: len(columns)])
+            add_row(table, [t.name, *palette_cells(t, t.clusters)][: len(columns)])
     return table
 
 
-def palette_cells(tensor: _Tensor) -> list[str]:
+def palette_cells(tensor: _Tensor, clusters: Clusters) -> list[str]:
     """Returns the cells of a palette, in the order of `PALETTE_COLUMNS` without the name."""
-    clusters = tensor.clusters
     sizes = (tensor.ideal_bytes, clusters.entropy_bytes, tensor.packed_bytes, tensor.gzip_bytes)
     return [
         clusters.table,

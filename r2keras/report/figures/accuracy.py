@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from r2keras._util.text import MIN_FLOAT_BITS, bits, count, percent
 from r2keras.report.figures.axes import accuracy_axis, bytes_axis, ends, label_bits
 from r2keras.report.figures.svg import FAINT, GOOD, INK, LIMIT, MARKERS, SERIES, new_figure, style, to_svg
-from r2keras.report.groups import REFERENCE, Baseline, Group, float_baseline, pareto
+from r2keras.report.groups import REFERENCE, Baseline, Group, bytes_of, float_baseline, pareto
 from r2keras.report.recommendation import Recommendation
 
 if TYPE_CHECKING:
@@ -107,9 +107,10 @@ def _positions(axes: Axes, groups: list[Group], limit: int | None) -> Positions:
     for part in groups:
         # From -1 for the first regularizer to 1 for the last.
         side = 2 * regularizers.index(part.regularizer) / (len(regularizers) - 1) - 1 if len(regularizers) > 1 else 0.0
-        x = part.file_bytes * math.exp(MAX_OFFSET * side * (right - left))
+        size = bytes_of(part)
+        x = size * math.exp(MAX_OFFSET * side * (right - left))
         if limit is not None:
-            x = min(x, limit) if part.file_bytes <= limit else max(x, limit)
+            x = min(x, limit) if size <= limit else max(x, limit)
         positions[part.key] = x
     return positions
 

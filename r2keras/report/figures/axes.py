@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from r2keras._util.text import bits
 from r2keras.report.figures.svg import FAINT
-from r2keras.report.groups import Baseline, Group, Stat
+from r2keras.report.groups import Baseline, Group, Stat, bytes_of
 from r2keras.report.recommendation import Recommendation
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _next_tick(tick: float, scale: Callable[[float], float], gap: float) -> floa
 
 def bytes_axis(axes: Axes, groups: list[Group], recommendation: Recommendation | None, *, most: int) -> None:
     """Sets up the log axis of bytes with at most `most` ticks; it includes the limit unless that is far away."""
-    sizes = [g.file_bytes for g in groups]
+    sizes = [bytes_of(g) for g in groups]
     limit = recommendation.max_bytes if recommendation else None
     if limit and min(sizes) / 4 <= limit <= max(sizes) * 4:
         sizes.append(limit)
@@ -111,7 +111,7 @@ def label_bits(axes: Axes, groups: list[Group], width: float) -> None:
     left, right = map(math.log, axes.get_xlim())
     centers = {}
     for num_bits in {g.num_bits for g in groups}:
-        logs = [math.log(g.file_bytes) for g in groups if g.num_bits == num_bits]
+        logs = [math.log(bytes_of(g)) for g in groups if g.num_bits == num_bits]
         centers[num_bits] = (sum(logs) / len(logs) - left) / (right - left)
     clusters: list[list[int]] = []
     for num_bits in sorted(centers, key=lambda b: (centers[b], b)):

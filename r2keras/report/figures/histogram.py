@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util.text import count, number
-from r2keras.record import PalettizedTensor, QuantizedTensor, RangeFigures
+from r2keras.record import RangeFigures, Tensor
 from r2keras.report.figures.svg import FAINT, SERIES, new_figure, style, to_svg
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MAX_STEMS = 24
 MAX_MARKS = 400
 
 
-def histogram(tensor: QuantizedTensor | PalettizedTensor, *, name: str) -> Markup:
+def histogram(tensor: Tensor, *, name: str) -> Markup:
     """Draws the float weights as bars and the compressed values as levels.
 
     Heights grow with the square root of the counts, so that a few outliers stay visible next to thousands of small
@@ -78,7 +78,7 @@ def _finish(axes: Axes, before: RangeFigures, levels: np.ndarray, top: float) ->
     axes.spines["bottom"].set_color(FAINT)
 
 
-def _describe(tensor: QuantizedTensor | PalettizedTensor, levels: np.ndarray) -> str:
+def _describe(tensor: Tensor, levels: np.ndarray) -> str:
     """Returns the content of the plot as text."""
     before, low, high = tensor.before, number(float(levels[0])), number(float(levels[-1]))
     weights = f"{count(sum(before.counts))} values from {number(before.low)} to {number(before.high)}"
