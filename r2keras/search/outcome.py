@@ -152,11 +152,10 @@ points below. The float model of the same width has 98.00% in 9,000 bytes.
                 f"No result meets the limits. The best candidate within the budget is {best['label']}: "
                 f"{self._figures(best)}, {self._drop_text(best)}."
             ]
-        return self._recommended(self.chosen)
+        return self._recommended(self.chosen, self.baseline)
 
-    def _recommended(self, row: CandidateRow) -> list[str]:
-        """Returns the sentences on the recommended row and on the control of its width."""
-        base = self.baseline
+    def _recommended(self, row: CandidateRow, base: CandidateRow) -> list[str]:
+        """Returns the sentences on the recommended row, compared with a float row, and on the control of its width."""
         ratio = f"{base['bytes'] / row['bytes']:.1f} times smaller than {base['label']}"
         comparison = f"{ratio} ({self.value_text(base[self.search.metric])}), {self._drop_text(row)}"
         sentences = [f"Use {row['label']}: {self.search.metric} {self._figures(row)}, {comparison}."]

@@ -150,8 +150,8 @@ def _is_alive(trial: FrozenTrial) -> bool:
     """Whether the process of a running trial exists; trials on other hosts are assumed to be running."""
     host, pid = trial.user_attrs.get("owner", (None, None))
     if host is None:
-        age = datetime.datetime.now() - trial.datetime_start
-        return age.total_seconds() < OWNERLESS_SECONDS
+        started = trial.datetime_start
+        return started is not None and (datetime.datetime.now() - started).total_seconds() < OWNERLESS_SECONDS
     if host != socket.gethostname():
         return True
     try:

@@ -113,7 +113,7 @@ class _EpochReporter(keras.callbacks.Callback):
         self.on_epoch = on_epoch
         self.value = math.nan
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Reports the metric on the validation data."""
         self.value = _from_logs(self.metric, logs[f"val_{LOGS[self.metric]}"])
         self.on_epoch(epoch + 1, self.value)
