@@ -227,14 +227,15 @@ def read_npz(path: str | os.PathLike, shapes: dict[str, tuple[int, ...] | None])
 
 def _check_shapes(path: Path, arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...] | None]) -> None:
     """Raises unless the arrays have the given shapes and equal lengths."""
-    to_check = {name: arrays[name] for name, shape in shapes.items() if shape is not None}
+    fixed_shapes = {name: shape for name, shape in shapes.items() if shape is not None}
+    to_check = {name: arrays[name] for name in fixed_shapes}
     if not to_check:
         return
-    shapes_fit = all(array.ndim and array.shape[1:] == shapes[name] for name, array in to_check.items())
+    shapes_fit = all(array.ndim and array.shape[1:] == fixed_shapes[name] for name, array in to_check.items())
     lengths = {array.shape[:1] for array in to_check.values()}
     if not shapes_fit or len(lengths - {(0,)}) != 1:
         received = ", ".join(f"{name} {array.shape}" for name, array in to_check.items())
-        expected = ", ".join(f"{name} (n, {', '.join(map(str, shapes[name]))})" for name in to_check)
+        expected = ", ".join(f"{name} (n, {', '.join(map(str, shape))})" for name, shape in fixed_shapes.items())
         raise ValueError(f"{path} holds other arrays: expected {expected}, received {received}. Copy it again.")
 
 
