@@ -25,8 +25,6 @@ from r2keras.tfmot.quantizers import (
     size_of,
 )
 
-ACTIVATION_ARGUMENTS = ("activation_bits", "activation_method", "activation_range")
-
 
 class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
     """Base of the configs for kernels: implements TFMOT's interface for layers of any kind and their sublayers.
@@ -97,12 +95,12 @@ class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
     def _compressed(self, layer: tf_keras.layers.Layer) -> Iterator[tuple[KernelSlot, Spec]]:
         """Yields the kernels to compress, each with its spec."""
         slots = {slot.name: slot for slot in kernel_slots(layer)}
-        for name in slots if self.kernels is None else self.kernels:
+        specs = dict.fromkeys(slots, self.spec) if self.kernels is None else self.kernels
+        for name, spec in specs.items():
             if name not in slots:
                 expected = f"names of kernels of {layer.name!r}: {list(slots)}"
                 raise ValueError(invalid("kernels", expected, name, "Biases and statistics stay float"))
-            spec = self.spec if self.kernels is None else self.kernels[name]
-            if not isinstance(spec, PaletteSpec) or size_of(slots[name].variable) >= spec.min_size:
+            if isinstance(spec, QuantSpec) or (spec is not None and size_of(slots[name].variable) >= spec.min_size):
                 yield slots[name], spec
 
     def _checked(self, name: str, value: Spec | dict) -> Spec:
@@ -199,7 +197,7 @@ class LowBitQuantizeConfig(KernelsConfig):
 
     def with_output(self, activation: ActivationSpec | None) -> LowBitQuantizeConfig:
         """Returns the same config with another spec for the output; None leaves the output float."""
-        bare = dataclasses.replace(self.spec, **dict.fromkeys(ACTIVATION_ARGUMENTS))
+        bare = dataclasses.replace(self.spec, activation_bits=None, activation_method=None, activation_range=None)
         return type(self).of(bare, kernels=self.kernels, activation=activation)
 
     def get_output_quantizers(self, layer: tf_keras.layers.Layer) -> list[ActivationQuantizer]:
@@ -225,8 +223,6 @@ class LowBitQuantizeConfig(KernelsConfig):
         if not isinstance(other, KernelsConfig):
             return False
         return type(other) is type(self) and other.get_config() == self.get_config()
-
-    __hash__ = None
 
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
@@ -294,7 +290,6 @@ class PalettizeQuantizeConfig(KernelsConfig):
         return {**self.spec.to_dict(), "kernels": self._kernels_config()}
 
     __eq__ = LowBitQuantizeConfig.__eq__
-    __hash__ = None
 
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
@@ -315,4 +310,3 @@ class NoOpQuantizeConfig(KernelsConfig):
         return {}
 
     __eq__ = LowBitQuantizeConfig.__eq__
-    __hash__ = None

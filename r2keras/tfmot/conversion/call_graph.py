@@ -28,12 +28,12 @@ class Tensor:
     Args:
         producer: the call that makes it, or the input of the model.
         place: which of the outputs it is.
-        rank: its number of axes.
+        rank: its number of axes; None inside a Sequential model.
     """
 
     producer: Hashable
     place: int
-    rank: int
+    rank: int | None
 
 
 @dataclasses.dataclass(frozen=True)
