@@ -65,6 +65,20 @@ class WidenedCall:
         """The channels of the first input."""
         return self.inputs[0]
 
+    @property
+    def own_layer(self) -> keras.Layer:
+        """The layer, for rules that no operation has."""
+        assert self.layer is not None  # `operation_rule` has no rule that reads a layer.
+        return self.layer
+
+    @property
+    def width(self) -> int:
+        """The layer's old number of units, filters or embedding dimensions."""
+        width = width_of(self.own_layer)
+        if width is None:
+            raise self.error("has no number of units or filters")
+        return width
+
     def output_channels(self, size: int) -> Channels:
         """Returns the channels of the layer's own units or filters, of which it had `size`."""
         return unchanged(size) if self.units is None else widened(self.path, size, self.units)
@@ -177,7 +191,7 @@ def _resize_config(call: WidenedCall) -> None:
     if not call.resized.axes:
         return
     # The inner layer of a wrapper is saved with the shape that it was built for.
-    call.resized.config = without_builds(call.layer.get_config())
+    call.resized.config = without_builds(call.own_layer.get_config())
     if call.units is None:
         return
     configs = [call.resized.config]
@@ -185,8 +199,10 @@ def _resize_config(call: WidenedCall) -> None:
     if backward:
         configs.append(backward["config"])
     for outer in configs:
-        config, key = _width_entry(outer)
-        config[key] = call.units
+        entry = _width_entry(outer)
+        if entry is not None:
+            config, key = entry
+            config[key] = call.units
 
 
 def _pass_through(call: WidenedCall) -> list[Channels | None]:
@@ -198,22 +214,20 @@ def _merge(call: WidenedCall) -> list[Channels | None]:
 
 
 def _dense(call: WidenedCall) -> list[Channels | None]:
-    return _kernel_layer(call, width_of(call.layer), lambda weight: (last_axis(weight) - 1, last_axis(weight)))
+    return _kernel_layer(call, lambda weight: (last_axis(weight) - 1, last_axis(weight)))
 
 
 def _transposed(call: WidenedCall) -> list[Channels | None]:
-    return _kernel_layer(call, width_of(call.layer), lambda weight: (last_axis(weight), last_axis(weight) - 1))
+    return _kernel_layer(call, lambda weight: (last_axis(weight), last_axis(weight) - 1))
 
 
-def _kernel_layer(
-    call: WidenedCall, size: int, axes_of: Callable[[keras.Variable], tuple[int, int]]
-) -> list[Channels | None]:
+def _kernel_layer(call: WidenedCall, axes_of: Callable[[keras.Variable], tuple[int, int]]) -> list[Channels | None]:
     """Widens a layer whose kernel sums over its inputs; `axes_of` returns the kernel's input and output axes."""
     inner = getattr(call.layer, "layer", call.layer)
     if getattr(inner, "groups", 1) > 1 and _is_wider(call.first):
         raise call.error("is a grouped convolution")
     _check_last(call, inner)
-    own = call.output_channels(size)
+    own = call.output_channels(call.width)
     for name, weight in walk.relative_weights(call.layer):
         if name.endswith("kernel"):
             input_axis, output_axis = axes_of(weight)
@@ -229,7 +243,7 @@ def _depthwise(call: WidenedCall) -> list[Channels | None]:
     _check_last(call, call.layer)
     if call.first is None:
         return [None]
-    out = call.first.repeat(call.layer.depth_multiplier)
+    out = call.first.repeat(call.own_layer.depth_multiplier)
     for name, weight in walk.relative_weights(call.layer):
         call.change(name, WeightAxis(0, out) if name == "bias" else WeightAxis(last_axis(weight) - 1, call.first))
     return [out]
@@ -237,7 +251,7 @@ def _depthwise(call: WidenedCall) -> list[Channels | None]:
 
 def _separable(call: WidenedCall) -> list[Channels | None]:
     _check_last(call, call.layer)
-    own = call.output_channels(call.layer.filters)
+    own = call.output_channels(call.own_layer.filters)
     for name, weight in walk.relative_weights(call.layer):
         input_axis = last_axis(weight) - 1
         if name == "depthwise_kernel":
@@ -245,7 +259,7 @@ def _separable(call: WidenedCall) -> list[Channels | None]:
             if call.first is not None:
                 call.change(name, WeightAxis(input_axis, call.first))
         elif name == "pointwise_kernel":
-            middle = None if call.first is None else call.first.repeat(call.layer.depth_multiplier)
+            middle = None if call.first is None else call.first.repeat(call.own_layer.depth_multiplier)
             call.change(name, *_input_axis(middle, input_axis), WeightAxis(input_axis + 1, own))
         else:
             call.change(name, WeightAxis(0, own))
@@ -254,7 +268,7 @@ def _separable(call: WidenedCall) -> list[Channels | None]:
 
 
 def _embedding(call: WidenedCall) -> list[Channels | None]:
-    own = call.output_channels(call.layer.output_dim)
+    own = call.output_channels(call.own_layer.output_dim)
     call.change("embeddings", WeightAxis(1, own))
     _resize_config(call)
     return [own]
@@ -262,7 +276,7 @@ def _embedding(call: WidenedCall) -> list[Channels | None]:
 
 def _reversible(call: WidenedCall) -> list[Channels | None]:
     touched = call.units is not None or _is_wider(call.first)
-    if touched and not call.layer.tie_weights:
+    if touched and not call.own_layer.tie_weights:
         raise call.error("is an embedding that also computes the softmax")
     if touched:
         raise ValueError(
@@ -274,7 +288,7 @@ def _reversible(call: WidenedCall) -> list[Channels | None]:
 
 
 def _recurrent(call: WidenedCall) -> list[Channels | None]:
-    own = _cell_weights(call, width_of(call.layer))
+    own = _cell_weights(call)
     if len(call.inputs) > 1:
         # Initial states have to be as wide as the layer.
         merged([own, *call.inputs[1:]])
@@ -284,8 +298,9 @@ def _recurrent(call: WidenedCall) -> list[Channels | None]:
     return [own.tile(2) if concatenates else own, *[own] * MAX_STATES]
 
 
-def _cell_weights(call: WidenedCall, size: int) -> Channels:
+def _cell_weights(call: WidenedCall) -> Channels:
     """Records the changed axes of a cell's weights; gates are blocks of `units` along the last axis."""
+    size = call.width
     own = call.output_channels(size)
     for name, weight in walk.relative_weights(call.layer):
         # Scalars and weights without a block of `units` per gate stay as they are.
@@ -298,52 +313,56 @@ def _cell_weights(call: WidenedCall, size: int) -> Channels:
 
 
 def _per_channel(call: WidenedCall) -> list[Channels | None]:
-    if _is_wider(call.first):
+    first = _if_wider(call.first)
+    if first is not None:
         _check_last(call, call.layer)
         for name, weight in walk.relative_weights(call.layer):
-            if weight.shape[-1] == call.first.size:
-                call.change(name, WeightAxis(last_axis(weight), call.first))
+            if weight.shape[-1] == first.size:
+                call.change(name, WeightAxis(last_axis(weight), first))
     return [call.first]
 
 
 def _over_channels(call: WidenedCall) -> list[Channels | None]:
-    if call.exact and _is_wider(call.first) and not call.first.even:
+    first = _if_wider(call.first)
+    if call.exact and first is not None and not first.even:
         raise call.error("normalizes over channels, of which some would have more copies than others")
-    if call.exact and _is_wider(call.first) and _kind(call.layer, ("Softmax", "UnitNormalization")):
+    if call.exact and first is not None and _kind(call.layer, ("Softmax", "UnitNormalization")):
         raise call.error("divides by a sum over channels, which copies would change")
     return _per_channel(call)
 
 
 def _flatten(call: WidenedCall) -> list[Channels | None]:
-    if not _is_wider(call.first):
+    first = _if_wider(call.first)
+    if first is None:
         return [None]
     *positions, _ = _input_shape(call.layer)[1:]
     if None in positions:
         raise call.error("flattens a number of positions that is not fixed")
-    return [call.first.tile(math.prod(positions))]
+    return [first.tile(math.prod(positions))]
 
 
 def _reshape(call: WidenedCall) -> list[Channels | None]:
-    if not _is_wider(call.first):
+    first = _if_wider(call.first)
+    if first is None:
         return [None]
-    *others, size = call.layer.target_shape
-    if size != call.first.size:
+    *others, size = call.own_layer.target_shape
+    if size != first.size:
         raise call.error("reshapes the channels")
-    call.resized.config = {**call.layer.get_config(), "target_shape": (*others, call.first.index.size)}
-    return [call.first]
+    call.resized.config = {**call.own_layer.get_config(), "target_shape": (*others, first.index.size)}
+    return [first]
 
 
 def _concatenate(call: WidenedCall) -> list[Channels | None]:
-    wider = [channels for channels in call.inputs if _is_wider(channels)]
+    known = [channels for channels in call.inputs if channels is not None]
+    wider = [channels for channels in known if channels.sources]
     if not wider:
-        sizes = [channels.size for channels in call.inputs if channels is not None]
-        return [unchanged(sum(sizes)) if len(sizes) == len(call.inputs) else None]
-    if call.layer.axis not in (-1, len(_input_shape(call.layer)[0]) - 1):
+        return [unchanged(sum(channels.size for channels in known)) if len(known) == len(call.inputs) else None]
+    if call.own_layer.axis not in (-1, len(_input_shape(call.layer)[0]) - 1):
         return [merged(call.inputs)]
-    if None in call.inputs:
+    if len(known) < len(call.inputs):
         raise call.error("concatenates channels with a tensor of unknown size")
-    starts = np.cumsum([0, *(channels.size for channels in call.inputs)])
-    indices = [channels.index + start for channels, start in zip(call.inputs, starts[:-1], strict=True)]
+    starts = np.cumsum([0, *(channels.size for channels in known)])
+    indices = [channels.index + start for channels, start in zip(known, starts[:-1], strict=True)]
     sources = frozenset().union(*(channels.sources for channels in wider))
     return [Channels(np.concatenate(indices), int(starts[-1]), sources)]
 
@@ -355,7 +374,12 @@ def _input_axis(channels: Channels | None, axis: int) -> list[WeightAxis]:
 
 def _is_wider(channels: Channels | None) -> bool:
     """Whether a tensor has more channels than before."""
-    return channels is not None and bool(channels.sources)
+    return _if_wider(channels) is not None
+
+
+def _if_wider(channels: Channels | None) -> Channels | None:
+    """Returns the channels of a tensor that has more of them than before, else None."""
+    return channels if channels is not None and channels.sources else None
 
 
 def _check_last(call: WidenedCall, layer: keras.Layer) -> None:

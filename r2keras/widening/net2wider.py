@@ -136,10 +136,13 @@ def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None
         expected = "recurrent, convolutional or dense layers" if match is None else f"a layer that {match!r} matches"
         known = ", ".join(path for path, layer in layers.items() if channel_rules.width_of(layer) is not None) or "none"
         raise ValueError(f"There is nothing to widen. Expected {expected}. Layers of the model with a width: {known}.")
-    widths = {path: new_size(channel_rules.width_of(layer), factor) for path, layer in selected.items()}
-    for path, width in widths.items():
+    widths: dict[str, int] = {}
+    for path, layer in selected.items():
+        units = channel_rules.width_of(layer)
+        if units is None:
+            continue
+        widths[path] = width = new_size(units, factor)
         if width < 1:
-            units = channel_rules.width_of(layers[path])
             fix = f"Pass factor={1 / units:g} or more"
             raise ValueError(invalid("factor", f"a width of at least 1 for {path!r}, which has {units}", factor, fix))
     return widths
@@ -155,7 +158,7 @@ def _selected(layers: dict[str, keras.Layer], match: str | None) -> dict[str, ke
         return {
             p: layer
             for p, layer in layers.items()
-            if channel_rules.is_image_kind(layer) and channel_rules.width_of(layer) > 1
+            if channel_rules.is_image_kind(layer) and (channel_rules.width_of(layer) or 0) > 1
         }
     try:
         pattern = re.compile(match)
