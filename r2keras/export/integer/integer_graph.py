@@ -157,7 +157,8 @@ class Integerizer:
         grid = self._output_grid(rule, inputs, wanted, is_global_pool)
         version = rule.version
         if rule.kernel_axis is not None:
-            rest, version = self._add_weight(rule, inputs[0], rest, grid)
+            weight = self._add_weight(rest, rule.kernel_axis, (grid_of(self.graph.tensor(inputs[0])), grid), rule)
+            rest, version = weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
         if kind == "CONCATENATION":
             inputs = [self._on_grid(tensor, grid) for tensor in inputs]
         if quantized is not None and grid == wanted:
@@ -200,7 +201,7 @@ class Integerizer:
         self, rule: Rule, inputs: list[int], wanted: ActivationGrid | None, is_global_pool: bool
     ) -> ActivationGrid:
         """Returns the grid of an operator's output; `wanted` is the grid from the record or the data."""
-        if rule.output == "fixed":
+        if rule.grid is not None:
             return rule.grid
         if rule.output == "own" or is_global_pool:
             if wanted is None:
@@ -217,15 +218,16 @@ class Integerizer:
         version = RULES["MEAN"].version
         return operator(self.file, "MEAN", version, [source, axes], [output], "ReducerOptions", keepDims=True)
 
-    def _add_weight(self, rule: Rule, source: int, rest: list[int], grid: ActivationGrid) -> tuple[list[int], int]:
-        """Adds integer codes and bias; returns their tensors and the operator's version."""
-        place = self.places.get(rest[0])
+    def _add_weight(
+        self, operands: list[int], axis: int, grids: tuple[ActivationGrid, ActivationGrid], rule: Rule
+    ) -> IntegerWeight:
+        """Adds the integer codes and the bias of an operator between two grids; `axis` is that of its channels."""
+        place = self.places.get(operands[0])
         if place is None:
             raise NotIntegerError("its weight is not in the record")
-        grids = (grid_of(self.graph.tensor(source)), grid)
-        weight = add_weight(self.graph, rest, place, self.record, rule, grids)
+        weight = add_weight(self.graph, operands, place, self.record, axis, grids, shares_scale=rule.shares_scale)
         self.weights.append(weight)
-        return weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
+        return weight
 
     def _on_grid(self, tensor: int, grid: ActivationGrid) -> int:
         """Returns an int8 tensor on a grid, with a QUANTIZE if it is on another one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,12 +11,11 @@ from r2keras.export.integer.kernel import IntegerKernel, NotIntegerError, intege
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.constant_values import stored_codes
-from r2keras.export.tflite.integer_operators import Rule
 from r2keras.export.tflite.schema import INT32, SEPARATOR, TYPES, quantization, values_of
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.weights.assignment import Place
 from r2keras.export.weights.mismatch import broken
-from r2keras.record import CompressionRecord, PalettizedTensor
+from r2keras.record import CompressionRecord, QuantizedTensor
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
@@ -44,8 +43,10 @@ def add_weight(
     inputs: list[int],
     place: Place,
     record: CompressionRecord,
-    rule: Rule,
+    axis: int,
     grids: tuple[ActivationGrid, ActivationGrid],
+    *,
+    shares_scale: bool,
 ) -> IntegerWeight:
     """Adds the codes and the bias of an integer operator to a subgraph.
 
@@ -54,17 +55,18 @@ def add_weight(
         inputs: the weight and bias tensors of the float operator.
         place: the float constant and the weights that it holds.
         record: codes and scales.
-        rule: rule of the operator.
+        axis: the axis of the output channels in the float constant.
         grids: grids of the operator's input and output.
+        shares_scale: whether all channels may share one scale.
 
     Raises:
         NotIntegerError: the weight has no integer form.
     """
     owner, match = record.tensors[place.owner], place.matches[place.owner]
-    if isinstance(owner, PalettizedTensor):
+    if not isinstance(owner, QuantizedTensor):
         raise NotIntegerError("its weight is a palette")
     bias = _bias(graph, inputs)
-    kernel = integer_kernel(owner, match, rule.kernel_axis, bias, grids, rule.shares_scale)
+    kernel = integer_kernel(owner, match, axis, bias, grids, shares_scale)
     data = pack(kernel.codes, kernel.bits)
     tensors = [graph.add_tensor(kernel.codes.shape, TYPES[kernel.bits], data, SEPARATOR.join(place.matches))]
     graph.tensor(tensors[0]).quantization = quantization(kernel.scale, axis=kernel.axis)
@@ -83,7 +85,8 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
         RuntimeError: a code or a value differs.
     """
     for item in weights:
-        owner: Any = record.tensors[item.place.owner]  # palettes never become integer operators
+        owner = record.tensors[item.place.owner]
+        assert isinstance(owner, QuantizedTensor)  # `add_weight` rejects palettes.
         stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]])
         difference = item.kernel.differs(stored, owner, item.place.matches[item.place.owner], item.constant)
         if difference:

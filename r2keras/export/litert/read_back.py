@@ -12,7 +12,7 @@ from r2keras.export.tflite.schema import buffer_of
 from r2keras.export.weights.matching import SMALLEST, Match
 from r2keras.export.weights.palette import StoredPalette
 from r2keras.export.weights.uniform import Stored
-from r2keras.record import PalettizedTensor, QuantizedTensor
+from r2keras.record import PalettizedTensor, Tensor
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -37,7 +37,7 @@ class Written:
     subgraph: int
     named: tuple[int, ...]
     values: tuple[int, int]
-    tensor: QuantizedTensor | PalettizedTensor
+    tensor: Tensor
     match: Match
     stored: Stored | StoredPalette
     constant: np.ndarray
@@ -57,7 +57,7 @@ def check_written(file: ModelT, written: list[Written]) -> None:
     """
     constants = Constants(file)
     for item in written:
-        recorded = item.tensor.indices if isinstance(item.tensor, PalettizedTensor) else item.tensor.codes
+        recorded = item.tensor.integers
         stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.codes])
         read = dataclasses.replace(item.stored, codes=stored)
         codes = read.recorded_codes(item.match, item.constant.shape, recorded.shape)
@@ -65,15 +65,16 @@ def check_written(file: ModelT, written: list[Written]) -> None:
             raise broken(item.tensor.name, f"{np.count_nonzero(codes != recorded)} of {codes.size} codes differ")
         if isinstance(item.tensor, PalettizedTensor):
             _check_table(file, item, item.tensor)
-        values = (constants if item.ids is None else _all_rows(file, item)).value(*item.values)
+        values = (constants if item.ids is None else _all_rows(file, item, item.ids)).value(*item.values)
         off = np.abs(values - item.constant)
         if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
 
 
-def _all_rows(file: ModelT, item: Written) -> Constants:
-    """Returns the values of a file in a run that looks up every row of a table."""
-    return Constants(file, {(item.values[0], item.ids): np.arange(len(item.constant))})
+def _all_rows(file: ModelT, item: Written, ids: int) -> Constants:
+    """Returns the values of a file in a run that looks up every row of a table; `ids` are the row numbers."""
+    rows: np.ndarray = np.arange(len(item.constant))
+    return Constants(file, {(item.values[0], ids): rows})
 
 
 def _check_table(file: ModelT, item: Written, tensor: PalettizedTensor) -> None:

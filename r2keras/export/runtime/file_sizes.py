@@ -17,7 +17,7 @@ from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT8, SEPARATOR, WIDTHS, buffer_of
 from r2keras.export.weights.lookup_read_back import is_for_microcontrollers, stored_as
 from r2keras.export.weights.uniform import container_bits
-from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor, Tensor
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, TensorT
@@ -196,10 +196,10 @@ def measure_float(kernels: dict[str, tuple[int, ...]], num_values: int, content:
     return FileSizes(tuple(rows), FLOAT_BYTES * num_values, len(content), _gzip_bytes(content))
 
 
-def _row(tensor: QuantizedTensor | PalettizedTensor, stored: _StoredWeights, width: int, note: str) -> TensorSize:
+def _row(tensor: Tensor, stored: _StoredWeights, width: int, note: str) -> TensorSize:
     """Returns the row of one weight, stored with `width` bits per value."""
     name = tensor.name
-    shape = tensor.layout.shape if isinstance(tensor, PalettizedTensor) else tensor.codes.shape
+    shape = tensor.shape
     return TensorSize(
         name=name,
         shape=shape,
@@ -213,7 +213,7 @@ def _row(tensor: QuantizedTensor | PalettizedTensor, stored: _StoredWeights, wid
     )
 
 
-def _container(tensor: QuantizedTensor | PalettizedTensor, stored: _StoredWeights) -> tuple[int, str]:
+def _container(tensor: Tensor, stored: _StoredWeights) -> tuple[int, str]:
     """Returns the bits of a weight's container in a LiteRT file, and a note on it."""
     width, has_indices = stored.widths[tensor.name], tensor.name in stored.indices
     if not isinstance(tensor, PalettizedTensor):

@@ -72,7 +72,7 @@ class Constants:
         producer = self.producer(subgraph, tensor)
         kind = graph.kind(producer)
         if kind == "READ_VARIABLE":
-            return self.value(*self._source(subgraph, producer))
+            return self.value(*self.source(subgraph, tensor))
         inputs = inputs_of(producer)
         source = graph.tensor(inputs[-1 if kind == "EMBEDDING_LOOKUP" else 0])
         return STEPS[kind]([self.value(subgraph, i) for i in inputs], source, result)
@@ -80,8 +80,11 @@ class Constants:
     def source(self, subgraph: int, tensor: int) -> tuple[int, int]:
         """Returns where a known tensor is computed: the value that its variable was set to, or the tensor itself."""
         producer = self.producer(subgraph, tensor)
-        is_read = producer is not None and kind_of(self._file, producer) == "READ_VARIABLE"
-        return self._source(subgraph, producer) if is_read else (subgraph, tensor)
+        if producer is None or kind_of(self._file, producer) != "READ_VARIABLE":
+            return subgraph, tensor
+        source = self._source(subgraph, producer)
+        assert source is not None  # `knows` is true only for reads of the variables of `Once`.
+        return source
 
     def producer(self, subgraph: int, tensor: int) -> OperatorT | None:
         """Returns the operator that computes a tensor; None for constants and inputs."""
@@ -104,13 +107,15 @@ class Constants:
 
     def _source(self, subgraph: int, read: OperatorT) -> tuple[int, int] | None:
         """Returns the tensor whose value a READ_VARIABLE returns; None for one of the model's own variables."""
-        return self._assigned.get(self._variable(subgraph, read))
+        name = self._variable(subgraph, read)
+        return None if name is None else self._assigned.get(name)
 
     def _variable(self, subgraph: int, operator: OperatorT) -> bytes | None:
         """Returns the name of the variable that an operator reads or sets; None for one of the model's own."""
         handle = self.producer(subgraph, inputs_of(operator)[0])
-        is_ours = handle is not None and handle.builtinOptions.container == CONTAINER.encode()
-        return handle.builtinOptions.sharedName if is_ours else None
+        if handle is None or handle.builtinOptions.container != CONTAINER.encode():
+            return None
+        return handle.builtinOptions.sharedName
 
 
 def _is_plain(operator: OperatorT, kind: str) -> bool:

@@ -55,7 +55,7 @@ def rewrite(graph: Subgraph, tensor: int, form: Form, name: str) -> list[int]:
     if isinstance(store, LookupTable):
         named = _add_table(graph, store, name)
         if store.axis is not None:
-            graph.tensor(tensor).quantization = _dummy_grid(store)
+            graph.tensor(tensor).quantization = _dummy_grid(len(store.tables), store.axis)
     else:
         named = _add_integers(graph, store, name)
     graph.tensor(tensor).buffer = 0
@@ -86,9 +86,9 @@ def _add_integers(graph: Subgraph, store: Integers, name: str) -> list[int]:
     return [codes]
 
 
-def _dummy_grid(table: LookupTable) -> QuantizationParametersT:
+def _dummy_grid(num_tables: int, axis: int) -> QuantizationParametersT:
     """Returns the grid without which the runtime decodes every channel of a float tensor with the first table."""
-    return quantization(np.ones(len(table.tables)), axis=table.axis)
+    return quantization(np.ones(num_tables), axis=axis)
 
 
 def _decode_before(graph: Subgraph, consumer: OperatorT, named: list[int], target: int) -> None:

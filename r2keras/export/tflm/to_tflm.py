@@ -210,10 +210,13 @@ def _compare(file: ModelT, item: _Written) -> None:
     if item.form is None:
         values = values_of(file, graph.tensor(item.tensor))
     else:
-        values = stored_form(graph, item.tensor).values()
+        stored = stored_form(graph, item.tensor)
+        if stored is None:
+            raise broken(item.name, "the stored values are missing")
+        values = stored.values()
         if not np.array_equal(values, item.form.store.values()):
             raise broken(item.name, "the stored values differ")
-        if item.form.factor is not None:
+        if item.form.factor is not None and item.form.axis is not None:
             factor = values_of(file, graph.tensor(item.named[-1]))
             values = values * along(factor, values, item.form.axis)
     error = np.abs(values - item.constant)

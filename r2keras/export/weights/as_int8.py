@@ -8,7 +8,7 @@ import numpy as np
 
 from r2keras._util.errors import invalid
 from r2keras.export.weights.palette import collapse_constant_axes
-from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor, Tensor
 from r2keras.specs import QuantSpec
 
 FULL_RANGE = QuantSpec(num_bits=8, narrow_range=False)
@@ -29,7 +29,7 @@ def int8_record(record: CompressionRecord) -> CompressionRecord:
     return dataclasses.replace(record, tensors={name: _int8(tensor) for name, tensor in record.tensors.items()})
 
 
-def _int8(tensor: QuantizedTensor | PalettizedTensor) -> QuantizedTensor:
+def _int8(tensor: Tensor) -> QuantizedTensor:
     """Returns one weight as 8-bit codes."""
     if isinstance(tensor, PalettizedTensor):
         return _palette_codes(tensor)
@@ -52,7 +52,7 @@ def _palette_codes(tensor: PalettizedTensor) -> QuantizedTensor:
 
 
 def _recoded(
-    tensor: QuantizedTensor | PalettizedTensor,
+    tensor: Tensor,
     codes: np.ndarray,
     scale: np.ndarray,
     spec: QuantSpec,

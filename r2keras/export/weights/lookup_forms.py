@@ -10,7 +10,7 @@ import numpy as np
 from r2keras.export.weights.lookup_table import MAX_BITS, LookupTable, tabulate
 from r2keras.export.weights.matching import Match
 from r2keras.export.weights.uniform import in_constant_layout, values_along, varying_axes
-from r2keras.record import PalettizedTensor, QuantizedTensor
+from r2keras.record import PalettizedTensor, QuantizedTensor, Tensor
 
 # Bytes of operators and tensors in the file, without the values: a DECODE or DEQUANTIZE; a MUL and an ADD.
 OPERATOR_BYTES, FACTOR_BYTES = 160, 230
@@ -78,9 +78,7 @@ class Form:
         return OPERATOR_BYTES + self.store.num_bytes + extra
 
 
-def forms(
-    tensor: QuantizedTensor | PalettizedTensor, match: Match, constant: np.ndarray, axis: int | None
-) -> Iterator[Form]:
+def forms(tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None) -> Iterator[Form]:
     """Yields every form that gives `constant`, up to one rounding where a factor is applied after the operator.
 
     Args:
@@ -100,9 +98,7 @@ def forms(
                 yield from _table_form(tabulate(base), values_along(factor, axis).astype(np.float32), axis)
 
 
-def smallest(
-    tensor: QuantizedTensor | PalettizedTensor, match: Match, constant: np.ndarray, axis: int | None
-) -> tuple[Form | None, str]:
+def smallest(tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None) -> tuple[Form | None, str]:
     """Returns the smallest form of `forms` and "", or None and the reason if floats are smaller."""
     best = min(forms(tensor, match, constant, axis), key=lambda form: form.num_bytes, default=None)
     if best is not None and best.num_bytes < constant.nbytes:
@@ -118,9 +114,7 @@ def _table_form(table: LookupTable | None, factor: np.ndarray | None = None, axi
     return [] if table is None else [Form(table, factor, axis)]
 
 
-def _factorizations(
-    tensor: QuantizedTensor | PalettizedTensor, match: Match, constant: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _factorizations(tensor: Tensor, match: Match, constant: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields pairs of float32 values and float64 factors, in the constant's shape, whose product is the constant."""
     folded = np.broadcast_to(match.factor, constant.shape)
     if isinstance(tensor, PalettizedTensor):
@@ -139,7 +133,7 @@ def _integer_forms(tensor: QuantizedTensor, match: Match, axis: int | None) -> I
     axes = varying_axes(scale, scale)
     if axes not in ([], [axis]):
         return
-    factor = values_along(scale, axis).astype(np.float32) if axes else None
+    factor = values_along(scale, axes[0]).astype(np.float32) if axes else None
     common_scale = 1.0 if axes else float(scale.flat[0])
     if common_scale <= 0:
         return
