@@ -18,7 +18,7 @@ from r2keras.compression.weight_plan import plan_of
 from r2keras.export.weights.uniform import container_bits
 from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.quantizers.alternating import row_layout, row_palette
-from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, table_bytes
+from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, Tensor, table_bytes
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen
 
@@ -286,9 +286,7 @@ def _tensor_bytes(name: str, layer: keras.Layer, variable: keras.Variable, spec:
     )
 
 
-def _dummy_tensor(
-    name: str, layer: keras.Layer, variable: keras.Variable, spec: Spec
-) -> QuantizedTensor | PalettizedTensor:
+def _dummy_tensor(name: str, layer: keras.Layer, variable: keras.Variable, spec: Spec) -> Tensor:
     """Returns a tensor with the shapes and dtypes of the record's tensor, and so with the same bytes."""
     before = RangeFigures.of(np.zeros(1))
     if isinstance(spec, PaletteSpec):
