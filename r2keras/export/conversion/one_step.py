@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -107,7 +106,7 @@ def _stateless(layer: keras.Layer) -> keras.Layer | None:
     return _with(layer, stateful=False) if isinstance(layer, keras.layers.RNN) else None
 
 
-def _with(layer: keras.Layer, **changes: Any) -> keras.Layer:
+def _with(layer: keras.Layer, **changes: bool) -> keras.Layer:
     """Returns an unbuilt copy of a layer with a changed config."""
     return type(layer).from_config(layer.get_config() | changes)
 
@@ -127,7 +126,7 @@ def _sample(model: keras.Model, tensor: keras.KerasTensor) -> np.ndarray:
     return rng.normal(size=shape).astype(tensor.dtype)
 
 
-def _walk(model: keras.Model, inputs: list[Any], call: Callable) -> list[Any]:
+def _walk(model: keras.Model, inputs: list, call: Callable) -> list:
     """Runs a model's layers, each through `call`, on tensors that may have other shapes; returns the outputs."""
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
@@ -138,8 +137,8 @@ def _walk(model: keras.Model, inputs: list[Any], call: Callable) -> list[Any]:
 
 def _step(model: keras.Model) -> keras.Model:
     """Returns the model of one step, made of the layers of `model`, which must not be used afterwards."""
-    before: list[Any] = []
-    after: list[Any] = []
+    before: list[keras.KerasTensor] = []
+    after: list[keras.KerasTensor] = []
     unrolled: dict[int, keras.Layer] = {}
 
     def call(layer, *args, **options):
@@ -169,7 +168,7 @@ def _input(name: str, shape: tuple[int, ...], dtype: str = "float32") -> keras.K
     return keras.Input(batch_shape=shape, dtype=dtype, name=name)
 
 
-def _compare(name: str, step: keras.Model, inputs: list[np.ndarray], whole: list[Any]) -> None:
+def _compare(name: str, step: keras.Model, inputs: list[np.ndarray], whole: list) -> None:
     """Raises ValueError unless single steps give the outputs of the whole sequence."""
     states = [np.zeros(tensor.shape, np.float32) for tensor in step.inputs[len(inputs) :]]
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
         ) from error
 
 
-def _store(file: ModelT, tensors: list[TensorT], **fields: Any) -> BufferT:
+def _store(file: ModelT, tensors: list[TensorT], **fields: np.ndarray | int) -> BufferT:
     """Adds a buffer, uses it for the tensors, and returns it."""
     buffer = optional_packages.schema().BufferT(**fields)
     file.buffers.append(buffer)

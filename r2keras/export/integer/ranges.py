@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import quiet
-from r2keras.export.tflite.interpreter import open_interpreter
+from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter
 from r2keras.export.tflite.writer import write
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def measured(file: ModelT, tensors: Iterable[int], data: Data, batch_size: int =
     """
     indices = list(tensors)
     interpreter = open_interpreter(write(file), "the converted model", keep_all=True)
-    inputs = interpreter.get_input_details()
+    inputs: list[TensorDetail] = interpreter.get_input_details()
     arrays = _checked(data, inputs)
     ranges = np.tile([np.inf, -np.inf], (len(indices), 1))
     count, fixed = len(arrays[0]), int(inputs[0]["shape_signature"][0])
@@ -47,7 +47,7 @@ def measured(file: ModelT, tensors: Iterable[int], data: Data, batch_size: int =
     return {tensor: ActivationGrid.over(*map(float, ends)) for tensor, ends in zip(indices, ranges, strict=True)}
 
 
-def _run(interpreter: Interpreter, inputs: list[dict[str, Any]], batch: list[np.ndarray]) -> None:
+def _run(interpreter: Interpreter, inputs: list[TensorDetail], batch: list[np.ndarray]) -> None:
     """Runs one batch."""
     with quiet():
         for detail, array in zip(inputs, batch, strict=True):
@@ -58,7 +58,7 @@ def _run(interpreter: Interpreter, inputs: list[dict[str, Any]], batch: list[np.
     interpreter.invoke()
 
 
-def _checked(data: Data, inputs: list[dict[str, Any]]) -> list[np.ndarray]:
+def _checked(data: Data, inputs: list[TensorDetail]) -> list[np.ndarray]:
     """Returns the data as arrays in the order of the inputs; raises ValueError if they do not fit."""
     names = [detail["name"] for detail in inputs]
     if isinstance(data, Mapping):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from r2keras.export.tflite.bit_packing import pack
-from r2keras.export.tflite.schema import FLOAT16, FLOAT32, INT8, INT32, TYPES, operator, quantization
+from r2keras.export.tflite.schema import FLOAT16, FLOAT32, INT8, INT32, TYPES, OptionValue, operator, quantization
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.weights.palette import StoredPalette
 from r2keras.export.weights.uniform import Stored
 
 if TYPE_CHECKING:
-    from r2keras.export.tflite.schema import OperatorT
+    from r2keras.export.tflite.schema import ModelT, OperatorT
 
 # The versions that LiteRT's converter writes (op_version.cc): DEQUANTIZE takes float16 from version 3 on, int8 with
 # scales per channel from 5 on, and narrower integers from 6 on.
@@ -39,12 +39,16 @@ class DecodingStep(NamedTuple):
     shape: tuple[int, ...]
     others: tuple[int, ...] = ()
     version: int = 1
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, OptionValue] = MappingProxyType({})
     result: int = FLOAT32
 
     def inputs(self, source: int) -> list[int]:
         """Returns the operator's inputs; GATHER takes the table first."""
         return [*self.others, source] if self.kind == "GATHER" else [source, *self.others]
+
+    def as_operator(self, file: ModelT, inputs: list[int], outputs: list[int]) -> OperatorT:
+        """Returns the operator on given tensors."""
+        return operator(file, self.kind, self.version, inputs, outputs, None, **self.options)
 
 
 TO_INT32 = DecodingStep("CAST", (), options={"inDataType": FLOAT32, "outDataType": INT32}, result=INT32)
@@ -55,7 +59,7 @@ def chain(graph: Subgraph, steps: Sequence[DecodingStep], source: int, target: i
     operators = []
     for step in steps:
         result = target if step is steps[-1] else graph.add_tensor(step.shape, step.result)
-        operators.append(operator(graph.file, step.kind, step.version, step.inputs(source), [result], **step.options))
+        operators.append(step.as_operator(graph.file, step.inputs(source), [result]))
         source = result
     return operators
 

@@ -160,7 +160,7 @@ def _row_operators(
             operators.append(operator(file, "GATHER", 1, [step.others[0], ids], others))
         inputs = step._replace(others=others).inputs(rows)
         rows = graph.add_tensor((count, size), step.result)
-        operators.append(operator(file, step.kind, step.version, inputs, [rows], **step.options))
+        operators.append(step.as_operator(file, inputs, [rows]))
     shape = np.asarray([*_signature(graph.tensor(source)), size], np.int32)
     operators.append(operator(file, "RESHAPE", 1, [rows], [result], newShape=shape))
     return operators, RowLookup(ids, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -19,6 +19,7 @@ from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
 from r2keras.export.litert.write_codes import exact_file, integer_file
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
+from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import slim
 from r2keras.export.tflite.writer import write
@@ -40,7 +41,7 @@ def to_litert(
     *,
     activations: str = "float",
     io: str = "float",
-    data: Any = None,
+    data: Data | None = None,
     optimize: str = "size",
     recurrent: str = "loop",
 ) -> FileSizes:
@@ -122,7 +123,9 @@ def _check_choices(**received: str) -> None:
             raise ValueError(invalid_choice(name, choices[name], value))
 
 
-def _check_options(activations: str, io: str, data: Any, recurrent: str, record: CompressionRecord | None) -> None:
+def _check_options(
+    activations: str, io: str, data: Data | None, recurrent: str, record: CompressionRecord | None
+) -> None:
     """Raises ValueError for arguments that contradict each other."""
     if activations == "int8" and recurrent == "fused":
         raise ValueError(invalid("recurrent", "'loop' where activations='int8'", recurrent))

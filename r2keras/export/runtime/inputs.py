@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from r2keras._util.errors import invalid
+from r2keras.export.tflite.activation_grid import Data
 
 
-def matched(x: Any, names: list[str], expected: list[tuple[int, ...]]) -> list[np.ndarray]:
+def matched(x: Data, names: list[str], expected: list[tuple[int, ...]]) -> list[np.ndarray]:
     """Returns data as a list of arrays in the order of a file's inputs.
 
     Args:
@@ -22,7 +22,7 @@ def matched(x: Any, names: list[str], expected: list[tuple[int, ...]]) -> list[n
     Raises:
         ValueError: wrong names, number of arrays or shapes; no samples; or different numbers of samples.
     """
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         if set(x) != set(names):
             raise ValueError(invalid("x", f"a dict with the keys {sorted(names)}", sorted(x)))
         x = [x[name] for name in names]

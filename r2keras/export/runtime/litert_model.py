@@ -6,13 +6,14 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import quiet
-from r2keras.export.tflite.interpreter import open_interpreter, unreadable
+from r2keras.export.tflite.activation_grid import Data
+from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter, unreadable
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -75,13 +76,13 @@ class LiteRTModel:
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise unreadable(str(path), error) from error
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
+        self._inputs: list[TensorDetail] = self._interpreter.get_input_details()
+        self._outputs: list[TensorDetail] = self._interpreter.get_output_details()
         self._shapes: list[tuple[int, ...]] = []
         self.input_names = _signature_names(self._interpreter, self._inputs)
         self.input_shapes = [tuple(int(size) for size in d["shape"]) for d in self._inputs]
 
-    def predict(self, x: Any, batch_size: int = 128, progress: bool = False) -> np.ndarray | list[np.ndarray]:
+    def predict(self, x: Data, batch_size: int = 128, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data.
 
         Args:
@@ -141,9 +142,10 @@ class LiteRTModel:
         self._interpreter.invoke()
         return 1e3 * (time.perf_counter() - start)
 
-    def _arrays(self, x: Any) -> list[np.ndarray]:
+    def _arrays(self, x: Data) -> list[np.ndarray]:
         """Returns the inputs as arrays of the file's types, in the file's order."""
-        expected = [tuple(int(size) for size in d["shape_signature"]) or d["shape"] for d in self._inputs]
+        signatures = [tuple(int(size) for size in d["shape_signature"]) for d in self._inputs]
+        expected = [signature or shape for signature, shape in zip(signatures, self.input_shapes, strict=True)]
         arrays = matched(x, self.input_names, expected)
         return [_as_input(a, d) for a, d in zip(arrays, self._inputs, strict=True)]
 
@@ -182,7 +184,7 @@ class LiteRTModel:
         self._shapes = shapes
 
 
-def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+def _as_input(array: np.ndarray, detail: TensorDetail) -> np.ndarray:
     """Returns an array in the type of an input; floats for a quantized integer input are quantized."""
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(detail["dtype"], np.integer):
@@ -191,7 +193,7 @@ def _as_input(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     return array.astype(detail["dtype"], copy=False)
 
 
-def _as_float(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+def _as_float(array: np.ndarray, detail: TensorDetail) -> np.ndarray:
     """Returns the values of an output: `scale * (code - zero_point)` for quantized integers, else the output itself."""
     scale, zero_point = detail["quantization"]
     if not scale or np.issubdtype(array.dtype, np.floating):
@@ -199,7 +201,7 @@ def _as_float(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     return (np.float32(scale) * (array.astype(np.int32) - zero_point)).astype(np.float32)
 
 
-def _signature_names(interpreter: Interpreter, inputs: list[dict[str, Any]]) -> list[str]:
+def _signature_names(interpreter: Interpreter, inputs: list[TensorDetail]) -> list[str]:
     """Returns the inputs' names in the file's order, taken from the first signature if there is one."""
     names = {int(detail["index"]): detail["name"] for detail in inputs}
     keys = list(interpreter.get_signature_list())

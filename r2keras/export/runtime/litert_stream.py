@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class LiteRTStream:
             np.zeros(shape, np.float32) for shape in self._model.input_shapes[-self._count :]
         ]
 
-    def step(self, x: Any) -> np.ndarray | list[np.ndarray]:
+    def step(self, x: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs one time step.
 
         Args:
@@ -72,7 +72,7 @@ class LiteRTStream:
         results = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]
         return results[0] if len(results) == 1 else results
 
-    def run(self, x: Any) -> np.ndarray | list[np.ndarray]:
+    def run(self, x: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs a sequence, starting from the current states.
 
         Args:

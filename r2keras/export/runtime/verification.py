@@ -12,7 +12,7 @@ import numpy as np
 from r2keras._util.errors import invalid
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.tflm_model import TFLMModel
-from r2keras.export.tflite.activation_grid import output_steps
+from r2keras.export.tflite.activation_grid import Data, output_steps
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
 
@@ -94,7 +94,7 @@ class Verification:
 def verify(
     model: keras.Model,
     path: str | os.PathLike,
-    data: Any,
+    data: Data | tuple[Data, np.ndarray],
     *,
     labels: np.ndarray | None = None,
     batch_size: int = 128,
@@ -157,7 +157,7 @@ def verify(
     )
 
 
-def _outputs(file: ModelT, path: str | os.PathLike, inputs: Any, batch_size: int) -> list[np.ndarray]:
+def _outputs(file: ModelT, path: str | os.PathLike, inputs: Data, batch_size: int) -> list[np.ndarray]:
     """Returns the outputs of a file, as floats, on the runtime that it was written for."""
     if is_for_microcontrollers(file):
         return keras.tree.flatten(TFLMModel(path).predict(inputs))
@@ -165,23 +165,26 @@ def _outputs(file: ModelT, path: str | os.PathLike, inputs: Any, batch_size: int
     return runner.dequantized(runner.predict(inputs, batch_size))
 
 
-def _split(data: Any, labels: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+def _split(data: Data | tuple[Data, np.ndarray], labels: np.ndarray | None) -> tuple[Data, np.ndarray | None]:
     """Returns inputs and labels; raises ValueError for labels that do not fit."""
+    inputs: Data
     if isinstance(data, tuple):
         if len(data) != 2 or labels is not None:
             raise ValueError(invalid("data", "inputs, or one tuple (inputs, labels)", f"a tuple of {len(data)}"))
-        data, labels = data
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
+        inputs, labels = data
+    else:
+        inputs = data
+    if isinstance(inputs, list) and len(inputs) == 1:
+        inputs = inputs[0]
     if labels is None:
-        return data, None
+        return inputs, None
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(invalid("labels", "integer class labels", labels.dtype.name, "Take argmax of one-hot labels"))
-    count = len(keras.tree.flatten(data)[0])
+    count = len(keras.tree.flatten(inputs)[0])
     if labels.size != count:
         raise ValueError(invalid("labels", f"one label for each of {count} samples", labels.shape))
-    return data, labels.ravel()
+    return inputs, labels.ravel()
 
 
 def _distance(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:

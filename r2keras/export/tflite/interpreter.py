@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
@@ -41,6 +43,26 @@ def parse(data: bytes, name: str = "the file") -> ModelT:
     open_interpreter(data, name)
     schema = optional_packages.schema()
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+
+
+class TensorDetail(TypedDict):
+    """What the interpreter says of one input or output.
+
+    Args:
+        name: the tensor's name.
+        index: its index in the interpreter.
+        shape: its sizes now.
+        shape_signature: its sizes in the file; -1 is any.
+        dtype: the type of its values.
+        quantization: scale and zero point; a scale of 0 for a tensor that is not quantized.
+    """
+
+    name: str
+    index: int
+    shape: np.ndarray
+    shape_signature: np.ndarray
+    dtype: type
+    quantization: tuple[float, int]
 
 
 def open_interpreter(

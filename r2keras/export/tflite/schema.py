@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,8 @@ SEPARATOR = ";"
 # Types of integers by their bits, and bits by type.
 TYPES = {2: INT2, 4: INT4, 8: INT8}
 WIDTHS = {kind: bits for bits, kind in TYPES.items()}
+# A field of an operator's options; bools are ints.
+OptionValue = int | str | np.ndarray
 
 
 def constants(file: ModelT) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -107,7 +109,7 @@ def operator(
     inputs: Sequence[int],
     outputs: Sequence[int],
     options_name: str | None = None,
-    **options: Any,
+    **options: OptionValue,
 ) -> OperatorT:
     """Returns a new operator.
 
