@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from r2keras._models.values import packed
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import Data, batches
 from r2keras.compression import students
 
 
-def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 128) -> int:
+def set_activation_ranges(student: keras.Model, data: Data, *, batch_size: int = 128) -> int:
     """Sets the range of every quantized activation of a prepared model from data, in place.
 
     Runs the data through the model once, with quantized weights and float activations. Each activation then gets the
@@ -46,7 +44,7 @@ def set_activation_ranges(student: keras.Model, data: Any, *, batch_size: int = 
     return set_ranges(view_of(student), data, batch_size=batch_size)
 
 
-def set_ranges(view: ModelView, data, *, batch_size: int = 128) -> int:
+def set_ranges(view: ModelView, data: Data | None, *, batch_size: int = 128) -> int:
     """Does what `set_activation_ranges` does; takes a view."""
     layers = [layer for _, layer in students.quantizers_of(view)]
     if layers and data is None:

@@ -12,13 +12,13 @@ from r2keras._models import rebuild
 from r2keras._models.values import packed, to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
-from r2keras.calibration.data import Batch, batches
+from r2keras.calibration.data import Batch, Data, batches
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
 
 
 def reestimate_batch_norm(
-    model: keras.Model, data: Any, *, reference: keras.Model | None = None, batch_size: int = 128
+    model: keras.Model, data: Data, *, reference: keras.Model | None = None, batch_size: int = 128
 ) -> int:
     """Re-measures the statistics of every batch-norm layer, in place; nothing else changes.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError
 from r2keras.calibration import as_matrix
-from r2keras.calibration.data import Batch, batches
+from r2keras.calibration.data import Batch, Data, batches
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.taps import Tapped
 
@@ -21,7 +20,7 @@ from r2keras.calibration.taps import Tapped
 def correct_bias(
     model: keras.Model,
     small: keras.Model,
-    data: Any = None,
+    data: Data | None = None,
     *,
     means: dict[str, np.ndarray] | None = None,
     batch_size: int = 128,
@@ -70,7 +69,7 @@ def correct_bias(
 
 
 def corrected(
-    view: ModelView, small: ModelView, data, means: dict[str, np.ndarray] | None, batch_size: int = 128
+    view: ModelView, small: ModelView, data: Data | None, means: dict[str, np.ndarray] | None, batch_size: int = 128
 ) -> ModelView:
     """Returns what `correct_bias` does, as views."""
     paths = _changed(view, small)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,9 +13,11 @@ from r2keras._util.errors import invalid
 
 # One array per input of the model, with equal first axes.
 Batch = list[np.ndarray]
+# Unlabeled data as users pass them: one array, arrays by input, or an iterable of batches such as a tf.data.Dataset.
+Data = np.ndarray | Mapping[str, np.ndarray] | Iterable[Any]
 
 
-def batches(model: keras.Model | ModelView, data: Any, batch_size: int = 128) -> Iterator[Batch]:
+def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -> Iterator[Batch]:
     """Yields batches as lists of arrays, one per input of the model.
 
     Arrays are shuffled, with the same seed in every call, because batches of data sorted by class would have misleading
@@ -65,7 +67,7 @@ def as_inputs(model: keras.Model, batch: Batch) -> Any:
     return batch[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, batch)
 
 
-def _stream(model: keras.Model, data: Any, batch_size: int) -> Iterator[Batch]:
+def _stream(model: keras.Model, data: Data, batch_size: int) -> Iterator[Batch]:
     """Yields batches: parts of arrays, or the batches of an iterable as lists of arrays."""
     arrays = _as_arrays(model, data)
     if arrays is None:

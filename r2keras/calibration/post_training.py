@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +15,7 @@ from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_ranges
 from r2keras.calibration.bias import corrected
-from r2keras.calibration.data import Batch, batches
+from r2keras.calibration.data import Batch, Data, batches
 from r2keras.calibration.equalization import equalized
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
@@ -35,7 +34,7 @@ BATCH_NORM = ("auto", "shift", "replace", "keep")
 def calibrate(
     model: keras.Model,
     recipe: Recipe,
-    data: Any = None,
+    data: Data | None = None,
     *,
     batch_norm: str = "auto",
     input_bits: int | None = None,

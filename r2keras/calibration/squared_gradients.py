@@ -11,10 +11,10 @@ from keras import ops
 from r2keras._models import rebuild, values
 from r2keras._models.keras_internals import parts_of, variable_index
 from r2keras._models.walk import ModelView, view_of
-from r2keras.calibration.data import batches
+from r2keras.calibration.data import Data, batches
 
 
-def sensitivity(model: keras.Model, data: Any, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
+def sensitivity(model: keras.Model, data: Data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     """Estimates the sensitivity of the outputs to each weight: the diagonal of the Gauss-Newton matrix, without labels.
 
     `s_i = mean over batches of (v^T dy/dw_i)^2` with random signs `v`, one per output of each sample. Its expectation
@@ -49,7 +49,7 @@ def sensitivity(model: keras.Model, data: Any, *, batch_size: int = 8, seed: int
     return sensitivity_of(view_of(model), data, batch_size=batch_size, seed=seed)
 
 
-def sensitivity_of(view: ModelView, data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
+def sensitivity_of(view: ModelView, data: Data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns what `sensitivity` does; takes a view."""
     copy = view_of(rebuild.rebuild(view))
     _drop_regularizers(copy)

@@ -16,7 +16,7 @@ from r2keras._models.walk import Kernel, ModelView, view_of
 from r2keras._util.errors import invalid
 from r2keras.calibration import as_matrix
 from r2keras.calibration.checkpoints import LayerStore, progress_bar
-from r2keras.calibration.data import Batch, batches
+from r2keras.calibration.data import Batch, Data, batches
 from r2keras.calibration.rounding.coordinate_descent import KernelGrid, refine
 from r2keras.calibration.rounding.moments import Moments
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions, optimize
@@ -31,7 +31,7 @@ def adaround(
     model: keras.Model,
     small: keras.Model,
     record: CompressionRecord,
-    data: Any,
+    data: Data,
     *,
     options: AdaRoundOptions | None = None,
     batch_size: int = 64,
