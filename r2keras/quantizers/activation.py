@@ -140,7 +140,7 @@ class ActivationQuantizer(keras.layers.Layer):
         gradient = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
         return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **gradient)
 
-    def _range(self, x, training):
+    def _range(self, x, training: bool | None):
         """Returns the stored range, or that of this batch if none is stored yet; in training, stores it."""
         # A sum with 0 turns a variable into a tensor.
         stored = self.low + 0.0, self.high + 0.0

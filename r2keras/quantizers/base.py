@@ -132,6 +132,6 @@ class WeightQuantizer(keras.layers.Layer):
         )
 
 
-def mean_magnitude(weight, shape):
+def mean_magnitude(weight, shape: tuple[int, ...]):
     """Returns `mean |w|` over the weights that share an entry, at least 2^-64."""
     return ops.maximum(affine.reduce(ops.mean, ops.abs(ops.cast(weight, "float32")), shape), affine.MIN_SCALE)

@@ -14,7 +14,7 @@ from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 from r2keras.quantizers.lsq import positive
 
 
-def unit_steps(x, lower, upper, num_steps):
+def unit_steps(x, lower, upper, num_steps: int):
     """Returns `x_n = clip((x - lower) / (upper - lower), 0, 1)`, `round(num_steps x_n)`, and where `x` is not clipped.
 
     Args:
@@ -38,7 +38,7 @@ def width(lower, upper):
     return ops.maximum(upper - lower, affine.MIN_SCALE)
 
 
-def scaled_gradient(x, lower, upper, scale, zero_point, quant_min, quant_max, *, delta, share=1.0):
+def scaled_gradient(x, lower, upper, scale, zero_point, quant_min: int, quant_max: int, *, delta, share: float = 1.0):
     """Rounds a tensor between two trained bounds to a grid with a trained scale; rounding errors scale the gradients.
 
     Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = quant_max - quant_min`, and
@@ -174,7 +174,7 @@ class EWGSQuantizer(WeightQuantizer):
         return self.lower + 0.0, self.upper + 0.0
 
 
-def standard_deviation(weight, shape):
+def standard_deviation(weight, shape: tuple[int, ...]):
     """Returns the standard deviation of the weights that share an entry, or `mean|w|` if that is zero."""
     mean = affine.expand(affine.reduce(ops.mean, weight, shape), weight.shape)
     deviation = ops.sqrt(affine.reduce(ops.mean, ops.square(weight - mean), shape))

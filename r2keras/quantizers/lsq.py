@@ -13,7 +13,7 @@ from r2keras.quantizers.activation import ActivationQuantizer
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
 
-def learned_step(x, scale, zero_point, quant_min, quant_max, share=1.0):
+def learned_step(x, scale, zero_point, quant_min: int, quant_max: int, share: float = 1.0):
     """Rounds a tensor to a grid whose scale is trained.
 
     Forward: `y = scale * (code - zero_point)`, `v = x / scale + zero_point`, `code = clip(round(v), quant_min,
