@@ -11,6 +11,7 @@ import numpy as np
 
 from r2keras._models import walk
 from r2keras._models.channel_axes import output_axes, scale_shape
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import bits, count, to_text
@@ -20,7 +21,7 @@ from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.quantizers.alternating import row_layout, row_palette
 from r2keras.record import PaletteLayout, PalettizedTensor, QuantizedTensor, RangeFigures, Tensor, table_bytes
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
-from r2keras.widening import widen
+from r2keras.widening.net2wider import widened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -167,17 +168,22 @@ def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
     >>> print(footprint(model, Recipe([("head", QuantSpec(num_bits=4))])).text.splitlines()[0])
     Total: 48 bytes, 3.0 times smaller than float (144); 48 in 2-, 4- and 8-bit containers.
     """
-    plan = {} if recipe is None else plan_of(model, recipe)
+    return _footprint(view_of(model), recipe)
+
+
+def _footprint(view: ModelView, recipe: Recipe | None = None) -> Footprint:
+    """As `footprint`, for the view of a model."""
+    plan = {} if recipe is None else plan_of(view, recipe)
     tensors = []
-    for path, layer in walk.leaf_layers(model):
+    for path, layer in view.layers:
         specs = plan.get(path) or _own_specs(layer)
         inner = layer.layer if isinstance(layer, SpecifiedWeights) else layer
         learned = {id(scalar) for variable in inner.weights for scalar in _learned(variable)}
         learned |= walk.quantizer_weights(inner)
         for name, variable in walk.relative_weights(inner):
             if id(variable) not in learned:
-                tensors.append(_tensor_bytes(f"{path}/{name}", inner, variable, specs.get(name)))
-    return Footprint(model.name, tuple(tensors))
+                tensors.append(_tensor_bytes(walk.full_name(path, name), inner, variable, specs.get(name)))
+    return Footprint(view.model.name, tuple(tensors))
 
 
 def footprint_table(size: Footprint) -> Table:
@@ -231,8 +237,9 @@ def break_even_width(
                 raise ValueError(invalid(name, "None without a model", value, "Pass `model` too"))
         return math.sqrt(FLOAT32_BITS / num_bits)
     recipe = recipe or Recipe([(".*", QuantSpec(num_bits=num_bits, granularity="per_tensor"))])
-    sizes = [footprint(widen(model, width, match=match), recipe).bytes for width in SAMPLED_WIDTHS]
-    return _width_at(footprint(model).bytes, sizes)
+    view = view_of(model)
+    sizes = [footprint(widened(view, width, match=match), recipe).bytes for width in SAMPLED_WIDTHS]
+    return _width_at(_footprint(view).bytes, sizes)
 
 
 def _width_at(limit: int, sizes: list[int]) -> float:
@@ -254,8 +261,8 @@ def _own_specs(layer: keras.Layer) -> dict[str, Spec]:
         return layer.kernel_specs()
     layer_specs = getattr(layer, "specs", None)
     specs = {}
-    for name, _ in walk.kernels(layer):
-        role = ROLES.get(name.rpartition("/")[2])
+    for name, variable in walk.kernels(layer):
+        role = ROLES.get(variable.name)
         spec = getattr(layer_specs, role, None) if role else None
         if spec is not None:
             specs[name] = spec

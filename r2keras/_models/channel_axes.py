@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from r2keras._models.keras_internals import parts_of
-from r2keras._models.tf_keras_layers import is_a
+from r2keras._models.tf_keras_layers import is_a, last_name
 from r2keras._util.errors import invalid
 from r2keras.specs import QuantSpec
 
@@ -80,7 +80,7 @@ def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
 def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...]:
     """Returns the axes of a kernel that become axes of the layer's output, as non-negative numbers."""
     rank = len(variable.shape)
-    name = _path(variable).rpartition("/")[2]
+    name = last_name(variable)
     if name == "embeddings":
         return (0,)
     if name == "depthwise_kernel" or is_a(owner, *DEPTHWISE):

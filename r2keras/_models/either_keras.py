@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,6 +11,7 @@ import keras
 
 from r2keras._models import tf_keras_layers, walk
 from r2keras._models.keras_internals import parts_of
+from r2keras._models.walk import ModelView, full_name
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,10 +51,15 @@ class SourceModel:
         """The number of values in all weights."""
         return sum(math.prod(variable.shape) for _, variable in self.weights)
 
+    @functools.cached_property
+    def view(self) -> ModelView:
+        """The view of a model of Keras 3, from which copies are made without walking it again."""
+        return ModelView(self.model, self.layers)
+
     def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every kernel by its full name."""
         kernels = tf_keras_layers.kernels if self.is_tf_keras else walk.kernels
-        return {f"{path}/{name}": tuple(v.shape) for path, layer in self.layers for name, v in kernels(layer)}
+        return {full_name(path, name): tuple(v.shape) for path, layer in self.layers for name, v in kernels(layer)}
 
 
 def read_model(model: Model) -> SourceModel:
@@ -70,7 +77,7 @@ def read_model(model: Model) -> SourceModel:
         layers, is_tf_keras, named_weights = tf_keras_layers.leaf_layers(model), True, tf_keras_layers.named_weights
     else:
         layers, is_tf_keras, named_weights = walk.leaf_layers(model), False, walk.relative_weights
-    weights = [(f"{path}/{name}", v) for path, layer in layers for name, v in named_weights(layer)]
+    weights = [(full_name(path, name), v) for path, layer in layers for name, v in named_weights(layer)]
     recurrent = [] if is_tf_keras else _recurrent(layers)
     return SourceModel(model, is_tf_keras, tuple(layers), tuple(recurrent), tuple(weights))
 

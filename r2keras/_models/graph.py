@@ -93,6 +93,7 @@ class Call:
         layer: the layer; None for an operation that is not a layer.
         inputs: the tensors it takes.
         number: the call's own number: its outputs are `(number, 0)`, `(number, 1)`...
+        prefix: what the path begins with inside a nested model, `"block/"`.
     """
 
     path: str
@@ -100,6 +101,7 @@ class Call:
     layer: keras.Layer | None
     inputs: tuple[TensorKey, ...]
     number: int
+    prefix: str = ""
 
     @property
     def output(self) -> TensorKey:
@@ -268,6 +270,6 @@ def _open(model: keras.Model, prefix: str, feeds: list[TensorKey], calls: list[C
         if isinstance(call.layer, keras.Model):
             outputs[call.name, call.node] = _open(call.layer, path + "/", inputs, calls)
         else:
-            calls.append(Call(path, call.kind, call.layer, tuple(inputs), len(calls)))
+            calls.append(Call(path, call.kind, call.layer, tuple(inputs), len(calls), prefix))
             outputs[call.name, call.node] = [calls[-1].output]
     return [key(ref) for ref in inside.outputs]

@@ -74,7 +74,12 @@ def kernel_slots(layer: tf_keras.layers.Layer) -> list[KernelSlot]:
 def named_weights(layer: tf_keras.layers.Layer) -> list[tuple[str, tf.Variable]]:
     """Returns all weights of a layer with their names relative to it."""
     kernel_names = {id(variable): name for name, variable in kernels(layer)}
-    return [(kernel_names.get(id(weight), _last_name(weight)), weight) for weight in layer.weights]
+    return [(kernel_names.get(id(weight), last_name(weight)), weight) for weight in layer.weights]
+
+
+def last_name(weight: keras.Variable | tf.Variable) -> str:
+    """Returns the last part of a weight's name; TensorFlow's names are paths and end in `:0`."""
+    return weight.name.partition(":")[0].rpartition("/")[2]
 
 
 @contextlib.contextmanager
@@ -111,8 +116,3 @@ def _with_sublayers(layer: tf_keras.layers.Layer, prefix: str = "") -> Iterator[
     yield prefix, layer
     for part in layer._flatten_layers(recursive=False, include_self=False):
         yield from _with_sublayers(part, f"{prefix}{part.name}/")
-
-
-def _last_name(weight: tf.Variable) -> str:
-    """Returns the last part of a TensorFlow variable's name, without its `:0`."""
-    return weight.name.partition(":")[0].rpartition("/")[2]

@@ -49,7 +49,7 @@ def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -
     model = view.model
     count = 0
     vocabulary_sizes = _vocabulary_sizes(view)
-    for batch in _stream(model, data, batch_size):
+    for batch in _stream(model, data, batch_size, vocabulary_sizes):
         check_inputs(model, batch, vocabulary_sizes)
         count += len(batch[0])
         yield batch
@@ -67,7 +67,7 @@ def as_inputs(model: keras.Model, batch: Batch) -> Any:
     return batch[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, batch)
 
 
-def _stream(model: keras.Model, data: Data, batch_size: int) -> Iterator[Batch]:
+def _stream(model: keras.Model, data: Data, batch_size: int, vocabulary_sizes: dict[int, int]) -> Iterator[Batch]:
     """Yields batches: parts of arrays, or the batches of an iterable as lists of arrays."""
     arrays = _as_arrays(model, data)
     if arrays is None:
@@ -78,7 +78,7 @@ def _stream(model: keras.Model, data: Data, batch_size: int) -> Iterator[Batch]:
         for batch in data:
             yield _as_arrays(model, batch) or [_one_array(model, batch)]
         return
-    check_inputs(model, arrays)
+    check_inputs(model, arrays, vocabulary_sizes)
     order = np.random.default_rng(0).permutation(len(arrays[0]))
     for start in range(0, len(order), batch_size):
         yield [array[order[start : start + batch_size]] for array in arrays]

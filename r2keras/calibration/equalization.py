@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from r2keras._models import neighbors, rebuild, values
-from r2keras._models.walk import ModelView, view_of
+from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras.calibration import as_matrix
 
 # Passes over all pairs at most, and the largest change of a log factor at which they stop.
@@ -107,7 +107,7 @@ class _Weights:
         self.keys = {name: id(variable) for name, variable in variables.items()}
         self.values = {key: values.to_numpy(v).astype(np.float64) for key, v in self.variables.items()}
         for key, variable in self.variables.items():
-            values.check_finite(f"{path}/{variable.name}", self.values[key])
+            values.check_finite(full_name(path, variable.name), self.values[key])
 
     @property
     def num_inputs(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from r2keras._models import neighbors, rebuild
 from r2keras._models.values import affine_of, check_finite, to_numpy
-from r2keras._models.walk import ModelView, view_of
+from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras.calibration import as_matrix
 
 
@@ -83,6 +83,6 @@ def _fold(path: str, layer: keras.Layer, norm: keras.layers.BatchNormalization) 
     values = to_numpy(kernel) * as_matrix.per_output(layer, factor)
     bias = to_numpy(layer.bias) * factor + offset
     for name, array in (("kernel", values), ("bias", bias)):
-        check_finite(f"{path}/{name}", array)
+        check_finite(full_name(path, name), array)
     kernel.assign(values.astype(np.float32))
     layer.bias.assign(bias.astype(np.float32))

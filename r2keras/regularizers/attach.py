@@ -13,7 +13,7 @@ import keras
 from r2keras._models.channel_axes import output_axes
 from r2keras._models.rebuild import rebuild
 from r2keras._models.values import check_finite, to_numpy
-from r2keras._models.walk import kernels, leaf_layers
+from r2keras._models.walk import Kernel, ModelView, full_name, kernels, view_of
 from r2keras._util.errors import invalid
 
 _ALL = ".*"
@@ -55,18 +55,17 @@ def regularize(model: keras.Model, regularizer: Any, *, match: str = _ALL) -> ke
     ['net/head/kernel']
     """
     regularizer = _check_regularizer(regularizer)
-    plans = _plan(model, regularizer, match)
+    view = view_of(model)
+    plans = _plan(view, regularizer, match)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
         return type(layer).from_config(plans[path].config) if path in plans else None
 
-    copy = rebuild(model, replace, {type(regularizer).__name__: type(regularizer)})
-    for (path, old), (_, new) in zip(leaf_layers(model), leaf_layers(copy), strict=True):
-        if path in plans:
-            # By position, because the names that Keras generates for the cells of a stack differ in the copy.
-            pairs = zip(kernels(old), kernels(new), strict=True)
-            regularized = [(f"{path}/{name}", v) for (name, _), (_, v) in pairs if name in plans[path].names]
-            _initialize(regularized, type(regularizer))
+    copy = rebuild(view, replace, {type(regularizer).__name__: type(regularizer)})
+    # By position, because the names that Keras generates for the cells of a stack differ in the copy.
+    for old, new in zip(view.kernels, view_of(copy).kernels, strict=True):
+        if old.path in plans and old.name in plans[old.path].names:
+            _initialize(dataclasses.replace(old, variable=new.variable), type(regularizer))
     return copy
 
 
@@ -101,13 +100,13 @@ def _check_regularizer(identifier: Any) -> keras.regularizers.Regularizer:
     return regularizer
 
 
-def _plan(model: keras.Model, regularizer: keras.regularizers.Regularizer, match: str) -> dict[str, _Plan]:
+def _plan(view: ModelView, regularizer: keras.regularizers.Regularizer, match: str) -> dict[str, _Plan]:
     """Returns the plans of all layers that get a regularizer, by their path."""
-    matching, all_paths = _matching_kernels(model, match)
+    matching = _matching_kernels(view, match)
     if not matching:
-        fix = f"The kernels of this model are: {', '.join(all_paths) or 'none'}"
+        fix = f"The kernels of this model are: {', '.join(kernel.full_name for kernel in view.kernels) or 'none'}"
         raise ValueError(invalid("match", "a pattern that matches a kernel", match, fix))
-    layers = [(path, layer) for path, layer in leaf_layers(model) if path in matching]
+    layers = [(path, layer) for path, layer in view.layers if path in matching]
     plans = {path: _plan_layer(path, layer, matching[path], regularizer, match == _ALL) for path, layer in layers}
     plans = {path: plan for path, plan in plans.items() if plan.names}
     if not plans:
@@ -116,22 +115,18 @@ def _plan(model: keras.Model, regularizer: keras.regularizers.Regularizer, match
     return plans
 
 
-def _matching_kernels(model: keras.Model, match: str) -> tuple[dict[str, list[str]], list[str]]:
-    """Returns the names of the matching kernels by layer path, and the paths of all kernels."""
+def _matching_kernels(view: ModelView, match: str) -> dict[str, list[str]]:
+    """Returns the names of the matching kernels by layer path."""
     try:
         pattern = re.compile(match)
     except (re.error, TypeError) as error:
         raise ValueError(invalid("match", "a regular expression", match, str(error))) from error
     matching: dict[str, list[str]] = {}
-    all_paths = []
-    for layer_path, layer in leaf_layers(model):
-        for name, variable in kernels(layer):
-            path = f"{layer_path}/{name}"
-            all_paths.append(path)
-            if pattern.search(layer_path) or pattern.search(path):
-                check_finite(path, to_numpy(variable))
-                matching.setdefault(layer_path, []).append(name)
-    return matching, all_paths
+    for kernel in view.kernels:
+        if pattern.search(kernel.path) or pattern.search(kernel.full_name):
+            check_finite(kernel.full_name, to_numpy(kernel.variable))
+            matching.setdefault(kernel.path, []).append(kernel.name)
+    return matching
 
 
 def _plan_layer(
@@ -220,7 +215,7 @@ def _argument(config: dict, name: str) -> str | None:
 
 def _warn_or_refuse(path: str, names: list[str], layer: keras.Layer, lenient: bool) -> None:
     """Warns about kernels without a regularizer argument, or raises ValueError if not lenient."""
-    weights = ", ".join(f"{path}/{name}" for name in names)
+    weights = ", ".join(full_name(path, name) for name in names)
     text = f"{type(layer).__name__} has no regularizer argument in its config for {weights}"
     if not lenient:
         raise ValueError(f"{text}. Expected one, such as kernel_regularizer. Leave the layer out of `match`.")
@@ -240,18 +235,17 @@ def _check_slot(path: str, slot: _Slot, matching: list[str], regularizer: keras.
         )
 
 
-def _initialize(weights: list[tuple[str, keras.Variable]], expected: type[keras.regularizers.Regularizer]) -> None:
-    """Sets the learned scalars of new regularizers from their weights, and calls each once to check that it fits."""
-    for name, variable in weights:
-        regularizer = variable.regularizer
-        if not isinstance(regularizer, expected):
-            raise ValueError(f"The layer of {name} accepts a regularizer for it but does not attach it to the weight.")
-        try:
-            if hasattr(regularizer, "initialize"):
-                regularizer.initialize(variable)
-            regularizer(variable)
-        except ValueError as error:
-            raise ValueError(f"{expected.__name__} does not fit the weight {name}. {error}") from error
-        if isinstance(regularizer, keras.Layer):
-            # A layer constructed with trainable=False does not pass that on to the layers inside it.
-            regularizer.trainable = variable.trainable
+def _initialize(kernel: Kernel, expected: type[keras.regularizers.Regularizer]) -> None:
+    """Sets the learned scalar of a kernel's new regularizer, and calls the regularizer to check that it fits."""
+    name, variable, regularizer = kernel.full_name, kernel.variable, kernel.variable.regularizer
+    if not isinstance(regularizer, expected):
+        raise ValueError(f"The layer of {name} accepts a regularizer for it but does not attach it to the weight.")
+    try:
+        if hasattr(regularizer, "initialize"):
+            regularizer.initialize(variable)
+        regularizer(variable)
+    except ValueError as error:
+        raise ValueError(f"{expected.__name__} does not fit the weight {name}. {error}") from error
+    if isinstance(regularizer, keras.Layer):
+        # A layer constructed with trainable=False does not pass that on to the layers inside it.
+        regularizer.trainable = variable.trainable

@@ -317,9 +317,9 @@ def _tensor_summary(tensor: Tensor, stored: TensorSize | None) -> TensorSummary:
 def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndarray]:
     """Returns the kernels of the model by name, after comparing them with the record."""
     from r2keras._models.values import to_numpy
-    from r2keras._models.walk import kernels, leaf_layers
+    from r2keras._models.walk import view_of
 
-    values = {f"{path}/{name}": to_numpy(v) for path, layer in leaf_layers(model) for name, v in kernels(layer)}
+    values = {kernel.full_name: to_numpy(kernel.variable) for kernel in view_of(model).kernels}
     for name, tensor in record.tensors.items():
         if name not in values or not np.array_equal(values[name], tensor.values()):
             problem = "has different values in" if name in values else "is not in"

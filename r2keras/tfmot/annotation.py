@@ -6,6 +6,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from r2keras._models.tf_keras_layers import kernels
+from r2keras._models.walk import full_name
 from r2keras._util.errors import invalid
 from r2keras.compression.weight_plan import check_patterns
 from r2keras.specs import Recipe, Spec
@@ -69,7 +70,7 @@ def _check_recipe(model: tf_keras.Model, recipe: Recipe, specs_by_layer: dict[st
     other_names: list[tuple[str, str]] = []
     for layer in model.layers:
         own = [name for name, _ in kernels(layer)]
-        kernel_names += [(layer.name, f"{layer.name}/{name}") for name in own]
+        kernel_names += [(layer.name, full_name(layer.name, name)) for name in own]
         if not own:
             other_names.append((layer.name, layer.name))
     check_patterns(recipe, kernel_names, other_names)

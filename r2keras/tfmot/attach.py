@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import tf_keras
 
-from r2keras._models.tf_keras_layers import leaf_layers
+from r2keras._models.tf_keras_layers import last_name, leaf_layers
 from r2keras._models.values import check_finite
+from r2keras._models.walk import full_name
 from r2keras._util.errors import invalid
 from r2keras.regularizers.base import OneWeight
 from r2keras.tfmot.checks import check_tf_keras
@@ -113,7 +114,7 @@ def _plans(model: tf_keras.Model, serialized: dict[str, Any], match: str) -> dic
     for path, layer in leaf_layers(model):
         plan = _Plan(layer.get_config(), [])
         for config, argument in _regularizer_arguments(plan.config):
-            kernel_paths.append(f"{path}/{_KERNELS[argument]}")
+            kernel_paths.append(full_name(path, _KERNELS[argument]))
             if pattern.search(kernel_paths[-1]):
                 config[argument] = _with_axis(serialized, argument, layer)
                 plan.kernel_names.append(_KERNELS[argument])
@@ -164,5 +165,5 @@ def _initialize_scalars(layer: tf_keras.layers.Layer, kernel_names: list[str]) -
     for variable in plain_weights(layer):
         check_finite(variable.name, keras.ops.convert_to_numpy(variable))
     for weight, regularizer in learned_regularizers(layer):
-        if weight.name.rpartition("/")[2].partition(":")[0] in kernel_names:
+        if last_name(weight) in kernel_names:
             regularizer.initialize(weight)

@@ -7,6 +7,7 @@ import tf_keras
 
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.values import check_finite
+from r2keras._models.walk import full_name
 from r2keras._util.errors import invalid
 
 # The class of Functional models, which tf_keras does not export.
@@ -66,7 +67,7 @@ def check_weights(model: tf_keras.Model) -> None:
     """Raises ValueError for a kernel with NaN or infinite values."""
     for layer in model.layers:
         for name, variable in kernels(layer):
-            check_finite(f"{layer.name}/{name}", variable.numpy())
+            check_finite(full_name(layer.name, name), variable.numpy())
 
 
 def _check_layer(model: tf_keras.Model, layer: tf_keras.layers.Layer) -> None:

@@ -8,7 +8,7 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from r2keras._models.tf_keras_layers import kernels
-from r2keras._models.walk import QUANTIZED_SUFFIX
+from r2keras._models.walk import QUANTIZED_SUFFIX, full_name
 from r2keras._util.errors import invalid
 from r2keras.compression.finalize import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
@@ -88,7 +88,7 @@ def _tensors(wrapper: tf_keras.layers.Wrapper) -> tuple[dict[str, Tensor], dict[
     tensors: dict[str, Tensor] = {}
     notes: dict[str, str] = {}
     for _, quantizer, weights in wrapper._weight_vars:
-        path = f"{wrapper.layer.name}/{quantizer.name}"
+        path = full_name(wrapper.layer.name, quantizer.name)
         tensors[path] = quantizer.tensor(path, weights)
         note = quantizer.note(weights, tensors[path])
         if note is not None:
@@ -163,10 +163,10 @@ def _set_weights(layer: tf_keras.layers.Layer, wrapper: tf_keras.layers.Wrapper,
     for source, target in zip(sources, targets, strict=True):
         target.assign(source)
     for name in latent:
-        values = tensors[f"{layer.name}/{name}"].values()
+        values = tensors[full_name(layer.name, name)].values()
         own_kernels[name].assign(values)
         if not np.array_equal(own_kernels[name].numpy(), values):
-            raise RuntimeError(f"The weight {layer.name}/{name} did not keep the record's values exactly.")
+            raise RuntimeError(f"The weight {full_name(layer.name, name)} did not keep the record's values exactly.")
 
 
 def _kept_float(
@@ -176,6 +176,6 @@ def _kept_float(
     reasons: dict[str, str] = {}
     for wrapper in wrappers.values():
         layer_reasons = wrapper.quantize_config.kept_float(wrapper.layer)
-        reasons |= {f"{wrapper.layer.name}/{name}": reason for name, reason in layer_reasons.items()}
-    names = [f"{layer.name}/{name}" for layer in model.layers for name, _ in kernels(layer)]
+        reasons |= {full_name(wrapper.layer.name, name): reason for name, reason in layer_reasons.items()}
+    names = [full_name(layer.name, name) for layer in model.layers for name, _ in kernels(layer)]
     return {name: reasons.get(name, KEPT_FLOAT) for name in names if name not in tensors}

@@ -10,7 +10,7 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from r2keras._models.tf_keras_layers import kernels
-from r2keras._models.walk import QUANTIZED_SUFFIX
+from r2keras._models.walk import QUANTIZED_SUFFIX, full_name
 from r2keras._util.errors import invalid
 from r2keras.compression.activation_plan import plan_graph
 from r2keras.compression.prepare import wrapper_of
@@ -151,7 +151,7 @@ class NoRegistry(tfmot.quantization.keras.QuantizeRegistry):
 
 def specs_of(layer: tf_keras.layers.Layer, recipe: Recipe) -> dict[str, Spec]:
     """Returns a recipe's specs for a layer's kernels, by the kernels' names."""
-    specs = {name: recipe.match(layer.name, f"{layer.name}/{name}") for name, _ in kernels(layer)}
+    specs = {name: recipe.match(layer.name, full_name(layer.name, name)) for name, _ in kernels(layer)}
     return {name: spec for name, spec in specs.items() if spec is not None}
 
 

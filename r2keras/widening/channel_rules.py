@@ -308,7 +308,7 @@ def _cell_weights(call: WidenedCall) -> Channels:
             continue
         gates = WeightAxis(last_axis(weight), own.tile(weight.shape[-1] // size))
         rows = {"kernel": _input_axis(call.first, 0), "recurrent_kernel": [WeightAxis(0, own, summed=True)]}
-        call.change(name, *rows.get(name.rpartition("/")[2], []), gates)
+        call.change(name, *rows.get(weight.name, []), gates)
     return own
 
 

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from r2keras._models import rebuild, walk
-from r2keras._models.graph import Call, TensorKey, graph_of
+from r2keras._models.graph import Call, Graph, TensorKey
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
@@ -69,10 +70,17 @@ def widen(
     Source: Chen et al., Net2Net, arXiv 1511.05641, section 2.2; widths for few bits: Kapur et al., arXiv 1710.07706.
     """
     _check_numbers(factor, function_preserving, jitter)
-    layers = dict(walk.leaf_layers(model))
+    return widened(view_of(model), factor, match=match, function_preserving=function_preserving, jitter=jitter)
+
+
+def widened(
+    view: ModelView, factor: float, *, match: str | None, function_preserving: bool = False, jitter: float = 0.0
+) -> keras.Model:
+    """As `widen`, for the view of a model."""
+    layers = view.layers_by_path
     _check_bare(layers)
     widths = _new_widths(layers, factor, match)
-    resized = _resized_layers(model, widths, match, function_preserving)
+    resized = _resized_layers(view, widths, match, function_preserving)
     if function_preserving:
         _check_units_are_independent({path: layers[path] for path, plan in resized.items() if plan.axes})
     rng = np.random.default_rng(0)
@@ -87,7 +95,7 @@ def widen(
         elif function_preserving or not old.trainable_weights:
             rebuild.transfer(path, old, new)
 
-    return rebuild.rebuild(model, replace, carry=carry)
+    return rebuild.rebuild(view, replace, carry=carry)
 
 
 def _check_numbers(factor: Any, function_preserving: bool, jitter: Any) -> None:
@@ -167,38 +175,35 @@ def _selected(layers: dict[str, keras.Layer], match: str | None) -> dict[str, ke
     return {p: layer for p, layer in layers.items() if pattern.search(p) and channel_rules.width_of(layer) is not None}
 
 
-def _resized_layers(
-    model: keras.Model, widths: dict[str, int], match: str | None, exact: bool
-) -> dict[str, ResizedLayer]:
+def _resized_layers(view: ModelView, widths: dict[str, int], match: str | None, exact: bool) -> dict[str, ResizedLayer]:
     """Returns the changes of each layer; removes layers that have to keep their width until the others fit."""
     widths = dict(widths)
     while widths:
         try:
-            return _propagate(model, widths, exact)
+            return _propagate(view, widths, exact)
         except FixedWidthError as error:
             for path in error.sources:
                 widths.pop(path, None)
     selection = "" if match is None else f" that {match!r} matches"
     raise ValueError(
-        f"Every layer of {model.name!r}{selection} has to keep its width: its output is a model output, is added to a "
-        "tensor that keeps its size, or enters a nested model. Expected hidden layers. Match other layers in `match`."
+        f"Every layer of {view.model.name!r}{selection} has to keep its width: its output is a model output, is added "
+        "to a tensor that keeps its size, or enters a nested model. Expected hidden layers. Match other layers in "
+        "`match`."
     )
 
 
-def _propagate(model: keras.Model, widths: dict[str, int], exact: bool) -> dict[str, ResizedLayer]:
+def _propagate(view: ModelView, widths: dict[str, int], exact: bool) -> dict[str, ResizedLayer]:
     """Computes the channels of every tensor of the model, in the order of the calls, and the changes of its layers."""
-    graph = graph_of(model)
+    graph = view.graph
     channels_of: dict[TensorKey, Channels | None] = {}
-    input_sizes = {tensor.name: tensor.shape[-1] for tensor in model.inputs if len(tensor.shape) > 1}
-    folders: dict[int, str] = {}
+    input_sizes = {tensor.name: tensor.shape[-1] for tensor in view.model.inputs if len(tensor.shape) > 1}
     masks: set[int] = set()
     resized: dict[str, ResizedLayer] = {}
     outputs: channel_rules.Inputs
     for call in graph.calls:
-        folders[call.number] = call.path.rpartition("/")[0]
         tensors = [tensor for tensor in call.inputs if tensor[0] not in masks]
         inputs = [channels_of.get(tensor) for tensor in tensors]
-        _check_nested_inputs(folders, call, zip(tensors, inputs, strict=True))
+        _check_nested_inputs(graph, call, zip(tensors, inputs, strict=True))
         if call.kind in channel_rules.MASKS:
             masks.add(call.number)
             outputs = []
@@ -229,20 +234,16 @@ def _outputs(
     return outputs
 
 
-def _check_nested_inputs(
-    folders: dict[int, str], call: Call, inputs: Iterable[tuple[TensorKey, Channels | None]]
-) -> None:
+def _check_nested_inputs(graph: Graph, call: Call, inputs: Iterable[tuple[TensorKey, Channels | None]]) -> None:
     """Raises for wider channels that enter a nested model, whose inputs have fixed sizes in its config.
 
     Args:
-        folders: the path of the nested model around each call, `""` for the outer model, by the call's number.
+        graph: the calls of the model.
         call: the call that takes the inputs.
         inputs: its input tensors with their channels.
     """
-    own = folders[call.number]
     for tensor, channels in inputs:
-        producer = folders[tensor[0]]
-        entered = own != producer and not (producer + "/").startswith(own + "/" if own else "")
+        entered = not graph.producer(tensor).prefix.startswith(call.prefix)
         if entered and channels is not None and channels.sources:
             raise FixedWidthError(channels.sources)
 

@@ -8,6 +8,7 @@ import keras
 
 from r2keras._models import rebuild, walk
 from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.walk import ModelView
 from r2keras._util import optional_packages
 from r2keras.export.conversion.converter import convert
 from r2keras.export.tflite.activation_grid import ActivationGrid, set_grid
@@ -58,7 +59,7 @@ def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
     """
     _check_grids(record)
     if not source.is_tf_keras:
-        return convert(read_model(_marked(source.model, record)))
+        return convert(read_model(_marked(source.view, record)))
     layers = [layer for _, layer in source.layers if _is_grid(layer)]
     _check_complete([_grid_of(_activation_name(layer.name), layer, record).name for layer in layers], record)
     try:
@@ -70,7 +71,7 @@ def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
             layer.marks = False
 
 
-def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
+def _marked(view: ModelView, record: CompressionRecord) -> keras.Model:
     """Returns a copy of a Keras 3 model with a `Mark` in place of every layer that rounds an activation."""
     names = []
 
@@ -80,7 +81,7 @@ def _marked(model: keras.Model, record: CompressionRecord) -> keras.Model:
         names.append(_activation_name(path))
         return Mark(_grid_of(names[-1], layer, record), name=layer.name)
 
-    copy = rebuild.rebuild(model, replace)
+    copy = rebuild.rebuild(view, replace)
     _check_complete(names, record)
     return copy
 

@@ -82,7 +82,7 @@ def fused(source: SourceModel) -> SourceModel:
         raise ValueError(f"The model {source.name!r} has no LSTM of Keras 3, as recurrent='fused' expects. {FIX}.")
     for path, layer in source.layers:
         _refuse(path, _reason(layer))
-    copy = read_model(rebuild.rebuild(source.model, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM}))
+    copy = read_model(rebuild.rebuild(source.view, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM}))
     # Only a call shows whether a layer gets a mask or a first state.
     with quiet():
         inference(copy.model, BATCH)

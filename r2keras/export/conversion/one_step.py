@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from r2keras._models import rebuild, walk
+from r2keras._models import rebuild
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.keras_internals import run_through_graph
 from r2keras.export.conversion.checks import check_model
@@ -60,8 +60,9 @@ def streaming(model: keras.Model) -> keras.Model:
     source = read_model(model)
     check_model(source)
     _check(source)
-    copy = rebuild.rebuild(model, lambda path, layer: _stateless(layer))
-    trial = [_sample(copy, tensor) for tensor in copy.inputs]
+    copy = rebuild.rebuild(source.view, lambda path, layer: _stateless(layer))
+    vocabulary_size = _vocabulary_size(source)
+    trial = [_sample(tensor, vocabulary_size) for tensor in copy.inputs]
     try:
         whole = _walk(copy, trial, lambda layer, *args, **options: layer(*args, **options))
         step = _step(copy)
@@ -111,7 +112,13 @@ def _with(layer: keras.Layer, **changes: bool) -> keras.Layer:
     return type(layer).from_config(layer.get_config() | changes)
 
 
-def _sample(model: keras.Model, tensor: keras.KerasTensor) -> np.ndarray:
+def _vocabulary_size(source: SourceModel) -> int | None:
+    """Returns the number of words that every embedding of a model has; None without embeddings."""
+    sizes = [layer.input_dim for _, layer in source.layers if isinstance(layer, keras.layers.Embedding)]
+    return min(sizes, default=None)
+
+
+def _sample(tensor: keras.KerasTensor, vocabulary_size: int | None) -> np.ndarray:
     """Returns a short random sequence for an input: row numbers if the model has embeddings, else normal values."""
     if len(tensor.shape) < 2 or None in tensor.shape[2:]:
         raise ValueError(
@@ -120,9 +127,8 @@ def _sample(model: keras.Model, tensor: keras.KerasTensor) -> np.ndarray:
         )
     rng = np.random.default_rng(0)
     shape = (1, TRIAL_STEPS, *tensor.shape[2:])
-    embeddings = [layer for _, layer in walk.leaf_layers(model) if isinstance(layer, keras.layers.Embedding)]
-    if embeddings:
-        return rng.integers(0, min(layer.input_dim for layer in embeddings), shape).astype(tensor.dtype)
+    if vocabulary_size is not None:
+        return rng.integers(0, vocabulary_size, shape).astype(tensor.dtype)
     return rng.normal(size=shape).astype(tensor.dtype)
 
 

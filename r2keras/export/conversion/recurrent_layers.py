@@ -15,7 +15,8 @@ def check_kernels(source: SourceModel, record: CompressionRecord | None) -> None
     for path, layer in source.recurrent:
         if record is None or getattr(layer, "reset_after", True):
             continue
-        names = [name for name in record.tensors if name.startswith(f"{path}/") and name.endswith(SPLIT_KERNEL)]
+        split = [kernel.full_name for kernel in source.view.kernels_in(path) if kernel.variable.name == SPLIT_KERNEL]
+        names = [name for name in split if name in record.tensors]
         if names:
             raise ValueError(
                 f"The layer {path!r} has reset_after=False, and TensorFlow's converter splits its recurrent kernel. "

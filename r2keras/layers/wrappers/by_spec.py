@@ -50,7 +50,11 @@ class SpecifiedWeights(SubstituteWeights):
 
     def kernel_specs(self) -> dict[str, Any]:
         """Returns the specs by the kernels' names relative to the layer."""
-        return {name: self._spec(name) for name in self._names(dict(walk.kernels(self.layer)))}
+        return {name: self._spec(name) for name in self._names(self._kernels())}
+
+    def _kernels(self) -> dict[str, keras.Variable]:
+        """Returns the kernels of the wrapped layer by their names relative to it."""
+        return dict(walk.kernels(self.layer))
 
     def _names(self, kernels: dict[str, keras.Variable]) -> list[str]:
         """Returns the names of the kernels that have a spec."""

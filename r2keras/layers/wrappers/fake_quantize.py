@@ -57,7 +57,7 @@ class FakeQuantize(SpecifiedWeights):
 
     def build_substitutes(self, *, trained: bool) -> None:
         """Creates one quantizer per kernel and sets its range from the weight."""
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         for name in self._names(kernels):
             quantizer = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
             quantizer.initialize(kernels[name], search=trained)
@@ -65,7 +65,7 @@ class FakeQuantize(SpecifiedWeights):
 
     def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:
         """Returns the fake-quantized kernels; the range of a frozen kernel does not change."""
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         layer_trains = training and self.layer.trainable
         pairs = []
         for name, quantizer in self.quantizers.items():
@@ -78,7 +78,7 @@ class FakeQuantize(SpecifiedWeights):
 
     def initialize(self) -> None:
         """Sets every range again from the layer's current weights."""
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         for name, quantizer in self.quantizers.items():
             quantizer.initialize(kernels[name])
 
@@ -94,8 +94,11 @@ class FakeQuantize(SpecifiedWeights):
         Raises:
             ValueError: a kernel has NaN or infinite values.
         """
-        return [(name, self._tensor(f"{path}/{name}", name)) for name in self.quantizers]
+        kernels = self._kernels()
+        return [
+            (name, self._tensor(walk.full_name(path, name), kernels[name], quantizer))
+            for name, quantizer in self.quantizers.items()
+        ]
 
-    def _tensor(self, path: str, name: str) -> Tensor:
-        variable = dict(walk.kernels(self.layer))[name]
-        return self.quantizers[name].tensor(path, variable.value, values.finite(path, variable))
+    def _tensor(self, path: str, variable: keras.Variable, quantizer: WeightQuantizer) -> Tensor:
+        return quantizer.tensor(path, variable.value, values.finite(path, variable))

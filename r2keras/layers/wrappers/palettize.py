@@ -60,7 +60,7 @@ class Palettize(SpecifiedWeights):
 
     def build_substitutes(self, *, trained: bool) -> None:
         """Creates one palette per kernel that is large enough, and sets its codebook from the weight."""
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         for name in self._names(kernels):
             palette = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
             if palette is not None:
@@ -69,7 +69,7 @@ class Palettize(SpecifiedWeights):
 
     def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:
         """Returns the palettized kernels; a frozen kernel has hard values and its codebook does not change."""
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         layer_trains = training and self.layer.trainable
         pairs = []
         for name, palette in self.palettes.items():
@@ -83,7 +83,7 @@ class Palettize(SpecifiedWeights):
         Args:
             importance: weight of each squared error, by the kernels' names; None weights all errors equally.
         """
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         for name, palette in self.palettes.items():
             palette.initialize(kernels[name].value, importance=(importance or {}).get(name))
 
@@ -99,9 +99,10 @@ class Palettize(SpecifiedWeights):
         Raises:
             ValueError: a kernel has NaN or infinite values.
         """
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         return [
-            (name, self._tensor(f"{path}/{name}", kernels[name], palette)) for name, palette in self.palettes.items()
+            (name, self._tensor(walk.full_name(path, name), kernels[name], palette))
+            for name, palette in self.palettes.items()
         ]
 
     def gaps(self) -> dict[str, tuple[float, float]]:
@@ -117,7 +118,7 @@ class Palettize(SpecifiedWeights):
         >>> layer.gaps()
         {'kernel': (0.0, 0.0)}
         """
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         return {name: palette.gap(kernels[name].value) for name, palette in self.palettes.items()}
 
     def notes(self, tensors: list[tuple[str, PalettizedTensor]]) -> dict[str, str]:
@@ -127,7 +128,7 @@ class Palettize(SpecifiedWeights):
 
     def kept_float(self) -> dict[str, str]:
         """Returns the reasons why kernels with a spec stay float, by their names."""
-        kernels = dict(walk.kernels(self.layer))
+        kernels = self._kernels()
         without_palette = [name for name in self._names(kernels) if name not in self.palettes]
         return {name: too_small(self._spec(name), kernels[name].shape) for name in without_palette}
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 import tf_keras
 
+from r2keras._models.tf_keras_layers import last_name
 from r2keras.tfmot.conversion.translator import Layer
 from r2keras.tfmot.regularizers import LearnedRegularizer
 
@@ -67,5 +68,5 @@ def learned_regularizers(layer: tf_keras.layers.Layer) -> list[tuple[tf.Variable
 
 def _form(variable: Variable) -> tuple[str, tuple[int, ...]]:
     """Returns the name and shape of a weight, both as in Keras 3, where a depthwise kernel is called `kernel`."""
-    name = variable.name.rpartition("/")[2].partition(":")[0]
+    name = last_name(variable)
     return name.replace("depthwise_kernel", "kernel"), tuple(variable.shape)
