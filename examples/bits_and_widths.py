@@ -23,7 +23,8 @@ from pathlib import Path
 from absl import flags
 from common_lib.flag_checks import UsageError, apply_smoke, check_at_least, check_positive
 from common_lib.program import start
-from common_lib.quiet import quiet_imports
+
+from r2keras._util.native_log import quiet_imports
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "digits", ("digits", "fashion_mnist", "cifar10", "text"), "A set of images, or a text.")

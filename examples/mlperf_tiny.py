@@ -31,7 +31,8 @@ from pathlib import Path
 from absl import flags
 from common_lib.flag_checks import UsageError, check_choice
 from common_lib.program import make_console, start
-from common_lib.quiet import quiet_imports
+
+from r2keras._util.native_log import quiet_imports
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder of the data sets, with the folder mlperf_tiny.")

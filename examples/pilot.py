@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from absl import flags
 from common_lib.program import INTERRUPTED, make_console, start
-from common_lib.quiet import quiet_imports
 from pilot_lib import settings as flag_settings
 from pilot_lib.settings import Settings, settings_from_flags
+
+from r2keras._util.native_log import quiet_imports
 
 flags.adopt_module_key_flags(flag_settings)  # So that --help lists them.
 

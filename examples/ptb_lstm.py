@@ -23,9 +23,10 @@ from pathlib import Path
 from absl import flags
 from common_lib.flag_checks import UsageError
 from common_lib.program import make_console, start
-from common_lib.quiet import quiet_imports
 from ptb_lib import settings as flag_settings
 from ptb_lib.settings import Settings, settings_from_flags
+
+from r2keras._util.native_log import quiet_imports
 
 flags.adopt_module_key_flags(flag_settings)  # So that --help lists them.
 

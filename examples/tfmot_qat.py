@@ -29,7 +29,8 @@ from pathlib import Path
 from absl import flags
 from common_lib.flag_checks import UsageError, apply_smoke, check_positive, unique_integers, unique_words
 from common_lib.program import make_console, start
-from common_lib.quiet import quiet_imports
+
+from r2keras._util.native_log import quiet_imports
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "resnet8", "resnet8, mobilenet, or a .h5 file of MLPerf Tiny.")

@@ -39,6 +39,22 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Discards standard error while packages are imported that log from native code; a failed import still raises.
+
+    Some lines that TensorFlow logs while it loads ignore `TF_CPP_MIN_LOG_LEVEL`, which is set for the others.
+
+    Example:
+
+    >>> with quiet_imports():
+    ...     _ = os.write(2, b"noise")
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _redirected(2):
+        yield
+
+
+@contextlib.contextmanager
 def overheard() -> Iterator[list[str]]:
     """Collects the lines that native code writes to standard error while the block runs; the list is filled at its end.
 

@@ -5,11 +5,10 @@ Keras and its backend are imported only after the flags have been checked.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from absl import flags
 
 from r2keras._util.errors import invalid, missing, sentence
 from r2keras._util.files import one_line, read_npz
+from r2keras._util.native_log import quiet_imports
 
 if TYPE_CHECKING:
     import keras
@@ -80,9 +80,8 @@ def import_keras() -> None:
     Raises:
         ImportError: Keras, or a package that it needs, is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _stderr_discarded():  # No environment variable turns off what TensorFlow logs during its import.
+        with quiet_imports():
             import keras  # noqa: F401
     except ModuleNotFoundError as error:
         raise ImportError(missing(error.name or "keras", "This program")) from error
@@ -161,20 +160,6 @@ def _named_as_called(text: str, path: str) -> str:
 def _quoted(names: Iterable[str]) -> str:
     """Returns names in backticks."""
     return ", ".join(f"`{name}`" for name in names) or "nothing"
-
-
-@contextlib.contextmanager
-def _stderr_discarded() -> Iterator[None]:
-    """Points the file descriptor of standard error at the null device while the block runs."""
-    saved = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
 
 
 def _flags_help(values: flags.FlagValues) -> str:

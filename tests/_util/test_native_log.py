@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from r2keras._util.native_log import quiet
+from r2keras._util.native_log import quiet, quiet_imports
 
 
 def test_output_of_the_block_is_kept_off_the_screen(capfd):
@@ -24,3 +24,14 @@ def test_everything_is_restored_after_an_error(capfd):
     os.write(2, b"heard\n")
     assert capfd.readouterr().err == "heard\n"
     assert logging.getLogger("absl").level == before
+
+
+def test_imports_are_quiet_and_their_errors_are_not(capfd, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    with pytest.raises(ImportError), quiet_imports():
+        os.write(1, b"to standard output")
+        os.write(2, b"to standard error")
+        raise ImportError("missing")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("to standard output", "")
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
