@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 
 
@@ -59,6 +60,14 @@ def check_int(name: str, value: object, low: int, high: int | None) -> None:
         raise TypeError(invalid(name, expected, value))
     if value < low or (high is not None and value > high):
         raise ValueError(invalid(name, expected, value))
+
+
+def check_pattern(name: str, value: str) -> re.Pattern[str]:
+    """Returns a regular expression compiled; raises ValueError for anything else."""
+    try:
+        return re.compile(value)
+    except (re.error, TypeError) as error:
+        raise ValueError(invalid(name, "a regular expression", value, str(error))) from error
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:

@@ -24,6 +24,7 @@ from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.rebuild import rebuild
 from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras._util.errors import invalid
+from r2keras.compression.weight_plan import has_activation_bits
 from r2keras.specs import ActivationSpec, Recipe
 
 
@@ -98,14 +99,14 @@ def planned(
     model = view.model
     plan = {} if input_bits is None else _input_plan(model, input_bits)
     ends = None if output_bits is None else _end_spec("output_bits", output_bits)
-    if ends is None and not any(spec is not None and spec.activation_bits for _, spec in recipe.rules):
+    if ends is None and not has_activation_bits(recipe):
         return plan, []
     graph = view.graph
     floats = [keras.backend.is_float_dtype(tensor.dtype) for tensor in model.outputs]
     integers = {tensor for tensor, is_float in zip(graph.outputs, floats, strict=True) if not is_float}
     planner = _Planner(graph, recipe, _kernels_of(view), ends, integers)
     outputs = planner.plan()
-    if not outputs and not planner.asks:
+    if not outputs and not has_activation_bits(recipe):
         raise ValueError(
             f"The output_bits quantize nothing of {model.name!r}. Expected a float output that is not a recurrent "
             "state. Leave output_bits out."
@@ -203,11 +204,6 @@ class _Planner:
         if call.output in self.graph.outputs:
             return call.output not in self.integers
         return self._ends(call.output) and all(map(self._reaches_end, self.graph.consumers(call.output)))
-
-    @property
-    def asks(self) -> bool:
-        """Whether any rule has activation bits."""
-        return any(spec is not None and spec.activation_bits for _, spec in self.recipe.rules)
 
     def own_functions(self) -> dict[str, str]:
         """Returns the softmax, sigmoid or tanh at the end of the model that is part of a layer, by the layer's path."""

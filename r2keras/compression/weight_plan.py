@@ -55,6 +55,11 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
     return plan
 
 
+def has_activation_bits(recipe: Recipe) -> bool:
+    """Whether any rule of a recipe quantizes activations or states."""
+    return any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
+
+
 def _compressed(path: str) -> ValueError:
     """Returns the error for a layer or kernel that is compressed already."""
     return ValueError(
@@ -65,7 +70,7 @@ def _compressed(path: str) -> ValueError:
 
 def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
     """Raises for a pattern that matches no kernel, and, where it quantizes activations, no other layer either."""
-    quantizes = any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
+    quantizes = has_activation_bits(recipe)
     for pattern, spec in recipe.rules:
         wider = quantizes and (spec is None or spec.activation_bits)
         searched = names + others if wider else names

@@ -108,8 +108,36 @@ class QuantizeActivation(keras.layers.Layer):
         return cls(**{**config, "spec": ActivationSpec.from_dict(config["spec"])})
 
 
+class GridForm:
+    """The grid of `GridActivation`, a mixin for the layers of Keras 3 and tf_keras."""
+
+    # The grid is in the config, so that no weights are transferred from the layer that this one replaces.
+    holds_constants = True
+
+    def _set_grid(self, scale: float, zero_point: int, num_bits: int) -> None:
+        """Checks and stores the grid."""
+        spec = ActivationSpec(num_bits=num_bits)
+        if not 0 < scale < float("inf"):
+            raise ValueError(invalid("scale", "a positive, finite number", scale))
+        if not spec.quant_min <= zero_point <= spec.quant_max:
+            raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
+        self.scale = scale
+        self.zero_point = zero_point
+        self.num_bits = num_bits
+        self.limits = (spec.quant_min, spec.quant_max)
+        self.supports_masking = True
+
+    def _rounded(self, values):
+        """Returns a float32 tensor rounded to the grid."""
+        return on_grid(values, self.scale, float(self.zero_point), *self.limits)
+
+    def _grid_config(self) -> dict[str, Any]:
+        """Returns the arguments of the grid as plain JSON."""
+        return {"scale": self.scale, "zero_point": self.zero_point, "num_bits": self.num_bits}
+
+
 @keras.saving.register_keras_serializable(package="r2keras")
-class GridActivation(keras.layers.Layer):
+class GridActivation(GridForm, keras.layers.Layer):
     """Rounds its input to a fixed grid. `r2keras.finalize` replaces a `QuantizeActivation` by it. It has no weights.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)`.
@@ -133,32 +161,18 @@ class GridActivation(keras.layers.Layer):
     Source: Jacob et al., arXiv 1712.05877, section 2.1.
     """
 
-    # The grid is in the config, so that no weights are transferred from the layer that this one replaces.
-    holds_constants = True
-
     def __init__(self, *, scale: float, zero_point: int, num_bits: int, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, autocast=False, **kwargs)
-        spec = ActivationSpec(num_bits=num_bits)
-        if not 0 < scale < float("inf"):
-            raise ValueError(invalid("scale", "a positive, finite number", scale))
-        if not spec.quant_min <= zero_point <= spec.quant_max:
-            raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
-        self.scale = scale
-        self.zero_point = zero_point
-        self.num_bits = num_bits
-        self.limits = (spec.quant_min, spec.quant_max)
-        self.supports_masking = True
+        self._set_grid(scale, zero_point, num_bits)
         self.built = True
 
     def call(self, inputs):
         """Returns the rounded tensor."""
-        values = on_grid(ops.cast(inputs, "float32"), self.scale, float(self.zero_point), *self.limits)
-        return ops.cast(values, inputs.dtype)
+        return ops.cast(self._rounded(ops.cast(inputs, "float32")), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
-        config = {"scale": self.scale, "zero_point": self.zero_point, "num_bits": self.num_bits}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **self._grid_config()}
 
 
 def _sample(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from r2keras.ops import affine
-from r2keras.ops.ste import custom_gradient
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
 # The paper's range of the levels, in mean magnitudes.
@@ -42,19 +41,7 @@ class BalancedQuantizer(WeightQuantizer):
 
     def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
-
-        @custom_gradient
-        def rounded(weight):
-            value = affine.dequantize(self.codes(weight), *self.grid(weight))
-
-            def backward(upstream):
-                squashed, reach = self._squashed(weight)
-                slope = ops.where(ops.abs(squashed) <= 0.5 * reach, 1.0 - ops.square(squashed), 0.0)
-                return upstream * ops.cast(slope, upstream.dtype)
-
-            return ops.cast(value, weight.dtype), backward
-
-        return rounded(ops.convert_to_tensor(weight))
+        return self.with_gradient(weight, self._gradient)
 
     def grid(self, weight):
         """Returns the scale `s / n` and the zero point -1/2."""
@@ -66,6 +53,11 @@ class BalancedQuantizer(WeightQuantizer):
         squashed, reach = self._squashed(weight)
         position = ops.clip(squashed / reach, -0.5, 0.5) + 0.5
         return ops.round(self.num_steps * position) + self.spec.quant_min
+
+    def _gradient(self, upstream, weight):
+        squashed, reach = self._squashed(weight)
+        slope = ops.where(ops.abs(squashed) <= 0.5 * reach, 1.0 - ops.square(squashed), 0.0)
+        return upstream * ops.cast(slope, upstream.dtype)
 
     def _squashed(self, weight):
         """Returns `tanh w` and `s`, the latter repeated for every weight."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -111,19 +112,28 @@ class WeightQuantizer(keras.layers.Layer):
         """Returns the zero points of a symmetric grid."""
         return ops.full(self.scale_shape, self.offset, "float32")
 
-    def straight_through_unit(self, weight):
-        """Returns the grid values of a weight; gradient 1 for weights in [-1, 1], 0 outside."""
+    def with_gradient(self, weight, gradient: Callable[[Any, Any], Any]):
+        """Returns the grid values of a weight, with a gradient of its own.
+
+        Args:
+            weight: float tensor of `shape`.
+            gradient: takes the gradient to the grid values and the weight; returns the gradient to the weight.
+        """
 
         @custom_gradient
         def rounded(weight):
             value = affine.dequantize(self.codes(weight), *self.grid(weight))
-
-            def backward(upstream):
-                return ops.where(ops.abs(weight) <= 1.0, upstream, ops.zeros_like(upstream))
-
-            return ops.cast(value, weight.dtype), backward
+            return ops.cast(value, weight.dtype), lambda upstream: gradient(upstream, weight)
 
         return rounded(ops.convert_to_tensor(weight))
+
+    def straight_through_unit(self, weight):
+        """Returns the grid values of a weight; gradient 1 for weights in [-1, 1], 0 outside."""
+
+        def inside(upstream, weight):
+            return ops.where(ops.abs(weight) <= 1.0, upstream, ops.zeros_like(upstream))
+
+        return self.with_gradient(weight, inside)
 
     def scalar(self, name: str, start: str = "ones", *, trainable: bool = True) -> keras.Variable:
         """Adds a float32 variable of `scale_shape`."""

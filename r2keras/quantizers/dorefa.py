@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from r2keras.ops import affine
-from r2keras.ops.ste import custom_gradient
 from r2keras.quantizers.activation import ActivationQuantizer
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
@@ -41,19 +40,7 @@ class DoReFaQuantizer(WeightQuantizer):
 
     def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
-
-        @custom_gradient
-        def rounded(weight):
-            value = affine.dequantize(self.codes(weight), *self.grid(weight))
-
-            def backward(upstream):
-                if self.spec.num_bits == 1:
-                    return upstream
-                return upstream * ops.cast(self._slope(weight), upstream.dtype)
-
-            return ops.cast(value, weight.dtype), backward
-
-        return rounded(ops.convert_to_tensor(weight))
+        return self.with_gradient(weight, self._gradient)
 
     def grid(self, weight):
         """Returns the scale `2 / n` (1 bit: `2 mean|w|`) and the zero point -1/2."""
@@ -74,9 +61,11 @@ class DoReFaQuantizer(WeightQuantizer):
         largest = ops.maximum(affine.reduce(ops.max, ops.abs(squashed), self.scale_shape), affine.MIN_SCALE)
         return squashed, affine.expand(largest, squashed.shape)
 
-    def _slope(self, weight):
+    def _gradient(self, upstream, weight):
+        if self.spec.num_bits == 1:
+            return upstream
         squashed, largest = self._squashed(weight)
-        return (1.0 - ops.square(squashed)) / largest
+        return upstream * ops.cast((1.0 - ops.square(squashed)) / largest, upstream.dtype)
 
 
 @keras.saving.register_keras_serializable(package="r2keras")

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from r2keras.ops import affine
-from r2keras.ops.ste import custom_gradient
 from r2keras.quantizers.base import WeightQuantizer, mean_magnitude
 
 # The paper's threshold, in mean magnitudes.
@@ -38,13 +37,7 @@ class TernaryQuantizer(WeightQuantizer):
 
     def call(self, weight, training: bool | None = None):
         """Returns the ternary weight."""
-
-        @custom_gradient
-        def rounded(weight):
-            value = affine.dequantize(self.codes(weight), *self.grid(weight))
-            return ops.cast(value, weight.dtype), lambda upstream: upstream
-
-        return rounded(ops.convert_to_tensor(weight))
+        return self.with_gradient(weight, lambda upstream, weight: upstream)
 
     def grid(self, weight):
         """Returns the mean magnitude of the kept weights and the zero point 0."""

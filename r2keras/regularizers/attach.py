@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from r2keras._models.channel_axes import output_axes
 from r2keras._models.rebuild import rebuild
 from r2keras._models.values import check_finite, to_numpy
 from r2keras._models.walk import Kernel, ModelView, full_name, kernels, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import check_pattern, invalid
 
 _ALL = ".*"
 
@@ -117,10 +116,7 @@ def _plan(view: ModelView, regularizer: keras.regularizers.Regularizer, match: s
 
 def _matching_kernels(view: ModelView, match: str) -> dict[str, list[str]]:
     """Returns the names of the matching kernels by layer path."""
-    try:
-        pattern = re.compile(match)
-    except (re.error, TypeError) as error:
-        raise ValueError(invalid("match", "a regular expression", match, str(error))) from error
+    pattern = check_pattern("match", match)
     matching: dict[str, list[str]] = {}
     for kernel in view.kernels:
         if pattern.search(kernel.path) or pattern.search(kernel.full_name):

@@ -105,13 +105,26 @@ class OneWeight(RangeRegularizer):
     """A regularizer with a learned scalar, for Keras 3 and tf_keras.
 
     One instance serves one weight, because a shared scalar could not be restored from a file. Subclasses implement
-    `initialize` and `_loss`; the class for each Keras implements `_add_scalar` and `_name_of`.
+    `initialize` and `_loss`; the class for each Keras is also a layer, and implements `_add_scalar` and `_name_of`.
     """
 
     weights: list
     _weight: weakref.ref | None = None
     # The function that attaches one instance per weight, for error messages.
     _attach = "r2keras.regularize"
+
+    def __init__(
+        self,
+        factor: float,
+        dim: int,
+        scale_free: bool,
+        granularity: str,
+        channel_axis: int | tuple[int, ...] | None,
+    ) -> None:
+        # A low-precision policy would make the scalar too coarse for its small steps.
+        super().__init__(dtype="float32")
+        self._set_options(factor, dim, scale_free, granularity, channel_axis)
+        self.built = True
 
     def __call__(self, w):
         """Returns the loss of a weight as a scalar tensor."""
@@ -171,19 +184,6 @@ class LearnedRegularizer(OneWeight, keras.layers.Layer):
     `layer.trainable = False` freezes the scalar. A layer constructed with `trainable=False` leaves it among the
     trainable weights, as Keras does with all sublayers; the scalar then gets no gradient, for want of a loss.
     """
-
-    def __init__(
-        self,
-        factor: float,
-        dim: int,
-        scale_free: bool,
-        granularity: str,
-        channel_axis: int | tuple[int, ...] | None,
-    ) -> None:
-        # A low-precision policy would make the scalar too coarse for its small steps.
-        super().__init__(dtype="float32")
-        self._set_options(factor, dim, scale_free, granularity, channel_axis)
-        self.built = True
 
     def _add_scalar(self, name: str, start: float) -> keras.Variable:
         """Creates the learned variable."""

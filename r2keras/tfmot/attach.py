@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import tf_keras
 from r2keras._models.tf_keras_layers import last_name, leaf_layers
 from r2keras._models.values import check_finite
 from r2keras._models.walk import full_name
-from r2keras._util.errors import invalid
+from r2keras._util.errors import check_pattern, invalid
 from r2keras.regularizers.base import OneWeight
 from r2keras.tfmot.checks import check_tf_keras
 from r2keras.tfmot.conversion.weights import carry_over, learned_regularizers, plain_weights
@@ -105,10 +104,7 @@ def _serialized(identifier: Any) -> dict[str, Any]:
 
 def _plans(model: tf_keras.Model, serialized: dict[str, Any], match: str) -> dict[int, _Plan]:
     """Returns the plans of the layers that change, by the identity of the layer."""
-    try:
-        pattern = re.compile(match)
-    except (re.error, TypeError) as error:
-        raise ValueError(invalid("match", "a regular expression", match, str(error))) from error
+    pattern = check_pattern("match", match)
     plans: dict[int, _Plan] = {}
     kernel_paths: list[str] = []
     for path, layer in leaf_layers(model):

@@ -7,13 +7,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from r2keras._util.errors import invalid
-from r2keras.ops.span import on_grid
-from r2keras.specs import ActivationSpec
+from r2keras.layers.quantize_activation import GridForm
 
 
 @tf_keras.utils.register_keras_serializable(package="r2keras")
-class GridActivation(tf_keras.layers.Layer):
+class GridActivation(GridForm, tf_keras.layers.Layer):
     """Rounds its input to a fixed grid, as `r2keras.layers.GridActivation` does in Keras 3. It has no weights.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)` with
@@ -36,33 +34,21 @@ class GridActivation(tf_keras.layers.Layer):
     Source: Jacob et al., arXiv 1712.05877, section 2.1.
     """
 
-    # `r2keras.export` reads both. While it has set `marks`, `call` writes a fake-quantization operator that marks the
-    # grid for the converter.
-    holds_constants = True
+    # While `r2keras.export` has set `marks`, `call` writes a fake-quantization operator that marks the grid for the
+    # converter.
     marks = False
 
     def __init__(self, *, scale: float, zero_point: int, num_bits: int, **kwargs: Any):
         super().__init__(**kwargs)
-        spec = ActivationSpec(num_bits=num_bits)
-        if not 0 < scale < float("inf"):
-            raise ValueError(invalid("scale", "a positive, finite number", scale))
-        if not spec.quant_min <= zero_point <= spec.quant_max:
-            raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
-        self.scale = scale
-        self.zero_point = zero_point
-        self.num_bits = num_bits
-        self.limits = (spec.quant_min, spec.quant_max)
-        self.supports_masking = True
+        self._set_grid(scale, zero_point, num_bits)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the rounded tensor."""
         if self.marks:
             low, high = (self.scale * (end - self.zero_point) for end in (-128, 127))
             return tf.quantization.fake_quant_with_min_max_args(inputs, min=low, max=high, num_bits=8)
-        values = on_grid(tf.cast(inputs, "float32"), self.scale, float(self.zero_point), *self.limits)
-        return tf.cast(values, inputs.dtype)
+        return tf.cast(self._rounded(tf.cast(inputs, "float32")), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
-        config = {"scale": self.scale, "zero_point": self.zero_point, "num_bits": self.num_bits}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **self._grid_config()}

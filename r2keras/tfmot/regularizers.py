@@ -65,19 +65,6 @@ class LearnedRegularizer(OneWeight, tf_keras.layers.Layer, tf_keras.regularizers
 
     _attach = "r2keras.tfmot.regularize"
 
-    def __init__(
-        self,
-        factor: float,
-        dim: int,
-        scale_free: bool,
-        granularity: str,
-        channel_axis: int | tuple[int, ...] | None,
-    ) -> None:
-        # A mixed policy would make the scalar half precision, too coarse for its small steps.
-        super().__init__(dtype="float32")
-        self._set_options(factor, dim, scale_free, granularity, channel_axis)
-        self.built = True
-
     def _add_scalar(self, name: str, start: float) -> tf.Variable:
         """Adds the learned variable under a unique name, because `.h5` files identify a layer's weights by name."""
         initializer = tf_keras.initializers.Constant(start)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from r2keras._models import rebuild, walk
 from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import check_pattern, invalid
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.widening import channel_rules
@@ -168,10 +167,7 @@ def _selected(layers: dict[str, keras.Layer], match: str | None) -> dict[str, ke
             for p, layer in layers.items()
             if channel_rules.is_image_kind(layer) and (channel_rules.width_of(layer) or 0) > 1
         }
-    try:
-        pattern = re.compile(match)
-    except (re.error, TypeError) as error:
-        raise ValueError(invalid("match", f"a regular expression ({error})", match)) from error
+    pattern = check_pattern("match", match)
     return {p: layer for p, layer in layers.items() if pattern.search(p) and channel_rules.width_of(layer) is not None}
 
 
