@@ -65,19 +65,17 @@ def rebuild(
     return copy
 
 
-def copy_layer(layer: keras.Layer) -> keras.Layer:
-    """Returns a new, unbuilt layer of the same config."""
+def copy_layer(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
+    """Returns a new, unbuilt layer of the same config, except for the entries that `changes` replaces.
+
+    >>> copy_layer(keras.layers.Dense(2, name="head"), use_bias=False).name
+    'head'
+    """
     if type(layer) is keras.layers.Lambda:
         # From a config Keras makes no function, since a file could hide code in it. Here is the function itself.
-        return keras.layers.Lambda(
-            layer.function,
-            output_shape=lambda_output_shape(layer),
-            mask=layer.mask,
-            arguments=layer.arguments,
-            name=layer.name,
-            dtype=layer.dtype_policy,
-        )
-    return layer.__class__.from_config(layer.get_config())
+        own = {"output_shape": lambda_output_shape(layer), "mask": layer.mask, "arguments": layer.arguments}
+        return keras.layers.Lambda(layer.function, **own | {"name": layer.name, "dtype": layer.dtype_policy} | changes)
+    return type(layer).from_config(layer.get_config() | changes)
 
 
 def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:

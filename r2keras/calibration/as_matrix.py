@@ -62,7 +62,7 @@ def per_output(layer: keras.Layer, values: np.ndarray) -> np.ndarray:
 
 def with_bias(layer: keras.Layer) -> keras.Layer:
     """Returns an unbuilt copy of a linear layer that has a bias; not for EinsumDense."""
-    return type(layer).from_config({**layer.get_config(), "use_bias": True})
+    return rebuild.copy_layer(layer, use_bias=True)
 
 
 def carry_kernels(path: str, old: keras.Layer, new: keras.Layer) -> None:

@@ -25,7 +25,7 @@ class Tap(keras.layers.Layer):
 
     def __init__(self, layer: keras.Layer):
         super().__init__(name=layer.name, dtype=layer.dtype_policy)
-        self.layer = type(layer).from_config({**layer.get_config(), "activation": "linear"})
+        self.layer = rebuild.copy_layer(layer, activation="linear")
         self.activation = layer.activation
         self.supports_masking = layer.supports_masking
         self.listener: Callable[[Any, Any], None] | None = None

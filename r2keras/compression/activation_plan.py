@@ -21,7 +21,7 @@ from r2keras._models.call_kinds import (
     never_negative,
 )
 from r2keras._models.graph import Call, Graph, TensorKey
-from r2keras._models.rebuild import rebuild
+from r2keras._models.rebuild import copy_layer, rebuild
 from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras._util.errors import invalid
 from r2keras.compression.weight_plan import has_activation_bits
@@ -129,7 +129,7 @@ def with_bare_ends(view: ModelView) -> ModelView:
     functions = _Planner(view.graph, Recipe([(".*", None)]), _kernels_of(view)).own_functions()
 
     def bare(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return type(layer).from_config(layer.get_config() | {"activation": None}) if path in functions else None
+        return copy_layer(layer, activation=None) if path in functions else None
 
     def append(path: str, name: str) -> keras.Layer | None:
         function = functions.get(path)

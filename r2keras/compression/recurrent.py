@@ -105,7 +105,7 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
     if not any(fixed.values()) and layer.normalization is None:
         own = (*fixed, "normalization")
         return PLAIN[type(layer)].from_config({name: value for name, value in config.items() if name not in own})
-    return type(layer).from_config(config | fixed)
+    return rebuild.copy_layer(layer, **fixed)
 
 
 def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer | None:

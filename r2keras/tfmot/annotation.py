@@ -12,7 +12,7 @@ from r2keras.compression.weight_plan import check_patterns
 from r2keras.specs import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
 from r2keras.tfmot.scheme import config_of, specs_of
-from r2keras.tfmot.surgery import copy_model
+from r2keras.tfmot.surgery import copy_layer, copy_model
 
 quantization = tfmot.quantization.keras
 
@@ -55,7 +55,7 @@ def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
     def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:
         if layer.name not in specs_by_layer:
             return None
-        copy = layer.__class__.from_config(layer.get_config())
+        copy = copy_layer(layer)
         return quantization.quantize_annotate_layer(copy, config_of(layer.name, specs_by_layer[layer.name]))
 
     annotated = copy_model(model, wrap)

@@ -15,7 +15,7 @@ from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.tfmot.configs import KernelsConfig
 from r2keras.tfmot.layers import GridActivation
 from r2keras.tfmot.quantizers import ActivationQuantizer, Weights
-from r2keras.tfmot.surgery import copy_model, insert_after
+from r2keras.tfmot.surgery import copy_layer, copy_model, insert_after
 
 QuantizeWrapper = tfmot.quantization.keras.QuantizeWrapper
 
@@ -143,7 +143,7 @@ def _plain(
             return _frozen(grids[layer.name.removesuffix(QUANTIZED_SUFFIX)])
         if layer.name not in wrappers:
             return None
-        unwrapped[layer.name] = layer.layer.__class__.from_config(layer.layer.get_config())
+        unwrapped[layer.name] = copy_layer(layer.layer)
         return unwrapped[layer.name]
 
     model = copy_model(qat, unwrap)

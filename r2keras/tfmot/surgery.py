@@ -32,6 +32,11 @@ def graph_of(model: tf_keras.Model) -> Graph:
     return Graph(tuple(calls), tuple((numbers[tensor.producer], tensor.place) for tensor in read.outputs))
 
 
+def copy_layer(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+    """Returns a new, unbuilt layer of the same config."""
+    return type(layer).from_config(layer.get_config())
+
+
 def copy_model(
     model: tf_keras.Model, replace: Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer | None]
 ) -> tf_keras.Model:
@@ -49,7 +54,7 @@ def copy_model(
     def clone(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         new = replace(layer)
         if new is None:
-            new = plain[layer.name] = layer.__class__.from_config(layer.get_config())
+            new = plain[layer.name] = copy_layer(layer)
         return new
 
     copy = tf_keras.models.clone_model(model, clone_function=clone)

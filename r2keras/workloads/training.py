@@ -8,6 +8,7 @@ import re
 import keras
 import numpy as np
 
+from r2keras._models.rebuild import copy_layer
 from r2keras.regularizers import Kurtosis, regularize
 
 BATCH = 250
@@ -79,6 +80,4 @@ def release() -> None:
 
 
 def _without_regularizer(layer: keras.Layer) -> keras.Layer:
-    config = layer.get_config()
-    no_regularizers = {key: None for key in config if key.endswith("_regularizer")}
-    return type(layer).from_config(config | no_regularizers)
+    return copy_layer(layer, **{key: None for key in layer.get_config() if key.endswith("_regularizer")})

@@ -104,12 +104,7 @@ def _check(source: SourceModel) -> None:
 
 def _stateless(layer: keras.Layer) -> keras.Layer | None:
     """Returns a copy of a recurrent layer that keeps no state between calls; None for other layers."""
-    return _with(layer, stateful=False) if isinstance(layer, keras.layers.RNN) else None
-
-
-def _with(layer: keras.Layer, **changes: bool) -> keras.Layer:
-    """Returns an unbuilt copy of a layer with a changed config."""
-    return type(layer).from_config(layer.get_config() | changes)
+    return rebuild.copy_layer(layer, stateful=False) if isinstance(layer, keras.layers.RNN) else None
 
 
 def _vocabulary_size(source: SourceModel) -> int | None:
@@ -155,7 +150,7 @@ def _step(model: keras.Model) -> keras.Model:
         sizes = keras.tree.flatten(layer.state_size)
         states = [_input(f"{STATE}{len(before) + number}", (1, size)) for number, size in enumerate(sizes)]
         # A layer that was called once keeps the number of its outputs, so a new one has to return the states.
-        single = unrolled.setdefault(id(layer), _with(layer, return_state=True, unroll=True))
+        single = unrolled.setdefault(id(layer), rebuild.copy_layer(layer, return_state=True, unroll=True))
         output, *new = single(*args, initial_state=states, **options)
         rebuild.transfer(layer.name, layer, single)
         before.extend(states)
