@@ -68,14 +68,22 @@ def rebuild(
 def copy_layer(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
     """Returns a new, unbuilt layer of the same config, except for the entries that `changes` replaces.
 
-    >>> copy_layer(keras.layers.Dense(2, name="head"), use_bias=False).name
-    'head'
+    >>> copy_layer(keras.layers.Dense(2), use_bias=False).use_bias
+    False
     """
     if type(layer) is keras.layers.Lambda:
         # From a config Keras makes no function, since a file could hide code in it. Here is the function itself.
         own = {"output_shape": lambda_output_shape(layer), "mask": layer.mask, "arguments": layer.arguments}
         return keras.layers.Lambda(layer.function, **own | {"name": layer.name, "dtype": layer.dtype_policy} | changes)
     return type(layer).from_config(layer.get_config() | changes)
+
+
+def copy_bidirectional(
+    layer: keras.layers.Bidirectional, forward: keras.Layer, backward: keras.Layer
+) -> keras.layers.Bidirectional:
+    """Returns a new, unbuilt `Bidirectional` like `layer` around two other layers."""
+    config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
+    return keras.layers.Bidirectional(forward, backward_layer=backward, **config)
 
 
 def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:

@@ -96,8 +96,7 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
     if isinstance(layer, keras.layers.Bidirectional):
         halves = (layer.forward_layer, layer.backward_layer)
         forward, backward = (frozen(f"{path}/{half.name}", half) or rebuild.copy_layer(half) for half in halves)
-        config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
-        return keras.layers.Bidirectional(forward, backward_layer=backward, **config)
+        return rebuild.copy_bidirectional(layer, forward, backward)
     config, parts = layer.get_config(), layer.parts
     fixed = {"kernel_spec": None, "recurrent_spec": None}
     for name, rounder in (("state_spec", parts.state), ("input_spec", parts.inputs)):
@@ -122,10 +121,8 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
     if isinstance(spec, PaletteSpec) or spec.activation_bits is None:
         return None
     if type(layer) is keras.layers.Bidirectional:
-        config = layer.get_config()
         halves = [with_state(half, spec) for half in (layer.forward_layer, layer.backward_layer)]
-        rest = {name: value for name, value in config.items() if name not in ("layer", "backward_layer")}
-        return keras.layers.Bidirectional(halves[0], backward_layer=halves[1], **rest) if all(halves) else None
+        return rebuild.copy_bidirectional(layer, *halves) if all(halves) else None
     if type(layer) not in QUANTIZED:
         return None
     return QUANTIZED[type(layer)](**layer.get_config(), state_spec=state_spec(spec))

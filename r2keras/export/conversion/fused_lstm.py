@@ -133,7 +133,5 @@ def _reason_of_part(part: keras.layers.RNN) -> str | None:
 def _stand_in(layer: keras.Layer) -> keras.Layer | None:
     """Returns the layer that replaces a recurrent one for the converter; None for other layers."""
     if isinstance(layer, keras.layers.Bidirectional):
-        config = {name: value for name, value in layer.get_config().items() if name not in ("layer", "backward_layer")}
-        forward, backward = map(_stand_in, (layer.forward_layer, layer.backward_layer))
-        return keras.layers.Bidirectional(forward, backward_layer=backward, **config)
+        return rebuild.copy_bidirectional(layer, *map(_stand_in, (layer.forward_layer, layer.backward_layer)))
     return FusedLSTM.from_config(layer.get_config()) if isinstance(layer, keras.layers.LSTM) else None
