@@ -1,4 +1,4 @@
-"""What every test has: a fixed seed, quiet libraries, and only the tests that the current Keras backend can run."""
+"""Setup of every test: a fixed seed, quiet libraries, and only the tests that the current Keras backend can run."""
 
 from __future__ import annotations
 

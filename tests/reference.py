@@ -1,4 +1,4 @@
-"""Uniform quantization in NumPy, written from its formulas, block by block: what the package must agree with.
+"""Uniform quantization in NumPy, written from its formulas, block by block: the oracle for the package.
 
 Divisions by a number of steps are products with its float32 reciprocal, so that results can be compared bit for bit.
 """

@@ -1,4 +1,4 @@
-"""Runs the repository's scripts as a person does, each in a process of its own."""
+"""Runs the repository's scripts, each in a separate process."""
 
 from __future__ import annotations
 

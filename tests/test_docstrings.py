@@ -1,4 +1,4 @@
-"""Every example in a docstring runs; every public name is listed, documented and shown by an example."""
+"""Docstrings: every example runs; every public name is listed, documented and shown by an example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source, and what `import r2keras` does, seen from outside."""
+"""Import rules of the package, read from the source, and the effects of `import r2keras`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""setup.cfg says what is there: packages, scripts, templates, versions."""
+"""setup.cfg is complete: packages, scripts, templates, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents tell the truth: README's code runs, and every link, file and command that any document names exists."""
+"""Documents: their code runs, and every link, file and command that they name exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cases of a test run on JAX and PyTorch."""
+"""Selection of the test cases that run on JAX and PyTorch."""
 
 from types import SimpleNamespace
 

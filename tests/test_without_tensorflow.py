@@ -1,4 +1,4 @@
-"""On JAX and PyTorch nothing needs TensorFlow but export, which says what to do."""
+"""On JAX and PyTorch only export needs TensorFlow, and its error says what to do."""
 
 from __future__ import annotations
 

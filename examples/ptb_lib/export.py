@@ -14,11 +14,11 @@ from rich.progress import track
 
 import r2keras
 from ptb_lib.model import LARGEST_LOSS, LENGTH, perplexity, plain
-from ptb_lib.rows import Row
+from ptb_lib.rows import RunRow
 from r2keras.export import LiteRTStream, streaming, to_litert
 
 
-def export(net: keras.Model, path: Path, ids: np.ndarray, console: Console) -> Row:
+def export(net: keras.Model, path: Path, ids: np.ndarray, console: Console) -> RunRow:
     """Writes one step of the network to a file and measures it.
 
     Args:

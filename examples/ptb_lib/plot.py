@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ptb_lib.rows import FLOAT_BITS, Row, front
+from ptb_lib.rows import FLOAT_BITS, RunRow, front
 from r2keras._util.files import replacing
 from r2keras.report.figures.axes import byte_ticks
 from r2keras.report.figures.svg import FAINT, GRID, INK, MARKERS, PLAIN, SERIES, new_figure, plain_style
@@ -15,7 +15,7 @@ SIZE = (9.2, 5.2)
 WORST = 1.25
 
 
-def write_front(rows: list[Row], path: Path) -> None:
+def write_front(rows: list[RunRow], path: Path) -> None:
     """Draws all rows: color by method, marker by width, a label at the best row of each kind, and the Pareto front.
 
     Rows far worse than the best lie at the lower edge, labeled with their perplexity.
@@ -52,7 +52,7 @@ def write_front(rows: list[Row], path: Path) -> None:
             figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _label(axes, rows: list[Row]) -> None:
+def _label(axes, rows: list[RunRow]) -> None:
     """Labels the best run of each kind, so not those of other seeds, epochs or settings."""
     named: list[tuple[int, float]] = []
     for name, (size, perplexity) in _best(rows).items():
@@ -62,7 +62,7 @@ def _label(axes, rows: list[Row]) -> None:
         named.append((size, perplexity))
 
 
-def _best(rows: list[Row]) -> dict[str, tuple[int, float]]:
+def _best(rows: list[RunRow]) -> dict[str, tuple[int, float]]:
     """Returns the bytes and perplexity of the best run, by bits and width as text."""
     best: dict[str, tuple[int, float]] = {}
     for row in sorted(rows, key=lambda row: row["perplexity"]):
@@ -71,13 +71,13 @@ def _best(rows: list[Row]) -> dict[str, tuple[int, float]]:
     return best
 
 
-def _draw_front(axes, best: list[Row]) -> None:
+def _draw_front(axes, best: list[RunRow]) -> None:
     """Draws the Pareto front as steps."""
     points = [row["bytes"] for row in best], [row["perplexity"] for row in best]
     axes.plot(*points, color=PLAIN[FAINT], linewidth=1.2, linestyle=(0, (1, 2)), drawstyle="steps-post", zorder=2)
 
 
-def _finish(axes, rows: list[Row]) -> None:
+def _finish(axes, rows: list[RunRow]) -> None:
     """Sets scales and labels; better rows are higher up."""
     sizes = [row["bytes"] for row in rows]
     byte_ticks(axes, min(sizes) / 1.25, max(sizes) * 1.6, most=8)

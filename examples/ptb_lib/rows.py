@@ -14,10 +14,10 @@ KEY += ("past", "epochs", "dropout", "commitment")
 COLUMNS = (*KEY, "perplexity", "bytes", "counted")
 FLOAT_BITS = 32
 
-Row = dict[str, Any]
+RunRow = dict[str, Any]
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[RunRow]:
     """Reads the rows, oldest first; an absent file has none.
 
     Raises:
@@ -35,28 +35,28 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def add_row(path: Path, row: Row) -> None:
+def add_row(path: Path, row: RunRow) -> None:
     """Appends a row, which replaces an older one of the same run, and writes the file whole or not at all."""
     rows = [old for old in read_rows(path) if any(old[name] != row[name] for name in KEY)]
     lines = ",\n".join(json.dumps(each, allow_nan=False) for each in [*rows, row])
     atomic_write_text(path, f"[\n{lines}\n]\n")
 
 
-def find_row(rows: list[Row], columns: Row) -> Row | None:
+def find_row(rows: list[RunRow], columns: RunRow) -> RunRow | None:
     """Returns the row with these values, if there is one."""
     return next((row for row in rows if all(row.get(name) == value for name, value in columns.items())), None)
 
 
-def front(rows: list[Row]) -> list[Row]:
+def front(rows: list[RunRow]) -> list[RunRow]:
     """Returns the Pareto front of perplexity and bytes, smallest first."""
-    best: list[Row] = []
+    best: list[RunRow] = []
     for row in sorted(rows, key=lambda row: (row["bytes"], row["perplexity"])):
         if not best or row["perplexity"] < best[-1]["perplexity"]:
             best.append(row)
     return best
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[RunRow]) -> str:
     """Returns the rows as a Markdown table, float first, then by decreasing bits.
 
     The reference of "against float" (perplexity) and "times smaller" (bytes) is the best float row of width 1 with the
@@ -74,7 +74,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cells(row: Row, rows: list[Row]) -> list[str]:
+def _cells(row: RunRow, rows: list[RunRow]) -> list[str]:
     """Returns the cells of one row."""
     past = label(tuple(Stage(**stage) for stage in row["past"]), row["units"])
     epochs = f"{past} + " * bool(past) + str(row["epochs"])
@@ -89,14 +89,14 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
     return [*names, f"{row['perplexity']:.1f}", change, f"{row['bytes']:,}", smaller]
 
 
-def _file_cells(row: Row) -> list[str]:
+def _file_cells(row: RunRow) -> list[str]:
     """Returns the cells about the file of one row."""
     if "file_bytes" not in row:
         return ["-", "-"]
     return [f"{row['file_bytes']:,}", f"{row['file_perplexity']:.3f} / {row['keras_perplexity']:.3f}"]
 
 
-def _float_row(row: Row, rows: list[Row]) -> Row | None:
+def _float_row(row: RunRow, rows: list[RunRow]) -> RunRow | None:
     """Returns the best float row at width 1 with the same data and seed."""
     same = {"data": row["data"], "seed": row["seed"], "method": "float", "activation_bits": FLOAT_BITS, "width": 1.0}
     candidates = [each for each in rows if all(each[name] == value for name, value in same.items())]

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import r2keras
 from ptb_lib.export import export
 from ptb_lib.model import build, latent_weights, perplexity, set_ranges, start_softmax
-from ptb_lib.rows import Row, add_row, find_row, read_rows
+from ptb_lib.rows import RunRow, add_row, find_row, read_rows
 from ptb_lib.settings import Settings
 from ptb_lib.specs import regularizer, state_spec, weight_spec
 from ptb_lib.stages import Stage, file_name, seen
@@ -27,7 +27,7 @@ FULL_EPOCHS = 40
 WIDENED = "embedding|lstm"
 
 
-def run(settings: Settings, console: Console) -> Row:
+def run(settings: Settings, console: Console) -> RunRow:
     """Trains one network, unless its row is there already; returns the row.
 
     Raises:
@@ -52,7 +52,7 @@ def run(settings: Settings, console: Console) -> Row:
     return row
 
 
-def exported(settings: Settings, text: texts.Text, net: keras.Model, checkpoint: Path, console: Console) -> Row:
+def exported(settings: Settings, text: texts.Text, net: keras.Model, checkpoint: Path, console: Console) -> RunRow:
     """Writes the file of a finished run next to its checkpoint; returns its measurements."""
     if not checkpoint.is_file():
         raise UsageError(f"{checkpoint} is missing, although its run has a row: give the --out that holds it")
@@ -100,7 +100,7 @@ def checked_path(path: str) -> Path:
     return Path(path)
 
 
-def row_key(settings: Settings, text: texts.Text, past: tuple[Stage, ...]) -> Row:
+def row_key(settings: Settings, text: texts.Text, past: tuple[Stage, ...]) -> RunRow:
     """Returns the columns that identify the run."""
     names = ("method", "weight_bits", "activation_bits", "width", "regularizer", "seed", "epochs", "dropout")
     names += ("commitment",)
@@ -111,7 +111,7 @@ def row_key(settings: Settings, text: texts.Text, past: tuple[Stage, ...]) -> Ro
 
 def trained(
     settings: Settings, text: texts.Text, net: keras.Model, past: tuple[Stage, ...], path: Path, console
-) -> Row:
+) -> RunRow:
     """Trains the network, with its checkpoint at `path`; returns the measurements and the schedule as columns."""
     fields = ("decay", "dropout", "commitment", "sampled", "seed")
     stages = (*past, Stage(settings.epochs, settings.method, settings.wide_units, settings.regularizer))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tf_keras
 
-KERNELS = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embeddings")
+KERNEL_ATTRIBUTES = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embeddings")
 
 
 class KernelSlot(NamedTuple):
@@ -66,7 +66,7 @@ def kernel_slots(layer: tf_keras.layers.Layer) -> list[KernelSlot]:
     return [
         KernelSlot(prefix + attribute, part, attribute)
         for prefix, part in _with_sublayers(layer)
-        for attribute in KERNELS
+        for attribute in KERNEL_ATTRIBUTES
         if hasattr(getattr(part, attribute, None), "shape")
     ]
 

@@ -14,7 +14,7 @@ from r2keras.calibration import as_matrix
 
 # Passes over all pairs at most, and the largest change of a log factor at which they stop.
 SWEEPS = 50
-TOLERANCE = 1e-3
+LOG_FACTOR_TOLERANCE = 1e-3
 # Layers `f` that treat channels separately and for which f(s x) = s f(x) with s > 0.
 HOMOGENEOUS = (
     *(layers.LeakyReLU, layers.PReLU, layers.Identity),
@@ -80,7 +80,7 @@ def equalized(view: ModelView, *, unclip: bool = False) -> tuple[ModelView, dict
             weights[second].multiply_inputs(scale)
             factors[second] *= scale
             largest_change = max(largest_change, float(np.abs(np.log(scale)).max()))
-        if largest_change < TOLERANCE:
+        if largest_change < LOG_FACTOR_TOLERANCE:
             break
     for layer_weights in weights.values():
         layer_weights.assign()

@@ -11,7 +11,7 @@ from r2keras._models.values import finite
 from r2keras._models.walk import Kernel
 from r2keras.layers.kernels.compressor import too_small
 from r2keras.layers.recurrent.layers import QuantizedGRU, QuantizedLSTM, QuantizedRNN, QuantizedSimpleRNN
-from r2keras.layers.recurrent.parts import KERNELS
+from r2keras.layers.recurrent.parts import CELL_KERNELS
 from r2keras.layers.recurrent.specs import STATE_METHODS
 from r2keras.record import QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
@@ -62,7 +62,7 @@ def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
 def _kernels(path: str, layer: keras.Layer) -> Iterator[tuple[Kernel, Spec | None, keras.Layer | None]]:
     """Yields the kernels of the quantized recurrent layers in a layer, each with its spec and what compresses it."""
     for part_path, part in quantized_parts(path, layer):
-        for name, spec in zip(KERNELS, (part.specs.kernel, part.specs.recurrent), strict=True):
+        for name, spec in zip(CELL_KERNELS, (part.specs.kernel, part.specs.recurrent), strict=True):
             kernel = Kernel(f"{part_path}/{part.cell.name}", name, getattr(part.cell, name))
             yield kernel, spec, part.parts.compressors.get(name)
 

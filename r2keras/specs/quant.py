@@ -27,7 +27,7 @@ METHOD_LEVELS = {
 METHOD_BITS = {"wrpn": (2, 8), "binary": (1, 1), "ternary": (2, 2), "alternating": (1, 4)}
 PERCENTILE = 99.9
 # The `activation_method` that only states of recurrent layers have: it fits codes to each row at run time.
-ON_LINE = "alternating"
+FITTED_AT_RUN_TIME = "alternating"
 # The default of `activation_method` by the method of the weights; WRPN quantizes activations as DoReFa does.
 PARTNERS = {"lsq": "lsq", "ewgs": "ewgs", "dorefa": "dorefa", "wrpn": "dorefa"}
 
@@ -225,7 +225,7 @@ class QuantSpec(BaseSpec):
             return
         check_int("activation_bits", self.activation_bits, 2, 8)
         method = self._set_default("activation_method", PARTNERS.get(self.method, "ste"))
-        if method == ON_LINE:
+        if method == FITTED_AT_RUN_TIME:
             self._check_state(self.activation_bits)
             return
         check_method_and_range(method, self.activation_range, prefix="activation_")
@@ -240,8 +240,8 @@ class QuantSpec(BaseSpec):
 
     def _check_state(self, bits: int) -> None:
         """Raises for a state fitted at run time that has too many bits, or a range."""
-        condition = f" with activation_method={ON_LINE!r}"
-        if bits > METHOD_BITS[ON_LINE][1]:
+        condition = f" with activation_method={FITTED_AT_RUN_TIME!r}"
+        if bits > METHOD_BITS[FITTED_AT_RUN_TIME][1]:
             raise ValueError(invalid("activation_bits", "2 to 4" + condition, bits, "Pass 3"))
         if self.activation_range is not None:
             fix = "The codes are fitted to each row"

@@ -1,4 +1,4 @@
-"""Axes that keep their own scale: an explicit table, one row per kernel."""
+"""Axes that keep their own scale, as an explicit table with one row per kernel."""
 
 import pytest
 from keras import layers

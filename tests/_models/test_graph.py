@@ -1,4 +1,4 @@
-"""The calls of a model: arguments, nested models, shared layers, and who takes whose outputs."""
+"""The calls of a model: arguments, nested models, shared layers, and the consumers of each output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking a model and making a copy of it: names, order, sharing, freezing, compile settings, and what is refused."""
+"""Walking and copying a model: names, order, sharing, freezing, compile settings, and errors."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and every failure is one sentence."""
+"""Files are written completely or not at all, and every failure is one sentence."""
 
 import errno
 import os

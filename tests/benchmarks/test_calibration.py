@@ -1,4 +1,4 @@
-"""The benchmark of calibration: a row a job, kept and shown; what is wrong is said in a sentence."""
+"""The benchmark of calibration: one row per job, kept and shown; every error is one sentence."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The benchmark of palettes: its naive formula is the formula, runs go on where they stopped, rows are all shown."""
+"""The benchmark of palettes: its naive formula is correct, interrupted runs resume, all rows are shown."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The benchmark of palette files: its nets are of the sizes it names, and its table shows the rows."""
+"""The benchmark of palette files: its nets have the documented sizes, and its table shows the rows."""
 
 from benchmarks import palette_files
 

@@ -1,4 +1,4 @@
-"""The R2 benchmark: its rows, what a second run still does, its table, and bad flags. No figure is judged."""
+"""The R2 benchmark: rows, resuming, table and bad flags. Figures are not judged."""
 
 import json
 from pathlib import Path

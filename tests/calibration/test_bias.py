@@ -1,4 +1,4 @@
-"""Bias correction: means come back; the closed form agrees with sampling."""
+"""Bias correction: the means are restored; the closed form agrees with sampling."""
 
 from __future__ import annotations
 

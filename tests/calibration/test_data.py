@@ -1,4 +1,4 @@
-"""Calibration data: every form they may have, and what is refused."""
+"""Calibration data: every supported form, and errors for the others."""
 
 import keras
 import numpy as np

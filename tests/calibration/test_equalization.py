@@ -1,4 +1,4 @@
-"""Equalization: the function stays, the ranges become equal; what is in the way is named."""
+"""Equalization: the function stays, the ranges become equal, and errors name the obstacles."""
 
 from __future__ import annotations
 

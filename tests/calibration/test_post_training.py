@@ -1,4 +1,4 @@
-"""calibrate: what it does to the weights and the statistics, and that the outputs get nearer to the float model's."""
+"""`calibrate`: changed weights and statistics, and outputs closer to the float model's."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Sensitivity against its closed form, and what it does for palettes after training."""
+"""Sensitivity against its closed form, and its effect on palettes after training."""
 
 import keras
 import numpy as np

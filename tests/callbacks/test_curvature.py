@@ -1,4 +1,4 @@
-"""EWGSDelta and what it stands on: traces against known Hessians, gradients, schedule, states, bad input."""
+"""EWGSDelta: traces against known Hessians, gradients, schedule, states, bad input."""
 
 import keras
 import numpy as np

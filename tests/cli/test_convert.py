@@ -1,4 +1,4 @@
-"""r2keras-convert: the three ways to a file, and every mistake as one sentence with exit code 2."""
+"""r2keras-convert: the three ways to a file; every mistake gives one sentence and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""r2keras-expand: the float file or the bundle, or one sentence and nothing written."""
+"""r2keras-expand: the float file or the bundle, or one sentence and no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""r2keras-search: mistakes in one sentence, before anything is trained; a whole run in tests/search."""
+"""r2keras-search: mistakes give one sentence before any training. Complete runs are in tests/search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors are quantized, on every kind of graph; and what prepare, finalize and calibrate make of the plan."""
+"""The plan of quantized activations on every kind of graph, and its use by prepare, finalize and calibrate."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""prepare and finalize: every shape of model, what is kept, what is exact, and what is refused."""
+"""prepare and finalize: every shape of model, preserved properties, exact values, and errors."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Recurrent models through prepare, finalize and calibrate: names, grids, records, and what is left in the model."""
+"""Recurrent models through prepare, finalize and calibrate: names, grids, records, and the final layers."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The loader of `docs/bundle_layout.md`, in pure Python: what a port to Kotlin or C++ does, line by line."""
+"""The loader of `docs/bundle_layout.md` in pure Python, line by line as a port to Kotlin or C++ would be."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""What `to_litert` refuses, and that nothing is half-written then."""
+"""Errors of `to_litert`: each names its cause, and no half-written file is left."""
 
 import dataclasses
 import sys

@@ -28,7 +28,7 @@ from tests.export.quantize import quantize
 from tests.export.weights.test_palette import fitting, spec
 
 ROOT = Path(__file__).resolve().parents[2]
-TOLERANCE = 2e-6
+OUTPUT_TOLERANCE = 2e-6
 FORMS = ("memory", "size", "latency")
 KINDS = {
     "dense": lambda x: layers.Dense(12, name="layer")(layers.Flatten()(x)),
@@ -109,7 +109,7 @@ def test_every_form_of_every_layer_computes_what_keras_computes(kind, chosen, tm
             np.testing.assert_equal(outputs(data, inputs), outputs(path.read_bytes(), inputs))
     for path in tmp_path.glob("*.tflite"):
         for xnnpack in (True, False):
-            assert difference(model, path, inputs, xnnpack) <= TOLERANCE, path.name
+            assert difference(model, path, inputs, xnnpack) <= OUTPUT_TOLERANCE, path.name
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_grids_expand_too(chosen, tmp_path):
         assert "DEQUANTIZE" not in [kind_of(parse(plain), op) for op in parse(plain).subgraphs[0].operators]
         for data in (plain, bundle_loader.load(bundle(path))):
             np.testing.assert_equal(outputs(data, inputs), outputs(path.read_bytes(), inputs))
-        assert difference(model, path, inputs, True) <= TOLERANCE
+        assert difference(model, path, inputs, True) <= OUTPUT_TOLERANCE
 
 
 def test_integer_operators_take_int8_palettes(tmp_path):
@@ -328,4 +328,4 @@ def test_weights_in_a_loop_are_decoded_before_it(form, tmp_path, near):
     for data in (expand(path), bundle_loader.load(bundle(path))):
         np.testing.assert_equal(outputs(data, inputs), outputs(path.read_bytes(), inputs))
     for xnnpack in (True, False):
-        assert difference(model, path, inputs, xnnpack) <= TOLERANCE
+        assert difference(model, path, inputs, xnnpack) <= OUTPUT_TOLERANCE

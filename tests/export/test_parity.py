@@ -16,7 +16,7 @@ from r2keras.export.weights import lookup_forms
 from tests.export.models import norm
 from tests.export.palettize import compress
 
-TOLERANCE = 1e-5
+OUTPUT_TOLERANCE = 1e-5
 WORDS = 24
 SPECS = {
     "grid": QuantSpec(num_bits=4),
@@ -127,7 +127,7 @@ def test_the_file_computes_what_keras_computes(group, kind, spec, exporter, outc
     if exporter == "tflm":
         request.getfixturevalue("microcontrollers")
     off, rows, record = outcome(group, exporter)
-    assert off[f"{kind}_{spec}"] <= TOLERANCE
+    assert off[f"{kind}_{spec}"] <= OUTPUT_TOLERANCE
     own = [name for name in record.tensors if name.startswith(f"{kind}_{spec}/")]
     assert own and {record.tensors[name].spec for name in own} == {SPECS[spec]}
     # Really packed: no kernel fell back to floats.

@@ -1,4 +1,4 @@
-"""One of every kind of layer for the tests of the wrapper, and what these do with them."""
+"""One layer of every kind for the tests of the wrappers, and shared checks."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Quantizers of activations against their papers' formulas, and their life in a layer and a model."""
+"""Quantizers of activations against their papers' formulas, and in layers and models."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Alternating codes against their oracle, and what they promise: descending coefficients, nearest sums, no NaN."""
+"""Alternating codes against their oracle, and their guarantees: descending coefficients, nearest sums, no NaN."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Range losses: values against NumPy, gradients against finite differences and formulas, and what they are for."""
+"""Range losses: values against NumPy, gradients against finite differences and formulas, and their purpose."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every method of weight quantization against its oracle: values, gradients, grids, and their life in a layer."""
+"""Every method of weight quantization against its oracle: values, gradients, grids, and use in a layer."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""PalettizedTensor: values by indexing, its way through a file, and every edited part refused."""
+"""PalettizedTensor: values by indexing, saving and loading, and errors for every edited part."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The record: values on the grid bit for bit, figures against NumPy, and every corrupt file refused."""
+"""The record: values on the grid bit for bit, figures against NumPy, and errors for corrupt files."""
 
 import errno
 import io

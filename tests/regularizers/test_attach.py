@@ -1,4 +1,4 @@
-"""`regularize`: every kind of layer, what matches, what is carried over, and what is refused."""
+"""`regularize`: every kind of layer, matching, preserved weights, and errors."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The regularizers as objects: values, options, configs, names, and every place Keras takes one."""
+"""The regularizers as objects: values, options, configs, names, and every Keras argument that takes one."""
 
 import json
 

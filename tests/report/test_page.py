@@ -1,4 +1,4 @@
-"""The HTML page: whole, self-contained, escaped, the same on every run, and with every number in it."""
+"""The HTML page: complete, self-contained, escaped, reproducible, and with every number."""
 
 from __future__ import annotations
 

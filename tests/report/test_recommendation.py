@@ -1,4 +1,4 @@
-"""The recommendation keeps its limits, is dominated by nothing, and says what misses them by how much."""
+"""The recommendation keeps its limits, is not dominated, and states by how much others miss them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in results.json: kept after each one, read back as they were, refused in one sentence if they are bad."""
+"""Rows in results.json: saved one by one, read back unchanged, and one-sentence errors for bad ones."""
 
 from __future__ import annotations
 

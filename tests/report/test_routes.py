@@ -1,4 +1,4 @@
-"""Files side by side: the figures are those of the files."""
+"""Comparison of files: the figures are those of the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes and ranges of a summary against NumPy, from records and from a file that was really written."""
+"""Bytes and ranges of a summary against NumPy, from records and from an exported file."""
 
 from __future__ import annotations
 

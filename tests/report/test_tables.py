@@ -1,4 +1,4 @@
-"""The text table says what NumPy says, fits its width and carries no codes."""
+"""The text tables: numbers against NumPy, width, no escape codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search found: the front, what to take, the plot."""
+"""Outcome of a search: the Pareto front, the recommendation, the plot."""
 
 from __future__ import annotations
 

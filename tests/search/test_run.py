@@ -1,4 +1,4 @@
-"""Whole searches on tiny models: in this process, stopped and gone on with, in two processes."""
+"""Complete searches on tiny models: in this process, stopped and resumed, in two processes."""
 
 from __future__ import annotations
 

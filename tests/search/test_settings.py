@@ -1,4 +1,4 @@
-"""Settings of a search: what is refused, and what one study has in common."""
+"""Settings of a search: errors, and the settings that a study has in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates: their bytes, those over the budget, those that no method has."""
+"""Candidates: their bytes, those over the budget, and those that no method supports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study on disk: who trains what, what is given up, what a killed process leaves."""
+"""The study on disk: claims of candidates, early stopping, and recovery from killed processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ActivationSpec: its defaults, and errors that name the argument of whoever called it."""
+"""ActivationSpec: its defaults, and errors that name the caller's argument."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""PaletteSpec: what it means, what it refuses, its way through JSON, YAML and recipes."""
+"""PaletteSpec: its meaning, errors, and its form in JSON, YAML and recipes."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""QuantSpec: the grids it names, the contradictions it refuses, its way through JSON."""
+"""QuantSpec: its grids, errors for contradictions, and its form in JSON."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Recipe: the first match wins; YAML and JSON; every bad file named and explained."""
+"""Recipe: the first match wins; YAML and JSON; errors that name and explain bad files."""
 
 import errno
 import json

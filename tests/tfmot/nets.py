@@ -1,4 +1,4 @@
-"""A small tf_keras net with every pattern that a scheme has to know, its Keras 3 twin, and a recipe."""
+"""A small tf_keras net with every pattern that a scheme has to handle, its Keras 3 twin, and a recipe."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Regularizers for tf_keras models that exist already."""
+"""Regularizers added to existing tf_keras models."""
 
 from __future__ import annotations
 

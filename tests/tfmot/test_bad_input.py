@@ -1,4 +1,4 @@
-"""One clear sentence for each thing that TFMOT would refuse late, or take and get wrong."""
+"""One clear sentence for each input that TFMOT would reject late or compute wrongly."""
 
 import importlib.util
 import sys

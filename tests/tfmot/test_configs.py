@@ -1,4 +1,4 @@
-"""The configs keep TFMOT's whole contract: kernels out and in, outputs, JSON, scope, clone."""
+"""The configs fulfill TFMOT's interface: kernels out and in, outputs, JSON, scope, clone."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What can be saved and read back while TFMOT's wrappers are on, and what cannot."""
+"""Saving and loading of models in TFMOT's wrappers: the formats that work, and errors for the others."""
 
 import numpy as np
 import pytest

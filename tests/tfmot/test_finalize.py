@@ -1,4 +1,4 @@
-"""From a trained wrapper model to plain layers, a record and a file: nothing moves on the way."""
+"""From a trained wrapper model to plain layers, a record and a file, without any change of values."""
 
 import numpy as np
 import pytest

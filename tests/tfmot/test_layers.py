@@ -1,4 +1,4 @@
-"""Every kind of layer with kernels trains under TFMOT's wrapper, those that TFMOT itself refuses included."""
+"""Every kind of layer with kernels trains in TFMOT's wrapper, including those that TFMOT rejects."""
 
 import numpy as np
 import pytest

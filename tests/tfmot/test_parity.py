@@ -1,4 +1,4 @@
-"""One table: for the same weights and spec TFMOT's wrapper, Keras 3's and the oracle give the same numbers."""
+"""For equal weights and specs, TFMOT's wrapper, Keras 3's and the oracle give the same numbers."""
 
 import keras
 import numpy as np

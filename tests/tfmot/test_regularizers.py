@@ -1,4 +1,4 @@
-"""The regularizers of tf_keras: the numbers of the Keras 3 ones, and scalars that train and survive every wrapper."""
+"""The tf_keras regularizers: values equal to the Keras 3 ones, and scalars that train and survive every wrapper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is missing is one sentence."""
+"""Missing packages: one sentence that names the package and the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the scheme quantizes what: as on Keras 3, fused as TFMOT's own 8-bit scheme fuses, each layer its own bits."""
+"""The scheme quantizes as on Keras 3, fuses as TFMOT's own 8-bit scheme, and gives each layer its own bits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Wider copies: the outputs of trained weights stay, units and filters become what was asked."""
+"""Wider copies: the outputs of trained weights stay, units and filters get the requested numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets: parts that share nothing, equal on every load, and damaged files named in one sentence."""
+"""Data sets: disjoint parts, equal on every load, and one-sentence errors for damaged files."""
 
 import io
 import os

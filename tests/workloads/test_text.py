@@ -1,4 +1,4 @@
-"""Word streams: windows that lose no word, texts that are equal on every load, bad texts named in one sentence."""
+"""Word streams: windows lose no word, texts are equal on every load, and bad texts give one sentence."""
 
 import dataclasses
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GATES = 4
 # Inputs of the operator: the first gate's kernel for the input, and that for the state; three more follow each.
-KERNELS = (1, 5)
+FIRST_GATE_INPUTS = (1, 5)
 
 
 def join_gates(file: ModelT, record: CompressionRecord) -> None:
@@ -34,7 +34,7 @@ def join_gates(file: ModelT, record: CompressionRecord) -> None:
     joined: dict[tuple[int, ...], list[int]] = {}
     for op in [op for op in graph.operators if kind_of(file, op) == OPERATOR]:
         op.inputs = np.array(op.inputs)
-        for first in KERNELS:
+        for first in FIRST_GATE_INPUTS:
             parts = tuple(map(int, op.inputs[first : first + GATES]))
             if parts not in joined and (kernel := _kernel(file, graph, parts, recorded)) is not None:
                 joined[parts] = _split(file, graph, graph.operators.index(op), kernel)

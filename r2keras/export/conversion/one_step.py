@@ -17,7 +17,7 @@ STATE = "state_"
 # The step is compared with the whole sequence on a random one of this length. Sums in another order differ by rounding;
 # a model that looks at other steps differs by far more than this share of the largest output.
 TRIAL_STEPS = 4
-TOLERANCE = 1e-4
+OUTPUT_TOLERANCE = 1e-4
 FIX = "Expected a model whose outputs at a step depend on that step and earlier ones. Export the model itself"
 
 
@@ -179,6 +179,6 @@ def _compare(name: str, step: keras.Model, inputs: list[np.ndarray], whole: list
         states = results[len(whole) :]
     for expected, *columns in zip(map(keras.ops.convert_to_numpy, whole), *parts, strict=True):
         joined = np.concatenate(columns, axis=1) if columns[0].ndim == expected.ndim > 2 else columns[-1]
-        tolerance = TOLERANCE * max(np.abs(expected).max(), 1)
+        tolerance = OUTPUT_TOLERANCE * max(np.abs(expected).max(), 1)
         if joined.shape != expected.shape or np.abs(joined - expected).max() > tolerance:
             raise ValueError(f"The model {name!r} gives other outputs step by step than for a whole sequence. {FIX}.")

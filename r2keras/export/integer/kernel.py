@@ -8,7 +8,7 @@ import numpy as np
 
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.weights.matching import SMALLEST, Match
-from r2keras.export.weights.mismatch import TOLERANCE
+from r2keras.export.weights.mismatch import DECODING_TOLERANCE
 from r2keras.export.weights.uniform import along, in_constant_layout, values_along, varying_axes
 from r2keras.record import QuantizedTensor
 
@@ -60,7 +60,7 @@ class IntegerKernel:
             return f"{np.count_nonzero(wrong)} of {codes.size} codes differ"
         scale = self._along(self.scale)
         error = np.abs(scale * stored.astype(np.float32) - constant)
-        allowed = TOLERANCE * np.abs(constant) + SMALLEST + np.where(self._along(self.coarse), scale, 0)
+        allowed = DECODING_TOLERANCE * np.abs(constant) + SMALLEST + np.where(self._along(self.coarse), scale, 0)
         return "" if np.all(error <= allowed) else f"a value is off by {error.max():.3g}"
 
     def _along(self, vector: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from r2keras.record import PalettizedTensor, Tensor
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
-from r2keras.export.weights.mismatch import TOLERANCE, broken
+from r2keras.export.weights.mismatch import DECODING_TOLERANCE, broken
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def check_written(file: ModelT, written: list[Written]) -> None:
             _check_table(file, item, item.tensor)
         values = (constants if item.ids is None else _all_rows(file, item, item.ids)).value(*item.values)
         off = np.abs(values - item.constant)
-        if not np.all(off <= TOLERANCE * np.abs(item.constant) + SMALLEST):
+        if not np.all(off <= DECODING_TOLERANCE * np.abs(item.constant) + SMALLEST):
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
 
 

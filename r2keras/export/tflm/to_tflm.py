@@ -30,7 +30,7 @@ from r2keras.export.weights.assignment import Place, Where, places_of
 from r2keras.export.weights.lookup_forms import SMALLER, Form, smallest
 from r2keras.export.weights.lookup_read_back import MARK, STAYS_FLOAT, stored_form
 from r2keras.export.weights.matching import SMALLEST
-from r2keras.export.weights.mismatch import TOLERANCE, broken
+from r2keras.export.weights.mismatch import DECODING_TOLERANCE, broken
 from r2keras.export.weights.uniform import along
 from r2keras.record import CompressionRecord
 
@@ -220,7 +220,7 @@ def _compare(file: ModelT, item: _Written) -> None:
             factor = values_of(file, graph.tensor(item.named[-1]))
             values = values * along(factor, values, item.form.axis)
     error = np.abs(values - item.constant)
-    if not np.all(error <= TOLERANCE * np.abs(item.constant) + SMALLEST):
+    if not np.all(error <= DECODING_TOLERANCE * np.abs(item.constant) + SMALLEST):
         raise broken(item.name, f"a value is off by {error.max():.3g}")
 
 

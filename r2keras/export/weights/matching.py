@@ -9,10 +9,10 @@ import numpy as np
 from r2keras.export.weights.axis_layout import Layout, layouts, sample
 
 # Relative: about seven roundings to float32, of 2^-24 each.
-TOLERANCE = 4e-7
+MATCH_TOLERANCE = 4e-7
 # Absolute: denormals, below the smallest normal float32, are less precise.
 SMALLEST = float(np.finfo(np.float32).tiny)
-# So many values do not agree to `TOLERANCE` by chance.
+# So many values do not agree to `MATCH_TOLERANCE` by chance.
 STRONG_EVIDENCE = 16
 
 
@@ -107,5 +107,5 @@ def _fit_factors(weight: np.ndarray, constant: np.ndarray) -> np.ndarray | None:
     k, w = weight.astype(np.float64), constant.astype(np.float64)
     squares = np.einsum("ij,ij->i", k, k)
     factor = np.einsum("ij,ij->i", k, w) / np.where(squares > 0, squares, 1.0)
-    excess = np.abs(k * factor[:, None] - w) - TOLERANCE * np.abs(w)
+    excess = np.abs(k * factor[:, None] - w) - MATCH_TOLERANCE * np.abs(w)
     return factor if excess.max(initial=0.0) <= SMALLEST else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Largest relative difference of a decoded weight from that of the float file; single precision rounds by up to 6e-8.
-TOLERANCE = 1e-6
+DECODING_TOLERANCE = 1e-6
 
 
 def broken(name: str, reason: str) -> RuntimeError:

@@ -11,7 +11,7 @@ from r2keras.layers.kernels.compressor import compressor
 from r2keras.layers.recurrent.rounder import Rounder
 from r2keras.layers.recurrent.specs import RecurrentSpecs
 
-KERNELS = ("kernel", "recurrent_kernel")
+CELL_KERNELS = ("kernel", "recurrent_kernel")
 
 
 class RecurrentParts(keras.layers.Layer):
@@ -29,7 +29,7 @@ class RecurrentParts(keras.layers.Layer):
         # Latent weights are read in their own precision, whatever precision the layer computes in.
         super().__init__(autocast=False, dtype=cell.variable_dtype, **kwargs)
         self.compressors: dict[str, keras.Layer] = {}
-        for name, spec in zip(KERNELS, (specs.kernel, specs.recurrent), strict=True):
+        for name, spec in zip(CELL_KERNELS, (specs.kernel, specs.recurrent), strict=True):
             if spec is None:
                 continue
             kernel_compressor = compressor(spec, cell, getattr(cell, name), name=name)
@@ -51,7 +51,7 @@ class RecurrentParts(keras.layers.Layer):
         if self.inputs is not None:
             sequences = self.inputs(sequences, training=training)
         cell_trains = training and cell.trainable
-        return sequences, *(self._kernel(name, getattr(cell, name), cell_trains) for name in KERNELS)
+        return sequences, *(self._kernel(name, getattr(cell, name), cell_trains) for name in CELL_KERNELS)
 
     def _kernel(self, name: str, variable: keras.Variable, cell_trains: bool | None):
         if name not in self.compressors:

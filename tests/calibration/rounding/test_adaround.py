@@ -1,4 +1,4 @@
-"""AdaRound: against exhaustive search and against nearest rounding; what it records; how it goes on."""
+"""AdaRound against exhaustive search and nearest rounding; its notes in the record; resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns over codes and scales: against every single change, least squares, and the paper's AdaRound."""
+"""Alternation of codes and scales: against every single change, least squares, and the paper's AdaRound."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from r2keras.export.tflite.interpreter import open_interpreter, read
 from r2keras.export.tflite.schema import INT2
 from tests.export.palettize import compress
 
-STEPS, FEATURES, TOLERANCE = 6, 5, 1e-6
+STEPS, FEATURES, OUTPUT_TOLERANCE = 6, 5, 1e-6
 SPECS = (QuantSpec(num_bits=8), QuantSpec(num_bits=4), QuantSpec(num_bits=2), PaletteSpec(num_bits=3))
 PER_ROW = PaletteSpec(num_bits=2, granularity="per_group", group_size=1)
 NETS = {
@@ -57,7 +57,7 @@ def check(model, record, path, x, **options):
     expected = model.predict(x, verbose=0)
     for xnnpack in (True, False):
         off = np.abs(LiteRTModel(path, xnnpack=xnnpack).predict(x) - expected).max()
-        assert off <= TOLERANCE * np.ptp(expected)
+        assert off <= OUTPUT_TOLERANCE * np.ptp(expected)
     return found
 
 

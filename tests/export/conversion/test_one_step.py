@@ -14,7 +14,7 @@ from tests.export.palettize import compress
 from tests.export.quantize import quantize
 
 FEATURES, STEPS, WORDS = 3, 7, 30
-TOLERANCE = 1e-6
+OUTPUT_TOLERANCE = 1e-6
 INNER = {
     "lstm": lambda x: layers.LSTM(6, return_sequences=True)(x),
     "last_step": lambda x: layers.GRU(6)(x),
@@ -61,7 +61,7 @@ def test_single_steps_of_the_file_are_the_whole_sequence_in_keras(kind, tmp_path
         stream = LiteRTStream(tmp_path / "m.tflite", xnnpack=xnnpack)
         got = stream.run(x)
         got = got if expected.ndim == 2 else got[-1]
-        assert np.abs(got - expected).max() <= TOLERANCE * np.ptp(expected)
+        assert np.abs(got - expected).max() <= OUTPUT_TOLERANCE * np.ptp(expected)
         stream.reset()
         again = stream.run(x)
         np.testing.assert_array_equal(got, again if expected.ndim == 2 else again[-1])

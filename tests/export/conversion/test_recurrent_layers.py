@@ -1,4 +1,4 @@
-"""Recurrent models in files: they compute what Keras computes, few-bit weights, states on grids, one sample a run."""
+"""Recurrent models in files: equal outputs, few-bit weights, states on grids, one sample per run."""
 
 import signal
 from functools import partial
@@ -16,7 +16,7 @@ from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from tests.export.palettize import compress
 
-TOLERANCE = 1e-6
+OUTPUT_TOLERANCE = 1e-6
 SPECS = (QuantSpec(num_bits=8), QuantSpec(num_bits=4), QuantSpec(num_bits=2), PaletteSpec(num_bits=3))
 STEPS, FEATURES, WORDS = 6, 5, 24
 
@@ -67,7 +67,7 @@ def difference(model, path, x, xnnpack):
     return np.abs(LiteRTModel(path, xnnpack=xnnpack).predict(x) - expected).max() / np.ptp(expected)
 
 
-def check(model, record, path, tolerance=TOLERANCE, **options):
+def check(model, record, path, tolerance=OUTPUT_TOLERANCE, **options):
     """Exports, and asserts that the file computes what Keras does with and without XNNPACK."""
     found = to_litert(model, path, record, **options)
     for xnnpack in (True, False):
@@ -192,7 +192,7 @@ def test_expand_makes_a_float_file_of_a_loop(tmp_path, near):
     record = compress(model, mixed(2))
     to_litert(model, tmp_path / "m.tflite", record)
     (tmp_path / "float.tflite").write_bytes(expand(tmp_path / "m.tflite"))
-    assert difference(model, tmp_path / "float.tflite", data(model), True) <= TOLERANCE
+    assert difference(model, tmp_path / "float.tflite", data(model), True) <= OUTPUT_TOLERANCE
 
 
 def test_a_gru_whose_recurrent_kernel_the_converter_splits_is_refused(tmp_path, monkeypatch):
@@ -207,7 +207,7 @@ def test_a_gru_whose_recurrent_kernel_the_converter_splits_is_refused(tmp_path, 
     assert list(tmp_path.iterdir()) == []
     record = compress(model, lambda name, shape: None if "recurrent" in name else SPECS[1])
     to_litert(model, tmp_path / "m.tflite", record)
-    assert difference(model, tmp_path / "m.tflite", data(model), True) <= TOLERANCE
+    assert difference(model, tmp_path / "m.tflite", data(model), True) <= OUTPUT_TOLERANCE
 
 
 def test_integer_operators_are_refused(tmp_path):

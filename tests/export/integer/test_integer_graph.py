@@ -1,4 +1,4 @@
-"""Files of integer operators: against integer arithmetic in NumPy, against Keras, and what is refused."""
+"""Files of integer operators: against integer arithmetic in NumPy, against Keras, and errors."""
 
 import dataclasses
 

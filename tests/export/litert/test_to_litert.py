@@ -1,4 +1,4 @@
-"""Whole models to files: the file computes what Keras computes, whatever layer, width and grid."""
+"""Export of entire models: the file computes the outputs of Keras for every layer, width and grid."""
 
 import collections
 import itertools
@@ -19,7 +19,7 @@ from tests.export.models import conv_net, dense_net, norm, random_inputs, sequen
 from tests.export.quantize import quantize
 from tests.export.weights.test_uniform import specs
 
-TOLERANCE = 1e-5
+OUTPUT_TOLERANCE = 1e-5
 
 
 def difference(model, path, inputs, xnnpack):
@@ -36,7 +36,7 @@ def check_file(model, path, record):
     """Exports, and asserts that the file is exact with and without XNNPACK."""
     found = to_litert(model, path, record)
     for xnnpack in (True, False):
-        assert difference(model, path, random_inputs(model), xnnpack) < TOLERANCE
+        assert difference(model, path, random_inputs(model), xnnpack) < OUTPUT_TOLERANCE
     return found
 
 

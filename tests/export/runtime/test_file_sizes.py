@@ -1,4 +1,4 @@
-"""The bytes of a file: rows add up, notes say what is wider, nothing superfluous is in it."""
+"""The bytes of a file: rows add up, notes name wider containers, and nothing superfluous is stored."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Memory of a file in a process of its own: more for larger weights, an error for no file."""
+"""Memory of a file in a separate process: more for larger weights, an error for a missing file."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Keras against the file, on figures known beforehand."""
+"""Verification of files against Keras, on figures known beforehand."""
 
 import keras
 import numpy as np

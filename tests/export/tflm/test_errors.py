@@ -1,4 +1,4 @@
-"""What to_tflm refuses, and what it does where tflite-micro is not installed: these tests need no wheel."""
+"""Errors of `to_tflm`, and its behavior without tflite-micro: these tests do not need the package."""
 
 import sys
 

@@ -20,7 +20,7 @@ from tests.export.palettize import compress
 from tests.export.weights.test_palette import fitting, small_net, spec
 
 pytestmark = pytest.mark.usefixtures("microcontrollers")
-TOLERANCE = 1e-6
+OUTPUT_TOLERANCE = 1e-6
 OUTSIDE = "one factor per channel after the operator"
 
 
@@ -33,7 +33,7 @@ def exported(model, chosen, path):
     """Compresses a model, exports it, asserts that the file computes what Keras does, and returns the rows by name."""
     record = compress(model, chosen if callable(chosen) else every(chosen))
     found = to_tflm(model, path, record, check=False)
-    assert verify(model, path, random_inputs(model, 4)).passed(TOLERANCE)
+    assert verify(model, path, random_inputs(model, 4)).passed(OUTPUT_TOLERANCE)
     assert sizes(record, path).file_bytes == found.file_bytes == path.stat().st_size
     return {row.name: row for row in found.tensors}
 
@@ -172,7 +172,7 @@ def test_a_shared_layer_is_decoded_in_front_of_each_use(tmp_path):
         warnings.simplefilter("error")
         record = compress(model, every(spec(2)))
         to_tflm(model, tmp_path / "mcu.tflite", record, check=False)
-    assert verify(model, tmp_path / "mcu.tflite", random_inputs(model, 4)).passed(TOLERANCE)
+    assert verify(model, tmp_path / "mcu.tflite", random_inputs(model, 4)).passed(OUTPUT_TOLERANCE)
 
 
 def test_sequences_attention_and_products_of_batches(always, tmp_path):
@@ -199,7 +199,7 @@ def test_sequences_of_recurrent_layers_are_stored_step_by_step(make, tmp_path, n
     stack = make(6, return_sequences=True, go_backwards=True), make(5, return_sequences=True)
     model = net((4, 3), *stack)
     to_tflm(model, tmp_path / "mcu.tflite", check=False)
-    assert verify(model, tmp_path / "mcu.tflite", random_inputs(model, 4)).passed(TOLERANCE)
+    assert verify(model, tmp_path / "mcu.tflite", random_inputs(model, 4)).passed(OUTPUT_TOLERANCE)
     file = read(tmp_path / "mcu.tflite")
     found = [kind_of(file, op) for graph in file.subgraphs for op in graph.operators]
     assert found.count("DYNAMIC_UPDATE_SLICE") == 2 and "SLICE" not in found

@@ -16,12 +16,12 @@ from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import FLOAT16, INT4, INT8, buffer_of
 from r2keras.specs import QuantSpec
 from tests.export.integer.test_integer_graph import X, two_layers
-from tests.export.litert.test_to_litert import TOLERANCE as LARGE
+from tests.export.litert.test_to_litert import OUTPUT_TOLERANCE as LARGE
 from tests.export.litert.test_to_litert import difference, equal_kernels, shared_layer
 from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
 from tests.export.palettize import compress
 
-TOLERANCE = 1.5e-6
+OUTPUT_TOLERANCE = 1.5e-6
 BITS = {1: 2, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
 
 
@@ -35,7 +35,7 @@ def small_net():
     return keras.Model(inputs, layers.Dense(8, name="head")(x), name="small_net")
 
 
-def check(model, record, path, tolerance=TOLERANCE, **options):
+def check(model, record, path, tolerance=OUTPUT_TOLERANCE, **options):
     """Exports, and asserts that the file is exact with and without XNNPACK."""
     found = to_litert(model, path, record, **options)
     for xnnpack in (True, False):
@@ -241,7 +241,7 @@ def test_calibrate_to_report(tmp_path):
     recipe = Recipe([("hidden", PaletteSpec(num_bits=4, dim=2, min_size=0)), ("head", QuantSpec(num_bits=2))])
     small, record = calibrate(model, recipe, random_inputs(model)[0])
     to_litert(small, tmp_path / "m.tflite", record)
-    assert verify(small, tmp_path / "m.tflite", random_inputs(small)[0]).passed(TOLERANCE)
+    assert verify(small, tmp_path / "m.tflite", random_inputs(small)[0]).passed(OUTPUT_TOLERANCE)
     summary = report.summarize(record, tmp_path / "m.tflite", model=small)
     assert "4-bit indices into a table of 16 x 2" in str(summary)
     assert "scales and tables" in summary.overhead

@@ -1,4 +1,4 @@
-"""The quantized recurrent layers: Keras' own with every spec off, the formulas with them on, files, bad input."""
+"""The quantized recurrent layers: equal to Keras' without specs, to the formulas with them; files, bad input."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The axes tell the truth: ticks stand where their numbers are, points on the right side of a limit."""
+"""Axes of the accuracy plots: ticks at the right positions, points on the right side of a limit."""
 
 from __future__ import annotations
 

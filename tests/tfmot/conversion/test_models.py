@@ -1,4 +1,4 @@
-"""Models from Keras 3 to tf_keras and back: equal outputs and structure, and a name for everything that cannot go."""
+"""Models from Keras 3 to tf_keras and back: equal outputs and structure, and errors that name all obstacles."""
 
 from __future__ import annotations
 
