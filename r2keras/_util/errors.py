@@ -22,6 +22,22 @@ def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
     return f"{text} {sentence(fix)}" if fix else text
 
 
+def invalid_part(name: str, expected: str, received: str, fix: str = "") -> str:
+    """Returns the message for an argument of which a part is wrong, such as a layer of a model.
+
+    Args:
+        name: the argument.
+        expected: the values that it accepts.
+        received: the wrong part, described in words.
+        fix: the likely remedy, or empty.
+
+    >>> invalid_part("model", "a built model", "the model 'net', which is not built", "Give it a keras.Input")
+    "Invalid value for argument `model`. Expected a built model. Received: the model 'net', which is not built. ..."
+    """
+    text = f"Invalid value for argument `{name}`. Expected {expected}. Received: {sentence(received)}"
+    return f"{text} {sentence(fix)}" if fix else text
+
+
 def invalid_choice(name: str, choices: Iterable[str], received: object) -> str:
     """Returns the message for a string that is not among `choices`, with the nearest one suggested.
 

@@ -1,4 +1,4 @@
-"""Post-training quantization by the same recipes as `prepare`, without labels or `fit`; every step works alone too."""
+"""Post-training quantization by the same recipes as `prepare`, without labels or `fit`, and its single steps."""
 
 from r2keras.calibration.activations import set_activation_ranges
 from r2keras.calibration.batch_norm import reestimate_batch_norm

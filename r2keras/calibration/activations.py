@@ -45,15 +45,12 @@ def set_activation_ranges(student: keras.Model, data: Data, *, batch_size: int =
 
 
 def set_ranges(view: ModelView, data: Data | None, *, batch_size: int = 128) -> int:
-    """Does what `set_activation_ranges` does; takes a view."""
+    """Sets the ranges as `set_activation_ranges` does, in the model of a view."""
     layers = [layer for _, layer in students.quantizers_of(view)]
-    if layers and data is None:
-        wanted = f"inputs to find the ranges of {len(layers)} activations with"
-        raise DataNeededError(invalid("data", wanted, None, "Pass a few hundred inputs"))
     if not layers:
         return 0
     if data is None:
-        expected = f"inputs that show the ranges of {len(layers)} activations"
+        expected = f"inputs, from which the ranges of {len(layers)} activations are measured"
         raise DataNeededError(invalid("data", expected, None, "Pass a few hundred inputs"))
     try:
         for layer in layers:

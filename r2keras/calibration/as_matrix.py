@@ -1,4 +1,4 @@
-"""Layers that are linear in their kernel, written as one matrix product: `outputs = patches @ matrix`."""
+"""Matrix form of layers that are linear in their kernel: `outputs = patches @ matrix`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LINEAR = (layers.Dense, layers.EinsumDense, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWI
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """One kernel of a layer as one matrix per group: `outputs[n, g] = patches[n, g] @ matrix[g]`.
+class MatrixForm:
+    """A kernel of a layer as one matrix per group: `outputs[n, g] = patches[n, g] @ matrix[g]`.
 
     Args:
         patches: converts inputs of the layer to an array (rows, groups, fan_in).
@@ -66,7 +66,7 @@ def with_bias(layer: keras.Layer) -> keras.Layer:
 
 
 def carry_kernels(path: str, old: keras.Layer, new: keras.Layer) -> None:
-    """Copies the weights of a layer to its copy of `with_bias`, or to a plain copy; a new bias stays as it is."""
+    """Copies a layer's weights to a plain copy or to one from `with_bias`, whose new bias keeps its start value."""
     if len(old.weights) == len(new.weights):
         rebuild.transfer(path, old, new)
         return
@@ -74,20 +74,20 @@ def carry_kernels(path: str, old: keras.Layer, new: keras.Layer) -> None:
         target.assign(ops.convert_to_numpy(source))
 
 
-def view(layer: keras.Layer, name: str) -> View:
-    """Returns one kernel of a built linear layer as a matrix.
+def matrix_form(layer: keras.Layer, name: str) -> MatrixForm:
+    """Returns a kernel of a built linear layer as matrices.
 
     Args:
         layer: a layer for which `is_linear` holds.
-        name: the kernel's name relative to the layer, as `_model.kernels` gives it.
+        name: the kernel's name relative to the layer, as `walk.kernels` returns it.
 
     Example:
 
     >>> layer = layers.Conv1D(3, 2, use_bias=False)
     >>> x = np.random.default_rng(0).normal(size=(1, 4, 5)).astype("float32")
     >>> y = ops.convert_to_numpy(layer(x))
-    >>> matrices = view(layer, "kernel")
-    >>> z = matrices.patches(x) @ matrices.to_matrix(ops.convert_to_numpy(layer.kernel))[0]
+    >>> form = matrix_form(layer, "kernel")
+    >>> z = form.patches(x) @ form.to_matrix(ops.convert_to_numpy(layer.kernel))[0]
     >>> bool(np.allclose(z.reshape(y.shape), y, atol=1e-5))
     True
     """
@@ -107,24 +107,24 @@ def numpy(tensor: Any) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32")))
 
 
-def _dense(shape: tuple[int, ...]) -> View:
-    """Returns the view of a matrix product along the last axis."""
+def _dense(shape: tuple[int, ...]) -> MatrixForm:
+    """Returns the matrix form of a matrix product along the last axis."""
     shape = tuple(shape)
     fan_in = math.prod(shape[:-1])
-    return View(
+    return MatrixForm(
         lambda x: numpy(x).reshape(-1, 1, fan_in),
         lambda kernel: kernel.reshape(1, fan_in, shape[-1]),
         lambda matrix: matrix.reshape(shape),
     )
 
 
-def _convolution(layer: keras.Layer) -> View:
-    """Returns the view of a convolution: patches are its outputs with one one-hot filter per entry of a filter."""
+def _convolution(layer: keras.Layer) -> MatrixForm:
+    """Returns the matrix form of a convolution; one-hot filters, one per filter entry, give the patches."""
     *rest, outputs = layer.kernel.shape
     fan_in, groups = math.prod(rest), layer.groups
     one_hot = np.tile(np.eye(fan_in, dtype=np.float32), groups).reshape(*rest, groups * fan_in)
     patches = _patches(type(layer), layer, {"filters": groups * fan_in}, one_hot)
-    return View(
+    return MatrixForm(
         lambda x: patches(x).reshape(-1, groups, fan_in),
         lambda kernel: kernel.reshape(fan_in, groups, outputs // groups).transpose(1, 0, 2),
         lambda matrix: matrix.transpose(1, 0, 2).reshape(*rest, outputs),
@@ -132,13 +132,13 @@ def _convolution(layer: keras.Layer) -> View:
     )
 
 
-def _transposed(layer: keras.Layer) -> View:
-    """Returns the view of a transposed convolution, whose kernel has its inputs on the last axis."""
+def _transposed(layer: keras.Layer) -> MatrixForm:
+    """Returns the matrix form of a transposed convolution, whose kernel has its inputs on the last axis."""
     *positions, outputs, inputs = layer.kernel.shape
     fan_in = math.prod(positions) * inputs
     one_hot = np.moveaxis(np.eye(fan_in, dtype=np.float32).reshape(*positions, inputs, fan_in), -1, -2)
     patches = _patches(type(layer), layer, {"filters": fan_in}, one_hot)
-    return View(
+    return MatrixForm(
         lambda x: patches(x).reshape(-1, 1, fan_in),
         lambda kernel: np.moveaxis(kernel, -1, -2).reshape(1, fan_in, outputs),
         lambda matrix: np.moveaxis(matrix.reshape(*positions, inputs, outputs), -1, -2),
@@ -146,14 +146,14 @@ def _transposed(layer: keras.Layer) -> View:
     )
 
 
-def _depthwise(layer: keras.Layer, kind: type, shape: tuple[int, ...]) -> View:
-    """Returns the view of a depthwise kernel, in which every input channel is a group."""
+def _depthwise(layer: keras.Layer, kind: type, shape: tuple[int, ...]) -> MatrixForm:
+    """Returns the matrix form of a depthwise kernel, in which every input channel is a group."""
     *positions, inputs, multiplier = shape
     fan_in = math.prod(positions)
     one_hot = np.eye(fan_in, dtype=np.float32).reshape(*positions, 1, fan_in)
     one_hot = np.broadcast_to(one_hot, (*positions, inputs, fan_in))
     patches = _patches(kind, layer, {"depth_multiplier": fan_in}, one_hot)
-    return View(
+    return MatrixForm(
         lambda x: patches(x).reshape(-1, inputs, fan_in),
         lambda kernel: kernel.reshape(fan_in, inputs, multiplier).transpose(1, 0, 2),
         lambda matrix: matrix.transpose(1, 0, 2).reshape(*positions, inputs, multiplier),
@@ -161,8 +161,8 @@ def _depthwise(layer: keras.Layer, kind: type, shape: tuple[int, ...]) -> View:
     )
 
 
-def _separable(layer: keras.Layer, name: str) -> View:
-    """Returns the view of the depthwise kernel, or of the pointwise kernel after the layer's depthwise part."""
+def _separable(layer: keras.Layer, name: str) -> MatrixForm:
+    """Returns the matrix form of the depthwise kernel, or of the pointwise kernel after the layer's depthwise part."""
     kind = DEPTHWISE[SEPARABLE.index(next(kind for kind in SEPARABLE if isinstance(layer, kind)))]
     if name == "depthwise_kernel":
         return _depthwise(layer, kind, layer.depthwise_kernel.shape)
@@ -171,8 +171,8 @@ def _separable(layer: keras.Layer, name: str) -> View:
     return dataclasses.replace(dense, patches=lambda x: dense.patches(middle(x)), spread=layer.depth_multiplier)
 
 
-def _einsum(layer: keras.layers.EinsumDense) -> View:
-    """Returns the view of an EinsumDense.
+def _einsum(layer: keras.layers.EinsumDense) -> MatrixForm:
+    """Returns the matrix form of an EinsumDense.
 
     Kernel letters that the inputs and outputs share are groups; those that only the inputs share are summed.
     """
@@ -194,7 +194,7 @@ def _einsum(layer: keras.layers.EinsumDense) -> View:
         axes = rows + [letters.index(letter) for letter in [*group_letters, *summed_letters]]
         return numpy(x).transpose(axes).reshape(-1, groups, fan_in)
 
-    return View(
+    return MatrixForm(
         patches,
         lambda values: values.transpose(permutation).reshape(groups, fan_in, -1),
         lambda matrix: matrix.reshape(permuted_shape).transpose(np.argsort(permutation)),

@@ -1,4 +1,4 @@
-"""Batch normalization after quantization: re-estimation of its statistics."""
+"""Re-estimation of batch-norm statistics after quantization."""
 
 from __future__ import annotations
 
@@ -86,11 +86,10 @@ def measure(view: ModelView, data: Iterable[Batch]) -> Statistics:
         Pairs `(mean, variance)` in the order of `batch_norms`.
     """
     copy = view_of(rebuild.rebuild(view, _measuring))
-    probe, measured = copy.model, batch_norms(copy)
-    for layer in measured:
-        layer.seen = 0
+    probe = copy.model
+    norms = batch_norms(copy)
     for batch in data:
-        for layer in measured:
+        for layer in norms:
             layer.samples = len(batch[0])
         probe(packed(probe, batch), training=False)
     return statistics(copy)
@@ -98,12 +97,12 @@ def measure(view: ModelView, data: Iterable[Batch]) -> Statistics:
 
 def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistics:
     """Returns a model's moving statistics, shifted by the change from `before` to `after`."""
-    moved = []
+    shifted_statistics = []
     for (mean, variance), (mean_f, var_f), (mean_q, var_q) in zip(statistics(view), before, after, strict=True):
         # A channel that is constant in the float model has no ratio; it keeps its variance.
         ratio = np.divide(var_q, var_f, out=np.ones_like(var_q), where=var_f > 0)
-        moved.append((mean + mean_q - mean_f, variance * ratio))
-    return moved
+        shifted_statistics.append((mean + mean_q - mean_f, variance * ratio))
+    return shifted_statistics
 
 
 def statistics(view: ModelView) -> Statistics:
@@ -119,21 +118,21 @@ def set_statistics(view: ModelView, values: Statistics) -> None:
 
 
 class MeasuredNormalization(keras.layers.BatchNormalization):
-    """A batch-norm layer that also measures in inference, so that the other layers can stay in inference mode.
+    """A batch-norm layer that measures its statistics in inference, so that the other layers stay in inference mode.
 
     Attributes:
         samples: the number of samples in the next call.
-        seen: the number of samples measured so far; a layer that a model uses twice averages over both uses.
+        num_measured: the number of samples measured so far; a layer that a model uses twice averages over both uses.
     """
 
     samples = 1
-    seen = 0
+    num_measured = 0
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes with the batch's statistics and updates the moving statistics."""
         # With this momentum, the moving average is the average over all samples so far.
-        self.momentum = self.seen / (self.seen + self.samples)
-        self.seen += self.samples
+        self.momentum = self.num_measured / (self.num_measured + self.samples)
+        self.num_measured += self.samples
         return super().call(inputs, training=True, mask=mask)
 
 

@@ -1,4 +1,4 @@
-"""Bias correction: the bias cancels the shift of each output channel's mean through quantization."""
+"""Bias correction: biases that cancel the shift of each output channel's mean through quantization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import layers
 
 from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import DataNeededError
+from r2keras._util.errors import DataNeededError, invalid, invalid_part
 from r2keras.calibration import as_matrix
 from r2keras.calibration.data import Batch, Data, batches
 from r2keras.calibration.expected_means import expected_inputs_of
@@ -71,7 +71,7 @@ def correct_bias(
 def corrected(
     view: ModelView, small: ModelView, data: Data | None, means: dict[str, np.ndarray] | None, batch_size: int = 128
 ) -> ModelView:
-    """Returns what `correct_bias` does, as views."""
+    """Returns the result of `correct_bias` for views, as a view."""
     paths = _changed(view, small)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
@@ -96,10 +96,9 @@ def _changed(view: ModelView, small: ModelView) -> list[str]:
         float_kernels = _kernels(view.layers_by_path.get(path))
         quantized_kernels = _kernels(layer)
         if [kernel.shape for kernel in float_kernels] != [kernel.shape for kernel in quantized_kernels]:
-            raise ValueError(
-                f"The float model has no layer {path!r} with the quantized model's kernels. Expected the model that "
-                "the quantized one was made from. Fold batch norm in both models or in neither."
-            )
+            expected = f"the float model of `small`, with kernels of equal shapes in the layer {path!r}"
+            received = f"a model with no layer {path!r} of such kernels"
+            raise ValueError(invalid_part("model", expected, received, "Fold batch norm in both models or in neither"))
         pairs = zip(float_kernels, quantized_kernels, strict=True)
         if any(not np.array_equal(before, after) for before, after in pairs):
             changed.append(path)
@@ -147,10 +146,12 @@ def _predicted(
     """Returns the biases that follow from the expected inputs."""
     unknown = [path for path in paths if path not in means]
     if len(unknown) == len(paths):
-        raise DataNeededError(
-            f"No quantized layer of {view.model.name!r} has its inputs from a batch normalization, whose statistics "
-            "give their means. Expected data, or means=expected_inputs(model before folding). Pass unlabeled data."
+        expected = (
+            f"inputs, because no quantized layer of {view.model.name!r} gets its inputs from a batch normalization, "
+            "whose statistics could replace them"
         )
+        fix = "Pass unlabeled data, or means=expected_inputs(model) of the model before folding"
+        raise DataNeededError(invalid("data", expected, None, fix))
     if unknown:
         warnings.warn(
             f"These layers keep their bias, because their inputs do not come from a batch normalization: "

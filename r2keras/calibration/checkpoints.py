@@ -1,4 +1,4 @@
-"""Support for long steps: a folder for finished layers, and a progress bar."""
+"""Storage of finished layers in a folder, and a progress bar, for long steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2keras._util.errors import missing
+from r2keras._util.errors import invalid_part, missing
 from r2keras._util.files import atomic_write_bytes, read_npz
 
 
@@ -44,11 +44,12 @@ class LayerStore:
             if text["fingerprint"] == self.fingerprint and text["name"] == full:
                 return arrays["codes"], arrays["scale"], text["note"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._file(full)} is not a layer that AdaRound wrote. Delete it.") from error
-        raise ValueError(
-            f"{self.folder} has the layers of another run (other model, recipe, data or options). "
-            "Expected an empty folder or the folder of this run. Delete it or choose another."
-        )
+            raise ValueError(
+                f"{self._file(full)} is not a readable layer. Expected a file that AdaRound wrote. Delete it."
+            ) from error
+        expected = "an empty folder, or that of a run with the same model, recipe, data and options"
+        received = f"{str(self.folder)!r}, which has layers of another run"
+        raise ValueError(invalid_part("folder", expected, received, "Delete it or choose another"))
 
     def _file(self, full: str) -> Path:
         """Returns the file of a layer."""

@@ -1,4 +1,4 @@
-"""Unlabeled data in any supported form as a stream of checked batches."""
+"""Checked batches of unlabeled data from every supported form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 
 # One array per input of the model, with equal first axes.
 Batch = list[np.ndarray]
@@ -33,8 +33,8 @@ def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -
         Lists of arrays with equal first axes.
 
     Raises:
-        ValueError: the data are empty or an iterator that is used up, have NaN or infinite values, labels or a shape
-            that the model does not take, or word indices outside an embedding's vocabulary.
+        ValueError: the data are empty, are an exhausted iterator, have labels or NaN or infinite values, do not fit the
+            model's inputs, or have word indices outside an embedding's vocabulary.
         TypeError: `data` has another type.
 
     Example:
@@ -54,7 +54,9 @@ def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -
         count += len(batch[0])
         yield batch
     if not count:
-        raise ValueError(invalid("data", "at least one sample", "no samples", "Pass a few hundred training inputs"))
+        raise ValueError(
+            invalid_part("data", "at least one sample", "no samples", "Pass a few hundred training inputs")
+        )
 
 
 def as_inputs(model: keras.Model, batch: Batch) -> Any:
@@ -102,7 +104,9 @@ def _by_name(model: keras.Model, data: dict[str, Any]) -> list[np.ndarray]:
     names = keras.tree.flatten(keys)
     if set(names) != set(data) or not all(hasattr(array, "shape") for array in data.values()):
         fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
-        raise ValueError(invalid("data", f"one array for each input ({', '.join(names)})", f"a dict of {[*data]}", fix))
+        raise ValueError(
+            invalid_part("data", f"one array for each input ({', '.join(names)})", f"a dict of {[*data]}", fix)
+        )
     return [np.asarray(data[name]) for name in names]
 
 
@@ -111,7 +115,7 @@ def _one_array(model: keras.Model, batch: Any) -> np.ndarray:
     if isinstance(batch, (list, tuple)) and any(hasattr(part, "shape") for part in batch):
         expected = f"batches of one array per input ({len(model.inputs)}), without labels"
         fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
-        raise ValueError(invalid("data", expected, f"a {type(batch).__name__} of {len(batch)}", fix))
+        raise ValueError(invalid_part("data", expected, f"a {type(batch).__name__} of {len(batch)}", fix))
     return np.asarray(batch)
 
 
@@ -134,27 +138,25 @@ def check_inputs(model: keras.Model, batch: Batch, vocabulary_sizes: dict[int, i
     >>> check_inputs(model, [np.zeros((5, 2))])
     Traceback (most recent call last):
     ...
-    ValueError: The data do not fit the input 'x'. Expected batches of shape (samples, 3), without labels. Received: \
-shape (5, 2).
+    ValueError: Invalid value for argument `data`. Expected batches of shape (samples, 3) for the input 'x', without \
+labels. Received: an array of shape (5, 2).
     """
     if vocabulary_sizes is None:
         vocabulary_sizes = _vocabulary_sizes(view_of(model))
     for index, (array, model_input) in enumerate(zip(batch, model.inputs, strict=True)):
         shape = tuple(model_input.shape)[1:]
         if not _fits(array.shape[1:], shape):
-            raise ValueError(
-                f"The data do not fit the input {model_input.name!r}. Expected batches of shape (samples, "
-                f"{', '.join(map(str, shape))}), without labels. Received: shape {array.shape}."
-            )
+            sizes = ", ".join(["samples", *map(str, shape)])
+            expected = f"batches of shape ({sizes}) for the input {model_input.name!r}, without labels"
+            raise ValueError(invalid_part("data", expected, f"an array of shape {array.shape}"))
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ValueError("The data have NaN or infinite values. Expected finite inputs. Clean them first.")
+            received = f"NaN or infinite values for the input {model_input.name!r}"
+            raise ValueError(invalid_part("data", "finite values", received, "Clean the data first"))
         size = vocabulary_sizes.get(index)
         if size is not None and array.size and not (array.min() >= 0 and array.max() < size):
-            raise ValueError(
-                f"The data do not fit the input {model_input.name!r}. Expected word indices from 0 to {size - 1}, the "
-                f"vocabulary of its embedding. Received: {array.min()} to {array.max()}. Encode the words with the "
-                "vocabulary that the model was trained with."
-            )
+            expected = f"word indices from 0 to {size - 1} for the input {model_input.name!r}, as its embedding has"
+            fix = "Encode the words with the vocabulary that the model was trained with"
+            raise ValueError(invalid_part("data", expected, f"{array.min()} to {array.max()}", fix))
     counts = [len(array) for array in batch]
     if len(set(counts)) > 1:
         raise ValueError(invalid("data", "as many samples for every input", counts))
@@ -164,7 +166,7 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     """Whether a shape equals the expected one, in which None stands for any size."""
     if len(shape) != len(expected):
         return False
-    return all(wanted in (None, size) for wanted, size in zip(expected, shape, strict=True))
+    return all(needed in (None, size) for needed, size in zip(expected, shape, strict=True))
 
 
 def _vocabulary_sizes(view: ModelView) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Cross-layer equalization: equal channel ranges in adjacent layers, without changing the function."""
+"""Cross-layer equalization: equal channel ranges in adjacent layers of an unchanged function."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from keras import layers
 
 from r2keras._models import neighbors, rebuild, values
 from r2keras._models.walk import ModelView, full_name, view_of
+from r2keras._util.errors import invalid_part
 from r2keras.calibration import as_matrix
 
 # Passes over all pairs at most, and the largest change of a log factor at which they stop.
@@ -31,7 +32,7 @@ ACTIVATIONS = (keras.activations.linear, keras.activations.relu, keras.activatio
 
 
 def equalize(model: keras.Model, *, unclip: bool = False) -> keras.Model:
-    """Returns a copy of a model that computes the same function with evener kernels, which suit per-tensor scales.
+    """Returns a copy of a model that computes the same function with more even kernels, which suit per-tensor scales.
 
     If a layer's output channel `i` reaches only one other layer, through an activation with `f(s x) = s f(x)`, the
     channel can be divided by any `s_i > 0` in the first layer and multiplied by it in the second. Let `r1_i` be the
@@ -98,14 +99,14 @@ class _Weights:
 
     def __init__(self, path: str, layer: keras.Layer):
         self.layer = layer
-        first = layer.depthwise_kernel if isinstance(layer, as_matrix.SEPARABLE) else layer.kernel
-        variables = {"first": first, "last": as_matrix.output_kernel(layer)}
+        input_kernel = layer.depthwise_kernel if isinstance(layer, as_matrix.SEPARABLE) else layer.kernel
+        variables = {"first": input_kernel, "last": as_matrix.output_kernel(layer)}
         if layer.bias is not None:
             variables["bias"] = layer.bias
         # "first" and "last" are one entry if a single kernel has both the inputs and the outputs.
         self.variables = {id(variable): variable for variable in variables.values()}
         self.keys = {name: id(variable) for name, variable in variables.items()}
-        self.values = {key: values.to_numpy(v).astype(np.float64) for key, v in self.variables.items()}
+        self.values = {key: values.to_numpy(variable).astype(np.float64) for key, variable in self.variables.items()}
         for key, variable in self.variables.items():
             values.check_finite(full_name(path, variable.name), self.values[key])
 
@@ -169,11 +170,10 @@ def _pairs(name: str, nodes: dict[str, neighbors.Node]) -> list[tuple[str, str]]
         elif obstacle:
             obstacles.append(f"{path!r}: {obstacle}")
     if not pairs:
-        raise ValueError(
-            f"Nothing in the model {name!r} can be equalized. Expected a Dense layer or a convolution that feeds only "
-            "one other, through ReLU, LeakyReLU or no activation. Received: "
-            f"{'; '.join(obstacles[:3]) or 'fewer than two such layers'}. Leave out the step, or fold batch norm first."
-        )
+        expected = "a Dense layer or a convolution that feeds only one other, through ReLU, LeakyReLU or no activation"
+        obstacle = "; ".join(obstacles[:3]) or "fewer than two such layers"
+        received = f"the model {name!r}, in which nothing can be equalized ({obstacle})"
+        raise ValueError(invalid_part("model", expected, received, "Leave out the step, or fold batch norm first"))
     return pairs
 
 
@@ -212,7 +212,7 @@ def _is_homogeneous(layer: keras.Layer | None) -> bool:
 
 
 def _described(layer: keras.Layer | None) -> str:
-    """Returns how messages name a layer that prevents equalization."""
+    """Describes a layer that prevents equalization, for messages."""
     if isinstance(layer, layers.ReLU):
         return f"a ReLU clipped at {layer.max_value}" if layer.max_value is not None else "a ReLU with a threshold"
     return "an operation" if layer is None else f"a {type(layer).__name__}"

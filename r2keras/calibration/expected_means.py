@@ -49,7 +49,7 @@ def expected_inputs(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def expected_inputs_of(view: ModelView) -> dict[str, np.ndarray]:
-    """Returns what `expected_inputs` does; takes a view."""
+    """Returns the result of `expected_inputs` for a view."""
     nodes = neighbors.nodes(view)
     means_by_path: dict[str, np.ndarray] = {}
     for path, node in nodes.items():

@@ -1,4 +1,4 @@
-"""Folding of batch normalizations into the layers before them."""
+"""Batch-norm folding: batch normalizations merged into the layers before them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def folded(view: ModelView) -> ModelView:
-    """Returns what `fold_batch_norm` does, as views."""
+    """Returns the result of `fold_batch_norm` for a view, as a view."""
     norms = _norms(view)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:

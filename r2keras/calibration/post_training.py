@@ -93,7 +93,7 @@ def calibrate(
     """
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
-    # Both plans raise errors that the steps would raise only after minutes of work.
+    # Both plans come first: the steps would raise their errors only after minutes of work.
     view = view_of(model)
     plan = weight_plan.plan_of(view, recipe)
     view = view if output_bits is None else with_bare_ends(view)
@@ -129,7 +129,7 @@ def _prepared(
     palettes = students.palettes_of(student)
     if "sensitivity" in steps and palettes:
         assert data is not None  # `calibrate` has checked that this step has data.
-        # It makes its own small batches: each batch is one more sample of every squared gradient.
+        # `sensitivity_of` splits the data into its own small batches: each gives one sample of every squared gradient.
         importance = sensitivity_of(view, [np.concatenate(parts) for parts in zip(*data, strict=True)])
         for path, layer in palettes:
             layer.initialize({kernel.name: importance[kernel.full_name] for kernel in view.kernels_in(path)})
@@ -144,7 +144,7 @@ def _with_activations(
     input_bits: int | None,
     output_bits: int | None,
 ) -> tuple[ModelView, CompressionRecord]:
-    """Adds the quantized activations of the recipe, with ranges measured with quantized weights."""
+    """Adds the quantized activations of the recipe, with ranges measured under quantized weights."""
     plan, _ = planned(small, recipe, input_bits, output_bits)
     if not plan:
         return small, record

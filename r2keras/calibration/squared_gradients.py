@@ -1,4 +1,4 @@
-"""Sensitivity of the outputs to each weight, by which k-means weights its errors."""
+"""Sensitivity of the outputs to each weight, which weights the errors in k-means."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from keras import ops
 from r2keras._models import rebuild, values
 from r2keras._models.keras_internals import parts_of, variable_index
 from r2keras._models.walk import ModelView, view_of
+from r2keras._util.errors import invalid_part
 from r2keras.calibration.data import Data, batches
 
 
@@ -50,7 +51,7 @@ def sensitivity(model: keras.Model, data: Data, *, batch_size: int = 8, seed: in
 
 
 def sensitivity_of(view: ModelView, data: Data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns what `sensitivity` does; takes a view."""
+    """Returns the result of `sensitivity` for a view."""
     copy = view_of(rebuild.rebuild(view))
     _drop_regularizers(copy)
     optimizer = _SquaredGradients()
@@ -78,7 +79,7 @@ class _Inference(keras.Model):
 
 
 class _SquaredGradients(keras.optimizers.Optimizer):
-    """An optimizer that sums squared gradients and changes no weight: gradients in the same way on every backend."""
+    """Sums squared gradients and changes no weight; as an optimizer, because training computes gradients everywhere."""
 
     def __init__(self) -> None:
         super().__init__(learning_rate=1.0, name="squares")
@@ -111,7 +112,8 @@ def _signed_sum(signs: Any, outputs: Any) -> Any:
 def _normalized(sums: np.ndarray) -> np.ndarray:
     """Returns the sums divided by their mean."""
     if not np.isfinite(sums).all():
-        raise ValueError("The gradients of the outputs are not finite. Expected a model with finite outputs on `data`.")
+        received = "gradients of the outputs that are not finite"
+        raise ValueError(invalid_part("model", "a model with finite outputs on `data`", received))
     mean = float(sums.mean(dtype=np.float64))
     normalized = sums / mean if mean > 0 else sums
     return normalized.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Taps that show the inputs of layers, and their outputs before the activation, while a model runs."""
+"""Taps: access to the inputs of layers, and to their outputs before the activation, while a model runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tap(keras.layers.Layer):
     """Runs a layer and passes its inputs, and its outputs before the activation, to a listener.
 
     Args:
-        layer: a layer for which `linear.is_linear` holds.
+        layer: a layer for which `as_matrix.is_linear` holds.
     """
 
     def __init__(self, layer: keras.Layer):

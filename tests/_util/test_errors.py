@@ -2,7 +2,7 @@
 
 import pytest
 
-from r2keras._util.errors import invalid, invalid_choice, missing
+from r2keras._util.errors import invalid, invalid_choice, invalid_part, missing
 
 pytestmark = pytest.mark.backends
 
@@ -20,6 +20,13 @@ def test_received_strings_are_quoted_and_none_is_seen():
 @pytest.mark.parametrize(("fix", "end"), [("Do this", "Do this."), ("Do this.", "Do this."), ("Do this?", "Do this?")])
 def test_fix_becomes_one_sentence(fix, end):
     assert invalid("x", "y", 1, fix).endswith(f"Received: x=1. {end}")
+
+
+def test_a_wrong_part_is_described():
+    text = invalid_part("model", "a built model", "the model 'net', which is not built", "Call it")
+    assert text.startswith("Invalid value for argument `model`. Expected a built model. Received: the model 'net', ")
+    assert text.endswith("which is not built. Call it.")
+    assert invalid_part("x", "y", "a part of x").endswith("Received: a part of x.")
 
 
 def test_choice_lists_all_and_offers_the_nearest():

@@ -36,23 +36,23 @@ def test_patches_times_matrix_are_the_outputs(make, shape):
     x = np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
     outputs = as_matrix.numpy(layer(x))
     name, variable = walk.kernels(layer)[-1]
-    view, kernel = as_matrix.view(layer, name), values.to_numpy(variable)
-    product = np.einsum("ngi,gio->ngo", view.patches(x), view.to_matrix(kernel))
+    form, kernel = as_matrix.matrix_form(layer, name), values.to_numpy(variable)
+    product = np.einsum("ngi,gio->ngo", form.patches(x), form.to_matrix(kernel))
     np.testing.assert_allclose(product.reshape(outputs.shape), outputs, atol=1e-4)
-    np.testing.assert_array_equal(view.to_kernel(view.to_matrix(kernel)), kernel)
+    np.testing.assert_array_equal(form.to_kernel(form.to_matrix(kernel)), kernel)
 
 
 def test_the_depthwise_part_of_a_separable_layer():
     layer = layers.SeparableConv1D(5, 3, depth_multiplier=2)
     x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
     layer(x)
-    view, kernel = as_matrix.view(layer, "depthwise_kernel"), values.to_numpy(layer.depthwise_kernel)
-    product = np.einsum("ngi,gio->ngo", view.patches(x), view.to_matrix(kernel))
+    form, kernel = as_matrix.matrix_form(layer, "depthwise_kernel"), values.to_numpy(layer.depthwise_kernel)
+    product = np.einsum("ngi,gio->ngo", form.patches(x), form.to_matrix(kernel))
     twin = layers.DepthwiseConv1D(3, depth_multiplier=2, use_bias=False)
     twin.build(x.shape)
     twin.kernel.assign(kernel)
     np.testing.assert_allclose(product.reshape(2, 5, 6), as_matrix.numpy(twin(x)), atol=1e-5)
-    np.testing.assert_array_equal(view.to_kernel(view.to_matrix(kernel)), kernel)
+    np.testing.assert_array_equal(form.to_kernel(form.to_matrix(kernel)), kernel)
 
 
 @pytest.mark.parametrize("layer", [layers.LSTM(2), layers.Embedding(3, 2), layers.BatchNormalization(), layers.ReLU()])

@@ -136,7 +136,7 @@ def test_means_from_before_folding_serve_the_folded_model():
         (None, "from a batch normalization.*Pass unlabeled data"),
         (np.zeros((0, 8, 8, 3), "float32"), "at least one sample"),
         (np.full((4, 8, 8, 3), np.inf, "float32"), "NaN or infinite"),
-        (np.zeros((4, 7, 8, 3), "float32"), "do not fit"),
+        (np.zeros((4, 7, 8, 3), "float32"), r"batches of shape \(samples, 8, 8, 3\)"),
         ([(np.zeros((4, 8, 8, 3), "float32"), np.zeros(4))], "labels"),
     ],
 )

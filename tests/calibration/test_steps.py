@@ -70,7 +70,7 @@ def test_without_data_the_bias_follows_the_norms_through_folding_and_equalizatio
     [
         (("adaround",), "inputs for the step adaround"),
         (("reestimate_batch_norm",), "re-estimate batch norm"),
-        (("equalize",), "Nothing in the model 'branched' can be equalized"),
+        (("equalize",), "the model 'branched', in which nothing can be equalized"),
     ],
 )
 def test_what_a_step_needs_is_said(steps, match):

@@ -1,1 +1,1 @@
-"""Rounding of weights chosen by the outputs: AdaRound and coordinate descent."""
+"""Rounding of weights that minimizes the error of the outputs: AdaRound and coordinate descent."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import Kernel, ModelView, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.calibration import as_matrix
 from r2keras.calibration.checkpoints import LayerStore, progress_bar
 from r2keras.calibration.data import Batch, Data, batches
@@ -25,6 +25,7 @@ from r2keras.record import CompressionRecord, QuantizedTensor, broadcast_scales
 
 # Bytes of a layer's second moments in float64, above which it keeps nearest rounding.
 MEMORY_LIMIT = 2**30
+FOLD_BOTH = "Fold batch norm in both models or in neither"
 
 
 def adaround(
@@ -42,11 +43,11 @@ def adaround(
 
     Layers are rounded in their order in the model. `x` are the inputs of a layer when the layers before it are already
     quantized, `t` its inputs in the float model. The codes `floor(w / s) + h` with `h` 0 or 1 are chosen to minimize
-    `E |x W_q - t W|^2`, the error of the outputs before the activation (`rounding.optimize`). This error is a quadratic
-    form of `W_q` with the second moments of the inputs as coefficients. The moments are summed over all samples once,
-    so that every optimization step uses all data and no activations are stored. Then scales and codes are refined in
-    alternation, where a code may move to any point of the grid (`coordinates.refine`). `AdaRoundOptions(rounds=0)`
-    leaves this out and keeps the scales, as in the paper.
+    `E |x W_q - t W|^2`, the error of the outputs before the activation (`up_or_down.optimize`). This error is a
+    quadratic form of `W_q` with the second moments of the inputs as coefficients. The moments are summed over all
+    samples once, so that every optimization step uses all data and no activations are stored. Then scales and codes are
+    refined in alternation, where a code may move to any point of the grid (`coordinate_descent.refine`).
+    `AdaRoundOptions(rounds=0)` leaves this out and keeps the scales, as in the paper.
 
     Args:
         model: the float model; left untouched.
@@ -100,7 +101,7 @@ def rounded(
     folder: str | os.PathLike | None,
     progress: bool,
 ) -> tuple[ModelView, CompressionRecord]:
-    """Returns what `adaround` does, as views; takes batches."""
+    """Returns the results of `adaround` for views and checked batches."""
     options = _checked(options)
     run = _Run(view, small, record, data, options)
     store = LayerStore(folder, run.fingerprint()) if folder is not None else None
@@ -119,7 +120,9 @@ def rounded(
                     store.save(full, tensors[full].codes, tensors[full].scale, notes[full])
             run.assign(kernel, tensors[full])
             advance(full)
-    notes |= {full: f"{notes[full]}; {note}" for full, note in record.notes.items() if notes[full] != note}
+    for full, note in record.notes.items():
+        if notes[full] != note:
+            notes[full] = f"{notes[full]}; {note}"
     return run.result(tensors), dataclasses.replace(record, tensors=tensors, notes=notes)
 
 
@@ -165,25 +168,26 @@ class _Run:
         """Returns one kernel after AdaRound, and a note for the record."""
         if kernel.path in self.unsupported:
             return tensor, f"nearest rounding: {self.unsupported[kernel.path]}"
-        view = as_matrix.view(self.quantized.layer(kernel.path), kernel.name)
-        weights = view.to_matrix(self.weights[kernel.full_name])
+        form = as_matrix.matrix_form(self.quantized.layer(kernel.path), kernel.name)
+        weights = form.to_matrix(self.weights[kernel.full_name])
         if weights.shape[0] * weights.shape[1] ** 2 * 8 > MEMORY_LIMIT:
             return tensor, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
-        moments = self._moments(kernel, view, weights)
+        moments = self._moments(kernel, form, weights)
         low, high, start, floor, ceiling = _choices(tensor, self.weights[kernel.full_name])
-        low, high, start = (view.to_matrix(array) for array in (low, high, start))
+        low, high, start = (form.to_matrix(array) for array in (low, high, start))
         up = optimize(weights, low, high, start, moments, self.options)
-        rounded = dataclasses.replace(tensor, codes=np.where(view.to_kernel(up), ceiling, floor).astype(np.int8))
-        best, error = rounded, _error(moments, view, weights, rounded)
+        rounded = dataclasses.replace(tensor, codes=np.where(form.to_kernel(up), ceiling, floor).astype(np.int8))
+        best = rounded
+        error = _error(moments, form, weights, rounded)
         if self.options.rounds:
-            refined = _refined(view, weights, rounded, moments, self.options.rounds)
-            refined_error = _error(moments, view, weights, refined)
+            refined = _refined(form, weights, rounded, moments, self.options.rounds)
+            refined_error = _error(moments, form, weights, refined)
             if refined_error < error:
                 best, error = refined, refined_error
-        return best, _note(_error(moments, view, weights, tensor), error)
+        return best, _note(_error(moments, form, weights, tensor), error)
 
     def assign(self, kernel: Kernel, tensor: QuantizedTensor) -> None:
-        """Gives a kernel of the tapped quantized model its new values, which the next layers' inputs then depend on."""
+        """Assigns a kernel's new values in the tapped quantized model, on which the next layers' inputs depend."""
         if kernel.path not in self.unsupported:
             dict(walk.kernels(self.quantized.layer(kernel.path)))[kernel.name].assign(tensor.values())
 
@@ -195,17 +199,17 @@ class _Run:
                 kernel.variable.assign(tensors[kernel.full_name].values())
         return copy
 
-    def _moments(self, kernel: Kernel, view: as_matrix.View, weights: np.ndarray) -> Moments:
+    def _moments(self, kernel: Kernel, form: as_matrix.MatrixForm, weights: np.ndarray) -> Moments:
         """Returns the second moments of a layer's inputs, summed over the data."""
         moments = Moments.zeros(weights)
-        float_view = as_matrix.view(self.floats.layer(kernel.path), kernel.name)
+        float_form = as_matrix.matrix_form(self.floats.layer(kernel.path), kernel.name)
         quantized_part = self.quantized.until(kernel.path)
         float_part = self.floats.until(kernel.path)
         for batch in self.data:
             quantized_calls = self.quantized.listen(quantized_part, kernel.path, batch)
             float_calls = self.floats.listen(float_part, kernel.path, batch)
             for (inputs, _), (float_inputs, _) in zip(quantized_calls, float_calls, strict=True):
-                moments.add(view, float_view, weights, inputs, float_inputs)
+                moments.add(form, float_form, weights, inputs, float_inputs)
         return moments
 
 
@@ -222,13 +226,13 @@ def _choices(tensor: QuantizedTensor, weight: np.ndarray) -> tuple[np.ndarray, .
 
 
 def _refined(
-    view: as_matrix.View, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int
+    form: as_matrix.MatrixForm, weights: np.ndarray, tensor: QuantizedTensor, moments: Moments, rounds: int
 ) -> QuantizedTensor:
-    """Returns a kernel after `coordinates.refine`; scales stay fixed if an output has several."""
+    """Returns a kernel after `coordinate_descent.refine`; scales stay fixed if an output has several."""
     shape = tensor.codes.shape
     num_scales = tensor.scale.size
     scale, zero_point, scale_index = (
-        view.to_matrix(np.ascontiguousarray(broadcast_scales(array, shape)))
+        form.to_matrix(np.ascontiguousarray(broadcast_scales(array, shape)))
         for array in (tensor.scale, tensor.zero_point, np.arange(num_scales).reshape(tensor.scale.shape))
     )
 
@@ -237,18 +241,18 @@ def _refined(
 
     one_scale_per_output = (scale_index == scale_index[:, :1]).all()
     grid = KernelGrid(scale, zero_point, tensor.spec.quant_min, tensor.spec.quant_max)
-    codes = view.to_matrix(tensor.codes)
+    codes = form.to_matrix(tensor.codes)
     codes, grid = refine(weights, codes, grid, moments, sum_per_scale if one_scale_per_output else None, rounds)
     new_scale = np.empty(num_scales, np.float32)
     new_scale[scale_index.ravel()] = grid.scale.ravel()
     return dataclasses.replace(
-        tensor, codes=view.to_kernel(codes).astype(np.int8), scale=new_scale.reshape(tensor.scale.shape)
+        tensor, codes=form.to_kernel(codes).astype(np.int8), scale=new_scale.reshape(tensor.scale.shape)
     )
 
 
-def _error(moments: Moments, view: as_matrix.View, weights: np.ndarray, tensor: QuantizedTensor) -> float:
+def _error(moments: Moments, form: as_matrix.MatrixForm, weights: np.ndarray, tensor: QuantizedTensor) -> float:
     """Returns the mean squared error of a layer's outputs, summed over the outputs."""
-    return float(moments.error(view.to_matrix(tensor.values()) - weights).sum())
+    return float(moments.error(form.to_matrix(tensor.values()) - weights).sum())
 
 
 def _note(nearest_error: float, error: float) -> str:
@@ -278,7 +282,6 @@ def _check_pair(view: ModelView, record: CompressionRecord) -> None:
     for name, tensor in record.tensors.items():
         shape = tensor.values().shape
         if shapes.get(name) != shape:
-            raise ValueError(
-                f"The float model has no kernel {name!r} of shape {shape}. Expected the model that the "
-                "quantized one was made from. Fold batch norm in both models or in neither."
-            )
+            expected = f"the float model of the record, with a kernel {name!r} of shape {shape}"
+            received = f"a model with no kernel {name!r} of this shape"
+            raise ValueError(invalid_part("model", expected, received, FOLD_BOTH))

@@ -1,4 +1,4 @@
-"""Refinement of one kernel in alternation: each weight's best code, then the least-squares scales, in NumPy."""
+"""Alternating refinement of one kernel: the least-squares scales, then each weight's best code, in NumPy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from r2keras.calibration.rounding.moments import Moments
 
-# The share of the mean diagonal that is added to the diagonal of the second moments, so that inputs with little data
-# move no code far.
+# The share of the mean diagonal that is added to the diagonal of the second moments. It keeps codes of inputs with
+# little data near their start.
 DAMPING = 0.01
 # Passes over all codes per round.
 SWEEPS = 2

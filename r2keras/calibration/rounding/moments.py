@@ -1,4 +1,4 @@
-"""Second moments of a layer's inputs, which determine the output error of any change of its weights."""
+"""Second moments of a layer's inputs, from which the output error of changed weights follows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from r2keras.calibration.as_matrix import View, numpy
+from r2keras.calibration.as_matrix import MatrixForm, numpy
 
 # Bytes of float32 patches that are processed at a time.
 CHUNK_BYTES = 2**26
@@ -38,24 +38,24 @@ class Moments:
         groups, fan_in, outputs = matrix.shape
         return cls(np.zeros((groups, fan_in, fan_in)), np.zeros(matrix.shape), np.zeros((groups, 1, outputs)))
 
-    def add(self, view: View, float_view: View, matrix: np.ndarray, inputs: Any, float_inputs: Any) -> None:
+    def add(self, form: MatrixForm, float_form: MatrixForm, matrix: np.ndarray, inputs: Any, float_inputs: Any) -> None:
         """Adds the patches of a batch.
 
         Args:
-            view: the kernel in the quantized model.
-            float_view: the kernel in the float model.
+            form: the kernel in the quantized model.
+            float_form: the kernel in the float model.
             matrix: the float kernel as a matrix.
             inputs: the layer's inputs in the quantized model.
             float_inputs: the layer's inputs in the float model.
         """
         inputs, float_inputs = numpy(inputs), numpy(float_inputs)
-        step = max(1, CHUNK_BYTES // max(1, inputs[0].nbytes * view.spread))
+        step = max(1, CHUNK_BYTES // max(1, inputs[0].nbytes * form.spread))
         for start in range(0, len(inputs), step):
             part = slice(start, start + step)
             # With the groups first, each group is one matrix product.
             rows, floats = (
-                np.ascontiguousarray(side.patches(x[part]).transpose(1, 0, 2))
-                for side, x in ((view, inputs), (float_view, float_inputs))
+                np.ascontiguousarray(own_form.patches(x[part]).transpose(1, 0, 2))
+                for own_form, x in ((form, inputs), (float_form, float_inputs))
             )
             drift = (rows - floats) @ matrix
             transposed = rows.transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""AdaRound's optimization of one kernel, which decides the weights to round up, in NumPy."""
+"""AdaRound's choice of the weights of one kernel to round up, by optimization in NumPy."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class AdaRoundOptions:
             units of the outputs.)
         warm_up: the share of the iterations without that term, in `[0, 1)`.
         beta: the exponent of that term after the warm-up and at the end.
-        rounds: rounds of refinement of scales and codes afterwards (`coordinates.refine`), at least 0; 0 gives the
-            paper's AdaRound.
+        rounds: rounds of refinement of scales and codes afterwards (`coordinate_descent.refine`), at least 0; 0 gives
+            the paper's AdaRound.
 
     Raises:
         ValueError: a number out of range.
