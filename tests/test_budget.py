@@ -132,7 +132,7 @@ def no_smaller():
         (lambda: break_even_width(9), "`num_bits`. Expected an integer from 1 to 8"),
         (lambda: break_even_width(2, match="lstm"), "`match`. Expected None without a model"),
         (lambda: footprint(prepare(nets.plain(), whole(4)), whole(4)), "compressed already"),
-        (lambda: footprint(nets.plain(), Recipe([("lstm", QuantSpec())])), "'lstm' of the recipe matches nothing"),
+        (lambda: footprint(nets.plain(), Recipe([("lstm", QuantSpec())])), "'lstm', which matches nothing"),
         (no_smaller, "not smaller than the float model at width 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Facts about layer calls: pass their input on, fuse into one operator, are never negative."""
+"""Properties of layer calls: passing inputs on, fusion into one operator, fixed grids, non-negative outputs."""
 
 from __future__ import annotations
 
@@ -14,28 +14,17 @@ PASSING = (
     *("ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D", "Pad", "Transpose", "Squeeze", "ExpandDims"),
     *(f"{g}{k}Pooling{d}D" for g in ("", "Global") for k in ("Max", "Average") for d in (1, 2, 3)),
 )
-
-
+# Layers and operations that only apply an activation function.
 ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Relu", "Relu6", "Sigmoid", "Tanh", "Silu")
-
-
 # LiteRT's integer operators have a fixed output grid for these functions.
 FIXED = ("softmax", "sigmoid", "tanh")
-
-
 NORMS = ("BatchNormalization",)
-
-
+# Beginnings of the kinds of layers into which the converter folds a batch normalization.
 FOLDING = ("Conv", "Dense", "Depthwise", "Separable")
-
-
 # Recurrent layers quantize their state, which is their output, inside the time loop.
 RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
-
-
+# Activation functions, and kinds of operations, that never return negative values.
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
-
-
 NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
 
 
@@ -67,6 +56,7 @@ def activation_name(call: Call) -> str | None:
 
 
 def is_linear(call: Call) -> bool:
+    """Whether a layer has no activation function of its own, or the linear one."""
     return activation_name(call) in (None, "linear")
 
 

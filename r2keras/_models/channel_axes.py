@@ -1,4 +1,4 @@
-"""Output-channel axes of kernels, which keep their own scale under per-channel quantization."""
+"""Output-channel axes of kernels, along which per-channel scales vary."""
 
 from __future__ import annotations
 
@@ -43,10 +43,13 @@ def scale_shape(spec: QuantSpec, layer: keras.Layer, variable: keras.Variable) -
     owner = _owner(layer, variable)
     if spec.granularity == "per_gate":
         return (1, _num_gates(owner, variable))
-    kept = _output_axes(owner, variable) if spec.channel_axis is None else (_checked_axis(spec.channel_axis, variable),)
-    sizes = [size if axis in kept else 1 for axis, size in enumerate(shape)]
+    if spec.channel_axis is None:
+        channel_axes = _output_axes(owner, variable)
+    else:
+        channel_axes = (_checked_axis(spec.channel_axis, variable),)
+    sizes = [size if axis in channel_axes else 1 for axis, size in enumerate(shape)]
     if spec.group_size is not None:
-        axis = _input_axis(owner, variable, kept)
+        axis = _input_axis(owner, variable, channel_axes)
         sizes[axis] = _num_groups(spec.group_size, shape[axis], variable)
     return tuple(sizes)
 
@@ -73,7 +76,7 @@ def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]
 
 def _owner(layer: keras.Layer, variable: keras.Variable) -> keras.Layer:
     """Returns the innermost sublayer that holds the variable."""
-    parts = [p for p in parts_of(layer) if any(v is variable for v in p.weights)]
+    parts = [part for part in parts_of(layer) if any(weight is variable for weight in part.weights)]
     return parts[-1] if parts else layer
 
 
@@ -93,14 +96,13 @@ def _output_axes(owner: keras.Layer, variable: keras.Variable) -> tuple[int, ...
     return (rank - 1,)
 
 
-def _input_axis(owner: keras.Layer, variable: keras.Variable, kept: tuple[int, ...]) -> int:
+def _input_axis(owner: keras.Layer, variable: keras.Variable, channel_axes: tuple[int, ...]) -> int:
     """Returns the axis that groups run along: the innermost of those that products are summed over."""
-    summed = [axis for axis in range(len(variable.shape)) if axis not in kept]
-    if not summed or (len(kept) > 1 and not is_a(owner, "EinsumDense")):
-        raise ValueError(
-            f"The weight {_path(variable)} of shape {tuple(variable.shape)} has no input axis to group. "
-            "Expected a kernel that sums over its inputs. Received: a depthwise kernel. Use granularity='per_channel'."
-        )
+    summed = [axis for axis in range(len(variable.shape)) if axis not in channel_axes]
+    if not summed or (len(channel_axes) > 1 and not is_a(owner, "EinsumDense")):
+        shape = tuple(variable.shape)
+        expected = f"another granularity for {_path(variable)} of shape {shape}, which has no input axis to group"
+        raise ValueError(invalid("granularity", expected, "per_group", "Use granularity='per_channel'"))
     return summed[-1]
 
 

@@ -1,4 +1,4 @@
-"""A model to export, of Keras 3 or of tf_keras, and its layers, weights and kernels."""
+"""Models to export, of Keras 3 or of tf_keras, with their layers, weights and kernels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import keras
 from r2keras._models import tf_keras_layers, walk
 from r2keras._models.keras_internals import parts_of
 from r2keras._models.walk import ModelView, full_name
+from r2keras._util.errors import invalid_part
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -63,7 +64,7 @@ class SourceModel:
 
 
 def read_model(model: Model) -> SourceModel:
-    """Returns a model with all that an export reads of it.
+    """Reads the layers and weights of a model for an export.
 
     Args:
         model: a built Functional or Sequential model, of Keras 3 or of tf_keras.
@@ -85,15 +86,13 @@ def read_model(model: Model) -> SourceModel:
 def _check_tf_keras(model: tf_keras.Model) -> None:
     """Raises unless a model of tf_keras is built and has a graph."""
     if not (tf_keras_layers.is_a(model, "Sequential") or model._is_graph_network):
-        raise TypeError(
-            f"r2keras reads models by their graph. Expected a Functional or Sequential model. Received: the subclassed "
-            f"{type(model).__name__} {model.name!r}. Call it on tf_keras.Input tensors and make "
-            "tf_keras.Model(inputs, outputs) of its layers."
-        )
+        received = f"the subclassed {type(model).__name__} {model.name!r}"
+        fix = "Call its layers on tf_keras.Input tensors, and make tf_keras.Model(inputs, outputs) of the results"
+        raise TypeError(invalid_part("model", "a Functional or Sequential model", received, fix))
     if not model.built or not model.inputs:
+        received = f"the model {model.name!r}, which is not built and has no weights"
         raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights. Expected a built model. "
-            "Give it a tf_keras.Input as its first layer."
+            invalid_part("model", "a built model", received, "Give it a tf_keras.Input as its first layer")
         )
 
 

@@ -1,4 +1,4 @@
-"""The calls of a Keras model: those of one model with their arguments, or all of them with nested models opened up."""
+"""Calls of a Keras model: of one model with their arguments, or of all nested models in one graph."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TensorRef:
 
     Args:
         layer: the name of the layer, operation or input.
-        node: which call of that layer, counted from 0.
-        index: which of the call's outputs.
+        node: the index of the call among the layer's calls.
+        index: the index of the tensor among the call's outputs.
         rank: its number of axes; None inside a Sequential model.
     """
 
@@ -37,7 +37,7 @@ class LayerCall:
 
     Args:
         name: the name of the layer or operation.
-        node: which call of it, counted from 0.
+        node: the index of the call among the layer's calls.
         kind: the name of the layer's class, or of the operation's (`"Add"` for `x + y`).
         layer: the layer; None for an operation that is not a layer.
         args: positional arguments with a `TensorRef` for each tensor; objects stay as Keras serializes them.
@@ -73,13 +73,13 @@ class ModelCalls:
 
     def in_run_order(self) -> Iterator[LayerCall]:
         """Yields the calls in an order in which they can run."""
-        known = {(ref.layer, ref.node) for ref in self.inputs}
+        available = {(ref.layer, ref.node) for ref in self.inputs}
         sources = {call: {(ref.layer, ref.node) for ref in call.inputs} for call in self.calls}
         while sources:
-            ready = [call for call, needed in sources.items() if needed <= known]
+            ready = [call for call, needed in sources.items() if needed <= available]
             for call in ready:
                 del sources[call]
-            known.update((call.name, call.node) for call in ready)
+            available.update((call.name, call.node) for call in ready)
             yield from ready
 
 
@@ -91,9 +91,9 @@ class Call:
         path: the layer's path, `"block/conv"`.
         kind: the name of the layer's class, or of the operation's (`"Add"` for `x + y`).
         layer: the layer; None for an operation that is not a layer.
-        inputs: the tensors it takes.
-        number: the call's own number: its outputs are `(number, 0)`, `(number, 1)`...
-        prefix: what the path begins with inside a nested model, `"block/"`.
+        inputs: its input tensors.
+        number: the number of the call; its outputs are `(number, 0)`, `(number, 1)`...
+        prefix: the start of the path inside a nested model, `"block/"`.
     """
 
     path: str
@@ -160,7 +160,7 @@ def graph_of(model: keras.Model) -> Graph:
     ['x', 'head']
     """
     calls = [Call(tensor.name, "InputLayer", None, (), number) for number, tensor in enumerate(model.inputs)]
-    outputs = _open(model, "", [call.output for call in calls], calls)
+    outputs = _append_calls(model, "", [call.output for call in calls], calls)
     return Graph(tuple(calls), tuple(outputs))
 
 
@@ -192,12 +192,13 @@ def calls_of(model: keras.Model) -> ModelCalls:
         for entry in config["layers"]
         for node, call in enumerate(entry["inbound_nodes"])
     ]
-    inputs, outputs = _ends(config["input_layers"], model.inputs), _ends(config["output_layers"], model.outputs)
+    inputs = _ends(config["input_layers"], model.inputs)
+    outputs = _ends(config["output_layers"], model.outputs)
     return ModelCalls(tuple(calls), inputs, outputs)
 
 
 def replaced(value: Any, kind: type, swap: Callable[[Any], Any]) -> Any:
-    """Returns an argument with each object of a class in it swapped; lists, tuples and dictionaries are searched."""
+    """Returns an argument in which `swap` has replaced the objects of a class, also in nested structures."""
     if isinstance(value, kind):
         return swap(value)
     if isinstance(value, dict):
@@ -255,21 +256,22 @@ def _refs(value: Any) -> Iterator[TensorRef]:
             yield from _refs(part)
 
 
-def _open(model: keras.Model, prefix: str, feeds: list[TensorKey], calls: list[Call]) -> list[TensorKey]:
+def _append_calls(model: keras.Model, prefix: str, feeds: list[TensorKey], calls: list[Call]) -> list[TensorKey]:
     """Appends the calls inside a model that is called on `feeds`; returns its outputs."""
-    inside = calls_of(model)
-    outputs = {(ref.layer, ref.node): [feed] for ref, feed in zip(inside.inputs, feeds, strict=True)}
+    own_calls = calls_of(model)
+    outputs = {(ref.layer, ref.node): [feed] for ref, feed in zip(own_calls.inputs, feeds, strict=True)}
 
     def key(ref: TensorRef) -> TensorKey:
-        known = outputs[ref.layer, ref.node]
+        tensors = outputs[ref.layer, ref.node]
         # Only a nested model's outputs are listed one by one.
-        return known[ref.index] if ref.index < len(known) else (known[0][0], ref.index)
+        return tensors[ref.index] if ref.index < len(tensors) else (tensors[0][0], ref.index)
 
-    for call in inside.in_run_order():
-        path, inputs = prefix + call.name, [key(ref) for ref in call.inputs]
+    for call in own_calls.in_run_order():
+        path = prefix + call.name
+        inputs = [key(ref) for ref in call.inputs]
         if isinstance(call.layer, keras.Model):
-            outputs[call.name, call.node] = _open(call.layer, path + "/", inputs, calls)
+            outputs[call.name, call.node] = _append_calls(call.layer, path + "/", inputs, calls)
         else:
             calls.append(Call(path, call.kind, call.layer, tuple(inputs), len(calls), prefix))
             outputs[call.name, call.node] = [calls[-1].output]
-    return [key(ref) for ref in inside.outputs]
+    return [key(ref) for ref in own_calls.outputs]

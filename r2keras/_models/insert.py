@@ -1,4 +1,4 @@
-"""Copies of Keras models with layers inserted or left out, through the public `clone_model`."""
+"""Copies of Keras models with layers inserted or left out, by `clone_model`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def copy_with(model: keras.Model, clone: Clone, append: Append | None = None, dr
 
     Args:
         model: a built Functional or Sequential model, nested ones included.
-        clone: makes the new layer for an old one that is not a model.
+        clone: returns the new layer for an old one that is not a model.
         append: takes path and name of a layer, operation or input; returns a new layer to follow it, or None. Called
             once per path. None inserts nothing.
-        drop: paths of layers that pass their input on.
+        drop: paths of layers to leave out; their consumers get their inputs.
 
     Returns:
         A model of the same class, names and compile settings.
@@ -28,7 +28,7 @@ def copy_with(model: keras.Model, clone: Clone, append: Append | None = None, dr
 
 
 class _Copier:
-    """Copies models, and remembers its copies: shared layers stay shared."""
+    """Copies models and stores the copies, so that shared layers stay shared."""
 
     def __init__(self, clone: Clone, append: Append, drop: Container[str]):
         self.clone = clone
@@ -38,7 +38,7 @@ class _Copier:
         self.extras: dict[int, keras.Layer | None] = {}
 
     def copy(self, model: keras.Model, prefix: str, *, top: bool = False) -> keras.Model:
-        """Returns the copy of a model; only the inputs of the outermost one are inputs of the whole."""
+        """Returns the copy of a model; only the outermost model appends layers to its inputs."""
         if isinstance(model, keras.Sequential):
             return self._sequential(model, prefix, top)
         new = tree.map_structure(_new_input, model.input)
@@ -72,7 +72,7 @@ class _Copier:
         return copy
 
     def _layer(self, layer: keras.Layer, prefix: str) -> keras.Layer:
-        """Returns the copy of a layer, and notes what follows it."""
+        """Returns the copy of a layer, and stores the layer that follows it."""
         if id(layer) not in self.copies:
             path = prefix + layer.name
             nested = isinstance(layer, keras.Model)
@@ -86,11 +86,11 @@ class _Copier:
 
 
 class _Dropped(keras.layers.Layer):
-    """Stands for a layer that the copy leaves out."""
+    """Placeholder for a layer that the copy leaves out."""
 
 
 def _nothing(path: str, name: str) -> None:
-    return None
+    """Appends no layer."""
 
 
 def _append_to(extra: keras.Layer, outputs):
@@ -105,9 +105,10 @@ def _input_of(model: keras.Sequential):
     try:
         return _new_input(model.inputs[0])
     except AttributeError:
-        # Keras could not infer the shapes behind some layer: the model has no inputs, only a first layer.
+        # Keras could not infer the shapes after some layer, so the model has a first layer but no `inputs`.
         return keras.layers.InputLayer.from_config(model.get_config()["layers"][0]["config"])
 
 
 def _new_input(tensor):
+    """Returns a new input with the shape, dtype and name of a tensor."""
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)

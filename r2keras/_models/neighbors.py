@@ -18,11 +18,11 @@ class Node:
     """One layer (or operation) of a graph.
 
     Args:
-        path: as in `_model.leaf_layers`; a nested model is one node, and its layers have nodes of their own.
+        path: as in `walk.leaf_layers`; a nested model is one node, and its layers have their own nodes.
         layer: the layer; None for an operation that is not a layer.
-        uses: how many times the layer is called.
+        uses: the number of calls of the layer.
         inputs: paths of its producers, one for every use of a tensor; an input of the model has a path and no node.
-        consumers: paths of its consumers, one for every use; `OUTPUT` stands for the model's output.
+        consumers: paths of its consumers, one for every use; `OUTPUT` for the model's output.
     """
 
     path: str
@@ -33,12 +33,12 @@ class Node:
 
     @property
     def consumer(self) -> str | None:
-        """The one node that takes the layer's output; None if the layer is called twice or has several consumers."""
+        """The only consumer of the layer's output; None if the layer is called twice or has several consumers."""
         return self.consumers[0] if self.uses == 1 and len(self.consumers) == 1 else None
 
     @property
     def producer(self) -> str | None:
-        """The one node whose output the layer takes; None if the layer is called twice or has several producers."""
+        """The only producer of the layer's input; None if the layer is called twice or has several producers."""
         return self.inputs[0] if self.uses == 1 and len(self.inputs) == 1 else None
 
 
@@ -49,7 +49,7 @@ def nodes(model: keras.Model | ModelView) -> dict[str, Node]:
         model: a built Functional or Sequential model, or its view.
 
     Returns:
-        Nodes by path. Edges stay inside one model: what enters or leaves a nested model has no node on the other side.
+        Nodes by path. Edges stay inside one model: nodes of a nested model are not connected to nodes outside of it.
 
     Example:
 
@@ -62,18 +62,18 @@ def nodes(model: keras.Model | ModelView) -> dict[str, Node]:
 
 def _nodes(model: keras.Model, prefix: str) -> Iterator[Node]:
     """Yields the nodes of one model, then of the models in it."""
-    inside = calls_of(model)
+    own_calls = calls_of(model)
     calls: dict[str, list[LayerCall]] = {}
     consumers: dict[str, list[str]] = {}
-    for call in inside.calls:
+    for call in own_calls.calls:
         calls.setdefault(call.name, []).append(call)
         for ref in call.inputs:
             consumers.setdefault(ref.layer, []).append(prefix + call.name)
-    for ref in inside.outputs:
+    for ref in own_calls.outputs:
         consumers.setdefault(ref.layer, []).append(OUTPUT)
     for name, uses in calls.items():
         producers = tuple(prefix + ref.layer for call in uses for ref in call.inputs)
         yield Node(prefix + name, uses[0].layer, len(uses), producers, tuple(consumers.get(name, ())))
-    nested = {call.name: call.layer for call in inside.calls if isinstance(call.layer, keras.Model)}
+    nested = {call.name: call.layer for call in own_calls.calls if isinstance(call.layer, keras.Model)}
     for name, layer in nested.items():
         yield from _nodes(layer, f"{prefix}{name}/")

@@ -12,6 +12,7 @@ from keras import tree
 from r2keras._models import insert, weight_names
 from r2keras._models.keras_internals import compile_settings, lambda_output_shape, parts_of
 from r2keras._models.walk import ModelView, quantizer_weights, view_of
+from r2keras._util.errors import invalid_part
 
 
 def rebuild(
@@ -28,15 +29,14 @@ def rebuild(
     Args:
         model: a built Functional or Sequential model, nested ones included; left untouched.
         replace: called with `(path, layer)` for every layer that is not itself a model. Returns a new, unbuilt layer
-            to stand in its place, or None for a plain copy. A new layer that has a `layer` attribute of the old
-            layer's class counts as a wrapper around it; one that has `holds_constants` set takes no weights over.
-        append: called with `(path, name)` of every layer, operation and input. Returns a new layer that takes its
-            output and stands in its place for all that follows, or None. The output of a layer called twice goes
-            through it twice.
+            that replaces it, or None for a plain copy. A new layer that has a `layer` attribute of the old
+            layer's class counts as a wrapper around it; weights are not copied to one that has `holds_constants` set.
+        append: called with `(path, name)` of every layer, operation and input. Returns a new layer to run on its
+            output, whose own output the consumers get, or None. A layer called twice is followed by it twice.
         drop: paths of layers with one input and one output of the same shape, which the copy leaves out.
-        carry: called with `(path, old, new)` for every layer with weights; None takes `transfer`.
+        carry: copies weights; called with `(path, old, new)` for every layer with weights. None uses `transfer`.
         objects: unregistered classes and functions by name that the configs of the new layers mention. Those of the
-            model's own layers are known without it.
+            model's own layers are found without it.
 
     Returns:
         A model of the same class, with the same names, compiled like `model` if that was compiled (fresh optimizer).
@@ -72,7 +72,7 @@ def copy_layer(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
     False
     """
     if type(layer) is keras.layers.Lambda:
-        # From a config Keras makes no function, since a file could hide code in it. Here is the function itself.
+        # Keras creates no function from a config, because a file could hide code in it. The function itself is safe.
         own = {"output_shape": lambda_output_shape(layer), "mask": layer.mask, "arguments": layer.arguments}
         return keras.layers.Lambda(layer.function, **own | {"name": layer.name, "dtype": layer.dtype_policy} | changes)
     return type(layer).from_config(layer.get_config() | changes)
@@ -91,15 +91,14 @@ def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
     layers = _unwrap(old, new), _unwrap(new, old)
     sources, targets = map(_own_weights, layers)
     if not _alike(sources, targets):
-        # One of them quantizes by itself, as recurrent layers do, and the other does not.
+        # One of them has quantizers of its own, as recurrent layers do, and the other does not.
         ids = set().union(*map(quantizer_weights, layers))
         sources, targets = ([v for v in weights if id(v) not in ids] for weights in (sources, targets))
     if not _alike(sources, targets):
-        raise ValueError(
-            f"The weights of {path} ({', '.join(v.name for v in sources)}) have no counterpart in the rebuilt layer. "
-            "Expected a layer that `from_config(get_config())` reproduces. "
-            f"Received: {type(old).__name__}. Check its get_config()."
-        )
+        names = ", ".join(variable.name for variable in sources)
+        received = f"{path} ({type(old).__name__}), whose weights ({names}) have no counterpart in its copy"
+        expected = "layers that `from_config(get_config())` reproduces"
+        raise ValueError(invalid_part("model", expected, received, "Check its get_config()"))
     for source, target in zip(sources, targets, strict=True):
         _copy_value(source, target)
         learned, copies = _scalars(source), _scalars(target)
@@ -107,7 +106,7 @@ def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
             for scalar, copy in zip(learned, copies, strict=True):
                 _copy_value(scalar, copy)
     if isinstance(new, keras.layers.Normalization):
-        # It computes with copies of its weights.
+        # `Normalization` computes with copies of its weights.
         new.finalize_state()
 
 

@@ -1,4 +1,4 @@
-"""Layers, kernels and weight names of tf_keras (Keras 2) models. Imports no tf_keras."""
+"""Layers, kernels and weight names of tf_keras (Keras 2) models, read without importing tf_keras."""
 
 from __future__ import annotations
 

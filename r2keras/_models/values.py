@@ -13,7 +13,7 @@ def packed(model: keras.Model, batch: list):
 
 
 def check_finite(path: str, values: np.ndarray) -> None:
-    """Raises ValueError if a weight has NaN or infinite entries, naming it."""
+    """Raises ValueError that names the weight if it has NaN or infinite entries."""
     if not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())
         raise ValueError(
@@ -23,7 +23,7 @@ def check_finite(path: str, values: np.ndarray) -> None:
 
 
 def finite(path: str, variable: keras.Variable) -> np.ndarray:
-    """Returns a weight as float32; raises ValueError if it has NaN or infinite entries, naming it."""
+    """Returns a weight as float32; raises ValueError that names it if it has NaN or infinite entries."""
     values = to_numpy(variable)
     check_finite(path, values)
     return values

@@ -1,4 +1,4 @@
-"""Keras models as a value: their layers, kernels and calls; and copies of them with other layers."""
+"""Views of Keras models: their layers, kernels and calls, read once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import keras
 from r2keras._models import weight_names
 from r2keras._models.graph import Graph, graph_of
 from r2keras._models.keras_internals import parts_of
+from r2keras._util.errors import invalid_part
 
 # The layer that quantizes the output of `"conv"` is called `"conv_quantized"`.
 QUANTIZED_SUFFIX = "_quantized"
@@ -85,7 +86,7 @@ def full_name(path: str, name: str) -> str:
 
 
 def view_of(model: keras.Model | ModelView) -> ModelView:
-    """Returns the view of a model; a view as it is.
+    """Returns the view of a model; a view is returned unchanged.
 
     Args:
         model: a built Functional or Sequential model, nested ones included.
@@ -160,21 +161,16 @@ def _is_graph(model: object) -> bool:
 def _check_graph(model: object) -> None:
     """Raises unless the model can be rebuilt from its graph."""
     if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"Invalid value for argument `model`. Expected a Keras 3 model. Received: {type(model)}. "
-            "Models of tf_keras go through r2keras.tfmot."
-        )
+        fix = "Use r2keras.tfmot for models of tf_keras"
+        raise TypeError(invalid_part("model", "a Keras 3 model", str(type(model)), fix))
     if not _is_graph(model):
-        raise TypeError(
-            f"r2keras rebuilds models from their graph. Expected a Functional or Sequential model. Received: the "
-            f"subclassed {type(model).__name__} {model.name!r}. Call it on keras.Input tensors and make "
-            "keras.Model(inputs, outputs) of its layers."
-        )
+        received = f"the subclassed {type(model).__name__} {model.name!r}"
+        fix = "Call its layers on keras.Input tensors, and make keras.Model(inputs, outputs) of the results"
+        raise TypeError(invalid_part("model", "a Functional or Sequential model", received, fix))
     if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights. Expected a built model. "
-            "Give it a keras.Input, call model.build(input_shape), or call it once on data."
-        )
+        received = f"the model {model.name!r}, which is not built and has no weights"
+        fix = "Give it a keras.Input, call model.build(input_shape), or call it once on data"
+        raise ValueError(invalid_part("model", "a built model", received, fix))
 
 
 def _collect(model: keras.Model, prefix: str, layers_by_id: dict[int, tuple[str, keras.Layer]]) -> None:

@@ -1,4 +1,4 @@
-"""Names of a layer's weights that are the same in every copy of the layer and in saved files."""
+"""Names of weights relative to their layer, equal in every copy of the layer and in saved files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import keras
 from r2keras._models.keras_internals import parts_of
 
 _COUNT = re.compile(r"_\d+$")
-# What Keras calls a weight for which `add_weight` receives no name.
+# The name that Keras gives to a weight for which `add_weight` receives none.
 _UNNAMED = re.compile(r"(^|/)variable(_\d+)?$")
 
 
@@ -37,7 +37,7 @@ def relative_names(layer: keras.Layer) -> list[str]:
     if len(set(names)) < len(names):
         names = [_after(variable.path, layer.name, last=False) for variable in layer.weights]
     parts = parts_of(layer)[1:]
-    # A copy's cells are built before their stack, whose name their paths then lack.
+    # The cells of a copy are built before their stack, so their paths lack its name.
     stacks = {part.name for part in parts if isinstance(part, keras.layers.StackedRNNCells)}
     renamed = _renamed_parts(layer, parts)
     scopes = [[renamed.get(scope, scope) for scope in name.split("/") if scope not in stacks] for name in names]
@@ -67,11 +67,11 @@ def _renamed_parts(layer: keras.Layer, parts: list[keras.Layer]) -> dict[str, st
     unnamed = [part for part in parts if _COUNT.sub("", part.name).replace("_", "") == type(part).__name__.lower()]
     if not any(_COUNT.search(part.name) for part in unnamed):
         return {}
-    kept = _names_in(_config_of(layer))
-    unnamed = [part for part in unnamed if part.name not in kept]
-    taken = {part.name for part in parts} - {part.name for part in unnamed}
+    config_names = _names_in(_config_of(layer))
+    unnamed = [part for part in unnamed if part.name not in config_names]
+    used_names = {part.name for part in parts} - {part.name for part in unnamed}
     stems = [_COUNT.sub("", part.name) for part in unnamed]
-    numbered = {stem: _numbered(stem, taken) for stem in stems}
+    numbered = {stem: _numbered(stem, used_names) for stem in stems}
     return {part.name: next(numbered[stem]) for part, stem in zip(unnamed, stems, strict=True)}
 
 
@@ -84,10 +84,10 @@ def _with_own_counts(names: list[str]) -> list[str]:
     return [next(numbered[stem]) if _UNNAMED.search(stem) else stem for stem in stems]
 
 
-def _numbered(stem: str, taken: set[str]) -> Iterator[str]:
-    """Yields `"dense"`, `"dense_1"`, `"dense_2"`... except the names that are taken."""
+def _numbered(stem: str, used_names: set[str]) -> Iterator[str]:
+    """Yields `"dense"`, `"dense_1"`, `"dense_2"`... except the names that are used already."""
     names = (f"{stem}_{number}" if number else stem for number in itertools.count())
-    return (name for name in names if name not in taken)
+    return (name for name in names if name not in used_names)
 
 
 def _config_of(layer: keras.Layer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plan of activation quantization: each tensor once, after the activation function or the residual sum."""
+"""Plan of activation quantization: the tensors to quantize, after activation functions and residual sums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from r2keras._models.call_kinds import (
 from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.rebuild import copy_layer, rebuild
 from r2keras._models.walk import ModelView, full_name, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.weight_plan import has_activation_bits
 from r2keras.specs import ActivationSpec, Recipe
 
@@ -35,8 +35,9 @@ def activation_plan(
 
     A tensor is quantized once, where LiteRT's fused operators end: after convolution, batch normalization and
     activation function together, after a residual sum (and the activation function that follows it directly), after a
-    layer's own activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. What reaches
-    the model's outputs only through such layers or a final activation function (logits, probabilities) stays float.
+    layer's own activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. A tensor
+    that reaches only the model's outputs, directly or through such layers or a final activation function (logits,
+    probabilities), stays float.
     The state of a recurrent layer is quantized inside its time loop instead: `prepare` makes it a
     `layers.QuantizedLSTM` (or GRU, or SimpleRNN).
 
@@ -79,13 +80,13 @@ def activation_plan(
 def warned_plan(
     view: ModelView, recipe: Recipe, input_bits: int | None, output_bits: int | None
 ) -> dict[str, ActivationSpec]:
-    """Returns what `activation_plan` does for a model of `with_bare_ends`; warns at the caller of the caller."""
+    """Returns the plan of `activation_plan` for a model from `with_bare_ends`; warns at its caller's caller."""
     plan, idle = planned(view, recipe, input_bits, output_bits)
     for pattern in idle:
         warnings.warn(
             f"The activation_bits of the recipe's rule {pattern!r} quantize nothing. Expected a matched layer whose "
             "output feeds another (under activation_method='alternating' a recurrent one); outputs of the model stay "
-            "float. Leave them out of this rule.",
+            "float. Leave activation_bits out of this rule.",
             UserWarning,
             stacklevel=3,
         )
@@ -98,25 +99,27 @@ def planned(
     """Returns the plan of `activation_plan`, and the patterns of rules whose activation bits quantize nothing."""
     model = view.model
     plan = {} if input_bits is None else _input_plan(model, input_bits)
-    ends = None if output_bits is None else _end_spec("output_bits", output_bits)
-    if ends is None and not has_activation_bits(recipe):
+    end_spec = None if output_bits is None else _end_spec("output_bits", output_bits)
+    if end_spec is None and not has_activation_bits(recipe):
         return plan, []
     graph = view.graph
     floats = [keras.backend.is_float_dtype(tensor.dtype) for tensor in model.outputs]
     integers = {tensor for tensor, is_float in zip(graph.outputs, floats, strict=True) if not is_float}
-    planner = _Planner(graph, recipe, _kernels_of(view), ends, integers)
+    planner = _Planner(graph, recipe, _kernels_of(view), end_spec, integers)
     outputs = planner.plan()
     if not outputs and not has_activation_bits(recipe):
-        raise ValueError(
-            f"The output_bits quantize nothing of {model.name!r}. Expected a float output that is not a recurrent "
-            "state. Leave output_bits out."
+        expected = (
+            f"None for the model {model.name!r}, of which they quantize nothing: it has no float output other than "
+            "recurrent states"
         )
+        raise ValueError(invalid("output_bits", expected, output_bits, "Leave output_bits out"))
     if not outputs and not planner.has_states:
-        raise ValueError(
-            f"The recipe has activation_bits, but no activation of {model.name!r} can be quantized with it. Expected a "
-            "matched layer whose output feeds another (under activation_method='alternating' a recurrent one). Outputs "
-            "of the model stay float: leave activation_bits out."
+        expected = (
+            "activation_bits for a layer whose output feeds another (under activation_method='alternating' a recurrent "
+            "one), because outputs of the model stay float"
         )
+        received = f"a recipe with which no activation of {model.name!r} can be quantized"
+        raise ValueError(invalid_part("recipe", expected, received, "Leave activation_bits out"))
     return plan | outputs, planner.idle()
 
 
@@ -163,13 +166,13 @@ class _Planner:
         graph: Graph,
         recipe: Recipe,
         kernels: Callable,
-        ends: ActivationSpec | None = None,
+        end_spec: ActivationSpec | None = None,
         integers: Iterable[TensorKey] = (),
     ):
         self.graph = graph
         self.recipe = recipe
         self.kernels = kernels
-        self.ends = ends
+        self.end_spec = end_spec
         # Outputs of the model that are not floats, such as an argmax.
         self.integers = set(integers)
         # The indices of the rules that quantize an activation or a state.
@@ -179,8 +182,8 @@ class _Planner:
         """Returns the specs by path."""
         plan = {}
         for call in self.graph.calls:
-            if self.ends and self._is_end(call):
-                plan[call.path] = dataclasses.replace(self.ends, unsigned=never_negative(call))
+            if self.end_spec and self._is_end(call):
+                plan[call.path] = dataclasses.replace(self.end_spec, unsigned=never_negative(call))
                 self.used.add(self._rule(call))
             elif not (self._passes(call) or self._fuses_forward(call) or self._ends(call.output)):
                 rule_index = self._rule(call)
@@ -229,6 +232,7 @@ class _Planner:
         return any(spec is not None and spec.activation_bits for spec in specs)
 
     def _passes(self, call: Call) -> bool:
+        """Whether a call passes its input on, or is an input of the model."""
         return call.kind in PASSING or call.kind == "InputLayer"
 
     def _fuses_forward(self, call: Call) -> bool:
@@ -245,7 +249,7 @@ class _Planner:
         return passing and all(self._ends(call.output) for call in consumers)
 
     def _rule(self, call: Call) -> int | None:
-        """Returns the index of the first rule that matches a call's group, else that of the groups it takes in."""
+        """Returns the index of the first rule that matches a call's group, else that of the groups it reads."""
         group = self._group(call)
         names = [name for member in group for name in self._names(member)]
         rule_index = self.recipe.index(*names)
@@ -277,6 +281,7 @@ class _Planner:
 
 
 def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec]:
+    """Returns the specs of a model's float inputs, by name."""
     spec = _end_spec("input_bits", input_bits)
     return {tensor.name: spec for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)}
 

@@ -1,4 +1,4 @@
-"""Finalize: the student's weights put exactly on the grid, and the record of it."""
+"""`finalize`: a plain Keras model with its weights exactly on their grids, and the record of codes and scales."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from r2keras._models import rebuild, walk
 from r2keras._models.channel_axes import output_axes
 from r2keras._models.values import to_numpy
 from r2keras._models.walk import ModelView, view_of
+from r2keras._util.errors import invalid_part
 from r2keras.compression import recurrent
 from r2keras.compression.integer_biases import round_biases
 from r2keras.compression.students import wrappers
@@ -49,17 +50,17 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 
 
 def finalized(view: ModelView) -> tuple[ModelView, CompressionRecord]:
-    """Returns what `finalize` does, as views."""
+    """Returns the results of `finalize` for a view."""
     tensors, notes = _tensors(view)
     result = view_of(rebuild.rebuild(view, _unwrapped))
     for kernel in result.kernels:
         if kernel.full_name in tensors:
-            _put(kernel.variable, tensors[kernel.full_name].values())
+            _assign_exactly(kernel.variable, tensors[kernel.full_name].values())
     reasons = _reasons(view)
     names = [kernel.full_name for kernel in result.kernels if kernel.full_name not in tensors]
-    kept = {name: reasons.get(name, KEPT_FLOAT) for name in names}
+    kept_float = {name: reasons.get(name, KEPT_FLOAT) for name in names}
     model = result.model
-    record = CompressionRecord(tensors, kept, model.count_params(), model.name, _activations(result), notes)
+    record = CompressionRecord(tensors, kept_float, model.count_params(), model.name, _activations(result), notes)
     round_biases(result, record)
     return result, record
 
@@ -74,14 +75,13 @@ def _tensors(view: ModelView) -> tuple[dict[str, Tensor], dict[str, str]]:
     notes: dict[str, str] = {}
     wrapped = wrappers(view)
     if not wrapped and not any(recurrent.quantized_parts(path, layer) for path, layer in view.layers):
-        raise ValueError(
-            f"The model {view.model.name!r} has no compressed layer. Expected a model that r2keras.prepare made. "
-            "Call student = r2keras.prepare(model, recipe) first."
-        )
+        received = f"the model {view.model.name!r}, which has no compressed layer"
+        fix = "Call student = r2keras.prepare(model, recipe) first"
+        raise ValueError(invalid_part("student", "a model that r2keras.prepare returned", received, fix))
     for path, wrapper in wrapped:
-        own = wrapper.quantized_tensors(path)
-        tensors |= {tensor.name: tensor for _, tensor in own}
-        notes |= _remarks(wrapper, own)
+        layer_tensors = wrapper.quantized_tensors(path)
+        tensors |= {tensor.name: tensor for _, tensor in layer_tensors}
+        notes |= _remarks(wrapper, layer_tensors)
     for path, layer in view.layers:
         tensors |= recurrent.tensors(path, layer)
     return tensors, notes
@@ -100,7 +100,7 @@ def _remarks(wrapper: SubstituteWeights, tensors: list[tuple[str, Tensor]]) -> d
 
 
 def _reasons(view: ModelView) -> dict[str, str]:
-    """Returns why kernels that a spec is for stay float, by full name."""
+    """Returns the reasons why kernels that have a spec stay float, by full name."""
     reasons: dict[str, str] = {}
     for path, layer in view.layers:
         reasons |= recurrent.kept_float(path, layer)
@@ -156,8 +156,11 @@ def _unwrapped(path: str, layer: keras.Layer) -> keras.Layer | None:
     return new
 
 
-def _put(variable: keras.Variable, values: np.ndarray) -> None:
+def _assign_exactly(variable: keras.Variable, values: np.ndarray) -> None:
     """Assigns values, and raises unless the weight then holds them bit for bit."""
     variable.assign(values)
     if variable.dtype == "float32" and not np.array_equal(to_numpy(variable), values):
-        raise RuntimeError(f"The weight {variable.path} did not take the values of the record exactly.")
+        raise RuntimeError(
+            f"The weight {variable.path} does not hold the values of the record exactly. This is a defect of r2keras: "
+            "please report the layer and the spec."
+        )

@@ -21,7 +21,7 @@ def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> l
 
     An integer operator sums products of codes, each worth `s_in * s_w`, and its bias is an int32 in the same unit. The
     bias that a layer adds, `b`, or with a batch normalization after it `gamma (b - mean) / sqrt(var + eps) + beta`,
-    goes to the nearest multiple; the last of its terms takes the difference, at most half a step.
+    is rounded to the nearest multiple, by changing the last of its terms by at most half a step.
 
     Args:
         model: a model, or its view, whose kernels and activations lie on the record's grids.
@@ -34,12 +34,12 @@ def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> l
     if not record.activations or any(grid.num_bits != 8 for grid in record.activations.values()):
         return []
     graph = view_of(model).graph
-    done = []
+    rounded_paths = []
     for call in graph.calls:
         steps = _steps(graph, call, record)
-        if steps is not None and _move(call.layer, _norm_behind(graph, call), steps):
-            done.append(call.path)
-    return done
+        if steps is not None and _round_bias(call.layer, _norm_after(graph, call), steps):
+            rounded_paths.append(call.path)
+    return rounded_paths
 
 
 def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | None:
@@ -50,7 +50,7 @@ def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | 
         return None
     source = _source(graph, call)
     grid = None if source is None else record.activations.get(source)
-    scale = _scale_a_channel(tensor, call.layer)
+    scale = _scale_per_channel(tensor, call.layer)
     return None if grid is None or scale is None else np.float64(np.float32(grid.scale)) * scale
 
 
@@ -65,7 +65,7 @@ def _source(graph: Graph, call: Call) -> str | None:
     return None
 
 
-def _scale_a_channel(tensor: QuantizedTensor, layer: keras.Layer) -> np.ndarray | None:
+def _scale_per_channel(tensor: QuantizedTensor, layer: keras.Layer) -> np.ndarray | None:
     """Returns the scales of a kernel by output channel; None if they vary within one or the grid is asymmetric."""
     count = int(np.prod(tensor.codes.shape[-2:])) if "Depthwise" in type(layer).__name__ else layer.kernel.shape[-1]
     if not isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS)) or tensor.scale.size not in (1, count):
@@ -83,7 +83,7 @@ _CONVOLUTIONS = (
 )
 
 
-def _norm_behind(graph: Graph, call: Call) -> keras.Layer | None:
+def _norm_after(graph: Graph, call: Call) -> keras.Layer | None:
     """Returns the batch normalization that becomes part of a layer's operator."""
     consumer = graph.only_consumer(call)
     if consumer is None or consumer.layer is None or consumer.kind not in NORMS:
@@ -95,24 +95,24 @@ def _norm_behind(graph: Graph, call: Call) -> keras.Layer | None:
     return consumer.layer if consumer.layer.axis % rank == axis % rank else None
 
 
-def _move(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray) -> bool:
-    """Rounds the bias of a layer and of the normalization after it; returns whether there is a bias."""
+def _round_bias(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray) -> bool:
+    """Rounds the bias that a layer and the normalization after it add; returns whether there is one."""
     bias = to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(steps.size)
     if norm is None:
         if layer.use_bias:
-            layer.bias.assign((bias + _missing(bias, steps)).astype(np.float32))
+            layer.bias.assign((bias + _to_nearest_step(bias, steps)).astype(np.float32))
         return layer.use_bias
     factor, offset = affine_of(norm)
-    moved = _missing(factor * bias + offset, steps * np.abs(factor))
+    difference = _to_nearest_step(factor * bias + offset, steps * np.abs(factor))
     if norm.center:
-        norm.beta.assign((to_numpy(norm.beta) + moved).astype(np.float32))
+        norm.beta.assign((to_numpy(norm.beta) + difference).astype(np.float32))
     else:
-        share = np.divide(moved, factor, out=np.zeros_like(moved), where=factor != 0)
+        share = np.divide(difference, factor, out=np.zeros_like(difference), where=factor != 0)
         norm.moving_mean.assign((to_numpy(norm.moving_mean) - share).astype(np.float32))
     return True
 
 
-def _missing(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def _to_nearest_step(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Returns the difference to the nearest multiple of a step; 0 where int32 could not hold the multiple."""
     count = np.divide(values, steps, out=np.zeros_like(values), where=steps > 0)
     return np.where((steps > 0) & (np.abs(count) < LIMIT), np.rint(count) * steps - values, 0.0)

@@ -1,4 +1,4 @@
-"""Compression of a model: `prepare` it for training under a recipe, `finalize` it onto the grid."""
+"""`prepare`: a copy of a model for training under compression."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import keras
 
 from r2keras._models import rebuild, walk
 from r2keras._models.walk import ModelView, view_of
+from r2keras._util.errors import invalid_part
 from r2keras.compression import recurrent
 from r2keras.compression.activation_plan import warned_plan, with_bare_ends
 from r2keras.compression.students import wrappers
@@ -20,14 +21,14 @@ from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 def prepare(
     model: keras.Model, recipe: Recipe, *, input_bits: int | None = None, output_bits: int | None = None
 ) -> keras.Model:
-    """Returns a copy of a model for training under compression: kernels that the recipe names are fake-quantized.
+    """Returns a copy of a model for training under compression: kernels that the recipe matches are fake-quantized.
 
     Weights, regularizers, names and (if the model is compiled) the compile settings are carried over; the optimizer
     starts fresh. Ranges of weights are set from the weights, those of activations by the first training batch.
 
     Args:
         model: a built Functional or Sequential model, nested ones included. It is left untouched.
-        recipe: which kernels and activations are compressed, and how.
+        recipe: the specs of kernels and activations.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
         output_bits: bits of the other tensors that an integer-only file rounds: the model's outputs, before a final
             softmax, sigmoid or tanh (which becomes a separate layer, `"<layer>_softmax"`), and the results of global
@@ -58,12 +59,12 @@ def prepare(
 
 
 def prepare_weights(view: ModelView, plan: WeightPlan) -> ModelView:
-    """As `prepare`, with activations left float; `plan` is what `plan_of` returned."""
+    """Prepares the weights alone, by a plan of `weight_plan.plan_of`; activations stay float."""
     return _prepared(view, plan, {})
 
 
 def prepare_activations(view: ModelView, plan: dict[str, ActivationSpec]) -> ModelView:
-    """As `prepare`, with weights left as they are; `plan` is what `activation_plan` returned."""
+    """Prepares the activations alone, by a plan of `activation_plan`; weights stay as they are."""
     return _prepared(view, {}, plan)
 
 
@@ -87,7 +88,7 @@ def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, Activati
 
 
 def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
-    """Returns the layer to wrap: a copy, which quantizes its state if it is recurrent and its spec says so."""
+    """Returns the layer to wrap: a copy; a recurrent one quantizes its state if its spec has `activation_bits`."""
     return recurrent.with_state(layer, next(iter(specs.values()))) or rebuild.copy_layer(layer)
 
 
@@ -95,8 +96,7 @@ def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SpecifiedWeights]:
     """Returns the class of the wrapper for the specs of a layer's kernels."""
     palettes = [isinstance(spec, PaletteSpec) for spec in specs.values()]
     if any(palettes) and not all(palettes):
-        raise ValueError(
-            f"The recipe gives the layer {path!r} both palettes and uniform grids: {', '.join(map(repr, specs))}. "
-            "Expected one kind of spec for all kernels of a layer. Let one rule match the whole layer."
-        )
+        received = f"rules that give the layer {path!r} both palettes and uniform grids: {', '.join(map(repr, specs))}"
+        fix = "Let one rule match the whole layer"
+        raise ValueError(invalid_part("recipe", "one kind of spec for all kernels of a layer", received, fix))
     return Palettize if palettes[0] else FakeQuantize

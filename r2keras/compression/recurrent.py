@@ -1,4 +1,4 @@
-"""Quantized recurrent layers in a model: their kernels, grids and states for the record, and their final form."""
+"""Quantized recurrent layers in a model: their entries in the record, and their final form."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def compressors(path: str, layer: keras.Layer) -> list[tuple[Kernel, keras.Layer
 
 
 def tensors(path: str, layer: keras.Layer) -> dict[str, Tensor]:
-    """Returns the kernels that a layer compresses by itself as they are now, by full name.
+    """Returns the kernels that a layer compresses by itself with their current values, by full name.
 
     Raises:
         ValueError: a kernel with NaN or infinite values.
@@ -51,7 +51,7 @@ def tensors(path: str, layer: keras.Layer) -> dict[str, Tensor]:
 
 
 def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
-    """Returns why kernels that a spec is for stay float, by their full names."""
+    """Returns the reasons why kernels that have a spec stay float, by full name."""
     return {
         kernel.full_name: too_small(spec, kernel.variable.shape)
         for kernel, spec, part in _kernels(path, layer)
@@ -60,7 +60,7 @@ def kept_float(path: str, layer: keras.Layer) -> dict[str, str]:
 
 
 def _kernels(path: str, layer: keras.Layer) -> Iterator[tuple[Kernel, Spec | None, keras.Layer | None]]:
-    """Yields the kernels of the quantized recurrent layers in a layer, each with its spec and what compresses it."""
+    """Yields the kernels of quantized recurrent layers in a layer, with their specs and quantizers or palettes."""
     for part_path, part in quantized_parts(path, layer):
         for name, spec in zip(CELL_KERNELS, (part.specs.kernel, part.specs.recurrent), strict=True):
             kernel = Kernel(f"{part_path}/{part.cell.name}", name, getattr(part.cell, name))
@@ -72,8 +72,8 @@ def grids(path: str, layer: keras.Layer) -> dict[str, QuantizedActivation]:
     by_name: dict[str, QuantizedActivation] = {}
     for part_path, part in quantized_parts(path, layer):
         for rounder, name in ((part.parts.state, part_path), (part.parts.inputs, f"{part_path}/input")):
-            grid = rounder and rounder.grid(name)
-            if grid:
+            grid = None if rounder is None else rounder.grid(name)
+            if grid is not None:
                 by_name[name] = grid
     return by_name
 
@@ -97,10 +97,11 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
         halves = (layer.forward_layer, layer.backward_layer)
         forward, backward = (frozen(f"{path}/{half.name}", half) or rebuild.copy_layer(half) for half in halves)
         return rebuild.copy_bidirectional(layer, forward, backward)
-    config, parts = layer.get_config(), layer.parts
+    config = layer.get_config()
+    parts = layer.parts
     fixed = {"kernel_spec": None, "recurrent_spec": None}
     for name, rounder in (("state_spec", parts.state), ("input_spec", parts.inputs)):
-        fixed[name] = rounder and (rounder.grid("") or rounder.spec)
+        fixed[name] = None if rounder is None else rounder.grid("") or rounder.spec
     if not any(fixed.values()) and layer.normalization is None:
         own = (*fixed, "normalization")
         return PLAIN[type(layer)].from_config({name: value for name, value in config.items() if name not in own})

@@ -1,4 +1,4 @@
-"""Queries on prepared models: wrappers, palettes, quantizers."""
+"""Wrappers, palettes and activation quantizers of a prepared model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spec of every kernel under a recipe."""
+"""Plan of weight compression: the spec of every kernel under a recipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 
 from r2keras._models.values import check_finite, to_numpy
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression import recurrent
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.wrappers.substitute import SubstituteWeights
@@ -38,7 +38,7 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
     others: list[tuple[str, str]] = []
     for path, layer in view.layers:
         if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation)):
-            raise _compressed(path)
+            raise _already_compressed(path)
         compressed = {kernel.full_name for kernel, _ in recurrent.compressors(path, layer)}
         for kernel in view.kernels_in(path):
             names.append((path, kernel.full_name))
@@ -46,7 +46,7 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
             if spec is None:
                 continue
             if kernel.full_name in compressed:
-                raise _compressed(kernel.full_name)
+                raise _already_compressed(kernel.full_name)
             check_finite(kernel.full_name, to_numpy(kernel.variable))
             plan.setdefault(path, {})[kernel.name] = spec
         if not view.kernels_in(path):
@@ -60,24 +60,22 @@ def has_activation_bits(recipe: Recipe) -> bool:
     return any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
 
 
-def _compressed(path: str) -> ValueError:
+def _already_compressed(path: str) -> ValueError:
     """Returns the error for a layer or kernel that is compressed already."""
-    return ValueError(
-        f"{path!r} is compressed already. Expected a plain model, or rules that leave it alone. "
-        "Start from the model that you gave to r2keras.prepare."
-    )
+    expected = "a plain model, or a recipe that does not match its compressed kernels"
+    fix = "Start from the model that you passed to r2keras.prepare"
+    return ValueError(invalid_part("model", expected, f"{path!r}, which is compressed already", fix))
 
 
 def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
     """Raises for a pattern that matches no kernel, and, where it quantizes activations, no other layer either."""
     quantizes = has_activation_bits(recipe)
     for pattern, spec in recipe.rules:
-        wider = quantizes and (spec is None or spec.activation_bits)
-        searched = names + others if wider else names
-        if Recipe([(pattern, None)]).index(*[n for pair in searched for n in pair]) is None:
+        any_layer = quantizes and (spec is None or spec.activation_bits)
+        searched = names + others if any_layer else names
+        if Recipe([(pattern, None)]).index(*[name for pair in searched for name in pair]) is None:
             known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
-            raise ValueError(
-                f"The pattern {pattern!r} of the recipe matches nothing. Expected a regular expression found in a "
-                f"layer path or a kernel's name; biases, norms and statistics stay float. The model's kernels: "
-                f"{known or 'none'}. Correct it or delete the rule."
-            )
+            expected = "patterns that match layer paths or kernel names; biases, norms and statistics stay float"
+            received = f"the pattern {pattern!r}, which matches nothing"
+            fix = f"Correct it or delete the rule. The model's kernels: {known or 'none'}"
+            raise ValueError(invalid_part("recipe", expected, received, fix))

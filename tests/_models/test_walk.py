@@ -203,7 +203,7 @@ def subclassed_inside():
     [
         (lambda: Subclassed(name="own"), TypeError, "subclassed Subclassed 'own'.*keras.Input"),
         (subclassed_inside, TypeError, "subclassed Subclassed 'own'"),
-        (lambda: keras.Sequential([layers.Dense(3)], name="raw"), ValueError, "'raw' is not built.*keras.Input"),
+        (lambda: keras.Sequential([layers.Dense(3)], name="raw"), ValueError, "'raw', which is not built.*keras.Input"),
         (lambda: object(), TypeError, r"`model`.*Keras 3 model.*r2keras\.tfmot"),
         (lambda: layers.Dense(3), TypeError, "`model`.*Keras 3 model"),
     ],

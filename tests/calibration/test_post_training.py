@@ -120,7 +120,7 @@ def test_what_is_wrong_is_told_before_the_data_are_read():
     data = iter([X])
     with pytest.raises(ValueError, match="`input_bits`"):
         calibrate(net(), recipe, data, input_bits=1)
-    with pytest.raises(ValueError, match="'nothing' of the recipe matches nothing"):
+    with pytest.raises(ValueError, match=r"`recipe`.*'nothing', which matches nothing"):
         calibrate(net(), Recipe([("nothing", None)]), data)
     with pytest.raises(TypeError, match="Expected a Keras 3 model"):
         calibrate("m.keras", recipe, data)

@@ -126,7 +126,9 @@ def test_output_bits_alone_and_where_they_cannot_be():
     with pytest.raises(ValueError, match="`output_bits`"):
         activation_plan(net, weights, output_bits=9)
     states = keras.Sequential([keras.Input((5, 3)), layers.GRU(4, name="cell")], name="states")
-    with pytest.raises(ValueError, match=r"output_bits quantize nothing of 'states'.*not a recurrent state"):
+    with pytest.raises(
+        ValueError, match=r"`output_bits`. Expected None for the model 'states', of which they quantize"
+    ):
         prepare(states, weights, output_bits=8)
 
 

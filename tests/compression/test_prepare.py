@@ -279,15 +279,20 @@ BAD = {
     "no kernels": (lambda: keras.Sequential([keras.Input((2,)), layers.ReLU()]), ALL, ValueError, "kernels: none"),
     "subclassed": (lambda: Subclassed(name="own"), ALL, TypeError, "subclassed Subclassed 'own'"),
     "subclassed inside": (subclassed_inside, ALL, TypeError, "subclassed Subclassed 'own'"),
-    "not built": (lambda: keras.Sequential([layers.Dense(3)], name="raw"), ALL, ValueError, "'raw' is not built"),
-    "prepared": (lambda: prepare(nets.nested(), ALL), ALL, ValueError, "'block/dense' is compressed already"),
+    "not built": (
+        lambda: keras.Sequential([layers.Dense(3)], name="raw"),
+        ALL,
+        ValueError,
+        "'raw', which is not built",
+    ),
+    "prepared": (lambda: prepare(nets.nested(), ALL), ALL, ValueError, "'block/dense', which is compressed already"),
     "other Keras": (lambda: type("Sequential", (), {"layers": []})(), ALL, TypeError, r"r2keras\.tfmot"),
     "group": (nets.nested, rule(granularity="per_group", group_size=5), ValueError, "`group_size`.*divisor of 6"),
     "depthwise group": (
         lambda: keras.Sequential([keras.Input((5, 5, 4)), layers.DepthwiseConv2D(3, name="dw")]),
         rule(granularity="per_group", group_size=2),
         ValueError,
-        "dw/kernel.*no input axis",
+        "`granularity`.*dw/kernel.*no input axis",
     ),
     "axis": (nets.nested, rule(channel_axis=2), ValueError, r"`channel_axis`.*dense/kernel.*\(6, 6\)"),
     "writes its kernel": (spectral, ALL, ValueError, r"'spectral' \(SpectralNormalization\).*\('spectral', None\)"),
@@ -307,7 +312,7 @@ def test_what_is_refused_by_name_can_be_left_float():
 
 
 def test_finalize_wants_a_prepared_model():
-    with pytest.raises(ValueError, match=r"'plain' has no compressed layer.*r2keras\.prepare"):
+    with pytest.raises(ValueError, match=r"'plain', which has no compressed layer.*r2keras\.prepare"):
         finalize(nets.plain())
     with pytest.raises(TypeError, match="Keras 3 model"):
         finalize(object())

@@ -142,7 +142,7 @@ def test_the_plan_leaves_states_to_their_layers():
 
 
 def test_a_rule_for_a_kernel_that_has_its_own_spec():
-    with pytest.raises(ValueError, match="'lstm/lstm_cell/kernel' is compressed already"):
+    with pytest.raises(ValueError, match="'lstm/lstm_cell/kernel', which is compressed already"):
         prepare(by_hand(), Recipe([(".*", W2)]))
 
 

@@ -61,7 +61,7 @@ def test_bits_that_a_method_does_not_have_are_counted(search, model):
         ({"match": "lstm", "widths": (2,)}, "nothing to widen. Expected a layer that 'lstm' matches"),
         ({"widths": (0.01,), "start": "fresh"}, "a width of at least 1 for 'hidden', which has 8"),
         ({"granularity": "per_chanel"}, "Did you mean 'per_channel'"),
-        ({"keep_float": "stem"}, "'stem' of the recipe matches nothing"),
+        ({"keep_float": "stem"}, "'stem', which matches nothing"),
     ],
 )
 def test_what_cannot_be_searched_is_told(search, model, settings, words):

@@ -48,11 +48,11 @@ def mixed():
         (lambda: Subclassed(name="mine"), ALL, TypeError, "the subclassed Subclassed 'mine'"),
         (lambda: "net", ALL, TypeError, "of tf_keras"),
         (nested, ALL, ValueError, "'outer' contains the model 'inner', and TFMOT quantizes no nested models"),
-        (lambda: tf_keras.Sequential([layers.Dense(2)], name="raw"), ALL, ValueError, "'raw' is not built"),
+        (lambda: tf_keras.Sequential([layers.Dense(2)], name="raw"), ALL, ValueError, "'raw', which is not built"),
         (masked, ALL, ValueError, "'words' makes a mask"),
         (broken, ALL, ValueError, "head/kernel has 15 NaN"),
         (net, {"rules": []}, TypeError, "an r2keras.Recipe"),
-        (net, Recipe([("nothing", QuantSpec()), *ALL.rules]), ValueError, "pattern 'nothing' of the recipe matches"),
+        (net, Recipe([("nothing", QuantSpec()), *ALL.rules]), ValueError, "pattern 'nothing', which matches nothing"),
         (net, Recipe([(".*", None)]), ValueError, "leaves every kernel of 'net' float"),
         (
             lambda: tf_keras.Sequential([layers.Input((4, 3)), layers.GRU(4, name="it")]),
@@ -74,7 +74,7 @@ def test_a_palette_that_does_not_fit_is_said_when_it_is_applied():
 
 
 def test_the_door_for_keras_3_says_where_tf_keras_goes():
-    with pytest.raises(TypeError, match=r"Models of tf_keras go through r2keras\.tfmot"):
+    with pytest.raises(TypeError, match=r"Use r2keras\.tfmot for models of tf_keras"):
         r2keras.prepare(net(), RECIPE)
 
 

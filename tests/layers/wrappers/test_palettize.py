@@ -267,7 +267,7 @@ def mixed():
         (lambda: dense(PaletteSpec(dim=5, min_size=0)), ValueError, r"head/kernel.*at most the last axis.*\(4\)"),
         (lambda: dense(PaletteSpec(granularity="per_group", group_size=3, min_size=0)), ValueError, "divisor of the 4"),
         (lambda: dense(kernel=np.full((6, 4), np.nan)), ValueError, "head/kernel has 24 NaN"),
-        (bias, ValueError, "'head/bias' of the recipe matches nothing.*biases, norms and statistics stay float"),
+        (bias, ValueError, "biases, norms and statistics stay float.*'head/bias', which matches nothing"),
         (diverged, ValueError, "head/kernel has 24 NaN or infinite"),
         (mixed, ValueError, "both palettes and uniform grids"),
     ],
