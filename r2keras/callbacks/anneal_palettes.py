@@ -1,4 +1,4 @@
-"""A callback that anneals the temperature of palettes."""
+"""Callback that anneals the temperature of palettes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from r2keras.specs.palette import FINAL, START
 class AnnealPalettes(keras.callbacks.Callback):
     """Anneals palettes in training: soft at first, nearly hard at the end, as they are in the file.
 
-    Over the first `until` of all training steps of `fit`, the temperature of each palette goes geometrically from
-    `start` to `final` times its spec's, and stays there. Soft assignments let weights move from one centroid to
-    another; hard ones let centroids and batch normalization settle on what inference computes. Replaces the schedules
+    Over the first share `until` of the training steps of `fit`, the temperature of each palette changes geometrically
+    from `start` to `final` times its spec's, and then stays. Soft assignments let weights move from one centroid to
+    another; hard ones let centroids and batch normalization adapt to the values of inference. Replaces the schedules
     of the specs.
 
     Args:
@@ -45,7 +45,8 @@ class AnnealPalettes(keras.callbacks.Callback):
 
     def __init__(self, start: float = START, final: float = FINAL, until: float = 0.8):
         super().__init__()
-        self.start, self.final = check_positive("start", start), check_positive("final", final)
+        self.start = check_positive("start", start)
+        self.final = check_positive("final", final)
         self.until = check_positive("until", until)
         if until > 1:
             raise ValueError(invalid("until", "a share of the steps, above 0, at most 1", until))

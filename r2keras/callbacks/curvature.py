@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
@@ -57,7 +58,7 @@ def ewgs_deltas(student: keras.Model, batches: Iterable, loss: Callable, samples
 
     Args:
         student: the model.
-        batches: pairs `(x, y)` of arrays in the structure that model and loss take.
+        batches: pairs `(x, y)` of arrays, in the structures of the model's inputs and of the loss.
         loss: takes `(y, prediction)`.
         samples: vectors per batch.
         rng: a NumPy generator.
@@ -73,13 +74,13 @@ def ewgs_deltas(student: keras.Model, batches: Iterable, loss: Callable, samples
     kernels = ewgs_kernels(student)
     spans = [_span(kernel) for kernel in kernels]
     slopes = _slopes(student, kernels, spans, loss)
-    deltas = [_batch_deltas(lambda moves, b=batch: slopes(moves, b), spans, samples, rng) for batch in batches]
+    deltas = [_batch_deltas(functools.partial(slopes, batch), spans, samples, rng) for batch in batches]
     names = [kernel.full_name for kernel in kernels]
     bad = [name for name, column in zip(names, np.transpose(deltas), strict=True) if not np.isfinite(column).all()]
     if bad:
         raise ValueError(
-            f"The loss of EWGSDelta has NaN or infinite gradients for {', '.join(bad)}. Expected finite ones. Check "
-            "the loss and the data, or train with a smaller learning rate."
+            f"The loss of EWGSDelta has NaN or infinite gradients for {', '.join(bad)}. Expected finite gradients. "
+            "Check the loss and the data, or train with a smaller learning rate."
         )
     return dict(zip(names, np.mean(deltas, axis=0).tolist(), strict=True))
 
@@ -101,8 +102,10 @@ def _batch_deltas(slopes: Callable, spans: list[np.ndarray], samples: int, rng) 
 def _mean_curvatures(slopes: Callable, spans: list[np.ndarray], rng) -> list[float]:
     """Returns `v' H v / N` of every kernel, each for one vector of signs."""
     signs = [rng.choice([-1.0, 1.0], span.shape) for span in spans]
-    above, below = slopes([STEP * v for v in signs]), slopes([-STEP * v for v in signs])
-    return [((a - b) * v).mean() / (2 * STEP) for a, b, v in zip(above, below, signs, strict=True)]
+    above = slopes([STEP * vector for vector in signs])
+    below = slopes([-STEP * vector for vector in signs])
+    differences = [high - low for high, low in zip(above, below, strict=True)]
+    return [(difference * v).mean() / (2 * STEP) for difference, v in zip(differences, signs, strict=True)]
 
 
 def _span(kernel: EWGSKernel) -> np.ndarray:
@@ -115,7 +118,7 @@ def _span(kernel: EWGSKernel) -> np.ndarray:
 
 
 def _slopes(student: keras.Model, kernels: list[EWGSKernel], spans: list[np.ndarray], loss: Callable) -> Callable:
-    """Returns a function of offsets of `x_q` and a batch that gives the gradients of the loss in `x_q` there.
+    """Returns a function of a batch and offsets of `x_q` that gives the gradients of the loss in `x_q` there.
 
     The model runs as in training, but on copies of its variables' values: statistics and seeds do not change, and every
     call draws the same random numbers.
@@ -134,8 +137,9 @@ def _slopes(student: keras.Model, kernels: list[EWGSKernel], spans: list[np.ndar
 
     compute = gradient_function(value)
 
-    def slopes(moves: list[np.ndarray], batch: tuple) -> list[np.ndarray]:
+    def slopes(batch: tuple, moves: list[np.ndarray]) -> list[np.ndarray]:
         offsets = [(span * move).astype("float32") for span, move in zip(spans, moves, strict=True)]
-        return [s * g.astype(np.float64) for s, g in zip(spans, compute(offsets, state, *batch), strict=True)]
+        gradients = compute(offsets, state, *batch)
+        return [span * gradient.astype(np.float64) for span, gradient in zip(spans, gradients, strict=True)]
 
     return slopes

@@ -1,4 +1,4 @@
-"""Callbacks for training under compression."""
+"""Callback that estimates the gradient scaling of EWGS from the curvature of the loss."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.callbacks import curvature
-from r2keras.callbacks.anneal_palettes import AnnealPalettes
 from r2keras.callbacks.arguments import check_integer
-from r2keras.callbacks.freeze_batch_norm import FreezeBatchNorm
-
-__all__ = ["AnnealPalettes", "EWGSDelta", "FreezeBatchNorm"]
 
 
 class EWGSDelta(keras.callbacks.Callback):
-    """Sets how strongly EWGS scales gradients, per kernel from the curvature of the loss around it.
+    """Sets the strength of EWGS's gradient scaling for each kernel, from the curvature of the loss around it.
 
     At the start of the first epoch and of every n-th after it, `delta = max(0, mean_batch (Tr(H) / N) / (3 std(g)))`
     for each of the model's kernels with `method="ewgs"`; `g` and `H` are the gradient and the Hessian of the loss in
@@ -75,8 +71,10 @@ class EWGSDelta(keras.callbacks.Callback):
         seed: int = 0,
     ):
         super().__init__()
-        self.every, self.samples = check_integer("every", every, 1), check_integer("samples", samples, 1)
-        self.batch_size, self.seed = check_integer("batch_size", batch_size, 1), check_integer("seed", seed, 0)
+        self.every = check_integer("every", every, 1)
+        self.samples = check_integer("samples", samples, 1)
+        self.batch_size = check_integer("batch_size", batch_size, 1)
+        self.seed = check_integer("seed", seed, 0)
         self.data = _checked_data(x, y)
         self.loss = _loss_of(loss)
         self.deltas: dict[str, float] = {}
@@ -91,7 +89,7 @@ class EWGSDelta(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Estimates anew every `every` epochs."""
+        """Repeats the estimate every `every` epochs."""
         if epoch % self.every:
             return
         batches = curvature.split(*self.data, self.batch_size)
@@ -103,13 +101,13 @@ class EWGSDelta(keras.callbacks.Callback):
 
 def _loss_of(loss) -> Callable:
     """Returns the function of a loss, or raises ValueError."""
-    problem = invalid("loss", "a loss: a name, a keras.losses.Loss or a function", loss)
+    message = invalid("loss", "a loss: a name, a keras.losses.Loss or a function", loss)
     try:
         function = keras.losses.get(loss)
     except ValueError as error:
-        raise ValueError(problem) from error
+        raise ValueError(message) from error
     if not callable(function):
-        raise ValueError(problem)
+        raise ValueError(message)
     return function
 
 
@@ -127,7 +125,7 @@ def _checked_data(x, y) -> tuple:
         if not arrays or any(array.ndim == 0 or not len(array) or array.dtype == object for array in arrays):
             raise ValueError(invalid(name, "arrays of at least one sample", [array.shape for array in arrays]))
         if not all(np.isfinite(array).all() for array in arrays if np.issubdtype(array.dtype, np.floating)):
-            raise ValueError(invalid(name, "finite values", "NaN or infinite values", "Clean the data first"))
+            raise ValueError(invalid_part(name, "finite values", "NaN or infinite values", "Clean the data first"))
     counts = [len(array) for array in keras.tree.flatten((x, y))]
     if len(set(counts)) > 1:
         raise ValueError(invalid("y", f"as many samples as in x ({counts[0]})", counts))

@@ -1,4 +1,4 @@
-"""A callback that freezes batch-norm statistics late in training."""
+"""Callback that freezes batch-norm statistics late in training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from r2keras.callbacks.arguments import check_integer
 class FreezeBatchNorm(keras.callbacks.Callback):
     """Freezes the statistics of batch normalization from a chosen epoch on.
 
-    From then on every batch normalization normalizes with its moving statistics, as it will on the device, and these no
-    longer change; its scale and offset go on learning. Quantized weights that flip between two levels make batch
+    From then on every batch normalization uses its moving statistics, as on the device, and these no longer change; its
+    scale and offset are still trained. Quantized weights that flip between two levels make batch
     statistics jump, so the last epochs of few-bit training are calmer without them. The layers stay frozen after
     training.
 
@@ -44,7 +44,8 @@ class FreezeBatchNorm(keras.callbacks.Callback):
         """Raises for a model without batch normalization."""
         if not norms_of(self.model):
             raise ValueError(
-                f"The model {self.model.name!r} has no batch normalization to freeze. Leave out FreezeBatchNorm."
+                f"The model {self.model.name!r} has no batch normalization to freeze. Expected a model with "
+                "BatchNormalization layers. Leave out FreezeBatchNorm."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -54,10 +55,10 @@ class FreezeBatchNorm(keras.callbacks.Callback):
             return
         for layer in norms:
             learned = [variable for variable in (layer.gamma, layer.beta) if variable is not None]
-            kept = [variable.trainable for variable in learned]
+            trainable_flags = [variable.trainable for variable in learned]
             layer.trainable = False
             # The layer's flag stops the statistics; the variables' own flags tell the optimizer what to train.
-            for variable, trainable in zip(learned, kept, strict=True):
+            for variable, trainable in zip(learned, trainable_flags, strict=True):
                 variable.trainable = trainable
         self.model.make_train_function(force=True)
 

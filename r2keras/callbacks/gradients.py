@@ -1,4 +1,4 @@
-"""Gradients of a function of tensors on every backend; Keras itself computes them in `fit` only."""
+"""Gradients of functions of tensors on every backend, which Keras itself computes in `fit` only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def gradient_function(function: Callable) -> Callable:
     """
     name = keras.backend.backend()
     if name not in _BACKENDS:
-        raise RuntimeError(f"Gradients need Keras on {', '.join(_BACKENDS)}. Received: the backend {name!r}.")
+        raise RuntimeError(
+            f"Gradients need another Keras backend. Expected one of {', '.join(_BACKENDS)}. Received: {name!r}. "
+            "Set KERAS_BACKEND before Keras is imported."
+        )
     compute = _BACKENDS[name](function)
     return lambda *arguments: [_to_numpy(grad) for grad in compute(*tree.map_structure(_to_tensor, list(arguments)))]
 
@@ -45,7 +48,7 @@ def _to_numpy(value) -> np.ndarray:
 
 
 def _tensorflow(function: Callable) -> Callable:
-    """Computes them with a tape, in a graph."""
+    """Computes gradients with a tape, in a graph."""
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -59,14 +62,14 @@ def _tensorflow(function: Callable) -> Callable:
 
 
 def _jax(function: Callable) -> Callable:
-    """Computes them with `jax.grad`."""
+    """Computes gradients with `jax.grad`."""
     import jax
 
     return jax.jit(jax.grad(function))
 
 
 def _torch(function: Callable) -> Callable:
-    """Computes them with autograd."""
+    """Computes gradients with autograd."""
     import torch
 
     def compute(points: list, *fixed):

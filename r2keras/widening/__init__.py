@@ -1,4 +1,4 @@
-"""Wider copies of a model: more units and filters to make up for fewer bits, optionally with the trained function."""
+"""Wider copies of models, to make up for fewer bits, optionally with the trained function."""
 
 from r2keras.widening.net2wider import widen
 

@@ -1,4 +1,4 @@
-"""Rules of the layer kinds: how more channels pass through a layer, and how its own weights change for them."""
+"""Rules for passing more channels through each kind of layer, and for changing its weights accordingly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WidenedCall:
     Args:
         path: the layer's path.
         layer: the layer; None for an operation.
-        inputs: the channels of the input tensors; None for a tensor whose channels are not tracked and stay.
+        inputs: the channels of the input tensors; None for a tensor whose channels are not tracked and do not change.
         units: the layer's width in the new model; None if it stays.
         exact: whether the model has to compute the same function.
         resized: the changes of the layer, which the rule of its kind fills in.
@@ -108,7 +108,10 @@ def width_of(layer: keras.Layer) -> int | None:
     (3, None)
     """
     entry = _width_entry(layer.get_config())
-    return None if entry is None else entry[0][entry[1]]
+    if entry is None:
+        return None
+    config, key = entry
+    return config[key]
 
 
 def is_recurrent(layer: keras.Layer) -> bool:
@@ -255,7 +258,7 @@ def _separable(call: WidenedCall) -> list[Channels | None]:
     for name, weight in walk.relative_weights(call.layer):
         input_axis = last_axis(weight) - 1
         if name == "depthwise_kernel":
-            # Each filter sees one channel, so no copies share a sum.
+            # Each filter reads one channel, so its input axis is not a sum over copies.
             if call.first is not None:
                 call.change(name, WeightAxis(input_axis, call.first))
         elif name == "pointwise_kernel":
@@ -327,7 +330,7 @@ def _over_channels(call: WidenedCall) -> list[Channels | None]:
     if call.exact and first is not None and not first.even:
         raise call.error("normalizes over channels, of which some would have more copies than others")
     if call.exact and first is not None and _kind(call.layer, ("Softmax", "UnitNormalization")):
-        raise call.error("divides by a sum over channels, which copies would change")
+        raise call.error("divides by a sum over channels, which copies of channels would change")
     return _per_channel(call)
 
 
@@ -400,7 +403,7 @@ def _check_softmax(call: WidenedCall, layer: keras.Layer) -> None:
     """Raises for a softmax over widened units, because copies change its denominator."""
     activation = getattr(layer, "activation", None)
     if call.exact and call.units is not None and activation is keras.activations.softmax:
-        raise call.error("has a softmax over its units, which copies would change")
+        raise call.error("has a softmax over its units, which copies of units would change")
 
 
 RULES: dict[str, Rule] = {

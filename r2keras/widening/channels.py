@@ -1,4 +1,4 @@
-"""Widened channels: the last axis of a tensor, the axes of a weight, and the weights that keep the function."""
+"""Widened channels of tensors and weights, and the weights that keep the function."""
 
 from __future__ import annotations
 

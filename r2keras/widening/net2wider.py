@@ -1,4 +1,4 @@
-"""`widen`: a copy of a model with more units or filters, and adapted layers after them."""
+"""`widen`: a copy of a model with more units or filters, and layers after them that accept these."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from r2keras._models import rebuild, walk
 from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import check_pattern, invalid
+from r2keras._util.errors import check_pattern, invalid, invalid_part
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.widening import channel_rules
@@ -31,8 +31,9 @@ def widen(
 
     By default the recurrent layers are widened, and only they: Dense heads keep their units and get more inputs, and
     embeddings keep their dimension. In a model without recurrent layers, convolutions get more filters and dense layers
-    more units. With `match`, the layers it finds are widened instead, including embeddings. In every case a layer keeps
-    its width if its output is a model output, is added to a tensor that keeps its size, or enters a nested model.
+    more units. With `match`, the layers that it matches are widened instead, including embeddings. In every case a
+    layer keeps its width if its output is a model output, is added to a tensor that keeps its size, or enters a nested
+    model.
 
     Function-preserving (Net2Wider): new unit `j` copies old unit `j mod units` with its incoming weights (in each block
     of gates), bias and batch-norm parameters. The copies of a unit share its outgoing and recurrent weights,
@@ -115,10 +116,9 @@ def _check_bare(layers: dict[str, keras.Layer]) -> None:
     """Raises for a model that is already prepared for compression."""
     for path, layer in layers.items():
         if isinstance(layer, SubstituteWeights):
-            raise ValueError(
-                f"The layer {path!r} is prepared for compression. Expected a plain model. "
-                "Widen first, then call r2keras.prepare on the wider model."
-            )
+            received = f"a model whose layer {path!r} is prepared for compression"
+            fix = "Widen first, then call r2keras.prepare on the wider model"
+            raise ValueError(invalid_part("model", "a plain model", received, fix))
 
 
 def _check_units_are_independent(layers: dict[str, keras.Layer]) -> None:
@@ -129,11 +129,15 @@ def _check_units_are_independent(layers: dict[str, keras.Layer]) -> None:
         else:
             parts = [layer]
         if any(isinstance(part, QuantizedRNN) and (part.specs.any or part.normalization) for part in parts):
-            raise ValueError(
-                f"The layer {path!r} quantizes or normalizes over its units, so copies of units would change its "
-                "outputs. Expected float layers with function_preserving=True. Widen the float model, then quantize "
-                "the wider one, or leave out function_preserving to get fresh weights."
+            received = (
+                f"a model whose layer {path!r} quantizes or normalizes over its units, so that copies of units would "
+                "change its outputs"
             )
+            fix = (
+                "Widen the float model, then quantize the wider one, or leave out function_preserving to get fresh "
+                "weights"
+            )
+            raise ValueError(invalid_part("model", "float layers with function_preserving=True", received, fix))
 
 
 def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None) -> dict[str, int]:
@@ -142,7 +146,9 @@ def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None
     if not selected:
         expected = "recurrent, convolutional or dense layers" if match is None else f"a layer that {match!r} matches"
         known = ", ".join(path for path, layer in layers.items() if channel_rules.width_of(layer) is not None) or "none"
-        raise ValueError(f"There is nothing to widen. Expected {expected}. Layers of the model with a width: {known}.")
+        argument = "model" if match is None else "match"
+        received = f"{'a model' if match is None else repr(match)} with nothing to widen"
+        raise ValueError(invalid_part(argument, expected, received, f"Layers of the model with a width: {known}"))
     widths: dict[str, int] = {}
     for path, layer in selected.items():
         units = channel_rules.width_of(layer)
@@ -163,12 +169,13 @@ def _selected(layers: dict[str, keras.Layer], match: str | None) -> dict[str, ke
             return recurrent
         # A layer of one unit or filter is a gate or a mask that is broadcast, so it stays.
         return {
-            p: layer
-            for p, layer in layers.items()
+            path: layer
+            for path, layer in layers.items()
             if channel_rules.is_image_kind(layer) and (channel_rules.width_of(layer) or 0) > 1
         }
     pattern = check_pattern("match", match)
-    return {p: layer for p, layer in layers.items() if pattern.search(p) and channel_rules.width_of(layer) is not None}
+    matching = {path: layer for path, layer in layers.items() if pattern.search(path)}
+    return {path: layer for path, layer in matching.items() if channel_rules.width_of(layer) is not None}
 
 
 def _resized_layers(view: ModelView, widths: dict[str, int], match: str | None, exact: bool) -> dict[str, ResizedLayer]:
@@ -181,11 +188,12 @@ def _resized_layers(view: ModelView, widths: dict[str, int], match: str | None, 
             for path in error.sources:
                 widths.pop(path, None)
     selection = "" if match is None else f" that {match!r} matches"
-    raise ValueError(
-        f"Every layer of {view.model.name!r}{selection} has to keep its width: its output is a model output, is added "
-        "to a tensor that keeps its size, or enters a nested model. Expected hidden layers. Match other layers in "
-        "`match`."
+    received = (
+        f"layers of {view.model.name!r}{selection}, each of which has to keep its width: its output is a model output, "
+        "is added to a tensor that keeps its size, or enters a nested model"
     )
+    argument = "model" if match is None else "match"
+    raise ValueError(invalid_part(argument, "hidden layers to widen", received, "Match other layers with `match`"))
 
 
 def _propagate(view: ModelView, widths: dict[str, int], exact: bool) -> dict[str, ResizedLayer]:

@@ -254,7 +254,7 @@ BAD = [
     (dense_only, 0, {}, "`factor`. Expected a number above 0"),
     (dense_only, float("nan"), {}, "a number above 0"),
     (dense_only, 0.5, {"function_preserving": True}, "at least 1 with function_preserving"),
-    (dense_only, 2, {"match": "lstm"}, "nothing to widen. Expected a layer that 'lstm' matches.*hidden, head"),
+    (dense_only, 2, {"match": "lstm"}, "Expected a layer that 'lstm' matches.*nothing to widen.*hidden, head"),
     (dense_only, 2, {"match": "head"}, "has to keep its width"),
     (dense_only, 2, {"match": "("}, "regular expression"),
     (dense_only, 2, {"jitter": 1.0}, "`jitter`"),
