@@ -1,4 +1,4 @@
-"""`annotate`: a tf_keras model annotated for TFMOT by a recipe."""
+"""`annotate`: a tf_keras model with TFMOT's annotations, by a recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tf_keras
 
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import full_name
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.weight_plan import check_patterns
 from r2keras.specs import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
@@ -24,7 +24,7 @@ def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
 
     Args:
         model: a built, flat Functional or Sequential tf_keras model. It is left untouched.
-        recipe: the spec of each kernel, as for `r2keras.prepare`; patterns see names such as `"conv1"` and
+        recipe: the spec of each kernel, as for `r2keras.prepare`; patterns are searched in names such as `"conv1"` and
             `"conv1/kernel"`, or tf_keras' `"block1/depthwise_kernel"` and `"lstm/lstm_cell/recurrent_kernel"`.
 
     Returns:
@@ -69,13 +69,12 @@ def _check_recipe(model: tf_keras.Model, recipe: Recipe, specs_by_layer: dict[st
     kernel_names: list[tuple[str, str]] = []
     other_names: list[tuple[str, str]] = []
     for layer in model.layers:
-        own = [name for name, _ in kernels(layer)]
-        kernel_names += [(layer.name, full_name(layer.name, name)) for name in own]
-        if not own:
+        own_kernels = [name for name, _ in kernels(layer)]
+        kernel_names += [(layer.name, full_name(layer.name, name)) for name in own_kernels]
+        if not own_kernels:
             other_names.append((layer.name, layer.name))
     check_patterns(recipe, kernel_names, other_names)
     if not specs_by_layer:
-        raise ValueError(
-            f"The recipe leaves every kernel of {model.name!r} float, and TFMOT accepts no model without an annotated "
-            "layer. Expected a rule with a spec that matches a kernel. Add one."
-        )
+        expected = "a rule with a spec that matches a kernel, because TFMOT accepts no model without an annotated layer"
+        received = f"a recipe that leaves every kernel of {model.name!r} float"
+        raise ValueError(invalid_part("recipe", expected, received, "Add such a rule"))

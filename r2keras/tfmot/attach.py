@@ -1,4 +1,4 @@
-"""`regularize`: regularizers added to the kernels of an existing tf_keras model."""
+"""`regularize`: regularizers for the kernels of an existing tf_keras model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KERNELS = {
 def regularize(model: tf_keras.Model, regularizer: Any, *, match: str = ".*") -> tf_keras.Model:
     """Returns a copy of a tf_keras model with a regularizer on each matching kernel.
 
-    Does what `r2keras.regularize` does for Keras 3: every kernel that `match` finds gets a fresh copy of `regularizer`,
+    Does what `r2keras.regularize` does for Keras 3: every kernel that matches gets a new copy of `regularizer`,
     made from its config, which replaces the regularizer it had. Learned scalars get start values from the weights,
     which are copied bit for bit. A regularizer with `granularity="per_channel"` and no `channel_axis` gets the axes of
     the layer's outputs. The copy is not compiled.
@@ -85,14 +85,19 @@ def regularize(model: tf_keras.Model, regularizer: Any, *, match: str = ".*") ->
 
 @dataclasses.dataclass
 class _Plan:
-    """The changed config of one layer, and the names of its kernels that get a regularizer."""
+    """The changes of one layer.
+
+    Args:
+        config: its new config.
+        kernel_names: the names of its kernels that get a regularizer.
+    """
 
     config: dict[str, Any]
     kernel_names: list[str]
 
 
 def _serialized(identifier: Any) -> dict[str, Any]:
-    """Returns the config of the regularizer that an identifier stands for."""
+    """Returns the config of the regularizer that an identifier names."""
     regularizer = tf_keras.regularizers.get(identifier)
     if isinstance(regularizer, OneWeight) and isinstance(regularizer, keras.Layer):
         fix = f"Use r2keras.tfmot.{type(regularizer).__name__} for models of tf_keras"

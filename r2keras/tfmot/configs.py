@@ -1,4 +1,4 @@
-"""Quantize configs for `quantize_annotate_layer`: the quantization of one layer's kernels and output."""
+"""Quantize configs for `quantize_annotate_layer`: quantization of the kernels and the output of one layer."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class KernelsConfig(tfmot.quantization.keras.QuantizeConfig):
 
     Args:
         spec: the spec of every kernel.
-        kernels: specs by the kernels' names relative to the layer, where they differ; kernels that it does not name
-            stay float. None uses `spec` for all.
+        kernels: specs by the kernels' names relative to the layer, where they differ; other kernels stay float. None
+            uses `spec` for all.
     """
 
     spec: Spec | None
@@ -168,8 +168,14 @@ class LowBitQuantizeConfig(KernelsConfig):
         activation: ActivationSpec | dict | None = None,
         **options: Any,
     ):
-        named = {"method": method, "granularity": granularity, "activation_bits": activation_bits}
-        super().__init__(QuantSpec.from_dict({"num_bits": weight_bits, **named, **options}), kernels)
+        arguments = {
+            "num_bits": weight_bits,
+            "method": method,
+            "granularity": granularity,
+            "activation_bits": activation_bits,
+            **options,
+        }
+        super().__init__(QuantSpec.from_dict(arguments), kernels)
         if activation is not None and activation_bits is not None:
             raise ValueError(invalid("activation", "None where activation_bits is given", activation))
         if self.spec.activation_method == FITTED_AT_RUN_TIME:

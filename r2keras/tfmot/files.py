@@ -1,4 +1,4 @@
-"""Saving and loading of models in TFMOT's wrappers, in the file formats that TFMOT can read back."""
+"""Saving and loading of models in TFMOT's wrappers."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def load(path: str | os.PathLike) -> tf_keras.Model:
     >>> load("nowhere")
     Traceback (most recent call last):
     ...
-    OSError: nowhere is not a SavedModel. Expected a folder that r2keras.tfmot.save wrote.
+    OSError: nowhere is not a SavedModel. Expected a folder that r2keras.tfmot.save wrote. ...
     """
     if not (Path(path) / "saved_model.pb").is_file():
-        raise OSError(f"{path} is not a SavedModel. Expected a folder that r2keras.tfmot.save wrote.")
+        raise OSError(f"{path} is not a SavedModel. Expected a folder that r2keras.tfmot.save wrote. Check the path.")
     with scope():
         return tf_keras.models.load_model(str(path))

@@ -1,4 +1,4 @@
-"""`finalize`: a plain tf_keras model, and the record of its codes, from a model in TFMOT's wrappers."""
+"""`finalize`: a plain tf_keras model and its record, from a model in TFMOT's wrappers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import QUANTIZED_SUFFIX, full_name
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.finalize import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 from r2keras.tfmot.configs import KernelsConfig
@@ -60,31 +60,29 @@ def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
         tensors |= layer_tensors
         notes |= layer_notes
     if not tensors:
-        raise ValueError(
-            f"The model {qat.name!r} has no compressed kernel. Expected a model that quantize_apply made with a "
-            "LowBitQuantizeConfig or a PalettizeQuantizeConfig. Call annotate, then quantize_apply."
-        )
+        expected = "a model from quantize_apply with a LowBitQuantizeConfig or a PalettizeQuantizeConfig"
+        received = f"the model {qat.name!r}, which has no compressed kernel"
+        raise ValueError(invalid_part("qat", expected, received, "Call annotate, then quantize_apply"))
     for layer in qat.layers:
         grids |= _grids(layer)
     plain = _plain(qat, wrappers, tensors, grids)
     outputs = [wrapper.layer.name for wrapper in wrappers.values()]
     model = insert_after(plain, {name: _frozen(grids[name]) for name in outputs if name in grids})
-    kept = _kept_float(model, wrappers, tensors)
-    return model, CompressionRecord(tensors, kept, model.count_params(), model.name, grids, notes)
+    kept_float = _kept_float(model, wrappers, tensors)
+    return model, CompressionRecord(tensors, kept_float, model.count_params(), model.name, grids, notes)
 
 
 def _check_own(wrapper: tf_keras.layers.Wrapper) -> None:
-    """Raises unless r2keras made the wrapper's config."""
+    """Raises unless the wrapper has a config of r2keras."""
     if not isinstance(wrapper.quantize_config, KernelsConfig):
         kind = type(wrapper.quantize_config).__name__
-        raise ValueError(
-            f"The layer {wrapper.layer.name!r} is quantized by a {kind}, which leaves no codes. Expected configs of "
-            "r2keras.tfmot only. Pass scheme=LowBitScheme(recipe) to quantize_apply."
-        )
+        received = f"the layer {wrapper.layer.name!r}, which is quantized by a {kind}"
+        fix = "Pass scheme=LowBitScheme(recipe) to quantize_apply"
+        raise ValueError(invalid_part("qat", "configs of r2keras.tfmot only, which keep codes", received, fix))
 
 
 def _tensors(wrapper: tf_keras.layers.Wrapper) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the compressed kernels of a wrapper, and notes on them, by full names."""
+    """Returns the compressed kernels of a wrapper, and notes on them, by full name."""
     tensors: dict[str, Tensor] = {}
     notes: dict[str, str] = {}
     for _, quantizer, weights in wrapper._weight_vars:
@@ -158,21 +156,24 @@ def _set_weights(layer: tf_keras.layers.Layer, wrapper: tf_keras.layers.Wrapper,
     own_kernels = dict(kernels(layer))
     latent_ids = {id(variable) for variable in latent.values()}
     compressed_ids = {id(own_kernels[name]) for name in latent}
-    sources = [v for v in wrapper.layer.weights if id(v) not in latent_ids]
-    targets = [v for v in layer.weights if id(v) not in compressed_ids]
+    sources = [variable for variable in wrapper.layer.weights if id(variable) not in latent_ids]
+    targets = [variable for variable in layer.weights if id(variable) not in compressed_ids]
     for source, target in zip(sources, targets, strict=True):
         target.assign(source)
     for name in latent:
         values = tensors[full_name(layer.name, name)].values()
         own_kernels[name].assign(values)
         if not np.array_equal(own_kernels[name].numpy(), values):
-            raise RuntimeError(f"The weight {full_name(layer.name, name)} did not keep the record's values exactly.")
+            raise RuntimeError(
+                f"The weight {full_name(layer.name, name)} does not hold the values of the record exactly. This is a "
+                "defect of r2keras: please report the layer and the spec."
+            )
 
 
 def _kept_float(
     model: tf_keras.Model, wrappers: dict[str, tf_keras.layers.Wrapper], tensors: dict[str, Tensor]
 ) -> dict[str, str]:
-    """Returns the reasons why kernels stay float, by full names."""
+    """Returns the reasons why kernels stay float, by full name."""
     reasons: dict[str, str] = {}
     for wrapper in wrappers.values():
         layer_reasons = wrapper.quantize_config.kept_float(wrapper.layer)

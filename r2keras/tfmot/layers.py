@@ -1,4 +1,4 @@
-"""The layer that stands for a quantized activation in a finalized tf_keras model."""
+"""Layer that rounds activations to a fixed grid in a finalized tf_keras model."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class GridActivation(GridForm, tf_keras.layers.Layer):
     Source: Jacob et al., arXiv 1712.05877, section 2.1.
     """
 
-    # While `r2keras.export` has set `marks`, `call` writes a fake-quantization operator that marks the grid for the
-    # converter.
+    # `r2keras.export` sets `marks` during a conversion: `call` then uses TensorFlow's fake quantization, by which the
+    # converter recognizes the grid.
     marks = False
 
     def __init__(self, *, scale: float, zero_point: int, num_bits: int, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""TFMOT quantizers that compute with r2keras' Keras 3 quantizers, on weights of the tf_keras layer."""
+"""TFMOT quantizers that run r2keras' Keras 3 quantizers on weights of a tf_keras layer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Weights = dict[str, tf.Variable]
 class Keras3Quantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Runs a Keras 3 quantizer on variables that belong to a tf_keras layer.
 
-    The Keras 3 quantizer, `core`, provides shapes, start values and arithmetic. Its own variables are never read after
-    `build`: inside a `keras.StatelessScope` the tf_keras weights take their place, and every new value that `core`
-    assigns to a variable is assigned to the weight.
+    The Keras 3 quantizer, `core`, provides shapes, start values and arithmetic. Its own variables are not read after
+    `build`: a `keras.StatelessScope` replaces them by the tf_keras weights, to which the values that `core` assigns are
+    written.
     """
 
     core: keras.Layer
@@ -92,7 +92,7 @@ class KernelQuantizer(Keras3Quantizer):
     Args:
         spec: the kernel's spec.
         name: its name relative to the layer.
-        part: the layer or sublayer that has it.
+        part: the layer or sublayer that holds it.
         variable: the kernel, whose values give the start values.
     """
 
@@ -129,12 +129,12 @@ class KernelQuantizer(Keras3Quantizer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the spec and the name; TFMOT saves the config that makes the quantizer, not the quantizer."""
+        """Returns the spec and the name; TFMOT saves the config that creates the quantizer, not the quantizer."""
         return {"spec": self.spec.to_dict(), "name": self.name}
 
 
 class GridQuantizer(KernelQuantizer):
-    """Puts a kernel on a uniform grid as `r2keras.layers.FakeQuantize` does."""
+    """Quantizes a kernel to a uniform grid as `r2keras.layers.FakeQuantize` does."""
 
     spec: QuantSpec
 
@@ -145,7 +145,7 @@ class GridQuantizer(KernelQuantizer):
 
 
 class PaletteQuantizer(KernelQuantizer):
-    """Puts a kernel on a palette as `r2keras.layers.Palettize` does."""
+    """Palettizes a kernel as `r2keras.layers.Palettize` does."""
 
     spec: PaletteSpec
 

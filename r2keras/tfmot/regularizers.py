@@ -1,4 +1,4 @@
-"""The weight regularizers for tf_keras layers: the same losses, with learned scalars that tf_keras tracks."""
+"""Range regularizers for tf_keras layers, with learned scalars that tf_keras tracks."""
 
 from __future__ import annotations
 

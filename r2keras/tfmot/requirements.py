@@ -1,4 +1,4 @@
-"""Check of the packages that r2keras.tfmot needs; imported first, so that a missing one gives a plain message."""
+"""Check of the packages that r2keras.tfmot needs, imported first so that a missing one is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheme for `quantize_apply`: the config of each layer, and the activations to quantize."""
+"""Scheme for `quantize_apply`: the config of each layer, and the activations to quantize."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LowBitScheme(tfmot.quantization.keras.QuantizeScheme):
 
     As in TFMOT's 8-bit scheme, a convolution or dense layer, its batch normalization and its activation function count
     as one operator, and only the operator's output is quantized. The same holds for a residual sum with its activation
-    function (`r2keras.activation_plan`). Tensors that reach nothing but the model's outputs stay float. A layer
+    function (`r2keras.activation_plan`). Tensors that reach only the model's outputs stay float. A layer
     annotated with a config keeps the config's bits; a layer annotated without one follows the recipe; layers that are
     not annotated keep their weights float.
 
@@ -138,7 +138,7 @@ class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
 
 
 class NoRegistry(tfmot.quantization.keras.QuantizeRegistry):
-    """An empty registry, so that no state is shared between models."""
+    """An empty registry, so that models share no state."""
 
     def supports(self, layer: tf_keras.layers.Layer) -> bool:
         """Returns False: layers without a config stay as they are."""
@@ -175,7 +175,7 @@ def config_of(path: str, specs: dict[str, Spec]) -> KernelsConfig:
 
 
 def _spec_of(config: QuantizeConfig) -> Spec | None:
-    """Returns the spec that a config given by hand stands for in a recipe."""
+    """Returns the spec of a recipe that is equivalent to a config from the caller."""
     if not isinstance(config, LowBitQuantizeConfig):
         return getattr(config, "spec", None)
     activation = config.activation

@@ -1,4 +1,4 @@
-"""The calls of a tf_keras model, and copies of it with layers replaced or inserted."""
+"""Graphs of tf_keras models, and copies with layers replaced or inserted."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def graph_of(model: tf_keras.Model) -> Graph:
     >>> [call.path for call in graph_of(model).calls]
     ['x', 'head']
     """
-    read = tf_keras_calls(model)
-    numbers = {key: number for number, key in enumerate([*read.inputs, *(step.producer for step in read.steps)])}
+    graph = tf_keras_calls(model)
+    numbers = {key: number for number, key in enumerate([*graph.inputs, *(step.producer for step in graph.steps)])}
     calls = [Call(name, "InputLayer", None, (), number) for number, name in enumerate(model.input_names)]
-    for step in read.steps:
-        inputs = tuple((numbers[tensor.producer], tensor.place) for tensor in step.tensors)
+    for step in graph.steps:
+        inputs = tuple((numbers[tensor.producer], tensor.index) for tensor in step.tensors)
         calls.append(Call(step.layer.name, type(step.layer).__name__, step.layer, inputs, len(calls)))
-    return Graph(tuple(calls), tuple((numbers[tensor.producer], tensor.place) for tensor in read.outputs))
+    return Graph(tuple(calls), tuple((numbers[tensor.producer], tensor.index) for tensor in graph.outputs))
 
 
 def copy_layer(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:

@@ -1,4 +1,4 @@
-"""The calls of a Functional model, of Keras 3 or tf_keras, in one form and in an order in which they can run."""
+"""Calls of a Functional model of Keras 3 or tf_keras, in one form and in an order in which they can run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MERGES = {
     **{f"math.{name.lower()}": name for name in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")},
     "__operators__.add": "Add",
 }
-# The layers that tf_keras makes for `x + y`, `x[:, 0]` and `tf.abs(x)`; it exports none of them.
+# The layers that tf_keras creates for `x + y`, `x[:, 0]` and `tf.abs(x)`; it exports none of them.
 _OPERATORS = ("TFOpLambda", "SlicingOpLambda")
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor:
+class GraphTensor:
     """One output of one call.
 
     Args:
-        producer: the call that makes it, or the input of the model.
-        place: which of the outputs it is.
+        producer: the key of the call that computes it, or of an input of the model.
+        index: its index among the outputs.
         rank: its number of axes; None inside a Sequential model.
     """
 
     producer: Hashable
-    place: int
+    index: int
     rank: int | None
 
 
@@ -43,7 +43,7 @@ class Operator:
     Args:
         name: its name in the model.
         kind: the operation's name in its Keras.
-        merge: the layer class that does the same, None if there is none.
+        merge: the name of the layer class that computes the same; None if there is none.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Step:
     """One call.
 
     Args:
-        producer: the call's own key, that of `Tensor`.
+        producer: the call's own key, that of `GraphTensor`.
         layer: the layer, or the operator.
-        args: positional arguments, a `Tensor` in place of each tensor.
+        args: positional arguments, with a `GraphTensor` for each tensor.
         kwargs: the other arguments, likewise.
     """
 
@@ -68,16 +68,16 @@ class Step:
     kwargs: dict
 
     @property
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[GraphTensor]:
         """Every tensor in the arguments, in their order."""
-        found: list[Tensor] = []
-        replaced((self.args, self.kwargs), Tensor, found.append)
-        return found
+        tensors: list[GraphTensor] = []
+        replaced((self.args, self.kwargs), GraphTensor, tensors.append)
+        return tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Graph:
-    """The calls that lead from a model's inputs to its outputs.
+class StepGraph:
+    """The calls between a model's inputs and its outputs.
 
     Args:
         inputs: keys of the inputs, in the order of the flattened `model.input`.
@@ -87,20 +87,20 @@ class Graph:
 
     inputs: list[Hashable]
     steps: list[Step]
-    outputs: list[Tensor]
+    outputs: list[GraphTensor]
 
 
-def graph_of(model) -> Graph:
+def step_graph_of(model) -> StepGraph:
     """Returns the calls of a Functional model of either Keras."""
     if isinstance(model, tf_keras.Model):
         graph = tf_keras_calls(model)
         return dataclasses.replace(graph, steps=list(map(_with_operators, graph.steps)))
     inputs, steps, outputs = _keras3_calls(model)
-    return Graph(inputs, _ordered(steps, inputs, outputs), outputs)
+    return StepGraph(inputs, _ordered(steps, inputs, outputs), outputs)
 
 
-def _ordered(steps: list[Step], inputs: list[Hashable], outputs: list[Tensor]) -> list[Step]:
-    """Returns the steps that the outputs need, each after those it needs itself."""
+def _ordered(steps: list[Step], inputs: list[Hashable], outputs: list[GraphTensor]) -> list[Step]:
+    """Returns the steps that the outputs need, each after those that it needs."""
     producers = {step.producer: step for step in steps if step.producer not in inputs}
     order: dict[Hashable, Step] = {}
     waiting = [tensor.producer for tensor in reversed(outputs)]
@@ -117,19 +117,19 @@ def _ordered(steps: list[Step], inputs: list[Hashable], outputs: list[Tensor]) -
 
 
 def _merging(name: str, kind: str, args: tuple, kwargs: dict) -> tuple[Operator, tuple]:
-    """Returns the operator of a call that is not a layer, and the arguments of the layer in its place."""
+    """Returns the operator of a call that is not a layer, and the arguments of the layer that replaces it."""
     values = [*args, *(value for key, value in kwargs.items() if key != "name" and value is not None)]
-    alike = len(values) == 2 and all(isinstance(value, Tensor) for value in values)
-    # Merging layers line up the axes of unlike ranks from the left, operators from the right.
-    merges = alike and values[0].rank == values[1].rank
+    are_two_tensors = len(values) == 2 and all(isinstance(value, GraphTensor) for value in values)
+    # Merging layers align the axes of unequal ranks from the left, operators from the right.
+    merges = are_two_tensors and values[0].rank == values[1].rank
     return Operator(name, kind, _MERGES.get(kind) if merges else None), (values,)
 
 
-def _keras3_calls(model: keras.Model) -> tuple[list[Hashable], list[Step], list[Tensor]]:
+def _keras3_calls(model: keras.Model) -> tuple[list[Hashable], list[Step], list[GraphTensor]]:
     """Returns the inputs, calls and outputs of a Keras 3 model."""
-    inside = calls_of(model)
-    inputs: list[Hashable] = [(ref.layer, ref.node) for ref in inside.inputs]
-    return inputs, list(map(_keras3_step, inside.calls)), list(map(_keras3_tensor, inside.outputs))
+    own_calls = calls_of(model)
+    inputs: list[Hashable] = [(ref.layer, ref.node) for ref in own_calls.inputs]
+    return inputs, list(map(_keras3_step, own_calls.calls)), list(map(_keras3_tensor, own_calls.outputs))
 
 
 def _keras3_step(call: LayerCall) -> Step:
@@ -143,7 +143,7 @@ def _keras3_step(call: LayerCall) -> Step:
 
 
 def _keras3_argument(value: Any) -> Any:
-    """Returns an argument with a `Tensor` for each tensor, and objects instead of their configs."""
+    """Returns an argument with a `GraphTensor` for each tensor, and objects instead of their configs."""
     if isinstance(value, TensorRef):
         return _keras3_tensor(value)
     if isinstance(value, (list, tuple)):
@@ -155,41 +155,41 @@ def _keras3_argument(value: Any) -> Any:
     return {name: _keras3_argument(part) for name, part in value.items()}
 
 
-def _keras3_tensor(ref: TensorRef) -> Tensor:
+def _keras3_tensor(ref: TensorRef) -> GraphTensor:
     """Returns the tensor that a reference names."""
-    return Tensor((ref.layer, ref.node), ref.index, ref.rank)
+    return GraphTensor((ref.layer, ref.node), ref.index, ref.rank)
 
 
-def tf_keras_calls(model: tf_keras.Model) -> Graph:
-    """Returns the calls of a tf_keras model as they stand in it: operators are layers still.
+def tf_keras_calls(model: tf_keras.Model) -> StepGraph:
+    """Returns the calls of a tf_keras model, in which operators are layers.
 
     Args:
         model: a built Functional or Sequential model.
     """
     inputs, steps, outputs = _tf_keras_nodes(model)
-    return Graph(inputs, _ordered(steps, inputs, outputs), outputs)
+    return StepGraph(inputs, _ordered(steps, inputs, outputs), outputs)
 
 
-def _tf_keras_nodes(model: tf_keras.Model) -> tuple[list[Hashable], list[Step], list[Tensor]]:
-    """Reads the nodes of a tf_keras model, where tensors are told apart by identity."""
+def _tf_keras_nodes(model: tf_keras.Model) -> tuple[list[Hashable], list[Step], list[GraphTensor]]:
+    """Reads the nodes of a tf_keras model, where tensors are identified by `id`."""
     nodes = [(layer, node) for layer in model.layers for node in layer.inbound_nodes if not node.is_input]
-    tensors = {id(x): Tensor(id(x), 0, len(x.shape)) for x in tf.nest.flatten(model.input)}
+    tensors = {id(x): GraphTensor(id(x), 0, len(x.shape)) for x in tf.nest.flatten(model.input)}
     inputs = list(dict.fromkeys(tensor.producer for tensor in tensors.values()))
     for _, node in nodes:
-        for place, x in enumerate(tf.nest.flatten(node.outputs)):
-            tensors.setdefault(id(x), Tensor(id(node), place, len(x.shape)))
+        for index, x in enumerate(tf.nest.flatten(node.outputs)):
+            tensors.setdefault(id(x), GraphTensor(id(node), index, len(x.shape)))
     steps = [_tf_keras_node(layer, node, tensors) for layer, node in nodes]
     return inputs, steps, [tensors[id(x)] for x in tf.nest.flatten(model.output)]
 
 
-def _tf_keras_node(layer: tf_keras.layers.Layer, node, tensors: dict[int, Tensor]) -> Step:
+def _tf_keras_node(layer: tf_keras.layers.Layer, node, tensors: dict[int, GraphTensor]) -> Step:
     """Returns one call of a layer."""
     args, kwargs = tf.nest.map_structure(lambda x: tensors.get(id(x), x), (tuple(node.call_args), node.call_kwargs))
     return Step(id(node), layer, args, kwargs)
 
 
 def _with_operators(step: Step) -> Step:
-    """Returns a call of a tf_keras model with an `Operator` in place of a layer that only calls a function."""
+    """Returns a call of a tf_keras model with an `Operator` for a layer that only calls a function."""
     layer, args = step.layer, step.args
     kwargs = {key: value for key, value in step.kwargs.items() if value is not None}
     if type(layer).__name__ in _OPERATORS:
@@ -197,6 +197,6 @@ def _with_operators(step: Step) -> Step:
         return Step(step.producer, operator, args, {})
     recurrent = isinstance(layer, (tf_keras.layers.RNN, tf_keras.layers.Bidirectional))
     if recurrent and isinstance(args[0], list):
-        # tf_keras records the start states behind the inputs, in one list.
+        # tf_keras records the initial states after the inputs, in one list.
         return Step(step.producer, layer, (args[0][0],), {**kwargs, "initial_state": args[0][1:]})
     return Step(step.producer, layer, args, kwargs)

@@ -6,6 +6,7 @@ import keras
 import tf_keras
 
 from r2keras._models.walk import leaf_layers
+from r2keras._util.errors import invalid_part
 from r2keras.tfmot.checks import check_tf_keras
 from r2keras.tfmot.conversion.rebuild import Rebuild
 
@@ -40,11 +41,8 @@ def from_keras3(model: keras.Model) -> tf_keras.Model:
     (True, np.True_)
     """
     if isinstance(model, tf_keras.layers.Layer):
-        raise TypeError(
-            "Invalid value for argument `model`. Expected a Keras 3 model. "
-            f"Received: the tf_keras model {model.name!r}. TFMOT takes it as it is; convert it to Keras 3 with "
-            "r2keras.tfmot.to_keras3."
-        )
+        fix = "TFMOT accepts it without conversion; r2keras.tfmot.to_keras3 converts it to Keras 3"
+        raise TypeError(invalid_part("model", "a Keras 3 model", f"the tf_keras model {model.name!r}", fix))
     # Raises for a model that is not a built graph of Keras 3.
     leaf_layers(model)
     return Rebuild(keras, tf_keras).run(model)

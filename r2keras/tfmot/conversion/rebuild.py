@@ -10,7 +10,8 @@ import numpy as np
 import tf_keras
 
 from r2keras._models.graph import replaced
-from r2keras.tfmot.conversion.call_graph import Graph, Operator, Tensor, graph_of
+from r2keras._util.errors import invalid_part
+from r2keras.tfmot.conversion.call_graph import GraphTensor, Operator, StepGraph, step_graph_of
 from r2keras.tfmot.conversion.translator import KERAS_NAMES, Layer, NoCounterpartError, Translator
 from r2keras.tfmot.conversion.weights import carry_over
 
@@ -35,7 +36,7 @@ class Rebuild:
         self.source = source
         self.target = target
         self._translator = Translator(source, target)
-        self._graphs: dict[int, Graph] = {}
+        self._graphs: dict[int, StepGraph] = {}
         self._layers: dict[int, Any] = {}
         self._pairs: list[tuple[str, Layer, Layer]] = []
         self._problems: list[str] = []
@@ -44,10 +45,9 @@ class Rebuild:
         """Returns the new model; raises a ValueError that names every layer without a counterpart."""
         self._make_layers(model, "")
         if self._problems:
-            raise ValueError(
-                f"Not every layer of {model.name!r} exists in {KERAS_NAMES[self.target.__name__]}. Expected layers "
-                f"that both have. Received: {'; '.join(self._problems)}. {_FIX[self.source.__name__]}."
-            )
+            expected = f"layers that {KERAS_NAMES[self.target.__name__]} has too"
+            received = f"the model {model.name!r} with {'; '.join(self._problems)}"
+            raise ValueError(invalid_part("model", expected, received, _FIX[self.source.__name__]))
         try:
             new = self._model(model)
         except (TypeError, ValueError, AttributeError) as error:
@@ -58,14 +58,14 @@ class Rebuild:
         return new
 
     def _make_layers(self, model: Model, prefix: str) -> None:
-        """Makes the new, unbuilt layers and collects the problems."""
+        """Creates the new, unbuilt layers and collects the problems."""
         if id(model) in self._graphs:
             return
         if isinstance(model, self.source.Sequential):
             parts = list(model.layers)
         else:
-            self._graphs[id(model)] = graph = graph_of(model)
-            parts = [step.layer for step in graph.steps]
+            self._graphs[id(model)] = step_graph_of(model)
+            parts = [step.layer for step in self._graphs[id(model)].steps]
         for part in parts:
             path = prefix + part.name
             if isinstance(part, self.source.Model):
@@ -94,8 +94,9 @@ class Rebuild:
     def _model(self, model: Model) -> Model:
         """Returns the new model for an old one; later calls return the same model."""
         if id(model) not in self._layers:
-            make = self._sequential if isinstance(model, self.source.Sequential) else self._functional
-            self._layers[id(model)] = new = make(model)
+            is_sequential = isinstance(model, self.source.Sequential)
+            new = self._sequential(model) if is_sequential else self._functional(model)
+            self._layers[id(model)] = new
             if not model.trainable:
                 new.trainable = False
         return self._layers[id(model)]
@@ -115,11 +116,11 @@ class Rebuild:
         inputs = keras.tree.map_structure(self._input, model.input)
         values = dict(zip(graph.inputs, ([x] for x in keras.tree.flatten(inputs)), strict=True))
 
-        def value(tensor: Tensor) -> Any:
-            return values[tensor.producer][tensor.place]
+        def value(tensor: GraphTensor) -> Any:
+            return values[tensor.producer][tensor.index]
 
         for step in graph.steps:
-            args, kwargs = replaced((step.args, step.kwargs), Tensor, value)
+            args, kwargs = replaced((step.args, step.kwargs), GraphTensor, value)
             values[step.producer] = keras.tree.flatten(self._new(step.layer)(*args, **kwargs))
         outputs = keras.tree.pack_sequence_as(model.output, [value(tensor) for tensor in graph.outputs])
         return self.target.Model(inputs, outputs, name=model.name)

@@ -1,4 +1,4 @@
-"""Layers of one Keras version made from the config of a layer of the other."""
+"""Translation of layers between Keras versions, by their configs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tf_keras
 Layer: TypeAlias = keras.Layer | tf_keras.layers.Layer
 
 KERAS_NAMES = {"keras": "Keras 3", "tf_keras": "tf_keras"}
-# The regularizers of r2keras, which are registered under one name in both.
+# The regularizers of r2keras, registered under equal names in both.
 _OURS = ("R2Linf", "R2Margin", "R2SoftMinMax", "Kurtosis")
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha", ("LeakyReLU", "alpha"): "negative_slope"}
 # Entries that only one version saves and that do not change the outputs: build shapes, random number streams, the order
@@ -29,11 +29,11 @@ _DTYPES = (*_FLOATS, "bool", "string", *(f"{sign}int{bits}" for sign in ("", "u"
 
 
 class NoCounterpartError(Exception):
-    """Something that the other Keras does not have; the message names it."""
+    """The other Keras lacks a class, an option or a function; the message names it."""
 
 
 class Translator:
-    """Makes layers of one Keras version from layers of the other.
+    """Creates layers of one Keras version from layers of the other.
 
     Args:
         source: the module of the given layers, `keras` or `tf_keras`.
@@ -61,7 +61,7 @@ class Translator:
             raise NoCounterpartError(f"{name} of {self._name(self.target)}: {reason}") from error
 
     def _config(self, source: type, target: type, config: dict) -> dict:
-        """Returns the config for the target class, without the options that only the source has if they do nothing."""
+        """Returns the config for the target class, without options of the source alone that have their defaults."""
         accepted = _arguments(target)
         new: dict[str, Any] = {}
         unknown: dict[str, Any] = {}
@@ -153,7 +153,7 @@ def _arguments(cls: type) -> set[str]:
 
 
 def _from_config(cls: type[Any], config: dict) -> Any:
-    """Returns an instance of a class made from its config."""
+    """Returns an instance of a class from its config."""
     # tf_keras' `MultiHeadAttention.from_config` requires the shapes that the layer was built with.
     return cls(**config) if cls.__name__ == "MultiHeadAttention" else cls.from_config(config)
 

@@ -1,4 +1,4 @@
-"""Copies the weights of a layer, and the learned scalars of its regularizers, to its counterpart in either Keras."""
+"""Copies weights, and the learned scalars of regularizers, to a layer's counterpart in the other Keras."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def scalars(layer: Layer) -> dict[int, Variable]:
 def learned_regularizers(layer: tf_keras.layers.Layer) -> list[tuple[tf.Variable, LearnedRegularizer]]:
     """Returns the regularizers with a learned scalar in a built tf_keras layer, each with its weight."""
     regularizers = [part for part in layer.submodules if isinstance(part, LearnedRegularizer) and part.weights]
-    # A regularizer learns which weight is its own when the losses are first computed.
+    # A regularizer is connected to its weight when the losses are first computed.
     losses = layer.losses if regularizers else []
     return [(part.weight, part) for part in regularizers if losses and part.weight is not None]
 
