@@ -12,7 +12,7 @@ import numpy as np
 from r2keras._models import walk
 from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import bits, count, to_text
 from r2keras.compression.weight_plan import plan_of
@@ -245,10 +245,9 @@ def break_even_width(
 def _width_at(limit: int, sizes: list[int]) -> float:
     """Returns the width at which the parabola through the sizes at `SAMPLED_WIDTHS` reaches the limit."""
     if sizes[0] > limit:
-        raise ValueError(
-            f"The compressed model is not smaller than the float model at width 1. Expected at most {count(limit)} "
-            f"bytes. Received: {count(sizes[0])} bytes. Use fewer bits or larger groups."
-        )
+        expected = f"bits with which the model takes at most the {count(limit)} bytes of the float model"
+        received = f"a model that is not smaller than the float model at width 1 ({count(sizes[0])} bytes)"
+        raise ValueError(invalid_part("num_bits", expected, received, "Use fewer bits or larger groups"))
     square, slope, rest = np.polyfit(SAMPLED_WIDTHS, sizes, 2)
     rest -= limit
     # This form of the quadratic formula also holds for square = 0, when no recurrent kernel is widened.

@@ -1,4 +1,4 @@
-"""Flags, help, inputs and one-line errors of the command-line programs.
+"""Shared parts of the command-line programs: flags, help, inputs and one-line errors.
 
 Keras and its backend are imported only after the flags have been checked.
 """
@@ -105,7 +105,9 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except _UNREADABLE as error:
-        raise ValueError(f"{path} is not a readable Keras model ({one_line(error)[:300]}).") from error
+        raise ValueError(
+            f"{path} is not a readable Keras model ({one_line(error)[:300]}). Expected a file that model.save wrote."
+        ) from error
 
 
 def load_inputs(path: str | os.PathLike, model: keras.Model) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -133,7 +135,7 @@ def load_inputs(path: str | os.PathLike, model: keras.Model) -> tuple[dict[str, 
 
 
 def _command(path: str) -> str:
-    """Returns how the user calls a program, from `sys.argv[0]`.
+    """Returns the command that runs a program, from `sys.argv[0]`.
 
     >>> _command("/usr/bin/r2keras-convert"), _command("tools/convert.py")
     ('r2keras-convert', 'python tools/convert.py')
@@ -149,7 +151,7 @@ def _command(path: str) -> str:
 
 
 def _named_as_called(text: str, path: str) -> str:
-    """Returns a help text with the program named as the user called it.
+    """Returns a help text with the command that the program was run by.
 
     >>> _named_as_called("r2keras-expand --input=a.tflite", "tools/expand.py")
     'python tools/expand.py --input=a.tflite'

@@ -1,4 +1,4 @@
-r"""Converts a Keras model to a .tflite file whose weights are as small as its record or a recipe says.
+r"""Converts a Keras model to a .tflite file, with weights compressed as a record or a recipe says.
 
 A compressed model from `r2keras.finalize` or `r2keras.calibrate`, and its record:
 
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert() -> int:
-    """Converts as the flags say; prints the size of the file and what compression saved."""
+    """Converts as the flags say, and prints the size of the file and the savings of compression."""
     check_flags()
     record = r2keras.CompressionRecord.load(FLAGS.record) if FLAGS.record else None
     recipe = r2keras.Recipe.load(FLAGS.recipe) if FLAGS.recipe else None
@@ -130,18 +130,20 @@ def convert() -> int:
             )
         except DataNeededError as error:
             raise ValueError(f"{error} Give them with --calibration_data") from error
-    integers = {"activations": "int8", "io": FLAGS.io, "data": data} if FLAGS.activations == "int8" else {}
+    integer_options = {}
+    if FLAGS.activations == "int8":
+        integer_options = {"activations": "int8", "io": FLAGS.io, "data": data}
     if FLAGS.format == "tflm":
         sizes = r2keras.export.to_tflm(model, FLAGS.output, record)
     else:
         forms = {"optimize": FLAGS.optimize, "recurrent": FLAGS.recurrent}
-        r2keras.export.to_litert(model, FLAGS.output, record, **forms, **integers)
+        r2keras.export.to_litert(model, FLAGS.output, record, **forms, **integer_options)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
-    if integers:
+    if integer_options:
         print(routes(model, record))
     if FLAGS.format == "tflm":
         print(f"memory (arena) that the microcontroller needs: {sizes.arena_bytes:,} bytes")
@@ -161,19 +163,19 @@ def check_flags() -> None:
     common.need(FLAGS, "model", "output")
     if FLAGS.record and FLAGS.recipe:
         raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
-    integers = FLAGS.activations == "int8"
+    on_integers = FLAGS.activations == "int8"
     for name in ("calibration_data", "input_bits", "output_bits", "record_output", "model_output"):
-        if FLAGS[name].value and not FLAGS.recipe and not (integers and name == "calibration_data"):
+        if FLAGS[name].value and not FLAGS.recipe and not (on_integers and name == "calibration_data"):
             raise ValueError(f"--{name} goes with --recipe, which is missing")
     if FLAGS.optimize != "size" and not (FLAGS.record or FLAGS.recipe):
         raise ValueError(f"--optimize={FLAGS.optimize} goes with --record or --recipe: a float file has one form")
-    if FLAGS.io == "int8" and not integers:
+    if FLAGS.io == "int8" and not on_integers:
         raise ValueError("--io=int8 goes with --activations=int8, which is missing")
-    if integers and FLAGS.format == "tflm":
+    if on_integers and FLAGS.format == "tflm":
         raise ValueError("--activations=int8 goes with --format=litert: files for microcontrollers compute in float")
-    if FLAGS.recurrent == "fused" and (integers or FLAGS.format == "tflm"):
+    if FLAGS.recurrent == "fused" and (on_integers or FLAGS.format == "tflm"):
         raise ValueError("--recurrent=fused goes with --format=litert and --activations=float")
-    if integers and not (FLAGS.record or FLAGS.recipe):
+    if on_integers and not (FLAGS.record or FLAGS.recipe):
         raise ValueError("--activations=int8 goes with --record or --recipe, which have the grids of the activations")
     for name, suffix in SUFFIXES.items():
         if FLAGS[name].value and Path(FLAGS[name].value).suffix != suffix:

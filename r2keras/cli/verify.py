@@ -1,4 +1,4 @@
-"""Runs a .tflite file and its Keras model on the same inputs, and fails if they disagree.
+"""Compares a .tflite file with its Keras model on the same inputs, and fails if they disagree.
 
 The data are an .npz with the array `x`, or with one array by the name of each input. With an array `y` of integer
 class labels, the accuracy of both is printed too.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2keras._util.errors import invalid, missing
+from r2keras._util.errors import invalid, invalid_part, missing
 from r2keras._util.files import atomic_write_text
 from r2keras._util.tables import shape_text
 from r2keras._util.text import DASH, MIN_FLOAT_BITS, bits, count, number, percent, points
@@ -123,7 +123,8 @@ def _summary(name: str, part: CompressionRecord | Summary) -> Summary:
     """Returns the summary of a record with at least one compressed tensor."""
     summary = part if isinstance(part, Summary) else summarize(part)
     if not summary.tensors:
-        raise ValueError(f"The record {name!r} holds no compressed tensors. Leave it out of `records`.")
+        received = f"the record {name!r}, which has no compressed tensors"
+        raise ValueError(invalid_part("records", "records with compressed tensors", received, "Leave it out"))
     return summary
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.text import count, to_text
 from r2keras.record import CompressionRecord, PalettizedTensor, RangeFigures, Tensor, table_bytes
 from r2keras.report.figures.occupancy import Clusters
@@ -276,10 +276,8 @@ def _check_record(record: object) -> None:
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "a CompressionRecord", type(record), "Pass the second result of `finalize`"))
     if not record.tensors and not record.kept_float:
-        raise ValueError(
-            f"The record of {record.model_name!r} holds no tensors, so there is nothing to report. Expected the record "
-            "of a model with at least one kernel."
-        )
+        expected = "the record of a model with at least one kernel"
+        raise ValueError(invalid_part("record", expected, f"the record of {record.model_name!r}, which has no tensors"))
 
 
 def _sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:
@@ -323,10 +321,9 @@ def _kernels(record: CompressionRecord, model: keras.Model) -> dict[str, np.ndar
     for name, tensor in record.tensors.items():
         if name not in values or not np.array_equal(values[name], tensor.values()):
             problem = "has different values in" if name in values else "is not in"
-            raise ValueError(
-                f"The record does not belong to the model: {name!r} {problem} {model.name!r}. Pass the model and the "
-                "record that `finalize` returned together."
-            )
+            received = f"a record that does not belong to the model: {name!r} {problem} {model.name!r}"
+            fix = "Pass the model and the record that `finalize` returned together"
+            raise ValueError(invalid_part("record", "the record of `model`", received, fix))
     return values
 
 

@@ -53,7 +53,7 @@ def test_a_subclassed_model(tmp_path):
 
 def test_a_model_that_still_has_wrappers(model, tmp_path):
     model.get_layer("hidden").is_r2keras_wrapper = True
-    refused(model, tmp_path, ValueError, r"'hidden' still trains.*r2keras\.finalize first")
+    refused(model, tmp_path, ValueError, r"'hidden', which still trains.*r2keras\.finalize first")
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
@@ -62,7 +62,7 @@ def test_a_model_of_another_precision(policy, inputs, tmp_path):
     policy = keras.dtype_policies.get(policy)
     inputs = keras.Input((4,), dtype=inputs or policy.compute_dtype)
     model = keras.Model(inputs, layers.Dense(3, name="other", dtype=policy)(inputs))
-    refused(model, tmp_path, ValueError, f"'other' computes in {policy.compute_dtype}.*set_dtype_policy")
+    refused(model, tmp_path, ValueError, f"'other', which computes in {policy.compute_dtype}.*set_dtype_policy")
 
 
 def test_a_record_that_is_none(model, tmp_path):
@@ -102,7 +102,7 @@ def test_an_operation_that_the_converter_does_not_know(tmp_path):
             return shape
 
     model = keras.Sequential([keras.Input((8,)), Unknown()])
-    refused(model, tmp_path, RuntimeError, "could not turn the model.*does not have Erfinv")
+    refused(model, tmp_path, RuntimeError, "could not convert the model.*LiteRT does not have Erfinv")
 
 
 def test_a_code_that_changed_on_the_way_is_found(model, record, tmp_path, monkeypatch):

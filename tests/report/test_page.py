@@ -211,7 +211,7 @@ def test_odd_rows_make_a_page(tmp_path, rows):
             [row()],
             {"records": {"a": CompressionRecord({}, {"k": "why"}, 1, "m")}},
             ValueError,
-            "'a' holds no compressed",
+            "'a', which has no compressed",
         ),
     ],
     ids=["empty", "missing", "recommendation", "record"],

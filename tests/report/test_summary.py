@@ -81,7 +81,7 @@ def test_to_dict_is_plain_json():
 
 
 def test_an_empty_record_is_refused():
-    with pytest.raises(ValueError, match="The record of 'tiny' holds no tensors"):
+    with pytest.raises(ValueError, match="the record of 'tiny', which has no tensors"):
         summarize(CompressionRecord({}, {}, 10, "tiny"))
 
 
@@ -126,7 +126,7 @@ def test_a_model_gives_shapes_of_what_stays_float(exported):
 
 def test_a_record_of_another_model_is_refused(exported):
     model, made, _ = exported
-    with pytest.raises(ValueError, match="The record does not belong to the model: 'stem/kernel' is not in"):
+    with pytest.raises(ValueError, match="a record that does not belong to the model: 'stem/kernel' is not in"):
         summarize(record(), model=model)
     layer = model.get_layer("conv")
     before = layer.kernel.numpy()

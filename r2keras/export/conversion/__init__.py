@@ -1,1 +1,1 @@
-"""Keras models converted to float `.tflite` files."""
+"""Conversion of Keras models to float `.tflite` files."""

@@ -1,4 +1,4 @@
-"""Passes the activation grids of a record through TensorFlow's converter, as QUANTIZE and DEQUANTIZE pairs."""
+"""Activation grids passed through TensorFlow's converter as fake quantization."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from r2keras._models import rebuild, walk
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.walk import ModelView
 from r2keras._util import optional_packages
+from r2keras._util.errors import invalid_part
 from r2keras.export.conversion.converter import convert
 from r2keras.export.tflite.activation_grid import ActivationGrid, set_grid
 from r2keras.export.tflite.schema import INT8, UINT8
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from r2keras._models.either_keras import Layer
 
-# The converter's scales went through single precision. One that differs from the record's by more is another grid.
+# The converter computes scales in single precision. One that differs more from the record's is another grid.
 SCALE_TOLERANCE = 1e-4
 
 
@@ -48,7 +49,7 @@ class Mark(keras.layers.Layer):
 
 
 def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
-    """Returns the float file of a finalized model, with its activations rounded by TensorFlow's fake quantization.
+    """Returns the float file of a finalized model, with QUANTIZE and DEQUANTIZE at each grid of its activations.
 
     Args:
         source: a model that `finalize`, `calibrate` or `r2keras.tfmot.finalize` returned.
@@ -72,7 +73,7 @@ def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
 
 
 def _marked(view: ModelView, record: CompressionRecord) -> keras.Model:
-    """Returns a copy of a Keras 3 model with a `Mark` in place of every layer that rounds an activation."""
+    """Returns a copy of a Keras 3 model in which a `Mark` replaces every layer that rounds an activation."""
     names = []
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
@@ -89,13 +90,15 @@ def _marked(view: ModelView, record: CompressionRecord) -> keras.Model:
 def restore_grids(file: ModelT, record: CompressionRecord) -> None:
     """Makes the converter's unsigned codes signed, and replaces its rounded scales by the record's."""
     # Recurrent states have half steps as zero points; no operator has such a grid.
-    grids = [ActivationGrid(a.scale, int(a.zero_point)) for a in record.activations.values() if a.zero_point % 1 == 0]
+    whole = [grid for grid in record.activations.values() if grid.zero_point % 1 == 0]
+    grids = [ActivationGrid(grid.scale, int(grid.zero_point)) for grid in whole]
     for graph in file.subgraphs:
         for tensor in graph.tensors:
             if tensor.type == UINT8 and tensor.quantization is not None and tensor.quantization.scale is not None:
-                scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]) - 128
-                same = [grid for grid in grids if grid.zero_point == zero_point]
-                nearest = min(same, key=lambda grid: abs(grid.scale - scale), default=ActivationGrid(0.0, 0))
+                scale = float(tensor.quantization.scale[0])
+                zero_point = int(tensor.quantization.zeroPoint[0]) - 128
+                candidates = [grid for grid in grids if grid.zero_point == zero_point]
+                nearest = min(candidates, key=lambda grid: abs(grid.scale - scale), default=ActivationGrid(0.0, 0))
                 if abs(nearest.scale - scale) > SCALE_TOLERANCE * scale:
                     raise RuntimeError(
                         f"The converter returned an activation grid that the record does not have: scale={scale!r}, "
@@ -108,16 +111,15 @@ def restore_grids(file: ModelT, record: CompressionRecord) -> None:
 def _check_grids(record: CompressionRecord) -> None:
     """Raises ValueError unless the record has activations, all of them of 8 bits."""
     if not record.activations:
-        raise ValueError(
-            "Integer operators need the grids of the activations, and the record has none. Expected a record with "
-            "activations. Call r2keras.calibrate or prepare with QuantSpec(..., activation_bits=8) and input_bits=8."
-        )
+        expected = "a record with activations, whose grids integer operators need"
+        fix = "Call r2keras.calibrate or prepare with QuantSpec(..., activation_bits=8) and input_bits=8"
+        raise ValueError(invalid_part("record", expected, "a record without activations", fix))
     for name, grid in record.activations.items():
         if grid.num_bits != 8:
-            raise ValueError(
-                f"The activation {name!r} has {grid.num_bits} bits, and LiteRT's integer operators have 8. Expected "
-                "activation_bits=8 and input_bits=8, or export with activations='float', which takes any width."
-            )
+            expected = "activations of 8 bits, as LiteRT's integer operators compute"
+            received = f"the activation {name!r} of {grid.num_bits} bits"
+            fix = "Use activation_bits=8 and input_bits=8, or activations='float', which supports any width"
+            raise ValueError(invalid_part("record", expected, received, fix))
 
 
 def _activation_name(path: str) -> str:
@@ -131,23 +133,22 @@ def _is_grid(layer: Layer) -> bool:
 
 
 def _check_complete(names: list[str], record: CompressionRecord) -> None:
-    """Raises ValueError unless the activations `names` of the model include all of the record's."""
+    """Raises ValueError unless `names`, the activations of the model, include all activations of the record."""
     missing = [name for name in record.activations if name not in names]
     if missing:
-        raise _foreign(missing[0])
+        raise _wrong_record(missing[0])
 
 
 def _grid_of(name: str, layer: Layer, record: CompressionRecord) -> QuantizedActivation:
     """Returns the record's grid of an activation; raises ValueError if the layer has another."""
     grid = record.activations.get(name)
     if grid is None or (grid.scale, grid.zero_point) != (layer.scale, layer.zero_point):
-        raise _foreign(name)
+        raise _wrong_record(name)
     return grid
 
 
-def _foreign(name: str) -> ValueError:
+def _wrong_record(name: str) -> ValueError:
     """Returns the error for a record and a model with different grids."""
-    return ValueError(
-        f"The record does not belong to the model: the grids of the activation {name!r} differ. "
-        "Pass the record that came with this model."
-    )
+    expected = "the record that came with the model"
+    received = f"a record that does not belong to the model: the grids of the activation {name!r} differ"
+    return ValueError(invalid_part("record", expected, received, "Pass the record that came with this model"))

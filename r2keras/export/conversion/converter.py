@@ -1,4 +1,4 @@
-"""Conversion of a Keras model to a float `.tflite` by TensorFlow's converter."""
+"""TensorFlow's converter from Keras models to float `.tflite` files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNATURE = "serving_default"
 # TensorFlow passes constants on in a protocol buffer, which holds 2 GiB; half of that leaves room for the graph.
 MAX_CONSTANT_BYTES = 2**30
 # Endings of the types of operators with branches or a body. There a captured constant is an input, and no longer a
-# constant, while the converter freezes a captured variable. Other calls of functions are inlined.
+# constant, while the converter freezes a captured variable. Calls of other functions are inlined.
 CONTROL_FLOW = ("If", "While", "Case")
 
 
@@ -71,8 +71,8 @@ def _converted(source: SourceModel, batch_size: int | None) -> bytes:
             return _converted_here(source, batch_size)
     except Exception as error:
         raise RuntimeError(
-            f"TensorFlow's converter could not turn the model {source.name!r} into LiteRT: {_reason(error)}. "
-            "Replace the layer that needs this operation."
+            f"TensorFlow's converter could not convert the model {source.name!r}: {_reason(error)}. "
+            "Expected operations that LiteRT has. Replace the layer that needs this operation."
         ) from error
 
 
@@ -97,7 +97,7 @@ def _converted_apart(source: SourceModel, batch_size: int) -> bytes:
 
 
 def _holder(variables: list[tf.Variable]) -> tf.Module:
-    """Returns an object that tracks variables: the converter ignores all others, and loses their values."""
+    """Returns an object that tracks variables; the converter loses the values of all others."""
     holder = optional_packages.tensorflow().Module()
     holder.tracked = variables
     return holder
@@ -110,10 +110,10 @@ def _tf_variables(source: SourceModel) -> list[tf.Variable]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns why a conversion failed in a few words: the operations that LiteRT lacks, if the error names them."""
+    """Returns the reason of a failed conversion: the operations that LiteRT lacks, or the error's first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     missing = [line.partition(": ")[2] for line in lines if line.startswith(("Custom ops: ", "TF Select ops: "))]
-    return f"it does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
+    return f"LiteRT does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
 
 
 def inference(
@@ -149,7 +149,7 @@ def _frozen_inference(model: keras.Model, batch_size: int | None) -> ConcreteFun
     """Returns `inference` with constants in place of all variables; None for a model that cannot be traced like this.
 
     The file has the same operators and constants. But the converter saves its input and loads it again, with operators
-    of their own for every variable: for MobileNetV2 that takes longer than all the rest.
+    of their own for every variable: for MobileNetV2 that takes longer than everything else.
     """
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     if sum(value.nbytes for _, value in values) > MAX_CONSTANT_BYTES:
@@ -157,8 +157,8 @@ def _frozen_inference(model: keras.Model, batch_size: int | None) -> ConcreteFun
     try:
         function = inference(model, batch_size, _constants(values))
     except (_NeedsVariablesError, AttributeError, TypeError, ValueError):
-        # A layer assigns to a variable, or needs what a tensor does not have. If it fails for another reason, the
-        # second trace, with variables, fails with the error that the caller gets.
+        # A layer assigns to a variable, or uses an attribute that tensors lack. After any other failure, the second
+        # trace, with variables, raises the error for the caller.
         return None
     return None if function.graph.variables or _has_control_flow(function) else function
 
@@ -190,7 +190,8 @@ def _key(kind: str, number: int) -> str:
 
 def _restore_names(file: ModelT, input_names: list[str]) -> None:
     """Gives inputs and outputs Keras' order and names, in the subgraph and the signature."""
-    signature, graph = file.signatureDefs[0], file.subgraphs[0]
+    signature = file.signatureDefs[0]
+    graph = file.subgraphs[0]
     signature.signatureKey = SIGNATURE
     for ends, names in ((signature.inputs, input_names), (signature.outputs, None)):
         ends.sort(key=lambda end: bytes(end.name))

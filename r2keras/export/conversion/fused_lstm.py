@@ -1,4 +1,4 @@
-"""LSTM layers as fused operators: one UNIDIRECTIONAL_SEQUENCE_LSTM each in place of a loop."""
+"""Fused LSTM operators: one UNIDIRECTIONAL_SEQUENCE_LSTM per LSTM layer instead of a loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from r2keras._models import rebuild
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.keras_internals import parts_of
 from r2keras._util import optional_packages
+from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras.export.conversion.converter import inference
 from r2keras.export.conversion.recurrent_layers import BATCH
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
 
 OPERATOR = "UNIDIRECTIONAL_SEQUENCE_LSTM"
-FIX = "Pass recurrent='loop', which computes every recurrent layer"
+FIX = "Pass recurrent='loop', which supports every recurrent layer"
 
 
 class FusedLSTM(keras.layers.LSTM):
     """An LSTM for the converter alone: its time loop is a function with an attribute that the converter recognizes.
 
     Attributes:
-        refused: why the operator cannot compute a call of the layer; None if it can.
+        refused: the reason why the operator cannot compute a call of the layer; None if it can.
     """
 
     refused: str | None = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        """Runs Keras' call around the function, and records in `refused` what the operator has no input for."""
+        """Runs Keras' call around the function; `refused` gets an argument that the operator does not support."""
         if mask is not None:
             self.refused = "it gets a mask"
         elif initial_state is not None:
@@ -46,7 +47,7 @@ class FusedLSTM(keras.layers.LSTM):
         tf = optional_packages.tensorflow()
         cell = self.cell
         sequences = tf.reverse(sequences, [1]) if self.go_backwards else sequences
-        # As variables they would be captured; the operator takes them as arguments.
+        # Variables would be captured, and the operator takes the kernels as arguments.
         kernels = [tf.convert_to_tensor(variable.value) for variable in (cell.kernel, cell.recurrent_kernel)]
         bias = tf.convert_to_tensor(cell.bias.value) if cell.use_bias else tf.zeros(4 * self.units)
         last, outputs, *states, _ = _marked(self.return_sequences)(sequences, *initial_state, *kernels, bias)
@@ -62,8 +63,12 @@ def _marked(return_sequences: bool) -> Callable:
         steps = tf.shape(inputs)[1] if return_sequences else 1
         return hidden, tf.tile(hidden[:, None], [1, steps, 1]), hidden, cell, tf.constant(0.0)
 
-    attributes: dict[str, str | bool] = {"api_implements": f"lstm_{uuid.uuid4()}", "api_preferred_device": "CPU"}
-    attributes |= {"time_major": False, "go_backwards": False}
+    attributes: dict[str, str | bool] = {
+        "api_implements": f"lstm_{uuid.uuid4()}",
+        "api_preferred_device": "CPU",
+        "time_major": False,
+        "go_backwards": False,
+    }
     return tf.function(lstm, autograph=False, experimental_attributes=attributes)
 
 
@@ -79,7 +84,8 @@ def fused(source: SourceModel) -> SourceModel:
             and returns no states.
     """
     if not source.recurrent:
-        raise ValueError(f"The model {source.name!r} has no LSTM of Keras 3, as recurrent='fused' expects. {FIX}.")
+        expected = f"'loop' for the model {source.name!r}, which has no LSTM of Keras 3"
+        raise ValueError(invalid("recurrent", expected, "fused"))
     for path, layer in source.layers:
         _refuse(path, _reason(layer))
     copy = read_model(rebuild.rebuild(source.view, lambda path, layer: _stand_in(layer), {"FusedLSTM": FusedLSTM}))
@@ -96,22 +102,23 @@ def check_fused(file: ModelT, source: SourceModel) -> None:
     count = sum(kind_of(file, op) == OPERATOR for graph in file.subgraphs for op in graph.operators)
     if count < len(source.recurrent):
         raise RuntimeError(
-            f"TensorFlow's converter made {count} operators {OPERATOR} of the {len(source.recurrent)} LSTM "
-            f"layers of {source.name!r}. {FIX}."
+            f"TensorFlow's converter created {count} operators {OPERATOR} for the {len(source.recurrent)} LSTM "
+            f"layers of {source.name!r}. Expected one per layer. {FIX}."
         )
 
 
 def _refuse(path: str, reason: str | None) -> None:
     """Raises ValueError with the reason why a layer cannot become the operator, unless that is None."""
     if reason:
-        raise ValueError(
-            f"The recurrent layer {path!r} cannot be LiteRT's fused operator: {reason}. Expected LSTM layers, plain or "
-            f"in a Bidirectional, without masks, with tanh and sigmoid. {FIX}."
+        expected = (
+            "'loop', or a model of LSTM layers, plain or in a Bidirectional, without masks, with tanh and sigmoid"
         )
+        received = f"recurrent='fused' for the layer {path!r}, which cannot be LiteRT's fused operator: {reason}"
+        raise ValueError(invalid_part("recurrent", expected, received, FIX))
 
 
 def _reason(layer: keras.Layer) -> str | None:
-    """Returns why a layer cannot become the operator, judged by its config; None if it can, or is not recurrent."""
+    """Returns the reason in a layer's config why it cannot become the operator; None without a reason."""
     parts = [part for part in parts_of(layer) if isinstance(part, keras.layers.RNN)]
     if parts and type(layer) not in (keras.layers.Bidirectional, *map(type, parts)):
         return f"it lies inside a {type(layer).__name__}"
@@ -120,7 +127,7 @@ def _reason(layer: keras.Layer) -> str | None:
 
 
 def _reason_of_part(part: keras.layers.RNN) -> str | None:
-    """Returns why a recurrent layer cannot become the operator; None if it can."""
+    """Returns the reason why a recurrent layer cannot become the operator; None if it can."""
     if isinstance(part, keras.layers.LSTM) and type(part) is not keras.layers.LSTM:
         return f"a {type(part).__name__} has its own steps, with rounded states or normalized pre-activations"
     if type(part) is not keras.layers.LSTM:

@@ -1,4 +1,4 @@
-"""TensorFlow's converter in a separate process, so that a crash of it is an error and does not end the caller."""
+"""TensorFlow's converter in a separate process, where a crash becomes an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 # TensorFlow imports Keras and JAX where they are installed, which takes half of the time of its import. The converter
-# needs neither: an entry of None makes TensorFlow take them for not installed.
+# needs neither: TensorFlow treats a module with an entry of None as not installed.
 SCRIPT = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(("jax", "keras", "tf_keras")))
@@ -31,16 +31,16 @@ def convert_apart(folder: Path, signature: str) -> bytes:
         signature: the name of the SavedModel's signature.
 
     Raises:
-        RuntimeError: the converter refuses the model, in its own words, or crashes.
+        RuntimeError: the converter rejects the model (the message is its own), or crashes.
     """
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", SCRIPT, str(folder), signature]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    if (folder / "model.tflite").is_file() and not done.returncode:
+    process = subprocess.run(command, env=environment, capture_output=True, check=False)
+    if (folder / "model.tflite").is_file() and not process.returncode:
         return (folder / "model.tflite").read_bytes()
     if (folder / "error").is_file():
         raise RuntimeError((folder / "error").read_text(encoding="utf-8"))
-    raise RuntimeError(f"its process ended with {_ending(done.returncode)} and wrote no file")
+    raise RuntimeError(f"its process ended with {_ending(process.returncode)} and wrote no file")
 
 
 def _ending(code: int) -> str:

@@ -1,4 +1,4 @@
-"""Rejoins the LSTM kernels that the converter splits by gates, so that a record can replace them."""
+"""LSTM kernels that the converter split by gates, rejoined so that a record can replace them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, SubGraphT
 
 GATES = 4
-# Inputs of the operator: the first gate's kernel for the input, and that for the state; three more follow each.
+# Inputs of the operator: the first gate's kernels for the input and for the state, each followed by the other three.
 FIRST_GATE_INPUTS = (1, 5)
 
 
@@ -36,14 +36,16 @@ def join_gates(file: ModelT, record: CompressionRecord) -> None:
         op.inputs = np.array(op.inputs)
         for first in FIRST_GATE_INPUTS:
             parts = tuple(map(int, op.inputs[first : first + GATES]))
-            if parts not in joined and (kernel := _kernel(file, graph, parts, recorded)) is not None:
-                joined[parts] = _split(file, graph, graph.operators.index(op), kernel)
+            if parts not in joined:
+                kernel = _kernel(file, graph, parts, recorded)
+                if kernel is not None:
+                    joined[parts] = _split(file, graph, graph.operators.index(op), kernel)
             op.inputs[first : first + GATES] = joined.get(parts, parts)
     prune(file)
 
 
 def _kernel(file: ModelT, graph: SubGraphT, parts: tuple[int, ...], recorded: list[np.ndarray]) -> np.ndarray | None:
-    """Returns the kernel that four constants hold if it is a recorded one; else None."""
+    """Returns the recorded kernel that four constants hold together; None if they hold none."""
     tensors = [graph.tensors[part] for part in parts]
     if not all(tensor.type == FLOAT32 and buffer_of(file, tensor).size for tensor in tensors):
         return None

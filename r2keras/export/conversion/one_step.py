@@ -1,4 +1,4 @@
-"""One time step of a recurrent model, with its states as inputs and outputs."""
+"""`streaming`: one time step of a recurrent model, with its states as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy as np
 from r2keras._models import rebuild
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.keras_internals import run_through_graph
+from r2keras._util.errors import invalid_part
 from r2keras.export.conversion.checks import check_model
 
-# What the names of state inputs begin with.
+# The prefix of the names of state inputs.
 STATE = "state_"
 # The step is compared with the whole sequence on a random one of this length. Sums in another order differ by rounding;
-# a model that looks at other steps differs by far more than this share of the largest output.
+# a model that uses other steps differs by far more than this share of the largest output.
 TRIAL_STEPS = 4
 OUTPUT_TOLERANCE = 1e-4
-FIX = "Expected a model whose outputs at a step depend on that step and earlier ones. Export the model itself"
+EXPECTED = "a model whose outputs at a step depend only on that step and earlier ones"
+FIX = "Export the model itself"
 
 
 def streaming(model: keras.Model) -> keras.Model:
@@ -64,12 +66,11 @@ def streaming(model: keras.Model) -> keras.Model:
     vocabulary_size = _vocabulary_size(source)
     trial = [_sample(tensor, vocabulary_size) for tensor in copy.inputs]
     try:
-        whole = _walk(copy, trial, lambda layer, *args, **options: layer(*args, **options))
+        whole = _run_layers(copy, trial, lambda layer, *args, **options: layer(*args, **options))
         step = _step(copy)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"The model {model.name!r} does not run on single steps: {_first_line(error)}. {FIX}."
-        ) from error
+        received = f"the model {model.name!r}, which does not run on single steps: {_first_line(error)}"
+        raise ValueError(invalid_part("model", EXPECTED, received, FIX)) from error
     _compare(model.name, step, trial, whole)
     return step
 
@@ -82,24 +83,25 @@ def _first_line(error: Exception) -> str:
 def _check(source: SourceModel) -> None:
     """Raises ValueError unless the model has recurrent layers whose states come from earlier steps only."""
     if not source.recurrent:
-        raise ValueError(f"The model {source.name!r} has no recurrent layer. Expected an LSTM, a GRU or a SimpleRNN.")
+        received = f"the model {source.name!r}, which has no recurrent layer"
+        raise ValueError(invalid_part("model", "a model with an LSTM, a GRU or a SimpleRNN", received, FIX))
     reserved = [tensor.name for tensor in source.model.inputs if tensor.name.startswith(STATE)]
     if reserved:
-        raise ValueError(
-            f"The input {reserved[0]!r} has a name that is reserved for states. Expected a name that does not begin "
-            f"with {STATE!r}. Rename the input."
-        )
+        expected = f"names of inputs that do not begin with {STATE!r}"
+        received = f"the input {reserved[0]!r}, whose name is reserved for states"
+        raise ValueError(invalid_part("model", expected, received, "Rename the input"))
     direct = {id(layer) for layer in source.model.layers}
     for path, layer in source.recurrent:
         if id(layer) not in direct:
-            reason = "it lies inside another layer or model; call it in the model itself"
+            reason = "it is inside another layer or model, and not in the model itself"
         elif not isinstance(layer, (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)):
             reason = "it is not an LSTM, GRU or SimpleRNN"
         elif layer.go_backwards:
             reason = "it runs backwards, from the end of the sequence"
         else:
             continue
-        raise ValueError(f"The recurrent layer {path!r} has no step of its own: {reason}.")
+        expected = "recurrent layers that run on single steps"
+        raise ValueError(invalid_part("model", expected, f"the recurrent layer {path!r}: {reason}", FIX))
 
 
 def _stateless(layer: keras.Layer) -> keras.Layer | None:
@@ -116,10 +118,9 @@ def _vocabulary_size(source: SourceModel) -> int | None:
 def _sample(tensor: keras.KerasTensor, vocabulary_size: int | None) -> np.ndarray:
     """Returns a short random sequence for an input: row numbers if the model has embeddings, else normal values."""
     if len(tensor.shape) < 2 or None in tensor.shape[2:]:
-        raise ValueError(
-            f"The input {tensor.name!r} has the shape {tuple(tensor.shape)}. Expected (batch, time, ...) "
-            "with known sizes after the time axis. Give the Input its full shape."
-        )
+        expected = "inputs of shape (batch, time, ...) with known sizes after the time axis"
+        received = f"the input {tensor.name!r} of shape {tuple(tensor.shape)}"
+        raise ValueError(invalid_part("model", expected, received, "Give the Input its full shape"))
     rng = np.random.default_rng(0)
     shape = (1, TRIAL_STEPS, *tensor.shape[2:])
     if vocabulary_size is not None:
@@ -127,7 +128,7 @@ def _sample(tensor: keras.KerasTensor, vocabulary_size: int | None) -> np.ndarra
     return rng.normal(size=shape).astype(tensor.dtype)
 
 
-def _walk(model: keras.Model, inputs: list, call: Callable) -> list:
+def _run_layers(model: keras.Model, inputs: list, call: Callable) -> list:
     """Runs a model's layers, each through `call`, on tensors that may have other shapes; returns the outputs."""
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
@@ -137,7 +138,7 @@ def _walk(model: keras.Model, inputs: list, call: Callable) -> list:
 
 
 def _step(model: keras.Model) -> keras.Model:
-    """Returns the model of one step, made of the layers of `model`, which must not be used afterwards."""
+    """Returns the model of one step; it takes over the layers of `model`, which must not be used afterwards."""
     before: list[keras.KerasTensor] = []
     after: list[keras.KerasTensor] = []
     unrolled: dict[int, keras.Layer] = {}
@@ -160,7 +161,7 @@ def _step(model: keras.Model) -> keras.Model:
         return [output, *new] if layer.return_state else output
 
     inputs = [_input(tensor.name, (1, 1, *tensor.shape[2:]), tensor.dtype) for tensor in model.inputs]
-    outputs = _walk(model, inputs, call)
+    outputs = _run_layers(model, inputs, call)
     return keras.Model([*inputs, *before], [*outputs, *after], name=model.name)
 
 
@@ -181,4 +182,5 @@ def _compare(name: str, step: keras.Model, inputs: list[np.ndarray], whole: list
         joined = np.concatenate(columns, axis=1) if columns[0].ndim == expected.ndim > 2 else columns[-1]
         tolerance = OUTPUT_TOLERANCE * max(np.abs(expected).max(), 1)
         if joined.shape != expected.shape or np.abs(joined - expected).max() > tolerance:
-            raise ValueError(f"The model {name!r} gives other outputs step by step than for a whole sequence. {FIX}.")
+            received = f"the model {name!r}, which has other outputs step by step than for a whole sequence"
+            raise ValueError(invalid_part("model", EXPECTED, received, FIX))

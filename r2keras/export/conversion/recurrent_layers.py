@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from r2keras._models.either_keras import SourceModel
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.record import CompressionRecord
 
-# TensorFlow's converter makes no loop over an open batch axis.
+# TensorFlow's converter does not support loops over an open batch axis.
 BATCH = 1
 SPLIT_KERNEL = "recurrent_kernel"
 
@@ -18,24 +19,24 @@ def check_kernels(source: SourceModel, record: CompressionRecord | None) -> None
         split = [kernel.full_name for kernel in source.view.kernels_in(path) if kernel.variable.name == SPLIT_KERNEL]
         names = [name for name in split if name in record.tensors]
         if names:
-            raise ValueError(
-                f"The layer {path!r} has reset_after=False, and TensorFlow's converter splits its recurrent kernel. "
-                "Expected reset_after=True, Keras' default, for a compressed recurrent kernel. Train with "
-                f"reset_after=True, or leave {names[0]!r} out of the recipe."
+            expected = (
+                "GRU layers with reset_after=True if their recurrent kernel is compressed, which the converter splits"
             )
+            received = f"the layer {path!r} with reset_after=False"
+            fix = f"Train with reset_after=True, or leave {names[0]!r} out of the recipe"
+            raise ValueError(invalid_part("model", expected, received, fix))
 
 
 def check_recurrent(source: SourceModel, activations: str, record: CompressionRecord | None = None) -> None:
     """Raises ValueError for recurrent layers that are stateful, would compute on integers, or have a split kernel."""
     check_kernels(source, record)
     if source.recurrent and activations == "int8":
-        raise ValueError(
-            f"The layer {source.recurrent[0][0]!r} is recurrent, and LiteRT has no loop of integer operators. Expected "
-            "activations='float' for models with recurrent layers: weights keep their few bits, states their grids."
-        )
+        path, _ = source.recurrent[0]
+        expected = f"'float', because {path!r} is recurrent, and LiteRT has no loop of integer operators"
+        fix = "Weights keep their few bits, and states their grids"
+        raise ValueError(invalid("activations", expected, activations, fix))
     stateful = [path for path, layer in source.recurrent if layer.stateful]
     if stateful:
-        raise ValueError(
-            f"The layer {stateful[0]!r} is stateful, and a file keeps no state between calls. Expected layers with "
-            "stateful=False. Export r2keras.export.streaming(model), which takes states and returns them."
-        )
+        expected = "layers with stateful=False, because a file keeps no state between calls"
+        fix = "Export r2keras.export.streaming(model), which has states as inputs and outputs"
+        raise ValueError(invalid_part("model", expected, f"the layer {stateful[0]!r}, which is stateful", fix))

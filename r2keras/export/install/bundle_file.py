@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
+from r2keras._util.errors import invalid_part
 from r2keras.export.install.expand_file import Folded, load
 from r2keras.export.install.weight_decoding import Decoding, Pattern, decoding
 from r2keras.export.tflite.bit_packing import pack
@@ -80,9 +81,9 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
     try:
         return _lay_out(file, buffers, decodings)
     except struct.error as error:
-        raise ValueError(
-            "The expanded file takes 4 GiB or more. Expected less, as a bundle has 32-bit offsets. Use `expand`."
-        ) from error
+        expected = "a file of less than 4 GiB when expanded, because a bundle has 32-bit offsets"
+        received = "a file whose expanded form takes 4 GiB or more"
+        raise ValueError(invalid_part("small", expected, received, "Use `expand`")) from error
 
 
 def _store(file: ModelT, tensors: list[TensorT], **fields: np.ndarray | int) -> BufferT:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.export.integer.kernel import NotIntegerError
 from r2keras.export.integer.weights import IntegerWeight, add_weight
 from r2keras.export.tflite.activation_grid import ActivationGrid, grid_of, set_grid
@@ -104,10 +105,9 @@ class Integerizer:
             self._visit(op)
         if not self.weights:
             reason = self._float_operators[0].text if self._float_operators else "it has none"
-            raise ValueError(
-                f"No operator of the model can compute in integers: {reason}. Expected 8-bit inputs of the layers with "
-                "quantized weights. Give calibrate or prepare input_bits=8 and specs with activation_bits=8."
-            )
+            expected = "'float', because no operator of the model can compute in integers"
+            fix = "Pass input_bits=8 and specs with activation_bits=8 to calibrate or prepare"
+            raise ValueError(invalid_part("activations", expected, f"activations='int8', but {reason}", fix))
         replaced = {tensor: self._output(tensor, io) for tensor in self.graph.outputs}
         self.graph.operators = self.operators
         if io == "int8":
@@ -270,10 +270,9 @@ class Integerizer:
             self._dequantize(tensor)
             return tensor
         if tensor not in self.int8_tensors:
-            raise ValueError(
-                "The output of the model has no grid, so it cannot be int8. Expected data to find its range from, and "
-                "a last layer on integers. Pass data=, a few hundred inputs, or io='float'."
-            )
+            expected = "'float', because the output of the model has no grid"
+            fix = "Pass data=, a few hundred inputs to measure its range, if the last layer can compute in integers"
+            raise ValueError(invalid("io", expected, io, fix))
         return self.int8_tensors[tensor]
 
     def _input(self, tensor: int) -> int:
@@ -283,10 +282,8 @@ class Integerizer:
         consumers = self.graph.consumers(tensor)
         if len(consumers) != 1 or self.graph.kind(consumers[0]) != "QUANTIZE" or self.graph.is_output(tensor):
             name = self.graph.tensor(tensor).name
-            raise ValueError(
-                f"The input {name.decode() if isinstance(name, bytes) else name!r} has no grid, so it cannot be int8. "
-                "Expected a record with the inputs' grids. Call calibrate or prepare with input_bits=8, or io='float'."
-            )
+            expected = f"'float', because the input {name.decode() if isinstance(name, bytes) else name!r} has no grid"
+            raise ValueError(invalid("io", expected, "int8", "Pass input_bits=8 to calibrate or prepare"))
         self.graph.replace(consumers[0], [])
         return outputs_of(consumers[0])[0]
 

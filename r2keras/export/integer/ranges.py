@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter
 from r2keras.export.tflite.writer import write
@@ -68,12 +68,13 @@ def _checked(data: Data, inputs: list[TensorDetail]) -> list[np.ndarray]:
     arrays = [np.asarray(x) for x in (data if isinstance(data, (list, tuple)) else [data])]
     shapes = [tuple(int(size) for size in detail["shape_signature"])[1:] for detail in inputs]
     fits = len(arrays) == len(shapes) and all(
-        array.ndim == len(shape) + 1 and all(w in (-1, n) for w, n in zip(shape, array.shape[1:], strict=True))
+        array.ndim == len(shape) + 1
+        and all(size in (-1, own) for size, own in zip(shape, array.shape[1:], strict=True))
         for array, shape in zip(arrays, shapes, strict=True)
     )
     if not fits or not len(arrays[0]) or len({len(array) for array in arrays}) > 1:
         expected = f"inputs without labels, of one length above 0 and the shapes {[('n', *s) for s in shapes]}"
         raise ValueError(invalid("data", expected, [array.shape for array in arrays]))
     if not all(np.isfinite(array).all() for array in arrays if np.issubdtype(array.dtype, np.floating)):
-        raise ValueError("The data have NaN or infinite values. Expected finite inputs. Clean them first.")
+        raise ValueError(invalid_part("data", "finite values", "NaN or infinite values", "Clean the data first"))
     return arrays

@@ -1,1 +1,1 @@
-"""Files run on their runtimes: outputs compared, latency, memory and bytes measured."""
+"""Running of files on their runtimes, comparison with Keras, and measurement of latency, memory and bytes."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2keras._util.errors import invalid_part
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.integer_operators import RULES
 from r2keras.export.tflite.interpreter import read
@@ -36,12 +37,12 @@ class TensorSize:
         shape: the weight's shape in Keras.
         num_bits: bits per weight, or per index of a palette, in the spec; 32 if the weight stays float.
         container_bits: bits per weight, or per index of a palette, in the file: 2, 4, 8 or 32; `8 dim` if centroids are
-            stored in place of indices (`optimize="latency"`).
+            stored instead of indices (`optimize="latency"`).
         float_bytes: 4 times the number of weights.
         packed_bytes: size in the file of codes, scales, zero points and half steps; for a palette, of indices, table,
             first rows of groups and factors of channels.
         ideal_bytes: `num_bits` times the number of weights, or of indices, in bytes.
-        note: a remark for the user, or empty.
+        note: a remark on the stored form, or empty.
         gzip_bytes: size of its codes and constants after gzip on their own; None for a float weight, and if another
             weight stores them.
 
@@ -70,7 +71,7 @@ class FileSizes:
     Args:
         tensors: one row per compressed weight (per kernel if nothing is compressed).
         float_bytes: 4 times the number of values of the Keras model, biases and statistics included.
-        file_bytes: the file on disk, operators and float rest included.
+        file_bytes: the file on disk, with operators and float weights.
         gzip_bytes: the file after gzip.
 
     Example:
@@ -152,10 +153,9 @@ def measure(record: CompressionRecord, file: ModelT, content: bytes, name: str) 
     rows = []
     for tensor in record.tensors.values():
         if tensor.name not in stored.packed:
-            raise ValueError(
-                f"{name} does not hold the weight {tensor.name!r} of the record. "
-                "Expected the file that was written with this record."
-            )
+            received = f"{name}, which does not hold the weight {tensor.name!r} of the record"
+            fix = "Pass the record that the file was written with"
+            raise ValueError(invalid_part("path", "the file that was written with this record", received, fix))
         width, note = lookup_tables.get(tensor.name) or _container(tensor, stored)
         if integer and tensor.name not in integer:
             note = f"{note}, {IN_FLOAT}" if note else IN_FLOAT
@@ -215,7 +215,8 @@ def _row(tensor: Tensor, stored: _StoredWeights, width: int, note: str) -> Tenso
 
 def _container(tensor: Tensor, stored: _StoredWeights) -> tuple[int, str]:
     """Returns the bits of a weight's container in a LiteRT file, and a note on it."""
-    width, has_indices = stored.widths[tensor.name], tensor.name in stored.indices
+    width = stored.widths[tensor.name]
+    has_indices = tensor.name in stored.indices
     if not isinstance(tensor, PalettizedTensor):
         return width, _note(tensor, width)
     # A palette's table may have an integer type too, so the width of the indices comes from the spec.
@@ -247,7 +248,7 @@ def _article(width: int) -> str:
 
 
 class _StoredWeights:
-    """The constants of a file that hold weights, summed up by the weights' names.
+    """Sizes of the constants that hold weights, by the weights' names.
 
     Args:
         file: the parsed file.
@@ -273,7 +274,7 @@ class _StoredWeights:
                     self._add(tensor, data, *_names(tensor))
 
     def _add(self, tensor: TensorT, data: np.ndarray, owner: str, *others: str) -> None:
-        """Counts one constant of a weight, and of the other weights that share it."""
+        """Adds the size of one constant to the weight `owner`, which `others` share."""
         self.packed[owner] = self.packed.get(owner, 0) + data.size + _scale_bytes(tensor)
         self.data[owner] = self.data.get(owner, b"") + data.tobytes()
         if tensor.type in WIDTHS:

@@ -1,4 +1,4 @@
-"""Input arrays matched to a file's inputs, and progress over batches."""
+"""Arrays for a file's inputs in their order, and a progress bar."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def matched(x: Data, names: list[str], expected: list[tuple[int, ...]]) -> list[
 
 @contextlib.contextmanager
 def advancing(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
-    """Yields a function that advances a progress bar, or one that does nothing if `show` is False."""
+    """Yields a function that advances a progress bar; without `show`, a function that does nothing."""
     if not show:
         yield lambda count: None
         return

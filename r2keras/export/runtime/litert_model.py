@@ -1,4 +1,4 @@
-"""Runner of a `.tflite` file on LiteRT's interpreter: batches of data, and latency."""
+"""Running of a `.tflite` file on LiteRT's interpreter: predictions and latency."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import quiet
+from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter, unreadable
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
-from r2keras.export.runtime.inputs import advancing, matched
 
 WARM_UP_RUNS = 5
 
@@ -100,7 +100,8 @@ class LiteRTModel:
             ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
         """
         arrays = self._arrays(x)
-        count, step = len(arrays[0]), self._batch(batch_size)
+        count = len(arrays[0])
+        step = self._batch(batch_size)
         parts: list[list[np.ndarray]] = []
         with advancing(progress, count, self.path.name) as advance:
             for start in range(0, count, step):

@@ -1,4 +1,4 @@
-"""Runner of the `.tflite` file of a streaming model, step by step, which keeps the states."""
+"""Running of a streaming model's `.tflite` file step by step, with states kept between steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from r2keras._util.errors import invalid_part
 from r2keras.export.conversion.one_step import STATE
 from r2keras.export.runtime.litert_model import LiteRTModel
 
@@ -44,9 +45,9 @@ class LiteRTStream:
         self._model = LiteRTModel(path, num_threads=num_threads, xnnpack=xnnpack)
         self._count = sum(name.startswith(STATE) for name in self._model.input_names)
         if not self._count:
+            fix = "Write it with to_litert(r2keras.export.streaming(model), path, record)"
             raise ValueError(
-                f"{path} takes no states. Expected the file of a streaming model. "
-                "Write it with to_litert(r2keras.export.streaming(model), path, record)."
+                invalid_part("path", "the file of a streaming model", f"{path}, which takes no states", fix)
             )
         self.reset()
 
@@ -66,7 +67,7 @@ class LiteRTStream:
             The output at this step, without batch and time axes; a list if the model has several.
         """
         arrays = x if isinstance(x, (list, tuple)) else [x]
-        # A list, since the new states follow the outputs.
+        # `predict` returns a list, because the states follow the outputs.
         outputs = list(self._model.predict([*(np.asarray(array)[None, None] for array in arrays), *self.states]))
         self.states = outputs[-self._count :]
         results = [y[0, 0] if y.ndim > 2 else y[0] for y in outputs[: -self._count]]

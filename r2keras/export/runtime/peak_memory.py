@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-# The baseline is a process that has imported everything and run nothing; what it needs beyond that is due to the file.
+CLEAR = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+# The baseline is the process after its imports; memory beyond that is due to the file.
 # Writing 5 to clear_refs resets the peak (VmHWM) to the current size (proc(5)).
 PROBE = """
 import sys
@@ -30,10 +31,10 @@ print(1024 * (kilobytes("VmHWM") - before))
 
 
 def peak_memory(path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True) -> int | None:
-    """Returns the peak memory of loading a file and running it three times, in bytes; None on other systems than Linux.
+    """Returns the peak memory of loading a file and running it three times, in bytes; None on systems other than Linux.
 
     A new process with only LiteRT loads the file. The result is its peak minus its size before loading, so every figure
-    includes the code of LiteRT that is paged in first then (about a megabyte).
+    includes the code of LiteRT that is paged in during loading (about a megabyte).
 
     Args:
         path: the file. Open input sizes are run as the file gives them.
@@ -46,8 +47,8 @@ def peak_memory(path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool 
     if not os.access(CLEAR, os.W_OK) or not STATUS.exists():
         return None
     command = [sys.executable, "-c", PROBE, str(path), str(num_threads), str(int(xnnpack))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RuntimeError(f"Measuring the memory of {path} failed ({reason}).")
-    return int(done.stdout.split()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise RuntimeError(f"Measuring the memory of {path} failed ({reason}). Check that LiteRT can run the file.")
+    return int(process.stdout.split()[-1])

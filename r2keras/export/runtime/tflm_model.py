@@ -1,4 +1,4 @@
-"""Runner of files on the interpreter of LiteRT for Microcontrollers, and search for the memory that it needs."""
+"""Running of files on LiteRT for Microcontrollers, and search for the memory that they need."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from r2keras.export.tflite.activation_grid import Data
 
 # Arena sizes, in bytes: the first that is tried, the largest, and the alignment of the interpreter's arena.
-INITIAL, LARGEST, ALIGNMENT = 2**22, 2**30, 16
-# How the interpreter's log begins where the arena is too small.
+INITIAL = 2**22
+LARGEST = 2**30
+ALIGNMENT = 16
+# Beginnings of the interpreter's log if the arena is too small.
 OUT_OF_MEMORY = ("Failed to allocate", "Failed to resize buffer")
 NO_REASON = "it does not say why"
 
@@ -35,7 +37,7 @@ class TFLMModel:
 
     Args:
         path: the file.
-        arena_bytes: memory for the interpreter, as on a device; None: as much as it needs.
+        arena_bytes: memory for the interpreter, as on a device; None for as much as it needs.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -60,7 +62,8 @@ class TFLMModel:
         if arena_bytes is not None and not 1 <= arena_bytes <= LARGEST:
             raise ValueError(invalid("arena_bytes", f"an integer from 1 to {LARGEST} or None", arena_bytes))
         self.path = Path(path)
-        data, graph = self.path.read_bytes(), file.subgraphs[0]
+        data = self.path.read_bytes()
+        graph = file.subgraphs[0]
         self.input_names = [graph.tensors[i].name.decode() for i in graph.inputs]
         self._interpreter, _ = _open(data, str(path))
         if arena_bytes is not None:
@@ -175,10 +178,14 @@ def _open(data: bytes, name: str) -> tuple[Interpreter, int]:
             return interpreter, size
         if not any(line.startswith(OUT_OF_MEMORY) for line in log):
             raise ValueError(
-                f"LiteRT for Microcontrollers cannot run {name} ({log[0]}). Replace the layer that needs this operator."
+                f"LiteRT for Microcontrollers cannot run {name} ({log[0]}). Expected operators that it has. Replace "
+                "the layer that needs this operator."
             )
         size *= 16
-    raise ValueError(f"{name} needs more than {LARGEST} bytes of memory, which no microcontroller has ({log[0]}).")
+    raise ValueError(
+        f"{name} needs too much memory ({log[0]}). Expected at most {LARGEST} bytes. Use a smaller model or smaller "
+        "inputs."
+    )
 
 
 def _allocate(data: bytes, arena_bytes: int) -> tuple[Interpreter | None, list[str]]:
@@ -204,5 +211,5 @@ def _run_on_zeros(interpreter: Interpreter, data: bytes) -> list[str]:
 
 
 def _reasons(lines: list[str]) -> list[str]:
-    """Returns the lines of a log that are not blank; one that says so if there is none."""
+    """Returns the lines of a log that are not blank; `NO_REASON` if there is none."""
     return [line.strip() for line in lines if line.strip()] or [NO_REASON]

@@ -1,4 +1,4 @@
-"""Comparison of a Keras model and its file on the same data: differences, agreement and accuracy."""
+"""Comparison of a Keras model and its file on the same data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.tflm_model import TFLMModel
 from r2keras.export.tflite.activation_grid import Data, output_steps
@@ -137,7 +137,9 @@ def verify(
     actual = _outputs(file, path, inputs, batch_size)
     expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(inputs, batch_size=batch_size, verbose=0))]
     if len(expected) != len(actual):
-        raise ValueError(f"{path} has {len(actual)} outputs, the model {len(expected)}. Export it again.")
+        outputs = f"{path} with {len(actual)} outputs"
+        fix = "Export the model again"
+        raise ValueError(invalid_part("path", f"a file with the model's {len(expected)} outputs", outputs, fix))
     steps = output_steps(file)
     difference, output_range, step = max(
         ((*_distance(a, b), step) for a, b, step in zip(expected, actual, steps, strict=True)),
@@ -190,9 +192,8 @@ def _split(data: Data | tuple[Data, np.ndarray], labels: np.ndarray | None) -> t
 def _distance(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:
     """Returns the largest difference and the range of the expected values."""
     if expected.shape != actual.shape:
-        raise ValueError(
-            f"The file's output has the shape {actual.shape}, the model's {expected.shape}. Export it again."
-        )
+        needed = f"a file with an output of the model's shape {expected.shape}"
+        raise ValueError(invalid_part("path", needed, f"an output of shape {actual.shape}", "Export the model again"))
     difference = float(np.abs(expected.astype(np.float64) - actual).max(initial=0.0))
     spread = float(expected.max() - expected.min())
     return difference, spread or float(np.abs(expected).max()) or 1.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from r2keras._util.errors import invalid_part
 from r2keras.export.tflite.cleanup import prune
 from r2keras.export.tflite.schema import INT32, operator
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
@@ -41,11 +42,10 @@ def check_sizes(file: ModelT, name: str) -> None:
     for graph in subgraphs(file):
         for op in graph.operators:
             if any(_is_open(graph.tensor(tensor)) for tensor in outputs_of(op)):
-                raise ValueError(
-                    f"The model {name!r} has an operator whose result has no fixed size: {graph.kind(op)}. "
-                    "Expected fixed sizes, since microcontrollers allocate each tensor before they run. Give "
-                    "every Input its full shape, or replace the layer."
-                )
+                expected = "tensors of fixed sizes, because microcontrollers allocate all of them before a run"
+                received = f"the model {name!r} with an operator whose result has no fixed size ({graph.kind(op)})"
+                fix = "Give every Input its full shape, or replace the layer"
+                raise ValueError(invalid_part("model", expected, received, fix))
 
 
 def _index_of_update(graph: Subgraph, op: OperatorT) -> int | None:

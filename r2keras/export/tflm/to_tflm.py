@@ -12,6 +12,7 @@ import numpy as np
 
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._util import optional_packages
+from r2keras._util.errors import invalid_part
 from r2keras._util.files import atomic_write_bytes
 from r2keras.export.conversion.checks import check_backend, check_model, check_record
 from r2keras.export.conversion.converter import convert
@@ -159,10 +160,10 @@ def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) 
         optional_packages.require_microcontrollers()
     batches = {tensor.shape[0] for tensor in model.inputs} - {None, 1}
     if batches:
-        raise ValueError(
-            f"The model {model.name!r} takes {min(batches)} samples at once. Expected one, or an open batch size, for "
-            "microcontrollers. Build it again without a batch size and copy the weights with set_weights."
-        )
+        expected = "a model with batch size 1 or an open one, for microcontrollers"
+        received = f"the model {model.name!r}, which takes {min(batches)} samples at once"
+        fix = "Build it again without a batch size and copy the weights with set_weights"
+        raise ValueError(invalid_part("model", expected, received, fix))
     if record is not None:
         check_record(source, record)
         check_kernels(source, record)

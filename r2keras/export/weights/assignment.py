@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from r2keras._util.errors import invalid_part
 from r2keras.export.weights.matching import Match, match
 from r2keras.record import CompressionRecord
 
@@ -113,8 +114,8 @@ def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
     values = {name: tensor.values() for name, tensor in record.tensors.items()}
     places, missing = assign(values, [constant for _, _, constant in where])
     if missing:
-        raise ValueError(
-            f"The converted file holds no constant with the values of {', '.join(map(repr, missing))}, so its codes or "
-            "indices have no place. Leave the layer out of the recipe, so that it stays float. Nothing was written."
-        )
+        expected = "weights that are constants in the converted file, which their codes replace"
+        received = f"no constant with the values of {', '.join(map(repr, missing))}. Nothing was written"
+        fix = "Leave the layer out of the recipe, so that it stays float"
+        raise ValueError(invalid_part("record", expected, received, fix))
     return places

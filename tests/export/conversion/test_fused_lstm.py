@@ -139,12 +139,15 @@ STATE = QuantSpec(num_bits=3)
 @pytest.mark.parametrize(
     ("inner", "words"),
     [
-        (lambda x: layers.GRU(4, name="loop")(x), "'loop' cannot be LiteRT's fused operator: it is a GRU"),
-        (lambda x: layers.Bidirectional(layers.SimpleRNN(4), name="both")(x), "'both' cannot.*it is a SimpleRNN"),
+        (lambda x: layers.GRU(4, name="loop")(x), "'loop', which cannot be LiteRT's fused operator: it is a GRU"),
+        (
+            lambda x: layers.Bidirectional(layers.SimpleRNN(4), name="both")(x),
+            "'both', which cannot.*it is a SimpleRNN",
+        ),
         (lambda x: layers.RNN(layers.LSTMCell(4))(x), "it is a RNN"),
-        (lambda x: layers.LSTM(4, name="loop")(layers.Masking()(x)), "'loop' cannot.*it gets a mask"),
+        (lambda x: layers.LSTM(4, name="loop")(layers.Masking()(x)), "'loop', which cannot.*it gets a mask"),
         (lambda x: layers.Bidirectional(layers.LSTM(4))(layers.Masking()(x)), "it gets a mask"),
-        (handed_on, "'second' cannot.*it gets its first state from another layer"),
+        (handed_on, "'second', which cannot.*it gets its first state from another layer"),
         (lambda x: layers.concatenate(layers.LSTM(4, return_state=True)(x)), "it returns its states"),
         (lambda x: layers.LSTM(4, recurrent_activation="hard_sigmoid")(x), "other activations"),
         (lambda x: layers.TimeDistributed(layers.LSTM(4))(layers.Reshape((2, 3, FEATURES))(x)), "a TimeDistributed"),
@@ -170,5 +173,5 @@ def test_bad_choices(tmp_path):
 def test_a_converter_that_makes_a_loop_is_told(tmp_path, near, monkeypatch):
     plain = fused_lstm._marked
     monkeypatch.setattr(fused_lstm, "_marked", lambda sequences: plain(sequences).python_function)
-    with pytest.raises(RuntimeError, match="made 0 operators UNIDIRECTIONAL_SEQUENCE_LSTM of the 1 LSTM"):
+    with pytest.raises(RuntimeError, match="created 0 operators UNIDIRECTIONAL_SEQUENCE_LSTM for the 1 LSTM"):
         to_litert(net(NETS["lstm"]), tmp_path / "m.tflite", recurrent="fused")

@@ -122,7 +122,10 @@ def looped_state():
     [
         (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(2)]), "has no recurrent layer"),
         (lambda: sequential(layers.Conv1D(4, 3, padding="same")), "other outputs step by step"),
-        (lambda: sequential(layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both")), "'both' has no"),
+        (
+            lambda: sequential(layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both")),
+            "'both': it is not an LSTM",
+        ),
         (lambda: sequential(layers.LSTM(4, return_sequences=True, go_backwards=True)), "it runs backwards"),
         (lambda: sequential(layers.RNN(layers.LSTMCell(4), return_sequences=True)), "it is not an LSTM"),
         (lambda: sequential(layers.Conv1D(4, 3)), "does not run on single steps"),

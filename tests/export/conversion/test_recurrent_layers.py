@@ -201,7 +201,7 @@ def test_a_gru_whose_recurrent_kernel_the_converter_splits_is_refused(tmp_path, 
     record = compress(model, lambda name, shape: SPECS[1])
     for write in (to_litert, partial(to_tflm, check=False)):
         with pytest.raises(
-            ValueError, match=r"'loop' has reset_after=False.*leave 'loop/gru_cell/recurrent_kernel' out"
+            ValueError, match=r"'loop' with reset_after=False.*leave 'loop/gru_cell/recurrent_kernel' out"
         ):
             write(model, tmp_path / "m.tflite", record)
     assert list(tmp_path.iterdir()) == []
@@ -223,7 +223,7 @@ def test_integer_operators_are_refused(tmp_path):
 def test_stateful_layers_are_sent_to_streaming(tmp_path):
     inputs = keras.Input((STEPS, FEATURES), batch_size=2)
     model = keras.Model(inputs, layers.LSTM(4, stateful=True, name="loop")(inputs))
-    with pytest.raises(ValueError, match=r"'loop' is stateful.*r2keras.export.streaming"):
+    with pytest.raises(ValueError, match=r"'loop', which is stateful.*r2keras.export.streaming"):
         to_litert(model, tmp_path / "m.tflite")
 
 
@@ -242,6 +242,6 @@ def test_the_converter_runs_in_a_process_of_its_own(tmp_path):
 )
 def test_a_converter_that_crashes_or_refuses_is_told(script, words, tmp_path, monkeypatch):
     monkeypatch.setattr(isolated_process, "SCRIPT", script)
-    with pytest.raises(RuntimeError, match=f"could not turn the model 'lstm' into.*{words}"):
+    with pytest.raises(RuntimeError, match=f"could not convert the model 'lstm'.*{words}"):
         to_litert(net("lstm"), tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
