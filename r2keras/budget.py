@@ -121,7 +121,7 @@ class Footprint:
 
     @property
     def text(self) -> str:
-        """The totals, and what they include."""
+        """The totals and their parts."""
         ratio = f"{self.float_bytes / max(self.bytes, 1):.1f} times smaller than float ({count(self.float_bytes)})"
         return (
             f"Total: {count(self.bytes)} bytes, {ratio}; {count(self.container_bytes)} in 2-, 4- and 8-bit "

@@ -1,4 +1,4 @@
-"""The record of a compression: what training hands to exporters and reports."""
+"""The record of a compression, from which exporters and reports are written."""
 
 from __future__ import annotations
 

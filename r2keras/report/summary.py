@@ -42,7 +42,7 @@ class TensorSummary:
         container_bits: bits per code in the file; None without a file.
         packed_bytes: bytes of codes, scales, zero points and tables in the file; None without a file, 0 if another
             tensor stores the same weight.
-        note: how the file differs from what the spec asks for; empty if it does not.
+        note: the difference between the file and the spec; empty if there is none.
         gzip_bytes: bytes of codes, indices and tables after gzip; None without a file.
         clusters: occupancy of a palette; None for a uniform grid.
     """

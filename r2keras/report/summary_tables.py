@@ -64,7 +64,7 @@ class _FloatKernel(Protocol):
 
 
 class _Summary(Protocol):
-    """What the tables need of a `Summary`."""
+    """The parts of a `Summary` that the tables need."""
 
     @property
     def model_name(self) -> str: ...

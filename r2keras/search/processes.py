@@ -1,4 +1,4 @@
-"""Running a search: its processes, their progress, and the outcome."""
+"""`run`: the processes of a search, their progress, and its outcome."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Small files expanded or laid out for a loader at install time."""
+"""Expansion of small files at install time, and bundles for loaders without flatbuffer code."""

@@ -59,8 +59,8 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
     file = load(small)
     folded = Folded(file)
     tensors_by_source: dict[tuple[int, int], list[TensorT]] = {}
-    for place in folded.places:
-        tensors_by_source.setdefault(folded.constants.source(*place), []).append(folded.tensor(place))
+    for position in folded.needed_tensors:
+        tensors_by_source.setdefault(folded.constants.source(*position), []).append(folded.tensor(position))
     decodings: list[Decoding] = []
     decoded_tensors: list[list[TensorT]] = []
     plain: list[tuple[list[TensorT], np.ndarray]] = []

@@ -56,10 +56,10 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
     """
     file = load(small)
     folded = Folded(file)
-    for place in folded.places:
-        data = np.ascontiguousarray(folded.constants.value(*place)).view(np.uint8).ravel()
+    for position in folded.needed_tensors:
+        data = np.ascontiguousarray(folded.constants.value(*position)).view(np.uint8).ravel()
         file.buffers.append(optional_packages.schema().BufferT(data=data))
-        folded.tensor(place).buffer = len(file.buffers) - 1
+        folded.tensor(position).buffer = len(file.buffers) - 1
     folded.finish()
     return write(file)
 
@@ -81,25 +81,25 @@ class Folded:
 
     Attributes:
         constants: computes the values.
-        places: subgraph and index of the tensors that other operators need; the caller stores their values.
+        needed_tensors: subgraph and index of the tensors that other operators need; the caller stores their values.
     """
 
     def __init__(self, file: ModelT):
         self._file = file
         self.constants = Constants(file)
         self._decoders = self.constants.decoders()
-        self.places: list[tuple[int, int]] = []
+        self.needed_tensors: list[tuple[int, int]] = []
         for index in range(len(file.subgraphs)):
             if index not in self._decoders:
                 self._fold(Subgraph(file, index))
 
-    def tensor(self, place: tuple[int, int]) -> TensorT:
+    def tensor(self, position: tuple[int, int]) -> TensorT:
         """Returns the tensor at a subgraph and index."""
-        subgraph, index = place
+        subgraph, index = position
         return self._file.subgraphs[subgraph].tensors[index]
 
     def finish(self) -> None:
-        """Drops unused tensors, subgraphs and buffers; `places` must not be used afterwards."""
+        """Drops unused tensors, subgraphs and buffers; `needed_tensors` must not be used afterwards."""
         while len(self._file.subgraphs) - 1 in self._decoders:
             self._file.subgraphs.pop()
         for index in range(len(self._file.subgraphs)):
@@ -115,7 +115,7 @@ class Folded:
         needed = {*graph.outputs, *(tensor for op in computed for tensor in inputs_of(op))}
         graph.operators = [op for op in computed if not self._is_idle(graph, op, needed)]
         known_outputs = [outputs_of(op)[0] for op in known]
-        self.places += [(graph.index, tensor) for tensor in known_outputs if tensor in needed]
+        self.needed_tensors += [(graph.index, tensor) for tensor in known_outputs if tensor in needed]
 
     def _is_known(self, subgraph: int, op: OperatorT) -> bool:
         """Whether the result of an operator follows from constants."""

@@ -16,7 +16,7 @@ from r2keras.export.tflite.activation_grid import ActivationGrid, grid_of, set_g
 from r2keras.export.tflite.integer_operators import FUSED, RULES, Rule
 from r2keras.export.tflite.schema import FLOAT32, INT8, INT32, operator, set_kind
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
-from r2keras.export.weights.assignment import Place
+from r2keras.export.weights.assignment import Assignment
 from r2keras.record import CompressionRecord
 
 if TYPE_CHECKING:
@@ -66,17 +66,21 @@ class Integerizer:
     Args:
         file: the schema's `ModelT`, edited in place.
         record: scales and codes.
-        places: the weight in each constant of the first subgraph, by tensor index.
+        assignments: the weights in each constant of the first subgraph, by tensor index.
         ranges: grids of tensors without one in the record.
     """
 
     def __init__(
-        self, file: ModelT, record: CompressionRecord, places: Mapping[int, Place], ranges: Mapping[int, ActivationGrid]
+        self,
+        file: ModelT,
+        record: CompressionRecord,
+        assignments: Mapping[int, Assignment],
+        ranges: Mapping[int, ActivationGrid],
     ):
         self.file = file
         self.graph = Subgraph(file)
         self.record = record
-        self.places = places
+        self.assignments = assignments
         self.ranges = ranges
         self.quantize_outputs = _quantize_outputs(self.graph)
         # The int8 form of each float tensor, and the float tensors that the new operators compute too.
@@ -222,10 +226,10 @@ class Integerizer:
         self, operands: list[int], axis: int, grids: tuple[ActivationGrid, ActivationGrid], rule: Rule
     ) -> IntegerWeight:
         """Adds the integer codes and the bias of an operator between two grids; `axis` is that of its channels."""
-        place = self.places.get(operands[0])
-        if place is None:
+        assignment = self.assignments.get(operands[0])
+        if assignment is None:
             raise NotIntegerError("its weight is not in the record")
-        weight = add_weight(self.graph, operands, place, self.record, axis, grids, shares_scale=rule.shares_scale)
+        weight = add_weight(self.graph, operands, assignment, self.record, axis, grids, shares_scale=rule.shares_scale)
         self.weights.append(weight)
         return weight
 
@@ -253,7 +257,7 @@ class Integerizer:
         self.operators.append(op)
         self.float_tensors.update(outputs)
         if any(self.graph.tensor(tensor).type == FLOAT32 for tensor in outputs):
-            owners = [self.places[tensor].owner for tensor in inputs if tensor in self.places]
+            owners = [self.assignments[tensor].owner for tensor in inputs if tensor in self.assignments]
             text = f"{kind} of {owners[0]!r}, {reason}" if owners else f"{kind}, {reason}"
             self._float_operators.append(_FloatOperator(self.count, text, reason))
 

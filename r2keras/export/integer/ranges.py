@@ -9,6 +9,7 @@ import numpy as np
 
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.native_log import quiet
+from r2keras.export.tflite.activation_grid import ActivationGrid, Data
 from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter
 from r2keras.export.tflite.writer import write
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
     from r2keras.export.tflite.schema import ModelT
-from r2keras.export.tflite.activation_grid import ActivationGrid, Data
 
 
 def measured(file: ModelT, tensors: Iterable[int], data: Data, batch_size: int = 64) -> dict[int, ActivationGrid]:

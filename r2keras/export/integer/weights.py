@@ -13,7 +13,7 @@ from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.constant_values import stored_codes
 from r2keras.export.tflite.schema import INT32, SEPARATOR, TYPES, quantization, values_of
 from r2keras.export.tflite.subgraph import Subgraph
-from r2keras.export.weights.assignment import Place
+from r2keras.export.weights.assignment import Assignment
 from r2keras.export.weights.mismatch import broken
 from r2keras.record import CompressionRecord, QuantizedTensor
 
@@ -27,13 +27,13 @@ class IntegerWeight:
 
     Args:
         tensors: indices in the first subgraph: the codes, then, if the operator has a bias input, the bias or -1.
-        place: the float constant and the weights that it holds.
+        assignment: the float constant and the weights that it holds.
         kernel: codes, scales and bias.
         constant: values of the float constant.
     """
 
     tensors: list[int]
-    place: Place
+    assignment: Assignment
     kernel: IntegerKernel
     constant: np.ndarray
 
@@ -41,7 +41,7 @@ class IntegerWeight:
 def add_weight(
     graph: Subgraph,
     inputs: list[int],
-    place: Place,
+    assignment: Assignment,
     record: CompressionRecord,
     axis: int,
     grids: tuple[ActivationGrid, ActivationGrid],
@@ -53,7 +53,7 @@ def add_weight(
     Args:
         graph: the first subgraph.
         inputs: the weight and bias tensors of the float operator.
-        place: the float constant and the weights that it holds.
+        assignment: the float constant and the weights that it holds.
         record: codes and scales.
         axis: the axis of the output channels in the float constant.
         grids: grids of the operator's input and output.
@@ -62,20 +62,20 @@ def add_weight(
     Raises:
         NotIntegerError: the weight has no integer form.
     """
-    owner, match = record.tensors[place.owner], place.matches[place.owner]
+    owner, match = record.tensors[assignment.owner], assignment.matches[assignment.owner]
     if not isinstance(owner, QuantizedTensor):
         raise NotIntegerError("its weight is a palette")
     bias = _bias(graph, inputs)
     kernel = integer_kernel(owner, match, axis, bias, grids, shares_scale)
     data = pack(kernel.codes, kernel.bits)
-    tensors = [graph.add_tensor(kernel.codes.shape, TYPES[kernel.bits], data, SEPARATOR.join(place.matches))]
+    tensors = [graph.add_tensor(kernel.codes.shape, TYPES[kernel.bits], data, SEPARATOR.join(assignment.matches))]
     graph.tensor(tensors[0]).quantization = quantization(kernel.scale, axis=kernel.axis)
     if kernel.bias is not None:
         tensors.append(graph.add_tensor(kernel.bias.shape, INT32, kernel.bias))
         graph.tensor(tensors[1]).quantization = quantization(np.float32(grids[0].scale) * kernel.scale)
     elif len(inputs) > 1:
         tensors.append(-1)
-    return IntegerWeight(tensors, place, kernel, values_of(graph.file, graph.tensor(inputs[0])).copy())
+    return IntegerWeight(tensors, assignment, kernel, values_of(graph.file, graph.tensor(inputs[0])).copy())
 
 
 def check_weights(file: ModelT, weights: list[IntegerWeight], record: CompressionRecord) -> None:
@@ -85,10 +85,10 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
         RuntimeError: a code or a value differs.
     """
     for item in weights:
-        owner = record.tensors[item.place.owner]
+        owner = record.tensors[item.assignment.owner]
         assert isinstance(owner, QuantizedTensor)  # `add_weight` rejects palettes.
         stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]])
-        difference = item.kernel.differs(stored, owner, item.place.matches[item.place.owner], item.constant)
+        difference = item.kernel.differs(stored, owner, item.assignment.matches[item.assignment.owner], item.constant)
         if difference:
             raise broken(owner.name, difference)
 

@@ -10,13 +10,13 @@ import numpy as np
 from r2keras.export.tflite.constant_values import Constants, stored_codes
 from r2keras.export.tflite.schema import buffer_of
 from r2keras.export.weights.matching import SMALLEST, Match
+from r2keras.export.weights.mismatch import DECODING_TOLERANCE, broken
 from r2keras.export.weights.palette import StoredPalette
 from r2keras.export.weights.uniform import Stored
 from r2keras.record import PalettizedTensor, Tensor
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
-from r2keras.export.weights.mismatch import DECODING_TOLERANCE, broken
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

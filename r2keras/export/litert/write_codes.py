@@ -19,18 +19,17 @@ from r2keras.export.tflite.interpreter import parse
 from r2keras.export.tflite.schema import SEPARATOR, constants
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.tflite.writer import write
-from r2keras.export.weights.assignment import Place
+from r2keras.export.weights.assignment import Assignment, Where, assignments_of
 from r2keras.export.weights.palette import StoredPalette, store_palette
 from r2keras.export.weights.uniform import Stored, store
 from r2keras.record import CompressionRecord, PalettizedTensor
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
-from r2keras.export.weights.assignment import Where, places_of
 
 
 def exact_file(file: ModelT, record: CompressionRecord, once: Once | None) -> tuple[bytes, ModelT]:
-    """Puts the record's codes into a float file, edited in place.
+    """Writes the codes of a record into a float file, edited in place.
 
     Args:
         file: the schema's `ModelT`.
@@ -41,17 +40,19 @@ def exact_file(file: ModelT, record: CompressionRecord, once: Once | None) -> tu
         The file's bytes, and the file as read back from them, compared with the record.
     """
     where = list(constants(file))
-    written = [_put(file, where[place.constant], place, record, once) for place in places_of(where, record)]
+    written = [
+        _put(file, where[assignment.constant], assignment, record, once) for assignment in assignments_of(where, record)
+    ]
     return _finished(file, written, set())
 
 
 def integer_file(
     file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None
 ) -> tuple[bytes, ModelT]:
-    """Makes integer operators of a float file, edited in place.
+    """Converts a float file to integer operators, edited in place.
 
     Args:
-        file: the schema's `ModelT` that `marks.convert_marked` returned.
+        file: the schema's `ModelT` that `activation_marks.convert_marked` returned.
         record: codes, scales and grids.
         once: decodes palettes once; None decodes them where they are used.
         io: `"float"` or `"int8"`.
@@ -65,26 +66,26 @@ def integer_file(
     """
     restore_grids(file, record)
     where = list(constants(file))
-    places = places_of(where, record)
+    assignments = assignments_of(where, record)
     ranges = {} if data is None else measured(file, needs_range(file), data)
-    places_by_tensor = {}
-    for place in places:
-        subgraph, tensor, _ = where[place.constant]
+    assignments_by_tensor = {}
+    for assignment in assignments:
+        subgraph, tensor, _ = where[assignment.constant]
         if subgraph == 0:
-            places_by_tensor[tensor] = place
-    integerizer = Integerizer(file, record, places_by_tensor, ranges)
+            assignments_by_tensor[tensor] = assignment
+    integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
     weights = integerizer.weights
     new_indices = prune(file)
     for weight in weights:
         weight.tensors = [new_indices.get(i, i) for i in weight.tensors]
     written = []
-    for place in places:
-        subgraph, tensor, constant = where[place.constant]
+    for assignment in assignments:
+        subgraph, tensor, constant = where[assignment.constant]
         # A constant that became the weight of an integer operator is no longer in the file.
         if subgraph > 0 or tensor in new_indices:
             new_index = tensor if subgraph > 0 else new_indices[tensor]
-            written.append(_put(file, (subgraph, new_index, constant), place, record, once))
+            written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
     content, read_back = _finished(file, written, {(0, weight.tensors[0]) for weight in weights})
     check_weights(read_back, weights, record)
     _warn(integerizer.reasons, integerizer.count)
@@ -110,18 +111,18 @@ def _warn(reasons: list[str], count: int) -> None:
         )
 
 
-def _put(file: ModelT, where: Where, place: Place, record: CompressionRecord, once: Once | None) -> Written:
-    """Stores one weight in the place of its constant."""
+def _put(file: ModelT, where: Where, assignment: Assignment, record: CompressionRecord, once: Once | None) -> Written:
+    """Replaces a constant by the stored form of its weight."""
     subgraph, tensor, constant = where
     graph = Subgraph(file, subgraph)
-    owner = record.tensors[place.owner]
-    match = place.matches[place.owner]
+    owner = record.tensors[assignment.owner]
+    match = assignment.matches[assignment.owner]
     constant = constant.copy()
     if isinstance(owner, PalettizedTensor):
         stored: Stored | StoredPalette = store_palette(owner, match, constant)
     else:
         stored = store(owner, match, constant)
-    name = SEPARATOR.join(place.matches)
+    name = SEPARATOR.join(assignment.matches)
     if is_table(graph, tensor, stored):
         named, lookup = look_up(graph, tensor, stored, name)
         return Written(subgraph, tuple(named), (subgraph, lookup.rows), owner, match, stored, constant, lookup.ids)

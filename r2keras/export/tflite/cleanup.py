@@ -1,4 +1,4 @@
-"""Removes from a file what no runtime reads: names, empty fields, metadata, and unused or repeated buffers."""
+"""Removal of parts of a file that no runtime reads: names, metadata, and unused or repeated buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subgraph of a `.tflite` file: who computes and who reads each tensor, and edits that keep the answers right."""
+"""Subgraphs of a `.tflite` file: producers and consumers of each tensor, and edits of the operators."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Subgraph:
         return self._consumers.get(tensor, ())
 
     def position(self, operator: OperatorT) -> int:
-        """Returns the place of an operator among the operators."""
+        """Returns the position of an operator in the list of operators."""
         return next(i for i, op in enumerate(self.operators) if op is operator)
 
     def append(self, operators: Sequence[OperatorT]) -> None:
@@ -127,7 +127,7 @@ class Subgraph:
         self._splice(self.position(operator) + 1, 0, operators)
 
     def replace(self, operator: OperatorT, operators: Sequence[OperatorT]) -> None:
-        """Puts operators in the place of another one."""
+        """Replaces an operator by others."""
         self._splice(self.position(operator), 1, operators)
 
     def set_inputs(self, operator: OperatorT, tensors: Sequence[int]) -> None:
@@ -169,7 +169,7 @@ class Subgraph:
             self._producers = self._consumers = None
 
     def _splice(self, position: int, removed: int, operators: Sequence[OperatorT]) -> None:
-        """Puts operators in the place of the `removed` ones from `position` on."""
+        """Replaces `removed` operators from `position` on by others."""
         spliced = list(self.operators)
         spliced[position : position + removed] = operators
         self.operators = spliced

@@ -1,4 +1,4 @@
-"""SELECT_V2 spelled out in operators that LiteRT for Microcontrollers has."""
+"""Replacement of SELECT_V2 by operators that LiteRT for Microcontrollers has."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from r2keras.export.tflite.schema import INT32, operator
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.tflm.replace_constant import BOOL
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT
-from r2keras.export.tflm.replace_constant import BOOL
 
 
 def spell_out_select(file: ModelT) -> None:

@@ -27,7 +27,7 @@ from r2keras.export.tflite.writer import write
 from r2keras.export.tflm.loops import check_sizes, spell_out_updates
 from r2keras.export.tflm.replace_constant import TAKES_COMPUTED, channel_axis, rewrite
 from r2keras.export.tflm.select import spell_out_select
-from r2keras.export.weights.assignment import Place, Where, places_of
+from r2keras.export.weights.assignment import Assignment, Where, assignments_of
 from r2keras.export.weights.lookup_forms import SMALLER, Form, smallest
 from r2keras.export.weights.lookup_read_back import MARK, STAYS_FLOAT, stored_form
 from r2keras.export.weights.matching import SMALLEST
@@ -141,7 +141,10 @@ def to_tflm(
     written: list[_Written] = []
     if record is not None:
         where = list(constants(file))
-        written = [_replace(file, where[place.constant], place, record) for place in places_of(where, record)]
+        written = [
+            _replace(file, where[assignment.constant], assignment, record)
+            for assignment in assignments_of(where, record)
+        ]
     content, file = _serialize(file, written)
     arena_bytes = find_arena(content, f"the model {model.name!r}") if check else None
     sizes = _measure(source, record, file, content, {item.name: item.reason for item in written if item.reason})
@@ -170,17 +173,17 @@ def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) 
     return source
 
 
-def _replace(file: ModelT, where: Where, place: Place, record: CompressionRecord) -> _Written:
+def _replace(file: ModelT, where: Where, assignment: Assignment, record: CompressionRecord) -> _Written:
     """Replaces a constant by the stored form of its weight, or names the constant if it stays float."""
     subgraph, tensor, values = where
     graph = Subgraph(file, subgraph)
-    name, constant = SEPARATOR.join(place.matches), values.copy()
+    name, constant = SEPARATOR.join(assignment.matches), values.copy()
     unsupported = {graph.kind(op) for op in graph.consumers(tensor)} - TAKES_COMPUTED
     if unsupported:
         form, reason = None, f"{', '.join(sorted(unsupported))} takes constants only"
     else:
-        owner, axis = record.tensors[place.owner], channel_axis(graph, tensor)
-        form, reason = smallest(owner, place.matches[place.owner], constant, axis)
+        owner, axis = record.tensors[assignment.owner], channel_axis(graph, tensor)
+        form, reason = smallest(owner, assignment.matches[assignment.owner], constant, axis)
     if form is None:
         graph.tensor(tensor).name = name
         named = [tensor]

@@ -12,7 +12,7 @@ from r2keras.record import CompressionRecord
 
 
 @dataclasses.dataclass(eq=False)
-class Place:
+class Assignment:
     """One constant of the file and the weights whose values it holds.
 
     Args:
@@ -29,7 +29,7 @@ class Place:
         return next(iter(self.matches))
 
 
-def assign(weights: dict[str, np.ndarray], constants: list[np.ndarray]) -> tuple[list[Place], list[str]]:
+def assign(weights: dict[str, np.ndarray], constants: list[np.ndarray]) -> tuple[list[Assignment], list[str]]:
     """Assigns to each weight the constants that hold its values.
 
     A weight may be in several constants (a shared layer that was folded twice), and one constant may hold several
@@ -41,27 +41,27 @@ def assign(weights: dict[str, np.ndarray], constants: list[np.ndarray]) -> tuple
         constants: float32 constants of the file.
 
     Returns:
-        The places, and the names of the weights without one.
+        The assignments, and the names of the weights without one.
     """
-    places: dict[int, Place] = {}
+    assignments: dict[int, Assignment] = {}
     weak: dict[str, list[tuple[int, Match]]] = {}
     for name, weight in weights.items():
         for i in _of_size(constants, weight.size):
-            if i in places:
+            if i in assignments:
                 continue
             candidate = match(weight, constants[i])
             if candidate is None:
                 continue
             if candidate.is_strong:
-                places[i] = Place(i, {name: candidate})
+                assignments[i] = Assignment(i, {name: candidate})
             else:
                 weak.setdefault(name, []).append((i, candidate))
     for name in weights:
-        if not _has_place(places, name):
-            _use_weak_match(name, weak.get(name, []), places, constants)
-    unplaced = [name for name in weights if not _has_place(places, name)]
-    missing = [name for name in unplaced if not _share_constant(name, weights[name], constants, places)]
-    return list(places.values()), missing
+        if not _is_assigned(assignments, name):
+            _use_weak_match(name, weak.get(name, []), assignments, constants)
+    unassigned = [name for name in weights if not _is_assigned(assignments, name)]
+    missing = [name for name in unassigned if not _share_constant(name, weights[name], constants, assignments)]
+    return list(assignments.values()), missing
 
 
 def _of_size(constants: list[np.ndarray], size: int) -> list[int]:
@@ -69,34 +69,36 @@ def _of_size(constants: list[np.ndarray], size: int) -> list[int]:
     return [i for i, constant in enumerate(constants) if constant.size == size]
 
 
-def _has_place(places: dict[int, Place], name: str) -> bool:
+def _is_assigned(assignments: dict[int, Assignment], name: str) -> bool:
     """Whether a constant is assigned to a weight."""
-    return any(name in place.matches for place in places.values())
+    return any(name in assignment.matches for assignment in assignments.values())
 
 
 def _use_weak_match(
-    name: str, candidates: list[tuple[int, Match]], places: dict[int, Place], constants: list[np.ndarray]
+    name: str, candidates: list[tuple[int, Match]], assignments: dict[int, Assignment], constants: list[np.ndarray]
 ) -> None:
     """Assigns the likeliest free constant: an exact match, then most evidence, then a matrix rather than a vector."""
-    free = [(i, candidate) for i, candidate in candidates if i not in places]
+    free = [(i, candidate) for i, candidate in candidates if i not in assignments]
     if free:
         i, best = max(free, key=lambda pair: (pair[1].is_exact, pair[1].evidence, constants[pair[0]].ndim))
-        places[i] = Place(i, {name: best})
+        assignments[i] = Assignment(i, {name: best})
 
 
-def _share_constant(name: str, weight: np.ndarray, constants: list[np.ndarray], places: dict[int, Place]) -> bool:
+def _share_constant(
+    name: str, weight: np.ndarray, constants: list[np.ndarray], assignments: dict[int, Assignment]
+) -> bool:
     """Assigns a constant of another weight: moved if the other one has a second constant, shared if not.
 
     Returns:
         Whether there is such a constant.
     """
     for i in _of_size(constants, weight.size):
-        candidate = match(weight, constants[i]) if i in places else None
+        candidate = match(weight, constants[i]) if i in assignments else None
         if candidate is None:
             continue
-        owner = places[i].owner
-        has_second = sum(owner in place.matches for place in places.values()) > 1
-        places[i] = Place(i, {name: candidate} if has_second else {**places[i].matches, name: candidate})
+        owner = assignments[i].owner
+        has_second = sum(owner in assignment.matches for assignment in assignments.values()) > 1
+        assignments[i] = Assignment(i, {name: candidate} if has_second else {**assignments[i].matches, name: candidate})
         return True
     return False
 
@@ -105,17 +107,17 @@ def _share_constant(name: str, weight: np.ndarray, constants: list[np.ndarray], 
 Where = tuple[int, int, np.ndarray]
 
 
-def places_of(where: list[Where], record: CompressionRecord) -> list[Place]:
+def assignments_of(where: list[Where], record: CompressionRecord) -> list[Assignment]:
     """Returns the constants that hold the recorded weights, each with its weights.
 
     Raises:
         ValueError: a weight is in none of them.
     """
     values = {name: tensor.values() for name, tensor in record.tensors.items()}
-    places, missing = assign(values, [constant for _, _, constant in where])
+    assignments, missing = assign(values, [constant for _, _, constant in where])
     if missing:
         expected = "weights that are constants in the converted file, which their codes replace"
         received = f"no constant with the values of {', '.join(map(repr, missing))}. Nothing was written"
         fix = "Leave the layer out of the recipe, so that it stays float"
         raise ValueError(invalid_part("record", expected, received, fix))
-    return places
+    return assignments

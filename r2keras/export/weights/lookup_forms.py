@@ -47,7 +47,7 @@ class Integers:
 
     @property
     def note(self) -> str:
-        """Describes what is stored."""
+        """Describes the stored form."""
         return f"{self.bits}-bit integers"
 
     def values(self) -> np.ndarray:

@@ -55,7 +55,7 @@ class LookupTable:
 
     @property
     def note(self) -> str:
-        """Describes what is stored."""
+        """Describes the stored form."""
         count, entries = self.tables.shape
         tables = f"a table of {entries}" if self.axis is None else f"{count} tables of {entries}"
         return f"{self.bits}-bit indices into {tables}"

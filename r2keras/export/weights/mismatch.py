@@ -1,4 +1,4 @@
-"""The error for a weight that the file does not hold as the record says."""
+"""The error for a weight whose stored form differs from the record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ DECODING_TOLERANCE = 1e-6
 
 
 def broken(name: str, reason: str) -> RuntimeError:
-    """Returns the error for a file that does not hold a weight as recorded."""
+    """Returns the error for a weight whose stored form differs from the record."""
     return RuntimeError(
         f"The weight {name!r} did not reach the file unchanged: {reason}. Nothing was written. "
         "This is a defect of r2keras: please report the layer and the spec."

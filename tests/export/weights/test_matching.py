@@ -34,9 +34,9 @@ CASES = {
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_every_layout_is_found_with_its_factors(case, folded):
-    shape, place, axis = CASES[case]
+    shape, assignment, axis = CASES[case]
     weight = ternary(shape)
-    constant = np.ascontiguousarray(place(weight))
+    constant = np.ascontiguousarray(assignment(weight))
     along = [1] * constant.ndim
     along[axis] = constant.shape[axis]
     factor = factors(constant.shape[axis]).reshape(along) if folded else np.ones(along, np.float32)
@@ -89,31 +89,31 @@ def test_layout_inverts():
 def test_each_weight_gets_its_own_constant():
     weights = {f"w{i}": ternary((16, 16), i) for i in range(4)}
     constants = [w.T * factors(16)[:, None] for w in weights.values()][::-1]
-    places, missing = assign(weights, constants)
-    assert {p.owner: p.constant for p in places} == {"w0": 3, "w1": 2, "w2": 1, "w3": 0}
+    assignments, missing = assign(weights, constants)
+    assert {p.owner: p.constant for p in assignments} == {"w0": 3, "w1": 2, "w2": 1, "w3": 0}
     assert missing == []
 
 
 def test_a_weight_may_lie_in_two_constants_and_two_weights_in_one():
     weight = ternary((16, 16))
-    places, missing = assign({"a": weight}, [weight.T, weight.T * factors(16)[:, None]])
-    assert [p.constant for p in places] == [0, 1]
-    places, missing = assign({"a": weight, "b": weight.copy()}, [weight.T])
-    assert list(places[0].matches) == ["a", "b"]
+    assignments, missing = assign({"a": weight}, [weight.T, weight.T * factors(16)[:, None]])
+    assert [p.constant for p in assignments] == [0, 1]
+    assignments, missing = assign({"a": weight, "b": weight.copy()}, [weight.T])
+    assert list(assignments[0].matches) == ["a", "b"]
     assert missing == []
 
 
 def test_equal_weights_with_a_constant_each_get_one_each():
     weight = ternary((16, 16))
-    places, _ = assign({"a": weight, "b": weight.copy()}, [weight.T, weight.T * factors(16)[:, None]])
-    assert sorted(p.owner for p in places) == ["a", "b"]
+    assignments, _ = assign({"a": weight, "b": weight.copy()}, [weight.T, weight.T * factors(16)[:, None]])
+    assert sorted(p.owner for p in assignments) == ["a", "b"]
 
 
 def test_a_tiny_kernel_takes_the_matrix_and_leaves_the_bias():
     kernel = np.array([[1.0, -1.0, 2.0]], np.float32)
     bias, folded = np.array([5.0, 6.0, 7.0], np.float32), np.array([[0.5], [-3.0], [8.0]], np.float32)
-    places, missing = assign({"kernel": kernel}, [bias, folded])
-    assert [p.constant for p in places] == [1]
+    assignments, missing = assign({"kernel": kernel}, [bias, folded])
+    assert [p.constant for p in assignments] == [1]
     assert missing == []
 
 
