@@ -85,11 +85,12 @@ def full_name(path: str, name: str) -> str:
     return f"{path}/{name}"
 
 
-def view_of(model: keras.Model | ModelView) -> ModelView:
+def view_of(model: keras.Model | ModelView, argument: str = "model") -> ModelView:
     """Returns the view of a model; a view is returned unchanged.
 
     Args:
         model: a built Functional or Sequential model, nested ones included.
+        argument: the name of the caller's argument, for errors.
 
     Raises:
         TypeError: `model` is not a Keras model, or it or a model inside it is subclassed.
@@ -101,14 +102,15 @@ def view_of(model: keras.Model | ModelView) -> ModelView:
     >>> [kernel.full_name for kernel in view_of(model).kernels]
     ['head/kernel']
     """
-    return model if isinstance(model, ModelView) else ModelView(model, tuple(leaf_layers(model)))
+    return model if isinstance(model, ModelView) else ModelView(model, tuple(leaf_layers(model, argument)))
 
 
-def leaf_layers(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+def leaf_layers(model: keras.Model, argument: str = "model") -> list[tuple[str, keras.Layer]]:
     """Returns every layer that is not itself a model, with its path (`"block/conv1"` inside a nested `block`).
 
     Args:
         model: a built Functional or Sequential model, nested ones included.
+        argument: the name of the caller's argument, for errors.
 
     Returns:
         Pairs `(path, layer)` in the order of `model.layers`; a layer used several times appears once.
@@ -123,9 +125,9 @@ def leaf_layers(model: keras.Model) -> list[tuple[str, keras.Layer]]:
     >>> [path for path, _ in leaf_layers(model)]
     ['head']
     """
-    _check_graph(model)
+    _check_graph(model, argument)
     layers_by_id: dict[int, tuple[str, keras.Layer]] = {}
-    _collect(model, "", layers_by_id)
+    _collect(model, "", layers_by_id, argument)
     return list(layers_by_id.values())
 
 
@@ -158,27 +160,27 @@ def _is_graph(model: object) -> bool:
     return isinstance(model, keras.Sequential) or (isinstance(model, keras.Model) and isinstance(model, keras.Function))
 
 
-def _check_graph(model: object) -> None:
+def _check_graph(model: object, argument: str) -> None:
     """Raises unless the model can be rebuilt from its graph."""
     if not isinstance(model, keras.Model):
         fix = "Use r2keras.tfmot for models of tf_keras"
-        raise TypeError(invalid_part("model", "a Keras 3 model", str(type(model)), fix))
+        raise TypeError(invalid_part(argument, "a Keras 3 model", str(type(model)), fix))
     if not _is_graph(model):
         received = f"the subclassed {type(model).__name__} {model.name!r}"
         fix = "Call its layers on keras.Input tensors, and make keras.Model(inputs, outputs) of the results"
-        raise TypeError(invalid_part("model", "a Functional or Sequential model", received, fix))
+        raise TypeError(invalid_part(argument, "a Functional or Sequential model", received, fix))
     if not model.built:
         received = f"the model {model.name!r}, which is not built and has no weights"
         fix = "Give it a keras.Input, call model.build(input_shape), or call it once on data"
-        raise ValueError(invalid_part("model", "a built model", received, fix))
+        raise ValueError(invalid_part(argument, "a built model", received, fix))
 
 
-def _collect(model: keras.Model, prefix: str, layers_by_id: dict[int, tuple[str, keras.Layer]]) -> None:
+def _collect(model: keras.Model, prefix: str, layers_by_id: dict[int, tuple[str, keras.Layer]], argument: str) -> None:
     """Adds the leaf layers of `model` to `layers_by_id`."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            _check_graph(layer)
-            _collect(layer, f"{prefix}{layer.name}/", layers_by_id)
+            _check_graph(layer, argument)
+            _collect(layer, f"{prefix}{layer.name}/", layers_by_id, argument)
         else:
             layers_by_id.setdefault(id(layer), (prefix + layer.name, layer))
 

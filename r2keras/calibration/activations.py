@@ -41,7 +41,7 @@ def set_activation_ranges(student: keras.Model, data: Data, *, batch_size: int =
 
     Source: Nagel et al., arXiv 2106.08295, section 3.1.
     """
-    return set_ranges(view_of(student), data, batch_size=batch_size)
+    return set_ranges(view_of(student, "student"), data, batch_size=batch_size)
 
 
 def set_ranges(view: ModelView, data: Data | None, *, batch_size: int = 128) -> int:

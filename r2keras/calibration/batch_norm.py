@@ -65,7 +65,7 @@ def reestimate_batch_norm(
     checked = list(batches(view, data, batch_size))
     statistics_after = measure(view, checked)
     if reference is not None:
-        statistics_after = shifted(view, measure(view_of(reference), checked), statistics_after)
+        statistics_after = shifted(view, measure(view_of(reference, "reference"), checked), statistics_after)
     set_statistics(view, statistics_after)
     return len(norms)
 

@@ -65,7 +65,7 @@ def correct_bias(
 
     Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix B.
     """
-    return corrected(view_of(model), view_of(small), data, means, batch_size).model
+    return corrected(view_of(model), view_of(small, "small"), data, means, batch_size).model
 
 
 def corrected(

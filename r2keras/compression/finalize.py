@@ -45,7 +45,7 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     >>> bool((plain.get_layer("head").kernel.numpy() == record.tensors["head/kernel"].values()).all())
     True
     """
-    result, record = finalized(view_of(student))
+    result, record = finalized(view_of(student, "student"))
     return result.model, record
 
 

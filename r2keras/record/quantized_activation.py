@@ -34,5 +34,6 @@ class QuantizedActivation:
         if not (half and 0 < self.scale < float("inf") and -half <= self.zero_point < half):
             raise ValueError(
                 f"The grid of activation {self.name!r} is invalid: scale={self.scale!r}, "
-                f"zero_point={self.zero_point!r}, num_bits={self.num_bits!r}. The record was edited or is corrupt."
+                f"zero_point={self.zero_point!r}, num_bits={self.num_bits!r}. Expected a positive scale, 2 to 8 bits "
+                "and a zero point among the codes. The record was edited or is corrupt."
             )

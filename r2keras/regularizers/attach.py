@@ -235,7 +235,10 @@ def _initialize(kernel: Kernel, expected: type[keras.regularizers.Regularizer]) 
     """Sets the learned scalar of a kernel's new regularizer, and calls the regularizer to check that it fits."""
     name, variable, regularizer = kernel.full_name, kernel.variable, kernel.variable.regularizer
     if not isinstance(regularizer, expected):
-        raise ValueError(f"The layer of {name} accepts a regularizer for it but does not attach it to the weight.")
+        raise ValueError(
+            f"The layer of {name} accepts a regularizer but does not attach it to the weight. Expected a layer that "
+            "passes it to add_weight. Leave the layer out of `match`."
+        )
     try:
         if hasattr(regularizer, "initialize"):
             regularizer.initialize(variable)

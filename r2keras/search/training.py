@@ -100,7 +100,7 @@ def _evaluate(model: keras.Model, search: Search, data: SearchData, logits: bool
 def _from_logs(metric: str, logged: float) -> float:
     """Returns the metric from the value that Keras logs; perplexity is `exp(cross-entropy)`."""
     if not math.isfinite(logged):
-        raise ValueError("The loss became NaN or infinite. Use a smaller `learning_rate`.")
+        raise ValueError("The loss became NaN or infinite. Expected finite losses. Use a smaller `learning_rate`.")
     return float(logged) if metric == "accuracy" else math.exp(min(logged, MAX_EXPONENT))
 
 

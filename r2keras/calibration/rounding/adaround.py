@@ -85,7 +85,8 @@ def adaround(
     refinement are ours.
     """
     options = _checked(options)
-    view, quantized = view_of(model), view_of(small)
+    view = view_of(model)
+    quantized = view_of(small, "small")
     _check_pair(view, record)
     checked = list(batches(view, data, batch_size))
     result, record = rounded(view, quantized, record, checked, options, folder, progress)

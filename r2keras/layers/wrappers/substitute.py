@@ -156,8 +156,8 @@ class SubstituteWeights(keras.layers.Layer):
             if id(variable) in values:
                 raise ValueError(
                     f"The layer {self.name!r} ({type(self.layer).__name__}) writes to its own weight {variable.path} "
-                    "when called, so r2keras cannot put a compressed value in its place. Leave it float: add the "
-                    f"rule ({self.name!r}, None) at the top of the recipe, or replace the layer."
+                    "when called, so a compressed value cannot replace it. Expected layers that do not. Leave it "
+                    f"float: add the rule ({self.name!r}, None) at the top of the recipe, or replace the layer."
                 )
             variable.assign(after)
 
