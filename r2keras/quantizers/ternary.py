@@ -40,10 +40,10 @@ class TernaryQuantizer(WeightQuantizer):
         return self.with_gradient(weight, lambda upstream, weight: upstream)
 
     def grid(self, weight):
-        """Returns the mean magnitude of the kept weights and the zero point 0."""
-        kept = ops.abs(self.codes(weight))
-        total = affine.reduce(ops.sum, kept * ops.abs(ops.cast(weight, "float32")), self.scale_shape)
-        count = affine.reduce(ops.sum, kept, self.scale_shape)
+        """Returns the mean magnitude of the nonzero weights and the zero point 0."""
+        nonzero = ops.abs(self.codes(weight))
+        total = affine.reduce(ops.sum, nonzero * ops.abs(ops.cast(weight, "float32")), self.scale_shape)
+        count = affine.reduce(ops.sum, nonzero, self.scale_shape)
         return ops.maximum(total / ops.maximum(count, 1.0), affine.MIN_SCALE), self.symmetric_zero()
 
     def codes(self, weight):

@@ -80,9 +80,9 @@ def checked_rows(rows: Iterable[Mapping[str, Any]]) -> list[ResultRow]:
     checked = [checked_row(row, f"Row {index} of the results") for index, row in enumerate(rows)]
     if not checked:
         raise ValueError(invalid("rows", "at least one result row", [], "Finish at least one training first"))
-    seen: dict[tuple, int] = {}
+    first_index_by_key: dict[tuple, int] = {}
     for index, row in enumerate(checked):
-        first = seen.setdefault(key_of(row), index)
+        first = first_index_by_key.setdefault(key_of(row), index)
         if first != index:
             raise ValueError(
                 f"Rows {first} and {index} of the results are of the same experiment: {_key_text(row)}. "

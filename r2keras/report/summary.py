@@ -256,14 +256,14 @@ def summarize(
     kernels = {} if model is None else _kernels(record, model)
     sizes = None if path is None else _sizes(record, path)
     stored = {} if sizes is None else {size.name: size for size in sizes.tensors}
-    kept = [
+    kept_float = [
         KeptFloat(name, reason, *(_shape_and_range(kernels[name]) if name in kernels else ()))
         for name, reason in record.kept_float.items()
     ]
     return Summary(
         model_name=record.model_name,
         tensors=tuple(_tensor_summary(tensor, stored.get(name)) for name, tensor in record.tensors.items()),
-        kept_float=tuple(kept),
+        kept_float=tuple(kept_float),
         num_values=record.num_values,
         record=record,
         file_bytes=None if sizes is None else sizes.file_bytes,

@@ -152,20 +152,22 @@ class Integerizer:
     def _to_integer(self, op: OperatorT, kind: str) -> None:
         """Appends the integer form of an operator; raises NotIntegerError if there is none."""
         rule = self._rule(op, kind)
-        operands, output = inputs_of(op), outputs_of(op)[0]
+        operands = inputs_of(op)
+        output = outputs_of(op)[0]
         count = len(operands) if rule.all_inputs else 1
-        inputs, rest = [self._int8_input(tensor) for tensor in operands[:count]], operands[count:]
+        inputs = [self._int8_input(tensor) for tensor in operands[:count]]
+        rest = operands[count:]
         is_global_pool = _is_global_average_pool(self.graph, kind, op)
         quantized = self.quantize_outputs.get(output)
-        wanted = self.ranges.get(output) if quantized is None else grid_of(self.graph.tensor(quantized))
-        grid = self._output_grid(rule, inputs, wanted, is_global_pool)
+        planned_grid = self.ranges.get(output) if quantized is None else grid_of(self.graph.tensor(quantized))
+        grid = self._output_grid(rule, inputs, planned_grid, is_global_pool)
         version = rule.version
         if rule.kernel_axis is not None:
             weight = self._add_weight(rest, rule.kernel_axis, (grid_of(self.graph.tensor(inputs[0])), grid), rule)
             rest, version = weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
         if kind == "CONCATENATION":
             inputs = [self._on_grid(tensor, grid) for tensor in inputs]
-        if quantized is not None and grid == wanted:
+        if quantized is not None and grid == planned_grid:
             self.computed.add(quantized)
         else:
             quantized = self._add_int8_tensor(output, grid)
@@ -181,7 +183,8 @@ class Integerizer:
 
     def _rule(self, op: OperatorT, kind: str) -> Rule:
         """Returns the rule of an operator's kind; raises NotIntegerError if no rule covers the operator."""
-        rule, outputs = RULES.get(kind), outputs_of(op)
+        rule = RULES.get(kind)
+        outputs = outputs_of(op)
         if rule is None:
             raise NotIntegerError("it has no integer form")
         if len(outputs) != 1:
@@ -202,15 +205,15 @@ class Integerizer:
         return self.int8_tensors[tensor]
 
     def _output_grid(
-        self, rule: Rule, inputs: list[int], wanted: ActivationGrid | None, is_global_pool: bool
+        self, rule: Rule, inputs: list[int], planned_grid: ActivationGrid | None, is_global_pool: bool
     ) -> ActivationGrid:
-        """Returns the grid of an operator's output; `wanted` is the grid from the record or the data."""
+        """Returns the grid of an operator's output; `planned_grid` is that of the record or the data."""
         if rule.grid is not None:
             return rule.grid
         if rule.output == "own" or is_global_pool:
-            if wanted is None:
+            if planned_grid is None:
                 raise NotIntegerError(NO_GRID)
-            return wanted
+            return planned_grid
         grids = [grid_of(self.graph.tensor(tensor)) for tensor in inputs]
         if all(grid == grids[0] for grid in grids):
             return grids[0]
@@ -251,7 +254,8 @@ class Integerizer:
 
     def _keep_float(self, op: OperatorT, kind: str, reason: str) -> None:
         """Keeps an operator as it is, on dequantized inputs."""
-        inputs, outputs = [tensor for tensor in inputs_of(op) if tensor >= 0], outputs_of(op)
+        inputs = [tensor for tensor in inputs_of(op) if tensor >= 0]
+        outputs = outputs_of(op)
         for tensor in inputs:
             self._dequantize(tensor)
         self.operators.append(op)

@@ -64,18 +64,19 @@ def _slim_operator(operator: OperatorT) -> None:
 
 
 def _merge_buffers(file: ModelT) -> None:
-    """Keeps one buffer for each different content, and none that nothing uses."""
+    """Merges buffers with equal content, and drops unused ones."""
     users = [tensor for graph in file.subgraphs for tensor in graph.tensors] + list(file.metadata or [])
-    # Buffer 0 is empty by the schema's convention: it stands for "no data".
-    kept, index_by_content = [file.buffers[0]], {b"": 0}
+    # Buffer 0 is empty by the schema's convention and means "no data".
+    merged = [file.buffers[0]]
+    index_by_content = {b"": 0}
     file.buffers[0].data = None
     for user in users:
         content = buffer_of(file, user).tobytes()
         if content not in index_by_content:
-            index_by_content[content] = len(kept)
-            kept.append(file.buffers[user.buffer])
+            index_by_content[content] = len(merged)
+            merged.append(file.buffers[user.buffer])
         user.buffer = index_by_content[content]
-    file.buffers = kept
+    file.buffers = merged
 
 
 def prune(file: ModelT, subgraph: int = 0) -> dict[int, int]:
@@ -92,15 +93,15 @@ def prune(file: ModelT, subgraph: int = 0) -> dict[int, int]:
     used = {*graph.inputs, *graph.outputs}
     for op in graph.operators:
         used.update(i for i in (*inputs_of(op), *outputs_of(op)) if i >= 0)
-    kept = sorted(used)
-    new_indices = {old: new for new, old in enumerate(kept)}
-    graph.schema.tensors = [graph.tensor(i) for i in kept]
+    used_tensors = sorted(used)
+    new_indices = {old: new for new, old in enumerate(used_tensors)}
+    graph.schema.tensors = [graph.tensor(i) for i in used_tensors]
     graph.schema.inputs = _renumbered(graph.inputs, new_indices)
     graph.schema.outputs = _renumbered(graph.outputs, new_indices)
     for op in graph.operators:
         op.inputs = _renumbered(inputs_of(op), new_indices)
         op.outputs = _renumbered(outputs_of(op), new_indices)
-    # A new list of operators tells other objects on the subgraph that these have changed.
+    # Other objects on the subgraph detect the change by the new list of operators.
     graph.operators = graph.operators
     for signature in file.signatureDefs or []:
         for end in (*signature.inputs, *signature.outputs):
@@ -111,15 +112,15 @@ def prune(file: ModelT, subgraph: int = 0) -> dict[int, int]:
 
 
 def _renumbered(tensors: Iterable[int], new_indices: Mapping[int, int]) -> np.ndarray:
-    """Returns tensors under their new indices; -1 stands for an input that is left out."""
+    """Returns the new indices of tensors; -1, an omitted input, stays."""
     return np.asarray([new_indices[i] if i >= 0 else -1 for i in tensors], np.int32)
 
 
 def _prune_codes(file: ModelT) -> None:
     """Drops operator codes that no operator has."""
     operators = [op for graph in file.subgraphs for op in graph.operators]
-    kept = sorted({op.opcodeIndex for op in operators})
-    file.operatorCodes = [file.operatorCodes[i] for i in kept]
-    new_indices = {old: new for new, old in enumerate(kept)}
+    used_codes = sorted({op.opcodeIndex for op in operators})
+    file.operatorCodes = [file.operatorCodes[i] for i in used_codes]
+    new_indices = {old: new for new, old in enumerate(used_codes)}
     for op in operators:
         op.opcodeIndex = new_indices[op.opcodeIndex]

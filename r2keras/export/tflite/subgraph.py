@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def inputs_of(operator: OperatorT) -> list[int]:
-    """Returns the tensors that an operator reads, in order; -1 stands for an optional input that is left out."""
+    """Returns the tensors that an operator reads, in order; -1 for an omitted optional input."""
     return _as_ints(operator.inputs)
 
 
@@ -27,9 +27,9 @@ def outputs_of(operator: OperatorT) -> list[int]:
 class Subgraph:
     """The tensors and operators of one subgraph.
 
-    Tensor indices are plain integers everywhere. Producers and consumers are found in one pass over the operators, on
-    the first question after an edit. Every edit makes a new list of operators, so that all objects on one subgraph see
-    it; whoever changes that list, or an operator's inputs and outputs, in place leaves outdated answers.
+    Tensor indices are plain integers everywhere. Producers and consumers are collected in one pass over the operators,
+    at the first query after an edit. Every edit creates a new list of operators, by which all objects on one subgraph
+    detect it. Do not change that list, or an operator's inputs and outputs, in place: queries would be outdated.
 
     Args:
         file: the schema's `ModelT`.
@@ -163,7 +163,7 @@ class Subgraph:
         return len(self.schema.tensors) - 1
 
     def _drop_outdated(self) -> None:
-        """Forgets producers and consumers if the operators have changed since they were found."""
+        """Discards producers and consumers if the operators have changed since the last query."""
         if self._mapped is not self.schema.operators:
             self._mapped = self.schema.operators
             self._producers = self._consumers = None

@@ -92,10 +92,10 @@ def _update(graph: Subgraph, index: int, op: OperatorT) -> list[OperatorT]:
 def _drop_unused(graph: Subgraph) -> None:
     """Drops the operators of the slices, and those that only these used."""
     while True:
-        kept = [op for op in graph.operators if graph.kind(op) not in SLICING or _is_used(graph, op)]
-        if len(kept) == len(graph.operators):
+        used = [op for op in graph.operators if graph.kind(op) not in SLICING or _is_used(graph, op)]
+        if len(used) == len(graph.operators):
             return
-        graph.operators = kept
+        graph.operators = used
 
 
 def _is_used(graph: Subgraph, op: OperatorT) -> bool:

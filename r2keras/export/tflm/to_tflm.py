@@ -245,6 +245,7 @@ def _measure(
 
 def _warn(written: list[_Written]) -> None:
     """Warns of weights that stay float although floats are not the smallest form."""
-    kept = [f"{item.name!r} ({item.reason})" for item in written if item.reason not in ("", SMALLER)]
-    if kept:
-        warnings.warn(f"{len(kept)} of {len(written)} recorded weights stay float: {'; '.join(kept)}.", stacklevel=3)
+    floats = [f"{item.name!r} ({item.reason})" for item in written if item.reason not in ("", SMALLER)]
+    if floats:
+        text = f"{len(floats)} of {len(written)} recorded weights stay float: {'; '.join(floats)}."
+        warnings.warn(text, stacklevel=3)
