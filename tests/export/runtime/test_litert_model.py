@@ -82,7 +82,7 @@ def test_identifier_and_offsets_are_checked(exported, tmp_path, place):
 
 
 def test_a_missing_file_is_named(tmp_path, exported):
-    with pytest.raises(FileNotFoundError, match=r"no file .*none\.tflite"):
+    with pytest.raises(FileNotFoundError, match=r"File not found: .*none\.tflite"):
         LiteRTModel(tmp_path / "none.tflite")
-    with pytest.raises(FileNotFoundError, match=r"no file .*none\.tflite"):
+    with pytest.raises(FileNotFoundError, match=r"File not found: .*none\.tflite"):
         sizes(exported[1], tmp_path / "none.tflite")

@@ -62,7 +62,7 @@ def test_a_record_of_another_model_is_refused(quantized, tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     for use in (TFLMModel, tflm_arena):
-        with pytest.raises(FileNotFoundError, match=r"no file .*none\.tflite"):
+        with pytest.raises(FileNotFoundError, match=r"File not found: .*none\.tflite"):
             use(tmp_path / "none.tflite")
 
 
