@@ -96,10 +96,9 @@ def microcontrollers():
 def near(monkeypatch):
     """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
     from r2keras._util.optional_packages import tensorflow
-    from r2keras.export.conversion import converter as converter_module
 
     def converted(folder, signature):
         converter = tensorflow().lite.TFLiteConverter
         return converter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
 
-    monkeypatch.setattr(converter_module, "convert_apart", converted)
+    monkeypatch.setattr("r2keras.export.conversion.converter.convert_apart", converted)

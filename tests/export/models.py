@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from keras import layers
 
+# Inputs of `two_layers`.
+IMAGES = np.random.default_rng(0).normal(size=(96, 8, 8, 3)).astype(np.float32)
+
 
 def norm(**options) -> layers.BatchNormalization:
     """A batch normalization with gammas of either sign and statistics that are not the start values."""
@@ -62,6 +65,37 @@ def dense_net() -> keras.Model:
     inputs = keras.Input((16,))
     x = layers.Dense(24, activation="relu", name="hidden")(inputs)
     return keras.Model(inputs, layers.Dense(4, name="head")(x), name="dense_net")
+
+
+def shared_layer():
+    """A convolution that is used twice."""
+    inputs = keras.Input((8, 8, 4))
+    conv = layers.Conv2D(4, 3, padding="same", name="shared")
+    return keras.Model(
+        inputs, layers.Flatten()(layers.add([norm()(conv(inputs)), norm()(conv(layers.ReLU()(inputs)))]))
+    )
+
+
+def equal_kernels():
+    """Two layers with the same start kernel."""
+    start = keras.initializers.Constant(np.random.default_rng(0).normal(size=(8, 8)))
+    return keras.Sequential([keras.Input((8,)), *(layers.Dense(8, kernel_initializer=start) for _ in range(2))])
+
+
+def small_net():
+    """Returns a convolution with batch norm (gammas of either sign), one without, depthwise ones, a dense layer."""
+    inputs = keras.Input((7, 7, 4))
+    x = layers.ReLU()(norm()(layers.Conv2D(8, 3, name="conv", use_bias=False)(inputs)))
+    x = layers.Conv2D(8, 1, name="plain")(x)
+    x = norm()(layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x))
+    x = layers.GlobalAveragePooling2D()(layers.SeparableConv2D(8, 3, name="separable")(x))
+    return keras.Model(inputs, layers.Dense(8, name="head")(x), name="small_net")
+
+
+def two_layers():
+    """One convolution with a batch normalization, one dense layer."""
+    net = [layers.Conv2D(6, 3, name="conv"), norm(name="norm"), layers.ReLU(name="relu"), layers.Flatten()]
+    return keras.Sequential([keras.Input(IMAGES.shape[1:], name="in"), *net, layers.Dense(5, name="head")])
 
 
 def random_inputs(model: keras.Model, count: int = 32) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """A small NumPy palettizer for the tests of this folder: puts kernels on tables and keeps the record."""
 
+import dataclasses
 from collections.abc import Callable
 
 import keras
@@ -10,6 +11,25 @@ from r2keras._models.walk import kernels, leaf_layers
 from r2keras.record import CompressionRecord, PaletteLayout, RangeFigures
 from r2keras.specs import QuantSpec
 from tests.export.quantize import channel_axis, quantize_tensor
+
+
+def spec(num_bits, dim=1, group=None, **more):
+    """Returns a spec, per group if a group size is given."""
+    granularity = "per_tensor" if group is None else "per_group"
+    return PaletteSpec(num_bits=num_bits, dim=dim, granularity=granularity, group_size=group, **more)
+
+
+def fitting(chosen):
+    """Returns the choice of one spec for every kernel, with `dim` and group size made to fit it."""
+
+    def choose(name, shape):
+        dim = min(chosen.dim, shape[-1])
+        whole = chosen.group_size is None or (shape[-1] % chosen.group_size == 0 and dim == chosen.dim)
+        granularity = chosen.granularity if whole else "per_tensor"
+        group = chosen.group_size if whole else None
+        return dataclasses.replace(chosen, dim=dim, granularity=granularity, group_size=group)
+
+    return choose
 
 
 def compress(

@@ -9,6 +9,24 @@ from r2keras._models.walk import kernels, leaf_layers
 from r2keras.record import CompressionRecord, QuantizedTensor, RangeFigures, broadcast_scales
 from r2keras.specs import QuantSpec
 
+GRIDS = [(True, "mid_tread"), (True, "mid_rise"), (False, "mid_tread")]
+
+
+def specs():
+    """Yields every width, sharing and grid."""
+    for num_bits in range(1, 9):
+        for granularity in ("per_tensor", "per_channel", "per_group"):
+            for symmetric, levels in GRIDS:
+                if num_bits > 1 or levels == "mid_rise" or not symmetric:
+                    size = 4 if granularity == "per_group" else None
+                    yield QuantSpec(
+                        num_bits=num_bits,
+                        granularity=granularity,
+                        group_size=size,
+                        symmetric=symmetric,
+                        levels=levels,
+                    )
+
 
 def quantize(model: keras.Model, spec_of: Callable[[str], QuantSpec | None]) -> CompressionRecord:
     """Sets every kernel to `scale * (code - zero_point)` and returns the record; None keeps a kernel float."""

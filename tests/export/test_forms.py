@@ -1,6 +1,5 @@
 """One table of every layer kind in every form of a palettized file, each against Keras and against one another."""
 
-import importlib
 import struct
 import subprocess
 import sys
@@ -20,12 +19,10 @@ from r2keras.export.tflite.schema import INT8, WIDTHS, constants
 from r2keras.export.tflite.writer import write
 from r2keras.specs import QuantSpec
 from tests.export import bundle_loader
-from tests.export.integer.test_integer_graph import X, two_layers
-from tests.export.litert.test_to_litert import difference
-from tests.export.models import dense_net, norm, random_inputs
-from tests.export.palettize import compress
+from tests.export.difference import difference
+from tests.export.models import IMAGES, dense_net, norm, random_inputs, two_layers
+from tests.export.palettize import compress, fitting, spec
 from tests.export.quantize import quantize
-from tests.export.weights.test_palette import fitting, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT_TOLERANCE = 2e-6
@@ -199,13 +196,13 @@ def test_integer_operators_take_int8_palettes(tmp_path):
         ("conv|relu", QuantSpec(activation_bits=8)),
         ("head", PaletteSpec(num_bits=4, min_size=0, table_dtype="int8")),
     ]
-    model, record = calibrate(two_layers(), Recipe(rules), X, input_bits=8)
+    model, record = calibrate(two_layers(), Recipe(rules), IMAGES, input_bits=8)
     path = tmp_path / "m.tflite"
-    to_litert(model, path, record, activations="int8", data=X, optimize="latency")
+    to_litert(model, path, record, activations="int8", data=IMAGES, optimize="latency")
     file = read(path)
     (dense,) = (op for op in file.subgraphs[0].operators if kind_of(file, op) == "FULLY_CONNECTED")
     assert file.subgraphs[0].tensors[dense.inputs[1]].type == INT8
-    assert verify(model, path, X).relative_difference < 0.02
+    assert verify(model, path, IMAGES).relative_difference < 0.02
 
 
 def test_expanded_weights_are_those_of_keras_and_nothing_else_is_left(made):
@@ -270,8 +267,7 @@ def test_the_bundle_is_as_documented(made):
 
 
 def test_what_does_not_fit_32_bits_is_refused(made, monkeypatch):
-    module = importlib.import_module("r2keras.export.install.bundle_file")
-    monkeypatch.setattr(module, "RECORD", struct.Struct("<20B"))
+    monkeypatch.setattr("r2keras.export.install.bundle_file.RECORD", struct.Struct("<20B"))
     with pytest.raises(ValueError, match="takes 4 GiB or more"):
         bundle(made[2] / "size.tflite")
 

@@ -11,7 +11,6 @@ from keras import layers
 from r2keras import PaletteSpec, QuantSpec
 from r2keras._util.optional_packages import tensorflow
 from r2keras.export import LiteRTModel, TFLMModel, to_litert, to_tflm
-from r2keras.export.conversion import converter as converter_module
 from r2keras.export.weights import lookup_forms
 from tests.export.models import norm
 from tests.export.palettize import compress
@@ -86,7 +85,7 @@ def run(group, exporter, folder):
     with pytest.MonkeyPatch.context() as patch:
         # Tables pay for the tiny kernels here too, and the converter of loops runs in this process.
         patch.setattr(lookup_forms, "OPERATOR_BYTES", -(10**7))
-        patch.setattr(converter_module, "convert_apart", converted)
+        patch.setattr("r2keras.export.conversion.converter.convert_apart", converted)
         found = EXPORTERS[exporter](model, path, record)
     rng = np.random.default_rng(0)
     inputs = [

@@ -14,10 +14,10 @@ from r2keras.tfmot import LowBitQuantizeConfig, PalettizeQuantizeConfig
 from r2keras.tfmot.quantizers import ActivationQuantizer
 from tests import oracles_quantizers as oracles
 from tests import reference
-from tests.layers.test_quantize_activation import UPSTREAM as OUTER
-from tests.layers.test_quantize_activation import data, learned_range, oracle
+from tests.oracles_activations import UPSTREAM as OUTER
+from tests.oracles_activations import data, learned_range, oracle
 from tests.oracles_dkm import naive_dkm
-from tests.quantizers.test_methods import CASES, SCALE_SHAPES, SHAPE, UPSTREAM, weights
+from tests.quantizers.cases import CASES, SCALE_SHAPES, SHAPE, UPSTREAM, weights
 
 GROUPS = {"per_tensor": {}, "per_channel": {}, "per_group": {"group_size": 2}}
 STE = {

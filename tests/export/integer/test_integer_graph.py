@@ -13,16 +13,10 @@ from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT4, INT8, INT32, buffer_of
 from r2keras.record import broadcast_scales
-from tests.export.models import norm, tiny_gammas
+from tests.export.models import IMAGES as X
+from tests.export.models import norm, tiny_gammas, two_layers
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(96, 8, 8, 3)).astype(np.float32)
-
-
-def two_layers():
-    """One convolution with a batch normalization, one dense layer."""
-    net = [layers.Conv2D(6, 3, name="conv"), norm(name="norm"), layers.ReLU(name="relu"), layers.Flatten()]
-    return keras.Sequential([keras.Input(X.shape[1:], name="in"), *net, layers.Dense(5, name="head")])
+RNG = np.random.default_rng(1)
 
 
 def many_kinds():

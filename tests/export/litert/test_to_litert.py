@@ -15,21 +15,11 @@ from r2keras.export.tflite.constant_values import kind_of, stored_codes
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import WIDTHS, buffer_of
 from r2keras.specs import QuantSpec
-from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
-from tests.export.quantize import quantize
-from tests.export.weights.test_uniform import specs
+from tests.export.difference import difference
+from tests.export.models import conv_net, dense_net, equal_kernels, norm, random_inputs, sequence_net, shared_layer
+from tests.export.quantize import quantize, specs
 
 OUTPUT_TOLERANCE = 1e-5
-
-
-def difference(model, path, inputs, xnnpack):
-    """Returns the largest difference to Keras over all outputs, relative to each output's range."""
-    given = inputs if len(inputs) > 1 else inputs[0]
-    expected = [np.asarray(y) for y in keras.tree.flatten(model(given, training=False))]
-    actual = LiteRTModel(path, xnnpack=xnnpack).predict(inputs)
-    actual = actual if isinstance(actual, list) else [actual]
-    assert len(actual) == len(expected)
-    return max(np.abs(a - b).max() / np.ptp(a) for a, b in zip(expected, actual, strict=True))
 
 
 def check_file(model, path, record):
@@ -66,19 +56,6 @@ def test_the_codes_in_the_file_are_the_record_s(exported):
     np.testing.assert_array_equal(stored_codes(file, stored["hidden/kernel"]), hidden.codes.T)
     assert len(buffer_of(file, stored["hidden/kernel"])) == hidden.codes.size // 4
     assert WIDTHS[stored["head/kernel"].type] == 4
-
-
-def shared_layer():
-    inputs = keras.Input((8, 8, 4))
-    conv = layers.Conv2D(4, 3, padding="same", name="shared")
-    return keras.Model(
-        inputs, layers.Flatten()(layers.add([norm()(conv(inputs)), norm()(conv(layers.ReLU()(inputs)))]))
-    )
-
-
-def equal_kernels():
-    start = keras.initializers.Constant(np.random.default_rng(0).normal(size=(8, 8)))
-    return keras.Sequential([keras.Input((8,)), *(layers.Dense(8, kernel_initializer=start) for _ in range(2))])
 
 
 def zero_gammas():

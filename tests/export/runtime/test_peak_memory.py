@@ -5,10 +5,9 @@ import pytest
 from keras import layers
 
 from r2keras.export import to_litert
-from r2keras.export.runtime import peak_memory as peak_memory_module
-from r2keras.export.runtime.peak_memory import peak_memory
+from r2keras.export.runtime.peak_memory import STATUS, peak_memory
 
-pytestmark = pytest.mark.skipif(not peak_memory_module.STATUS.exists(), reason="needs /proc")
+pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="needs /proc")
 
 
 def test_larger_weights_take_more(tmp_path):
@@ -28,5 +27,5 @@ def test_a_file_that_does_not_run_is_an_error(tmp_path):
 
 
 def test_elsewhere_there_is_no_figure(tmp_path, monkeypatch):
-    monkeypatch.setattr(peak_memory_module, "STATUS", tmp_path / "none")
+    monkeypatch.setattr("r2keras.export.runtime.peak_memory.STATUS", tmp_path / "none")
     assert peak_memory(tmp_path / "m.tflite") is None

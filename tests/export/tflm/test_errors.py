@@ -10,7 +10,6 @@ from keras import layers
 from r2keras.export import TFLMModel, tflm_arena, to_tflm, verify
 from r2keras.export.tflite.schema import FLOAT32
 from r2keras.export.tflite.subgraph import Subgraph
-from r2keras.export.tflm import to_tflm as to_tflm_module
 from r2keras.export.weights import lookup_table
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
@@ -67,7 +66,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_weights_of_operators_without_a_place_for_tables_stay_float(quantized, tmp_path, monkeypatch):
-    monkeypatch.setattr(to_tflm_module, "TAKES_COMPUTED", set())
+    monkeypatch.setattr("r2keras.export.tflm.to_tflm.TAKES_COMPUTED", set())
     with pytest.warns(UserWarning, match=r"'head/kernel' \(FULLY_CONNECTED takes constants only\)"):
         found = to_tflm(quantized[0], tmp_path / "mcu.tflite", quantized[1], check=False)
     assert found.tensors[0].container_bits == 32

@@ -14,10 +14,8 @@ from r2keras.export.tflite.interpreter import read
 from r2keras.export.weights import lookup_forms
 from r2keras.export.weights.lookup_table import tabulate
 from r2keras.specs import QuantSpec
-from tests.export.litert.test_to_litert import shared_layer
-from tests.export.models import conv_net, norm, random_inputs
-from tests.export.palettize import compress
-from tests.export.weights.test_palette import fitting, small_net, spec
+from tests.export.models import conv_net, norm, random_inputs, shared_layer, small_net
+from tests.export.palettize import compress, fitting, spec
 
 pytestmark = pytest.mark.usefixtures("microcontrollers")
 OUTPUT_TOLERANCE = 1e-6

@@ -15,24 +15,24 @@ from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import FLOAT16, INT4, INT8, buffer_of
 from r2keras.specs import QuantSpec
-from tests.export.integer.test_integer_graph import X, two_layers
-from tests.export.litert.test_to_litert import OUTPUT_TOLERANCE as LARGE
-from tests.export.litert.test_to_litert import difference, equal_kernels, shared_layer
-from tests.export.models import conv_net, dense_net, norm, random_inputs, sequence_net
-from tests.export.palettize import compress
+from tests.export.difference import difference
+from tests.export.models import (
+    IMAGES,
+    conv_net,
+    dense_net,
+    equal_kernels,
+    norm,
+    random_inputs,
+    sequence_net,
+    shared_layer,
+    small_net,
+    two_layers,
+)
+from tests.export.palettize import compress, fitting, spec
 
 OUTPUT_TOLERANCE = 1.5e-6
+LARGE = 1e-5  # of models of many layers
 BITS = {1: 2, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
-
-
-def small_net():
-    """Returns a convolution with batch norm (gammas of either sign), one without, depthwise ones, a dense layer."""
-    inputs = keras.Input((7, 7, 4))
-    x = layers.ReLU()(norm()(layers.Conv2D(8, 3, name="conv", use_bias=False)(inputs)))
-    x = layers.Conv2D(8, 1, name="plain")(x)
-    x = norm()(layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x))
-    x = layers.GlobalAveragePooling2D()(layers.SeparableConv2D(8, 3, name="separable")(x))
-    return keras.Model(inputs, layers.Dense(8, name="head")(x), name="small_net")
 
 
 def check(model, record, path, tolerance=OUTPUT_TOLERANCE, **options):
@@ -41,25 +41,6 @@ def check(model, record, path, tolerance=OUTPUT_TOLERANCE, **options):
     for xnnpack in (True, False):
         assert difference(model, path, random_inputs(model), xnnpack) <= tolerance
     return found
-
-
-def spec(num_bits, dim=1, group=None, **more):
-    """Returns a spec, per group if a group size is given."""
-    granularity = "per_tensor" if group is None else "per_group"
-    return PaletteSpec(num_bits=num_bits, dim=dim, granularity=granularity, group_size=group, **more)
-
-
-def fitting(chosen):
-    """Returns the choice of one spec for every kernel, with `dim` and group size made to fit it."""
-
-    def choose(name, shape):
-        dim = min(chosen.dim, shape[-1])
-        whole = chosen.group_size is None or (shape[-1] % chosen.group_size == 0 and dim == chosen.dim)
-        granularity = chosen.granularity if whole else "per_tensor"
-        group = chosen.group_size if whole else None
-        return dataclasses.replace(chosen, dim=dim, granularity=granularity, group_size=group)
-
-    return choose
 
 
 @pytest.mark.parametrize("num_bits", range(1, 9))
@@ -221,10 +202,10 @@ def test_a_weight_without_a_constant_of_its_own_is_named(tmp_path):
 def test_integer_operators_leave_palettes_to_float_ones_and_say_so(tmp_path):
     keras.utils.set_random_seed(1)
     rules = [("conv|relu", QuantSpec(activation_bits=8)), ("head", PaletteSpec(num_bits=4, min_size=0))]
-    model, record = calibrate(two_layers(), Recipe(rules), X, input_bits=8)
+    model, record = calibrate(two_layers(), Recipe(rules), IMAGES, input_bits=8)
     with pytest.warns(UserWarning, match="compute in float: FULLY_CONNECTED of 'head/kernel', its weight is a palette"):
-        to_litert(model, tmp_path / "m.tflite", record, activations="int8", data=X)
-    assert verify(model, tmp_path / "m.tflite", X).relative_difference < 0.01
+        to_litert(model, tmp_path / "m.tflite", record, activations="int8", data=IMAGES)
+    assert verify(model, tmp_path / "m.tflite", IMAGES).relative_difference < 0.01
     # The report names it too.
     notes = {row.name: row.note for row in report.summarize(record, tmp_path / "m.tflite").tensors}
     assert notes == {

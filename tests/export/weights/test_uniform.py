@@ -6,31 +6,14 @@ import pytest
 from r2keras.export.weights.matching import match
 from r2keras.export.weights.uniform import container_bits, store
 from r2keras.specs import QuantSpec
-from tests.export.quantize import quantize_tensor
+from tests.export.quantize import quantize_tensor, specs
 
-GRIDS = [(True, "mid_tread"), (True, "mid_rise"), (False, "mid_tread")]
 PLACES = {
     "dense/kernel": ((24, 20), lambda w: w.T, 0),
     "conv/kernel": ((3, 3, 8, 6), lambda w: w.transpose(3, 0, 1, 2), 0),
     "depthwise/kernel": ((3, 3, 8, 2), lambda w: w.reshape(1, 3, 3, 16), 3),
     "embedding/embeddings": ((40, 8), lambda w: w, None),
 }
-
-
-def specs():
-    """Yields every width, sharing and grid."""
-    for num_bits in range(1, 9):
-        for granularity in ("per_tensor", "per_channel", "per_group"):
-            for symmetric, levels in GRIDS:
-                if num_bits > 1 or levels == "mid_rise" or not symmetric:
-                    size = 4 if granularity == "per_group" else None
-                    yield QuantSpec(
-                        num_bits=num_bits,
-                        granularity=granularity,
-                        group_size=size,
-                        symmetric=symmetric,
-                        levels=levels,
-                    )
 
 
 def placed(name, spec, seed=0, folded=True):

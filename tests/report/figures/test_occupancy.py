@@ -14,8 +14,8 @@ from r2keras.report import Route, Routes, summarize, write_html
 from r2keras.report.figures.occupancy import Clusters, occupancy
 from r2keras.specs import PaletteSpec, QuantSpec
 from tests.export.palettize import palettize_tensor
+from tests.report.page import Page
 from tests.report.samples import run_rows, tensor
-from tests.report.test_page import Page
 
 SPECS = {
     "scalar": PaletteSpec(num_bits=4, min_size=0),
