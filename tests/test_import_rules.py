@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ class Import(NamedTuple):
     in_function: bool
 
 
+@functools.cache
 def imports_of(path: Path) -> list[Import]:
     """Returns what a file imports; `from a import b` counts as `a` and `a.b`, as b may be a module."""
     return list(_walk(ast.parse(path.read_text(encoding="utf-8"))))
@@ -83,43 +85,57 @@ def test_the_rules_see_the_package():
     assert under("export")
 
 
-@pytest.mark.parametrize("path", under("ops"), ids=module_of)
-def test_ops_imports_keras_alone(path):
-    # `fuse` asks TensorFlow, which does not fuse by itself, to compile.
-    compiler = {"tensorflow"} if module_of(path) == "r2keras.ops.fuse" else set()
-    assert foreign(path, {"keras", "r2keras.ops", "r2keras._util.errors"} | compiler) == []
+def offenders(paths: Iterable[Path], found: Callable[[Path], Iterable]) -> dict[str, list]:
+    """Returns what breaks a rule, by module."""
+    return {module_of(path): names for path in paths if (names := sorted(found(path)))}
 
 
-@pytest.mark.parametrize("path", under("specs", "record"), ids=module_of)
-def test_leaves_import_numpy_at_most(path):
-    assert foreign(path, LEAVES | {"numpy", "yaml"}) == []
+def test_ops_imports_keras_alone():
+    def found(path):
+        # `fuse` asks TensorFlow, which does not fuse by itself, to compile.
+        compiler = {"tensorflow"} if module_of(path) == "r2keras.ops.fuse" else set()
+        return foreign(path, {"keras", "r2keras.ops", "r2keras._util.errors"} | compiler)
+
+    assert offenders(under("ops"), found) == {}
 
 
-@pytest.mark.parametrize("path", under("export", "report"), ids=module_of)
-def test_export_and_report_read_the_record_only(path):
+def test_leaves_import_numpy_at_most():
+    assert offenders(under("specs", "record"), lambda path: foreign(path, LEAVES | {"numpy", "yaml"})) == {}
+
+
+def test_export_and_report_read_the_record_only():
     training = {"layers", "compression", "callbacks", "widening", "tfmot", "regularizers", "quantizers", "calibration"}
-    parts = [found.module.split(".") for found in imports_of(path)]
-    assert [module for module in parts if module[0] == "r2keras" and training & set(module[1:2])] == []
+
+    def found(path):
+        modules = [each.module for each in imports_of(path) if top(each.module) == "r2keras"]
+        return [module for module in modules if training & set(module.split(".")[1:2])]
+
+    assert offenders(under("export", "report"), found) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_heavy_libraries_are_imported_inside_functions(path):
-    allowed = LEGACY | {"tensorflow"} if path in under("tfmot") else {"absl"} if path in under("cli") else set()
-    eager = {top(found.module) for found in imports_of(path) if not found.in_function}
-    assert eager & HEAVY - allowed == set()
+def test_heavy_libraries_are_imported_inside_functions():
+    allowed = {path: {"absl"} for path in under("cli")} | dict.fromkeys(under("tfmot"), LEGACY | {"tensorflow"})
+
+    def found(path):
+        eager = {top(each.module) for each in imports_of(path) if not each.in_function}
+        return eager & HEAVY - allowed.get(path, set())
+
+    assert offenders(SOURCES, found) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_tfmot_alone_imports_legacy_keras(path):
-    allowed = LEGACY if path in under("tfmot") else {"tf_keras"} if path in under("export") else set()
-    assert {top(found.module) for found in imports_of(path)} & LEGACY - allowed == set()
+def test_tfmot_alone_imports_legacy_keras():
+    allowed = {path: {"tf_keras"} for path in under("export")} | dict.fromkeys(under("tfmot"), LEGACY)
+
+    def found(path):
+        return {top(each.module) for each in imports_of(path)} & LEGACY - allowed.get(path, set())
+
+    assert offenders(SOURCES, found) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_the_package_imports_itself_by_full_name_and_no_script(path):
+def test_the_package_imports_itself_by_full_name_and_no_script():
     # "" is what a relative import leaves before its dot.
     outside = {"tools", "examples", "benchmarks", "tests", ""}
-    assert {top(found.module) for found in imports_of(path)} & outside == set()
+    assert offenders(SOURCES, lambda path: {top(each.module) for each in imports_of(path)} & outside) == {}
 
 
 PRIVATE = re.compile(
@@ -128,11 +144,10 @@ PRIVATE = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_private_attributes_of_keras_are_used_in_one_file(path):
-    if path in under("tfmot") or path.stem in ("keras_internals", "tf_keras_layers"):  # tf_keras no longer changes
-        return
-    assert PRIVATE.findall(path.read_text(encoding="utf-8")) == []
+def test_private_attributes_of_keras_are_used_in_one_file():
+    legacy = under("tfmot")  # tf_keras no longer changes.
+    paths = [path for path in SOURCES if path not in legacy and path.stem not in ("keras_internals", "tf_keras_layers")]
+    assert offenders(paths, lambda path: PRIVATE.findall(path.read_text(encoding="utf-8"))) == {}
 
 
 def private_keras(tree: ast.AST) -> list[str]:
@@ -143,9 +158,8 @@ def private_keras(tree: ast.AST) -> list[str]:
     return [name for name in names if tuple(name.split(".")[:2]) in bad]
 
 
-@pytest.mark.parametrize("path", EVERYWHERE, ids=module_of)
-def test_nothing_takes_private_keras(path):
-    assert private_keras(ast.parse(path.read_text(encoding="utf-8"))) == []
+def test_nothing_takes_private_keras():
+    assert offenders(EVERYWHERE, lambda path: private_keras(ast.parse(path.read_text(encoding="utf-8")))) == {}
 
 
 @pytest.mark.parametrize(
@@ -163,11 +177,12 @@ def test_private_keras_is_seen(code):
     assert private_keras(ast.parse(code))
 
 
-@pytest.mark.parametrize("path", (ROOT / "tests").rglob("test_*.py"), ids=module_of)
-def test_backend_tests_import_no_tensorflow(path):
-    text = path.read_text(encoding="utf-8")
-    if "pytestmark = pytest.mark.backends" in text:
-        assert {top(found.module) for found in imports_of(path)} & (LEGACY | {"tensorflow", "ai_edge_litert"}) == set()
+def test_backend_tests_import_no_tensorflow():
+    mark = "pytestmark = pytest.mark.backends"
+    paths = [path for path in (ROOT / "tests").rglob("test_*.py") if mark in path.read_text(encoding="utf-8")]
+    heavy = LEGACY | {"tensorflow", "ai_edge_litert"}
+    assert paths
+    assert offenders(paths, lambda path: {top(each.module) for each in imports_of(path)} & heavy) == {}
 
 
 PROBE = """
@@ -176,17 +191,36 @@ import keras
 environment, modules = dict(os.environ), set(sys.modules)
 import r2keras
 new = sorted({name.partition(".")[0] for name in set(sys.modules) - modules})
-print(json.dumps({"new": new, "environment": environment == dict(os.environ)}))
+same = environment == dict(os.environ)
 """
+ORDERS = (
+    "import r2keras, keras",
+    "import r2keras.record, keras",  # needs no Keras itself
+    "from r2keras.ops import affine; import keras",  # which the registered classes import themselves
+    "import r2keras.layers, keras",
+)
+MODEL = ROOT / "tests" / "fixtures" / "models" / "regularized_student.keras"
+LOAD = f"""
+model = keras.models.load_model({str(MODEL)!r}, compile=False)
+left = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__.startswith("r2keras")]
+"""
+LOADED_MODEL = "[type(model.layers[1]).__name__, left, keras.__spec__.loader is keras.__loader__]"
+
+
+def run_alone(code, **environment):
+    """Runs code in a process of its own, and returns what it prints last, read as JSON."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def probed():
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=env, capture_output=True, text=True, timeout=120, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    """Returns what importing Keras, then r2keras changes, and what a model is that is loaded after that."""
+    return run_alone(f'{PROBE}\n{LOAD}\nprint(json.dumps({{"new": new, "same": same, "model": {LOADED_MODEL}}}))')
 
 
 @pytest.mark.backends
@@ -196,24 +230,11 @@ def test_import_adds_nothing_but_the_package(probed):
 
 @pytest.mark.backends
 def test_import_sets_no_environment_variable(probed):
-    assert probed["environment"]
+    assert probed["same"]
 
 
 RECORD = ROOT / "tests" / "fixtures" / "records" / "grids.record.npz"
 RECIPE = ROOT / "tests" / "fixtures" / "recipes" / "whole.json"
-MODEL = ROOT / "tests" / "fixtures" / "models" / "regularized_student.keras"
-
-
-def run_alone(code):
-    """Runs code in a process of its own, and returns what it prints last, read as JSON."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 LOADED = 'import json, sys; print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))'
 
 
@@ -233,25 +254,17 @@ def test_specs_records_and_command_lines_import_no_keras(code):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import keras, r2keras",
-        "import r2keras, keras",
-        "import r2keras.record, keras",  # needs no Keras itself
-        "from r2keras.ops import affine; import keras",  # which the registered classes import themselves
-        "import r2keras.layers, keras",
-    ],
-)
-def test_a_model_loads_after_a_bare_import_in_either_order(imports):
-    code = f"""
-{imports}
-import json, sys
-model = keras.models.load_model({str(MODEL)!r}, compile=False)
-left = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__.startswith("r2keras")]
-print(json.dumps([type(model.layers[1]).__name__, left, keras.__spec__.loader is keras.__loader__]))
-"""
-    assert run_alone(code) == ["FakeQuantize", [], True]
+def test_a_model_loads_after_keras_and_a_bare_import(probed):
+    assert probed["model"] == ["FakeQuantize", [], True]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_model_loads_after_a_bare_import_in_any_order(order):
+    assert run_alone(f"{order}\nimport json, sys\n{LOAD}\nprint(json.dumps({LOADED_MODEL}))") == [
+        "FakeQuantize",
+        [],
+        True,
+    ]
 
 
 def test_without_keras_the_error_is_that_of_its_import():
@@ -307,7 +320,6 @@ print(json.dumps(failed))
 
 
 @pytest.mark.slow
-def test_every_module_can_be_the_first_that_is_imported(monkeypatch):
+def test_every_module_can_be_the_first_that_is_imported():
     # Since names are imported when they are first used, every order of imports occurs.
-    monkeypatch.setenv("MODULES", json.dumps([module_of(path) for path in SOURCES]))
-    assert run_alone(EACH_FIRST) == []
+    assert run_alone(EACH_FIRST, MODULES=json.dumps([module_of(path) for path in SOURCES])) == []

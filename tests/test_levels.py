@@ -6,8 +6,6 @@ import ast
 import importlib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A file imports from its own folder and from folders of lower levels. "" is r2keras/__init__.py.
 LEVELS = (
@@ -65,11 +63,9 @@ def test_every_folder_has_a_level():
     assert all((ROOT / "r2keras" / name.replace(".", "/")).exists() for name in LEVEL_OF if name != "budget")
 
 
-@pytest.mark.parametrize("module", IMPORTS)
-def test_files_import_from_their_own_folder_or_from_below(module):
-    level = LEVEL_OF[folder(module)]
-    others = [other for other in IMPORTS[module] if folder(other) != folder(module)]
-    assert [other for other in others if LEVEL_OF[folder(other)] >= level] == []
+def test_files_import_from_their_own_folder_or_from_below():
+    others = [(module, other) for module in IMPORTS for other in IMPORTS[module] if folder(other) != folder(module)]
+    assert [(module, other) for module, other in others if LEVEL_OF[folder(other)] >= LEVEL_OF[folder(module)]] == []
 
 
 def circle(edges: dict[str, set[str]]) -> list[str]:
@@ -91,11 +87,14 @@ def test_a_circle_is_seen():
     assert circle({"a": {"b"}, "b": set()}) == []
 
 
-@pytest.mark.parametrize("package", [name for name, path in FILES.items() if path.name == "__init__.py"])
-def test_no_public_name_shadows_a_module(package):
+def shadowing(package: str) -> list[str]:
+    """Returns the public names of a package that hide a module of it."""
     modules = {name.rpartition(".")[2] for name in FILES if name.rpartition(".")[0] == package}
     public = importlib.import_module(package)
     values = {name: getattr(public, name) for name in getattr(public, "__all__", ())}
-    assert [
-        name for name in modules & set(values) if getattr(values[name], "__name__", "") != f"{package}.{name}"
-    ] == []
+    return [name for name in modules & set(values) if getattr(values[name], "__name__", "") != f"{package}.{name}"]
+
+
+def test_no_public_name_shadows_a_module():
+    packages = [name for name, path in FILES.items() if path.name == "__init__.py"]
+    assert [(package, name) for package in packages for name in shadowing(package)] == []
