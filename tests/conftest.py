@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import importlib.metadata
 import os
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.pairwise import pairwise
+
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 BACKENDS_MARK = re.compile(r"\bmark\.backends\b")
 # Of so many cases of a test, JAX and PyTorch run one: JAX compiles each anew. `make test SLOW=1` runs all of them.
-ONE_IN = 6
+ONE_IN = 12
 
 os.environ["KERAS_BACKEND"] = BACKEND
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,8 +48,25 @@ def runs_here(item: pytest.Item) -> bool:
     return item.get_closest_marker("backends") is not None
 
 
+def values_of(item: pytest.Item) -> tuple:
+    """Returns the values of a case, one for each `parametrize`; the same value is the same object in every case."""
+    names = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    names = [name.replace(" ", "").split(",") if isinstance(name, str) else name for name in names]
+    return tuple(tuple(id(item.callspec.params[name]) for name in group) for group in names)
+
+
+def without_repeated_pairs(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Leaves out cases of tests with three `parametrize` or more whose pairs of values other cases hold."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    kept = [cases[i] for cases in tests.values() for i in pairwise([values_of(case) for case in cases])]
+    chosen = set(kept)
+    return [item for item in items if item in chosen]
+
+
 def is_kept(item: pytest.Item, seen: set[str]) -> bool:
-    """Whether a test runs on JAX and PyTorch: of every test its first case and, drawn by name, one in six others.
+    """Whether a test runs on JAX and PyTorch: of every test its first case and, drawn by name, one in twelve others.
 
     Counted off, the cases left out could be all those with one value of one parameter.
     """
@@ -64,8 +84,9 @@ def is_program(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what does not run here or would take too long; whole programs come first, so that no worker waits."""
     kept, seen = [item for item in items if runs_here(item)], set()
-    if BACKEND != "tensorflow" and config.getoption("markexpr") == "not slow":
-        kept = [item for item in kept if is_kept(item, seen)]
+    if config.getoption("markexpr") == "not slow":
+        kept = without_repeated_pairs(kept)
+        kept = [item for item in kept if BACKEND == "tensorflow" or is_kept(item, seen)]
     here = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in here])
     items[:] = kept

@@ -2,7 +2,9 @@
 
 import pytest
 
+from r2keras.export.conversion import converter
 from r2keras.specs import QuantSpec
+from tests.export.conversions import once
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,9 @@ def exported(tmp_path_factory):
     record = quantize(model, lambda name: QuantSpec(num_bits=2 if name.startswith("hidden") else 3))
     path = tmp_path_factory.mktemp("export") / "dense.tflite"
     return model, record, path, to_litert(model, path, record)
+
+
+@pytest.fixture
+def converted_once(monkeypatch):
+    """Runs TensorFlow's converter once per model and weights: the forms of a file differ in what is made of that."""
+    monkeypatch.setattr(converter, "_converted", once(converter._converted))

@@ -12,7 +12,6 @@ from keras import layers
 
 from r2keras import PaletteSpec, Recipe, calibrate
 from r2keras.export import bundle, expand, sizes, to_litert, verify
-from r2keras.export.conversion import converter
 from r2keras.export.tflite.constant_values import kind_of, stored_codes
 from r2keras.export.tflite.interpreter import open_interpreter, parse, read
 from r2keras.export.tflite.schema import INT8, WIDTHS, constants
@@ -23,6 +22,8 @@ from tests.export.difference import difference
 from tests.export.models import IMAGES, dense_net, norm, random_inputs, two_layers
 from tests.export.palettize import compress, fitting, spec
 from tests.export.quantize import quantize
+
+pytestmark = pytest.mark.usefixtures("converted_once")
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT_TOLERANCE = 2e-6
@@ -48,19 +49,6 @@ SPECS = {
 
 TABLE = [(kind, list(SPECS)[i % len(SPECS)]) for i, kind in enumerate(KINDS)]
 TABLE += [("conv-norm", name) for name in SPECS if ("conv-norm", name) not in TABLE]
-
-
-@pytest.fixture(autouse=True)
-def converted_once(monkeypatch):
-    """Runs TensorFlow's converter once per model: the forms differ in what is made of its file."""
-    known, run = {}, converter._converted
-
-    def converted(source, *rest):
-        if id(source.model) not in known:
-            known[id(source.model)] = run(source, *rest)
-        return known[id(source.model)]
-
-    monkeypatch.setattr(converter, "_converted", converted)
 
 
 def net(kind):

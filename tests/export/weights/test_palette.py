@@ -43,8 +43,8 @@ def check(model, record, path, tolerance=OUTPUT_TOLERANCE, **options):
     return found
 
 
-@pytest.mark.parametrize("num_bits", range(1, 9))
-def test_scalar_palettes_of_every_width_are_exact(num_bits, tmp_path):
+@pytest.mark.parametrize("num_bits", [2, 3, 4, 5, 8])
+def test_scalar_palettes_of_every_container_are_exact(num_bits, tmp_path):
     model = small_net()
     record = compress(model, fitting(spec(num_bits)))
     found = check(model, record, tmp_path / "model.tflite")

@@ -24,11 +24,9 @@ NAMES = (
     "conv2d",
     "transposed",
     "depthwise2d",
-    "separable2d",
     "embedding",
     "einsum",
     "lstm",
-    "gru",
     "attention",
 )
 # Every part of a spec on some layer; kernels that vectors of two do not fit have scalars.
