@@ -15,24 +15,29 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10
 MARKS := $(if $(SLOW),,-m "not slow")
 # Compiling is most of what the tests do on JAX; without bytecode files every process compiles TensorFlow's 9 s anew.
 TEST_ENV := CUDA_VISIBLE_DEVICES= TF_CPP_MIN_LOG_LEVEL=3 JAX_DISABLE_MOST_OPTIMIZATIONS=1 PYTHONDONTWRITEBYTECODE=
+# What `make check` runs: no TensorFlow conversion, no training of whole programs.
+UNIT_TESTS := tests/_util tests/specs tests/record tests/ops tests/report \
+  $(addprefix tests/test_,words.py levels.py package.py pairwise.py selection.py)
 STAMPS := $(VENV)/stamps
 TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(BACKENDS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help pilot test lint format types names clean
+.PHONY: help pilot check test lint format types names clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 	@echo 'Variables: PYTHON=python3.12, VENV=.venv, PILOT_FLAGS="--smoke", BACKENDS="tensorflow jax torch",'
 	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record",'
 	@echo '           SLOW=1 (make test: also benchmarks and whole programs, ten seconds to a minute each,'
-	@echo '           and on other backends than TensorFlow every case of a test, not one in six).'
+	@echo '           and on other backends than TensorFlow every case of a test, not one in twelve).'
 
 pilot: $(STAMPS)/base ## run the pilot on the embedded digits; its report and files go to out/pilot
 	$(BIN)/python examples/pilot.py --out=out/pilot $(PILOT_FLAGS)
 
-test: $(TEST_STAMPS) ## lint, the tests with TensorFlow, then the backend tests with every other one of BACKENDS
-	$(BIN)/ruff check .
+check: lint types ## lint, types and the unit tests, in two minutes
+	KERAS_BACKEND=tensorflow $(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS) $(UNIT_TESTS)
+
+test: $(TEST_STAMPS) lint types ## lint, types, the tests with TensorFlow, then the backend tests with every other one of BACKENDS
 	@set -e; for backend in $(BACKENDS); do \
 	  echo "Tests with KERAS_BACKEND=$$backend"; \
 	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(MARKS) $(PYTEST_FLAGS); \

@@ -177,6 +177,11 @@ def test_private_keras_is_seen(code):
     assert private_keras(ast.parse(code))
 
 
+def test_no_test_imports_another():
+    paths = (ROOT / "tests").rglob("*.py")
+    assert offenders(paths, lambda path: {each.module for each in imports_of(path) if ".test_" in each.module}) == {}
+
+
 def test_backend_tests_import_no_tensorflow():
     mark = "pytestmark = pytest.mark.backends"
     paths = [path for path in (ROOT / "tests").rglob("test_*.py") if mark in path.read_text(encoding="utf-8")]
