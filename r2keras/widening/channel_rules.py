@@ -14,10 +14,13 @@ from r2keras._models import walk
 from r2keras._models.call_kinds import ACTIVATIONS, PASSING
 from r2keras.widening.channels import (
     Channels,
-    FixedWidthError,
+    Inputs,
     ResizedLayer,
     WeightAxis,
+    if_wider,
+    is_wider,
     last_axis,
+    merged,
     unchanged,
     widened,
     without_builds,
@@ -36,7 +39,6 @@ OVER_CHANNELS = ("LayerNormalization", "RMSNormalization", "UnitNormalization", 
 RESHAPING = ("Flatten", "Reshape", "Permute", "Concatenate", "Transpose", "Squeeze", "ExpandDims", "Pad")
 PASS_THROUGH = tuple(kind for kind in (*PASSING, *ACTIVATIONS) if kind not in (*RESHAPING, *OVER_CHANNELS, "PReLU"))
 
-Inputs = list[Channels | None]
 Rule = Callable[["WidenedCall"], list[Channels | None]]
 
 
@@ -68,7 +70,7 @@ class WidenedCall:
     @property
     def own_layer(self) -> keras.Layer:
         """The layer, for rules that no operation has."""
-        assert self.layer is not None  # `operation_rule` has no rule that reads a layer.
+        assert self.layer is not None  # `run` has no rule for an operation.
         return self.layer
 
     @property
@@ -137,24 +139,11 @@ def run(call: WidenedCall) -> list[Channels | None]:
     """
     rule = _rule(call)
     if rule is None:
-        if any(_is_wider(channels) for channels in call.inputs):
+        if any(is_wider(channels) for channels in call.inputs):
             kind = "operation" if call.layer is None else type(call.layer).__name__
             raise call.error(f"is a {kind}, which r2keras cannot widen through")
         return [None]
     return rule(call)
-
-
-def merged(inputs: Inputs) -> Channels | None:
-    """Returns the channels of the result of an elementwise operation, such as a sum of tensors."""
-    wider = [channels for channels in inputs if channels is not None and channels.sources]
-    if not wider:
-        return inputs[0]
-    # A single channel is broadcast and fits any width.
-    fixed = [channels for channels in inputs if channels is None or (not channels.sources and channels.size > 1)]
-    sources = frozenset().union(*(channels.sources for channels in wider))
-    if fixed or any(not np.array_equal(channels.index, wider[0].index) for channels in wider):
-        raise FixedWidthError(sources)
-    return Channels(wider[0].index, wider[0].size, sources)
 
 
 def _rule(call: WidenedCall) -> Rule | None:
@@ -227,7 +216,7 @@ def _transposed(call: WidenedCall) -> list[Channels | None]:
 def _kernel_layer(call: WidenedCall, axes_of: Callable[[keras.Variable], tuple[int, int]]) -> list[Channels | None]:
     """Widens a layer whose kernel sums over its inputs; `axes_of` returns the kernel's input and output axes."""
     inner = getattr(call.layer, "layer", call.layer)
-    if getattr(inner, "groups", 1) > 1 and _is_wider(call.first):
+    if getattr(inner, "groups", 1) > 1 and is_wider(call.first):
         raise call.error("is a grouped convolution")
     _check_last(call, inner)
     own = call.output_channels(call.width)
@@ -278,7 +267,7 @@ def _embedding(call: WidenedCall) -> list[Channels | None]:
 
 
 def _reversible(call: WidenedCall) -> list[Channels | None]:
-    touched = call.units is not None or _is_wider(call.first)
+    touched = call.units is not None or is_wider(call.first)
     if touched and not call.own_layer.tie_weights:
         raise call.error("is an embedding that also computes the softmax")
     if touched:
@@ -316,7 +305,7 @@ def _cell_weights(call: WidenedCall) -> Channels:
 
 
 def _per_channel(call: WidenedCall) -> list[Channels | None]:
-    first = _if_wider(call.first)
+    first = if_wider(call.first)
     if first is not None:
         _check_last(call, call.layer)
         for name, weight in walk.relative_weights(call.layer):
@@ -326,7 +315,7 @@ def _per_channel(call: WidenedCall) -> list[Channels | None]:
 
 
 def _over_channels(call: WidenedCall) -> list[Channels | None]:
-    first = _if_wider(call.first)
+    first = if_wider(call.first)
     if call.exact and first is not None and not first.even:
         raise call.error("normalizes over channels, of which some would have more copies than others")
     if call.exact and first is not None and _kind(call.layer, ("Softmax", "UnitNormalization")):
@@ -335,7 +324,7 @@ def _over_channels(call: WidenedCall) -> list[Channels | None]:
 
 
 def _flatten(call: WidenedCall) -> list[Channels | None]:
-    first = _if_wider(call.first)
+    first = if_wider(call.first)
     if first is None:
         return [None]
     *positions, _ = _input_shape(call.layer)[1:]
@@ -345,7 +334,7 @@ def _flatten(call: WidenedCall) -> list[Channels | None]:
 
 
 def _reshape(call: WidenedCall) -> list[Channels | None]:
-    first = _if_wider(call.first)
+    first = if_wider(call.first)
     if first is None:
         return [None]
     *others, size = call.own_layer.target_shape
@@ -373,16 +362,6 @@ def _concatenate(call: WidenedCall) -> list[Channels | None]:
 def _input_axis(channels: Channels | None, axis: int) -> list[WeightAxis]:
     """Returns the input axis of a kernel in a list, which is empty if the input's channels are not tracked."""
     return [] if channels is None else [WeightAxis(axis, channels, summed=True)]
-
-
-def _is_wider(channels: Channels | None) -> bool:
-    """Whether a tensor has more channels than before."""
-    return _if_wider(channels) is not None
-
-
-def _if_wider(channels: Channels | None) -> Channels | None:
-    """Returns the channels of a tensor that has more of them than before, else None."""
-    return channels if channels is not None and channels.sources else None
 
 
 def _check_last(call: WidenedCall, layer: keras.Layer) -> None:

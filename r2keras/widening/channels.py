@@ -53,6 +53,10 @@ class Channels:
         return Channels(index, self.size * times, self.sources)
 
 
+# The channels of a layer's input tensors; None for a tensor whose channels are not tracked.
+Inputs = list[Channels | None]
+
+
 def unchanged(size: int) -> Channels:
     """Returns the channels of an axis that does not change."""
     return Channels(np.arange(size), size)
@@ -65,6 +69,29 @@ def widened(path: str, size: int, new: int) -> Channels:
     [0, 1, 2, 0, 1]
     """
     return Channels(np.arange(new) % size, size, frozenset([path]))
+
+
+def merged(inputs: Inputs) -> Channels | None:
+    """Returns the channels of the result of an elementwise operation, such as a sum of tensors."""
+    wider = [channels for channels in inputs if channels is not None and channels.sources]
+    if not wider:
+        return inputs[0]
+    # A single channel is broadcast and fits any width.
+    fixed = [channels for channels in inputs if channels is None or (not channels.sources and channels.size > 1)]
+    sources = frozenset().union(*(channels.sources for channels in wider))
+    if fixed or any(not np.array_equal(channels.index, wider[0].index) for channels in wider):
+        raise FixedWidthError(sources)
+    return Channels(wider[0].index, wider[0].size, sources)
+
+
+def is_wider(channels: Channels | None) -> bool:
+    """Whether a tensor has more channels than before."""
+    return if_wider(channels) is not None
+
+
+def if_wider(channels: Channels | None) -> Channels | None:
+    """Returns the channels of a tensor that has more of them than before, else None."""
+    return channels if channels is not None and channels.sources else None
 
 
 def new_size(size: int, factor: float) -> int:

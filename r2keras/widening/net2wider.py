@@ -16,7 +16,16 @@ from r2keras._util.errors import check_pattern, invalid, invalid_part
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.widening import channel_rules
-from r2keras.widening.channels import Channels, FixedWidthError, ResizedLayer, new_size, unchanged, wider_weight
+from r2keras.widening.channels import (
+    Channels,
+    FixedWidthError,
+    Inputs,
+    ResizedLayer,
+    merged,
+    new_size,
+    unchanged,
+    wider_weight,
+)
 
 
 def widen(
@@ -203,7 +212,7 @@ def _propagate(view: ModelView, widths: dict[str, int], exact: bool) -> dict[str
     input_sizes = {tensor.name: tensor.shape[-1] for tensor in view.model.inputs if len(tensor.shape) > 1}
     masks: set[int] = set()
     resized: dict[str, ResizedLayer] = {}
-    outputs: channel_rules.Inputs
+    outputs: Inputs
     for call in graph.calls:
         tensors = [tensor for tensor in call.inputs if tensor[0] not in masks]
         inputs = [channels_of.get(tensor) for tensor in tensors]
@@ -225,11 +234,11 @@ def _propagate(view: ModelView, widths: dict[str, int], exact: bool) -> dict[str
 
 
 def _outputs(
-    call: Call, inputs: channel_rules.Inputs, units: int | None, exact: bool, resized: dict[str, ResizedLayer]
+    call: Call, inputs: Inputs, units: int | None, exact: bool, resized: dict[str, ResizedLayer]
 ) -> list[Channels | None]:
     """Returns the channels of one call's outputs, and adds the changes of its layer to `resized`."""
     if call.layer is None and channel_rules.operation_rule(call.kind):
-        return [channel_rules.merged(inputs)]
+        return [merged(inputs)]
     widened = channel_rules.WidenedCall(call.path, call.layer, inputs, units, exact)
     outputs = channel_rules.run(widened)
     first = resized.setdefault(call.path, widened.resized)
