@@ -15,7 +15,7 @@ from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import check_pattern, invalid, invalid_part
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
-from r2keras.widening import channel_rules
+from r2keras.widening import channel_rules, widened_call
 from r2keras.widening.channels import (
     Channels,
     FixedWidthError,
@@ -154,13 +154,13 @@ def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None
     selected = _selected(layers, match)
     if not selected:
         expected = "recurrent, convolutional or dense layers" if match is None else f"a layer that {match!r} matches"
-        known = ", ".join(path for path, layer in layers.items() if channel_rules.width_of(layer) is not None) or "none"
+        known = ", ".join(path for path, layer in layers.items() if widened_call.width_of(layer) is not None) or "none"
         argument = "model" if match is None else "match"
         received = f"{'a model' if match is None else repr(match)} with nothing to widen"
         raise ValueError(invalid_part(argument, expected, received, f"Layers of the model with a width: {known}"))
     widths: dict[str, int] = {}
     for path, layer in selected.items():
-        units = channel_rules.width_of(layer)
+        units = widened_call.width_of(layer)
         if units is None:
             continue
         widths[path] = width = new_size(units, factor)
@@ -173,18 +173,18 @@ def _new_widths(layers: dict[str, keras.Layer], factor: float, match: str | None
 def _selected(layers: dict[str, keras.Layer], match: str | None) -> dict[str, keras.Layer]:
     """Returns the layers that `match` selects, by path."""
     if match is None:
-        recurrent = {path: layer for path, layer in layers.items() if channel_rules.is_recurrent(layer)}
+        recurrent = {path: layer for path, layer in layers.items() if widened_call.is_recurrent(layer)}
         if recurrent:
             return recurrent
         # A layer of one unit or filter is a gate or a mask that is broadcast, so it stays.
         return {
             path: layer
             for path, layer in layers.items()
-            if channel_rules.is_image_kind(layer) and (channel_rules.width_of(layer) or 0) > 1
+            if widened_call.is_image_kind(layer) and (widened_call.width_of(layer) or 0) > 1
         }
     pattern = check_pattern("match", match)
     matching = {path: layer for path, layer in layers.items() if pattern.search(path)}
-    return {path: layer for path, layer in matching.items() if channel_rules.width_of(layer) is not None}
+    return {path: layer for path, layer in matching.items() if widened_call.width_of(layer) is not None}
 
 
 def _resized_layers(view: ModelView, widths: dict[str, int], match: str | None, exact: bool) -> dict[str, ResizedLayer]:
@@ -239,7 +239,7 @@ def _outputs(
     """Returns the channels of one call's outputs, and adds the changes of its layer to `resized`."""
     if call.layer is None and channel_rules.operation_rule(call.kind):
         return [merged(inputs)]
-    widened = channel_rules.WidenedCall(call.path, call.layer, inputs, units, exact)
+    widened = widened_call.WidenedCall(call.path, call.layer, inputs, units, exact)
     outputs = channel_rules.run(widened)
     first = resized.setdefault(call.path, widened.resized)
     if not first.same_as(widened.resized):
