@@ -10,7 +10,7 @@ from keras import ops
 
 from r2keras import quantizers
 from r2keras._util.errors import invalid
-from r2keras.ops.span import on_grid
+from r2keras.ops.range_quantize import on_grid
 from r2keras.specs import ActivationSpec
 
 # Values that one batch contributes to the samples of `observe`.

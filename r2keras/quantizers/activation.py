@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from r2keras.ops.percentile import percentiles
-from r2keras.ops.span import on_grid, quantize_span, span_grid
+from r2keras.ops.range_quantize import on_grid, quantize_span, span_grid
 from r2keras.specs import ActivationSpec
 
 # Of the moving average of a range.

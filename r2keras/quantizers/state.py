@@ -8,7 +8,7 @@ from keras import ops
 
 from r2keras._util.errors import invalid
 from r2keras.ops import affine
-from r2keras.ops.span import on_grid
+from r2keras.ops.range_quantize import on_grid
 from r2keras.ops.ste import custom_gradient
 from r2keras.record import QuantizedActivation
 from r2keras.specs import QuantSpec

@@ -9,7 +9,7 @@ from keras import ops
 
 from r2keras import ActivationSpec, Recipe, quantizers
 from r2keras.layers import GridActivation, QuantizeActivation
-from r2keras.ops.span import quantize_span, span_grid
+from r2keras.ops.range_quantize import quantize_span, span_grid
 from r2keras.quantizers.methods import ACTIVATIONS
 from r2keras.specs import ACTIVATION_METHODS, ACTIVATION_RANGES, QuantSpec
 from tests.gradients import gradients

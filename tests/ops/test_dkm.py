@@ -7,7 +7,7 @@ from keras import ops
 
 from r2keras import PaletteSpec
 from r2keras.layers.kernels import initial_codebook
-from r2keras.ops import dkm, dkm_scalar, dkm_vector, kmeans, tables
+from r2keras.ops import codebook_dtype, dkm, dkm_scalar, dkm_vector, kmeans
 from tests.gradients import gradients
 from tests.oracles_dkm import naive_dkm, numpy_dkm, squared_error
 
@@ -187,9 +187,9 @@ def test_there_are_never_many_pieces():
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_tables_are_rounded_to_what_the_type_holds(dtype):
     codebook = weights(16)[None] * np.array([1.0, 40.0], "float32")[:, None, None]
-    codes, scale = map(array, tables.stored(ops.convert_to_tensor(codebook), dtype))
+    codes, scale = map(array, codebook_dtype.stored(ops.convert_to_tensor(codebook), dtype))
     np.testing.assert_array_equal(codes, codes.astype(dtype).astype("float32"))
-    np.testing.assert_array_equal(array(tables.snapped(ops.convert_to_tensor(codebook), dtype)), codes * scale)
+    np.testing.assert_array_equal(array(codebook_dtype.snapped(ops.convert_to_tensor(codebook), dtype)), codes * scale)
     step = scale / 2 if dtype == "int8" else abs(codebook) * 2**-11 + 1e-7
     assert (abs(codes * scale - codebook) <= step * 1.001).all()
     if dtype == "int8":
@@ -197,5 +197,5 @@ def test_tables_are_rounded_to_what_the_type_holds(dtype):
 
 
 def test_a_table_of_zeros_has_a_scale():
-    codes, scale = tables.stored(ops.zeros((1, 4, 1)), "int8")
+    codes, scale = codebook_dtype.stored(ops.zeros((1, 4, 1)), "int8")
     assert not array(codes).any() and array(scale).item() > 0

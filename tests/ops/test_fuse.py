@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from r2keras.ops.fuse import fused
-from r2keras.ops.span import quantize_span
+from r2keras.ops.range_quantize import quantize_span
 from tests.gradients import gradients
 
 pytestmark = pytest.mark.backends

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from r2keras.layers.kernels import initial_codebook
-from r2keras.ops import dkm, kmeans, tables
+from r2keras.ops import codebook_dtype, dkm, kmeans
 from r2keras.record import PaletteLayout, PalettizedTensor, RangeFigures
 from r2keras.specs import PaletteSpec
 
@@ -122,7 +122,7 @@ class Palette(keras.layers.Layer):
             return ops.ones((1,) * rank, "float32")
         other_axes = tuple(axis for axis in range(rank) if axis not in self.channel_axes)
         largest = ops.max(ops.abs(ops.cast(ops.stop_gradient(weight), "float32")), axis=other_axes, keepdims=True)
-        return ops.maximum(largest, tables.MIN_SCALE)
+        return ops.maximum(largest, codebook_dtype.MIN_SCALE)
 
     def gap(self, weight) -> tuple[float, float]:
         """Returns `|soft - hard|` and `|weight - hard|` relative to `|weight|` (0 for a weight of zeros)."""
@@ -141,7 +141,7 @@ class Palette(keras.layers.Layer):
             values: the weight as a float32 array.
         """
         vectors = self.vectors(weight)
-        codes, table_scale = tables.stored(ops.convert_to_tensor(self.codebook), self.spec.table_dtype)
+        codes, table_scale = codebook_dtype.stored(ops.convert_to_tensor(self.codebook), self.spec.table_dtype)
         indices = ops.convert_to_numpy(kmeans.nearest(vectors, self.table()))
         return PalettizedTensor(
             name,
@@ -157,7 +157,7 @@ class Palette(keras.layers.Layer):
     @property
     def _snap(self) -> Callable:
         """The function that rounds a codebook to the type of the table."""
-        return functools.partial(tables.snapped, dtype=self.spec.table_dtype)
+        return functools.partial(codebook_dtype.snapped, dtype=self.spec.table_dtype)
 
 
 def _norm(x) -> float:
