@@ -211,7 +211,7 @@ def test_no_range_yet_is_said():
         ({"num_bits": 1}, "num_bits"),
         ({"num_bits": 9}, "num_bits"),
         ({"method": "pcat"}, "Did you mean 'pact'"),
-        ({"method": "binary"}, "activation_method"),
+        ({"method": "binary"}, "`method`"),
         ({"range": "mes"}, "Did you mean 'mse'"),
         ({"method": "lsq", "range": "mse"}, "sets its own range"),
         ({"delta": 0.1}, "method='ewgs'"),
