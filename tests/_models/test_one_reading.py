@@ -45,7 +45,7 @@ class Reads:
         self.models = []
         self.by_kind = {"layers": collections.Counter(), "calls": collections.Counter()}
         self._patch(monkeypatch, walk, "_collect", "layers")
-        self._patch(monkeypatch, graph, "_open", "calls")
+        self._patch(monkeypatch, graph, "_append_calls", "calls")
 
     def _patch(self, monkeypatch, module, name, kind):
         original = getattr(module, name)

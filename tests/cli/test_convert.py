@@ -106,7 +106,7 @@ MISTAKES = [
     ({"io": "int8"}, "--io=int8 goes with --activations=int8"),
     ({"input_bits": 8}, "--input_bits goes with --recipe"),
     ({"output_bits": 8}, "--output_bits goes with --recipe"),
-    ({"model": "small.keras", "record": "small.record.npz", "activations": "int8"}, "grids of the activations"),
+    ({"model": "small.keras", "record": "small.record.npz", "activations": "int8"}, "a record without activations"),
 ]
 
 

@@ -124,7 +124,7 @@ def looped_state():
         (lambda: sequential(layers.Conv1D(4, 3, padding="same")), "other outputs step by step"),
         (
             lambda: sequential(layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both")),
-            "'both': it is not an LSTM",
+            "'both': it is inside another layer",
         ),
         (lambda: sequential(layers.LSTM(4, return_sequences=True, go_backwards=True)), "it runs backwards"),
         (lambda: sequential(layers.RNN(layers.LSTMCell(4), return_sequences=True)), "it is not an LSTM"),

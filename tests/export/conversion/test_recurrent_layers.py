@@ -237,7 +237,7 @@ def test_the_converter_runs_in_a_process_of_its_own(tmp_path):
     [
         (f"import os; os.kill(os.getpid(), {int(signal.SIGABRT)})", "its process ended with SIGABRT and wrote no file"),
         ("import sys; sys.exit(3)", "its process ended with exit status 3 and wrote no file"),
-        ("import sys, pathlib; pathlib.Path(sys.argv[1], 'error').write_text('no such loop')", "LiteRT: no such loop"),
+        ("import sys, pathlib; pathlib.Path(sys.argv[1], 'error').write_text('no such loop')", "no such loop"),
     ],
 )
 def test_a_converter_that_crashes_or_refuses_is_told(script, words, tmp_path, monkeypatch):
