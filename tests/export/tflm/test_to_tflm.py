@@ -146,7 +146,7 @@ def test_a_batch_norm_stays_outside_and_one_table_serves(tmp_path):
     """And the activation moves to the last operator; a bias of zeros needs no operator."""
     stack = layers.Conv2D(32, 3, name="conv"), norm(), layers.ReLU(6.0)
     rows = exported(net((6, 6, 16), *stack), spec(4), tmp_path / "mcu.tflite")
-    assert rows["conv/kernel"].note == f"4-bit indices into one table of 16, {OUTSIDE}"
+    assert rows["conv/kernel"].note == f"4-bit indices into a table of 16, {OUTSIDE}"
     assert kinds(tmp_path / "mcu.tflite") == ["CUSTOM", "CONV_2D", "MUL", "ADD"]
     exported(net((96,), layers.Dense(48, use_bias=False)), QuantSpec(num_bits=2), tmp_path / "dense.tflite")
     assert kinds(tmp_path / "dense.tflite") == ["CUSTOM", "FULLY_CONNECTED", "MUL"]
@@ -165,7 +165,7 @@ def test_uniform_grids_of_8_bits_are_integers(tmp_path):
 
 def test_vector_palettes_are_written_out_where_their_values_fit(tmp_path):
     rows = exported(net((96,), layers.Dense(48, name="head")), spec(4, dim=4), tmp_path / "mcu.tflite")
-    assert rows["head/kernel"].note == "6-bit indices into one table of 64"
+    assert rows["head/kernel"].note == "6-bit indices into a table of 64"
 
 
 def test_what_has_too_many_values_stays_float_and_is_named(tmp_path):
