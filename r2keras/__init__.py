@@ -106,21 +106,23 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used (PEP 562)."""
-    if name in _MODULES:
-        value = getattr(importlib.import_module(_MODULES[name]), name)
-    elif name in __all__:
-        value = importlib.import_module(f"r2keras.{name}")
-    else:
-        raise AttributeError(f"module 'r2keras' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # A type checker takes the names from the imports above, and reports all others.
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used (PEP 562)."""
+        if name in _MODULES:
+            value = getattr(importlib.import_module(_MODULES[name]), name)
+        elif name in __all__:
+            value = importlib.import_module(f"r2keras.{name}")
+        else:
+            raise AttributeError(f"module 'r2keras' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    """Returns the public names too, whether they are imported already or not."""
-    return sorted({*globals(), *__all__})
+    """Returns the public names, whether they are imported already or not."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 register_with_keras()

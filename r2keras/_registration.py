@@ -44,7 +44,7 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
             return self._keras_spec(path, target)
         package, _, name = fullname.partition(".")
         if package == "r2keras" and name.partition(".")[0] not in LIGHT:
-            # Keras first: were it imported in the middle of this module, registering would need the module's names.
+            # Keras first: if it were imported while this module loads, registering would need the module's names.
             importlib.import_module("keras")
         return None
 

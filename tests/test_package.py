@@ -84,3 +84,7 @@ def test_ci_runs_the_tests():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make test" in script
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_dir_shows_the_public_names():
+    assert [name for name in dir(r2keras) if not name.startswith("__")] == sorted(r2keras.__all__)

@@ -98,7 +98,7 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
 
 
 def check_only_with(name: str, value: object, needed: str, needed_value: object, received: object) -> None:
-    """Raises for an argument that only counts together with another one.
+    """Raises for an argument that is valid only together with another one.
 
     Args:
         name: the argument.

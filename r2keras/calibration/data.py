@@ -33,8 +33,8 @@ def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -
         Lists of arrays with equal first axes.
 
     Raises:
-        ValueError: the data are empty, are an exhausted iterator, have labels or NaN or infinite values, do not fit the
-            model's inputs, or have word indices outside an embedding's vocabulary.
+        ValueError: the data are empty, are an exhausted iterator, contain labels, NaN or infinite values, do not fit
+            the model's inputs, or have word indices outside an embedding's vocabulary.
         TypeError: `data` has another type.
 
     Example:

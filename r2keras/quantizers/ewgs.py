@@ -187,10 +187,10 @@ class EWGSActivation(ActivationQuantizer):
 
     Forward: `x_n = clip((x - l) / (u - l), 0, 1)`, `x_q = round(n x_n) / n`, `n = 2^b - 1`, `y = l + (u - l) x_q`,
     with the bounds shifted by at most half a step so that zero is on the grid; `l = 0` if unsigned. (The paper outputs
-    `x_q` and relies on the batch normalization that follows; keeping the scale of `x` needs none.)
-    Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; those to the bounds are in
-    `ops.span.quantize_span`, multiplied by `1 / sqrt(m n)`, `m` features per sample. Outside, `dy/dx = 0` and the
-    gradient to that bound is 1.
+    `x_q` and relies on the batch normalization that follows; this layer keeps the scale of `x` and needs none.)
+    Gradient: inside the bounds `dL/dx = g (1 + delta sign(g) (x_n - x_q))`, `g = dL/dy`; the gradients to the bounds
+    are given in `ops.range_quantize.quantize_span`, multiplied by `1 / sqrt(m n)`, `m` features per sample. Outside,
+    `dy/dx = 0` and the gradient to that bound is 1.
 
     `delta` is always the spec's: `callbacks.EWGSDelta` estimates it for weights only.
 

@@ -182,7 +182,7 @@ class LearnedRegularizer(OneWeight, keras.layers.Layer):
     The layer that owns the weight owns the scalar, which is trained, saved, cloned and frozen with it.
 
     `layer.trainable = False` freezes the scalar. A layer constructed with `trainable=False` leaves it among the
-    trainable weights, as Keras does with all sublayers; the scalar then gets no gradient, for want of a loss.
+    trainable weights, as Keras does with all sublayers; it then gets no gradient, because no loss depends on it.
     """
 
     def _add_scalar(self, name: str, start: float) -> keras.Variable:

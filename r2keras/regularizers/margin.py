@@ -57,18 +57,18 @@ class R2Margin(MarginForm, LearnedRegularizer):
     Forward: `factor * (|M| + sum_i max(|w_i| - |M|, 0))`, summed over the coordinates of the palette vectors, with the
     margin `M = m * std(w)`, where the standard deviation is a constant. The learned `m` starts at 2, so that `M` starts
     at the paper's `2 std(W)` for any weights. Minimized over `M`, the loss is `factor * max|w|`. With
-    `scale_free=True`, the same of `w / std(w)` and the margin `m`.
+    `scale_free=True`, the same formula is applied to `w / std(w)` with the margin `m`.
 
     With `granularity="per_channel"`, the loss is the mean of the same over the channels, each with its own standard
-    deviation, `M_c = m * std(w_c)`. The one `m` settles where, on average, one weight per channel is outside. In total,
-    the loss then pulls as hard as one margin for the tensor. Channels within their margin are still restricted, by
-    `factor / C * max|w_c|`.
+    deviation, `M_c = m * std(w_c)`. The shared `m` settles at the value beyond which one weight per channel lies on
+    average. In total, the loss then pulls as hard as one margin for the tensor. Channels within their margin are still
+    restricted, by `factor / C * max|w_c|`.
 
     Gradient: `factor * sign(w_i) 1[|w_i| > |M|]` for the weights and
-    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`. Scale-free: with `g_i` the former,
-    `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, and the latter divided by `std(w)`. Per channel,
-    `1 / C` of these for the weights of a channel, and the mean over the channels for `m`. Beyond `max|w|`, the loss is
-    `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
+    `factor * std(w) * sign(m) (1 - count(|w_i| > |M|))` for `m`. Scale-free, with `g_i` the gradient for the weights:
+    `(g_i - (w_i - mean w) sum_k g_k w_k / (n std(w)^2)) / std(w)`, and the gradient for `m` divided by `std(w)`. Per
+    channel, `1 / C` of these for the weights of a channel, and the mean over the channels for `m`. Beyond `max|w|`, the
+    loss is `factor * max|w|` and `m` is pulled back (see `r2keras.ops.range_loss.margin`).
 
     Learning `m` instead of `M` makes the steps smaller. Under plain gradient descent, `M` moves `std(w)^2` times as far
     as if it were trained itself, so that the hundreds of weights outside at the start do not push it far beyond the

@@ -127,6 +127,9 @@ class _CandidateTraining:
 
 def main(argv: list[str]) -> int:
     """Runs one process of a search. An error is written to the folder of the study as one line."""
+    if len(argv) != 3 or not Path(argv[1]).is_dir() or not argv[2].isdecimal():
+        sys.stderr.write(f"usage: python -m r2keras.search.worker STUDY_FOLDER WORKER_NUMBER\nReceived: {argv[1:]}\n")
+        return 2
     folder, worker = argv[1], int(argv[2])
     try:
         work(folder, worker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from r2keras._util.errors import check_int, check_number, check_only_with, invalid, invalid_choice
 from r2keras.specs.base import BaseSpec
@@ -74,16 +75,19 @@ class ActivationSpec(BaseSpec):
         return 2 ** (self.num_bits - 1) - 1
 
 
-def check_method_and_range(method: object, range: object, prefix: str = "") -> None:
+def check_method_and_range(
+    method: object, range: object, prefix: str = "", methods: Sequence[str] = ACTIVATION_METHODS
+) -> None:
     """Raises for a method or a range that activations do not have.
 
     Args:
         method: the method of an `ActivationSpec`.
         range: its range, or None.
+        methods: the methods that the caller accepts.
         prefix: what precedes both names in the caller's arguments; `QuantSpec` has `activation_method`.
     """
-    if method not in ACTIVATION_METHODS:
-        raise ValueError(invalid_choice(f"{prefix}method", ACTIVATION_METHODS, method))
+    if method not in methods:
+        raise ValueError(invalid_choice(f"{prefix}method", methods, method))
     if range is not None and method != "ste":
         expected = f"None with {prefix}method={method!r}"
         raise ValueError(invalid(f"{prefix}range", expected, range, "The method sets its own range"))

@@ -7,7 +7,7 @@ import math
 from typing import ClassVar
 
 from r2keras._util.errors import check_int, check_number, check_only_with, invalid, invalid_choice
-from r2keras.specs.activation import DELTA, ActivationSpec, check_method_and_range
+from r2keras.specs.activation import ACTIVATION_METHODS, DELTA, ActivationSpec, check_method_and_range
 from r2keras.specs.base import BaseSpec
 
 METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary", "balanced", "alternating")
@@ -228,7 +228,8 @@ class QuantSpec(BaseSpec):
         if method == FITTED_AT_RUN_TIME:
             self._check_state(self.activation_bits)
             return
-        check_method_and_range(method, self.activation_range, prefix="activation_")
+        methods = (*ACTIVATION_METHODS, FITTED_AT_RUN_TIME)
+        check_method_and_range(method, self.activation_range, "activation_", methods)
         activation = ActivationSpec(
             num_bits=self.activation_bits,
             method=method,

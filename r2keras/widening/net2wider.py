@@ -53,8 +53,8 @@ def widen(
         factor: the ratio of new to old width; 1.5 turns 300 units into 450. A factor below 1 makes the model narrower.
         match: a regular expression, searched in the paths of layers, that selects the layers to widen. None selects the
             recurrent layers, or all convolutions and dense layers if there are none.
-        function_preserving: True keeps the function and requires a `factor` of at least 1; False gives all layers that
-            train fresh weights.
+        function_preserving: True keeps the function and requires a `factor` of at least 1; False reinitializes every
+            layer that has trainable weights.
         jitter: unevenness of the shares: `s_j` is proportional to `1 + jitter u` with `u` uniform in [-1, 1]. 0 gives
             equal shares, as in the paper; copies then stay identical in training unless dropout separates them.
 
@@ -85,7 +85,7 @@ def widen(
 def widened(
     view: ModelView, factor: float, *, match: str | None, function_preserving: bool = False, jitter: float = 0.0
 ) -> keras.Model:
-    """As `widen`, for the view of a model."""
+    """Like `widen`, for the view of a model."""
     layers = view.layers_by_path
     _check_bare(layers)
     widths = _new_widths(layers, factor, match)
