@@ -31,6 +31,22 @@ def test_arguments_stay_in_their_structure():
     assert join.inputs == [TensorRef("mix", 0, 0, 3), a]
 
 
+class Pick(layers.Layer):
+    """Takes tensors in a dictionary."""
+
+    def call(self, inputs):
+        return inputs["b"] - inputs["a"]
+
+
+def test_dictionaries_stay_dictionaries():
+    a, b = keras.Input((4, 2), name="a"), keras.Input((4, 2), name="b")
+    model = keras.Model([a, b], Pick(name="pick")({"b": b, "a": a}))
+    refs = {name: TensorRef(name, 0, 0, 3) for name in "ab"}
+    pick = calls_of(model).calls[-1]
+    assert pick.args == (refs,)
+    assert pick.inputs == [refs["a"], refs["b"]]
+
+
 def test_inputs_and_outputs_are_in_the_order_of_the_flattened_structures():
     model = attention()
     inside = calls_of(model)
