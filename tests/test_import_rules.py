@@ -297,7 +297,7 @@ def test_type_checkers_see_what_is_imported_lazily():
     import r2keras
 
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     modules = {name for name, module in seen.items() if module == "r2keras"}
     assert {name: module for name, module in seen.items() if name not in modules} == r2keras._MODULES
