@@ -112,7 +112,7 @@ class KernelQuantizer(Keras3Quantizer):
 
     def make(self) -> keras.Layer:
         """Returns the Keras 3 quantizer."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement `make`.")
 
     def tensor(self, path: str, weights: Weights) -> Tensor:
         """Returns the kernel's entry in the record.
