@@ -7,6 +7,9 @@ import math
 import re
 from collections.abc import Iterable
 
+from r2keras._util.numeric import as_int, as_number, is_finite
+from r2keras._util.shown import cut, shown
+
 
 class DataNeededError(ValueError):
     """A step needs calibration data, and none were given."""
@@ -18,7 +21,7 @@ def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
     >>> invalid("num_bits", "an integer from 1 to 8", 9)
     'Invalid value for argument `num_bits`. Expected an integer from 1 to 8. Received: num_bits=9.'
     """
-    text = f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={received!r}."
+    text = f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={shown(received)}."
     return f"{text} {sentence(fix)}" if fix else text
 
 
@@ -45,7 +48,7 @@ def invalid_choice(name: str, choices: Iterable[str], received: object) -> str:
     "Invalid value for argument `range`. Expected one of 'min_max', 'mse'. Received: range='mes'. Did you mean 'mse'?"
     """
     choices = list(choices)
-    near = difflib.get_close_matches(str(received), choices, n=1)
+    near = difflib.get_close_matches(cut(received, 50) if isinstance(received, str) else "", choices, n=1)
     fix = f"Did you mean {near[0]!r}?" if near else ""
     return invalid(name, "one of " + ", ".join(map(repr, choices)), received, fix)
 
@@ -69,32 +72,63 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else text + "."
 
 
-def check_int(name: str, value: object, low: int, high: int | None) -> None:
-    """Raises unless `value` is an integer in `[low, high]`."""
+def check_int(name: str, value: object, low: int, high: int | None) -> int:
+    """Returns an integer in `[low, high]`, also one of NumPy, as a Python int; raises for anything else."""
     expected = f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
-    if isinstance(value, bool) or not isinstance(value, int):
+    whole = as_int(value)
+    if whole is None:
         raise TypeError(invalid(name, expected, value))
-    if value < low or (high is not None and value > high):
+    if whole < low or (high is not None and whole > high):
         raise ValueError(invalid(name, expected, value))
+    return whole
 
 
-def check_pattern(name: str, value: str) -> re.Pattern[str]:
-    """Returns a regular expression compiled; raises ValueError for anything else."""
+def check_pattern(name: str, value: object, received: str = "") -> re.Pattern[str]:
+    """Returns a regular expression compiled; raises ValueError for anything else.
+
+    Args:
+        name: the argument.
+        value: its value.
+        received: where the pattern is, in words, if the argument has several.
+
+    >>> check_pattern("match", "(")
+    Traceback (most recent call last):
+    ...
+    ValueError: Invalid value for argument `match`. Expected a regular expression. Received: match='('. Correct the \
+pattern: missing ), unterminated subpattern at position 0.
+    """
     try:
+        if not isinstance(value, str):
+            raise TypeError("it is not text")
         return re.compile(value)
-    except (re.error, TypeError) as error:
-        raise ValueError(invalid(name, "a regular expression", value, str(error))) from error
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else cut(error, 200)
+        expected, fix = "a regular expression", f"Correct the pattern: {reason}"
+        text = invalid_part(name, expected, received, fix) if received else invalid(name, expected, value, fix)
+        raise ValueError(text) from error
 
 
-def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Raises unless `value` is None or a finite number in `[low, high]`."""
+def check_number(name: str, value: object, low: float, high: float) -> float | None:
+    """Returns None, or a finite number in `[low, high]` as a Python number; raises for anything else."""
     expected = f"a number from {low:g} to {high:g}" if high < math.inf else f"a number of at least {low:g}"
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    number = as_number(value)
+    if number is None:
         raise TypeError(invalid(name, expected, value))
-    if not (low <= value <= high and abs(value) < math.inf):
+    if not (is_finite(number) and low <= number <= high):
         raise ValueError(invalid(name, expected, value))
+    return number
+
+
+def check_positive(name: str, value: object, expected: str = "a finite number above 0") -> float:
+    """Returns a finite number above 0 as a Python number; raises for anything else."""
+    number = as_number(value)
+    if number is None:
+        raise TypeError(invalid(name, expected, value))
+    if not (is_finite(number) and number > 0):
+        raise ValueError(invalid(name, expected, value))
+    return number
 
 
 def check_only_with(name: str, value: object, needed: str, needed_value: object, received: object) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.numeric import as_int
 
 # One array per input of the model, with equal first axes.
 Batch = list[np.ndarray]
@@ -43,7 +44,7 @@ def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -
     >>> [len(batch[0]) for batch in batches(model, np.zeros((5, 3)), batch_size=4)]
     [4, 1]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if (as_int(batch_size) or 0) < 1:
         raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
     view = view_of(model)
     model = view.model

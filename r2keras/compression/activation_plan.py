@@ -24,6 +24,7 @@ from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.rebuild import copy_layer, rebuild
 from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.numeric import as_int
 from r2keras.compression.weight_plan import has_activation_bits
 from r2keras.specs import ActivationSpec, Recipe
 
@@ -288,6 +289,6 @@ def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec
 
 def _end_spec(name: str, num_bits: int) -> ActivationSpec:
     """Returns the spec of inputs or outputs; raises for bits that they cannot have."""
-    if isinstance(num_bits, bool) or not isinstance(num_bits, int) or not 2 <= num_bits <= 8:
+    if not 2 <= (as_int(num_bits) or 0) <= 8:
         raise ValueError(invalid(name, "None or an integer from 2 to 8", num_bits))
     return ActivationSpec(num_bits=num_bits)

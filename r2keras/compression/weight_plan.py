@@ -7,6 +7,7 @@ import keras
 from r2keras._models.values import check_finite, to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.shown import shown
 from r2keras.compression import recurrent
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.wrappers.substitute import SubstituteWeights
@@ -76,6 +77,6 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
         if Recipe([(pattern, None)]).index(*[name for pair in searched for name in pair]) is None:
             known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
             expected = "patterns that match layer paths or kernel names; biases, norms and statistics stay float"
-            received = f"the pattern {pattern!r}, which matches nothing"
+            received = f"the pattern {shown(pattern)}, which matches nothing"
             fix = f"Correct it or delete the rule. The model's kernels: {known or 'none'}"
             raise ValueError(invalid_part("recipe", expected, received, fix))

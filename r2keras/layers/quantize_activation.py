@@ -10,6 +10,7 @@ from keras import ops
 
 from r2keras import quantizers
 from r2keras._util.errors import invalid
+from r2keras._util.numeric import as_number, is_finite
 from r2keras.ops.range_quantize import on_grid
 from r2keras.specs import ActivationSpec
 
@@ -117,13 +118,14 @@ class GridForm:
     def _set_grid(self, scale: float, zero_point: int, num_bits: int) -> None:
         """Checks and stores the grid."""
         spec = ActivationSpec(num_bits=num_bits)
-        if not 0 < scale < float("inf"):
+        step, zero = as_number(scale), as_number(zero_point)
+        if step is None or not is_finite(step) or step <= 0:
             raise ValueError(invalid("scale", "a positive, finite number", scale))
-        if not spec.quant_min <= zero_point <= spec.quant_max:
+        if zero is None or not spec.quant_min <= zero <= spec.quant_max:
             raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
-        self.scale = scale
-        self.zero_point = zero_point
-        self.num_bits = num_bits
+        self.scale = step
+        self.zero_point = zero
+        self.num_bits = spec.num_bits
         self.limits = (spec.quant_min, spec.quant_max)
         self.supports_masking = True
 

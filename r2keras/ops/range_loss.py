@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from r2keras._util.errors import invalid
+from r2keras._util.numeric import as_int
 
 # Beyond the largest weight, a margin is pulled back as hard as n / 100 of the n weights would push it out.
 _WEIGHTS_PER_PULL = 100.0
@@ -114,10 +115,12 @@ def channel_std(rows):
     return ops.where(varies, bounded, ops.ones_like(own_std))
 
 
-def check_dim(dim: int) -> None:
-    """Raises unless `dim` is an integer of at least 1."""
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+def check_dim(dim: int) -> int:
+    """Returns `dim` as a Python int; raises unless it is an integer of at least 1."""
+    whole = as_int(dim)
+    if whole is None or whole < 1:
         raise ValueError(invalid("dim", "an integer of at least 1", dim))
+    return whole
 
 
 def safe_std(w):
@@ -351,7 +354,7 @@ def _rows(w, dim: int, channel_axis: int | tuple[int, ...] | None):
 def _split_axes(shape: tuple[int, ...], channel_axis: int | tuple[int, ...]) -> tuple[list[int], list[int]]:
     """Returns the channel axes of a shape and its other axes, as non-negative numbers."""
     rank = len(shape)
-    axes = (channel_axis,) if isinstance(channel_axis, int) else tuple(channel_axis)
+    axes = tuple(channel_axis) if isinstance(channel_axis, (list, tuple)) else (channel_axis,)
     channel_axes = [axis % rank for axis in axes if -rank <= axis < rank]
     if not axes or len(set(channel_axes)) < len(axes):
         raise ValueError(invalid("channel_axis", f"one or more axes of the weight's shape {shape}", channel_axis))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from r2keras._util.numeric import as_int, as_number, is_finite
+from r2keras._util.shown import shown
+
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedActivation:
@@ -30,10 +33,14 @@ class QuantizedActivation:
     num_bits: int
 
     def __post_init__(self):
-        half = 2 ** (self.num_bits - 1) if self.num_bits in range(2, 9) else 0
-        if not (half and 0 < self.scale < float("inf") and -half <= self.zero_point < half):
+        scale, zero_point, num_bits = as_number(self.scale), as_number(self.zero_point), as_int(self.num_bits) or 0
+        half = 2 ** (num_bits - 1) if 2 <= num_bits <= 8 else 0
+        is_scale = scale is not None and is_finite(scale) and scale > 0
+        if not (half and is_scale and zero_point is not None and -half <= zero_point < half):
             raise ValueError(
-                f"The grid of activation {self.name!r} is invalid: scale={self.scale!r}, "
-                f"zero_point={self.zero_point!r}, num_bits={self.num_bits!r}. Expected a positive scale, 2 to 8 bits "
-                "and a zero point among the codes. The record was edited or is corrupt."
+                f"The grid of activation {shown(self.name)} is invalid: scale={shown(self.scale)}, "
+                f"zero_point={shown(self.zero_point)}, num_bits={shown(self.num_bits)}. Expected a positive scale, "
+                "2 to 8 bits and a zero point among the codes. The record was edited or is corrupt."
             )
+        for name, value in (("scale", scale), ("zero_point", zero_point), ("num_bits", num_bits)):
+            object.__setattr__(self, name, value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import weakref
 from typing import Any
 
@@ -11,6 +9,7 @@ import keras
 
 from r2keras._models.keras_internals import regularizer_table
 from r2keras._util.errors import invalid
+from r2keras._util.numeric import as_int, as_number, is_finite
 from r2keras.ops.range_loss import as_float, channel_std, channels, check_dim, safe_std
 
 
@@ -25,10 +24,10 @@ def register(cls: type) -> type:
 
 def check_number(name: str, value: Any, *, positive: bool = False) -> float:
     """Returns a finite number of at least 0 (above 0 if `positive`) as float, or raises ValueError."""
-    is_finite_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_finite_number or value < 0 or (positive and value == 0):
+    number = as_number(value)
+    if number is None or not is_finite(number) or number < 0 or (positive and number == 0):
         raise ValueError(invalid(name, f"a finite number {'above 0' if positive else 'of at least 0'}", value))
-    return float(value)
+    return float(number)
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -39,7 +38,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_granularity(granularity: object, dim: int, channel_axis: Any) -> int | tuple[int, ...] | None:
-    """Returns the channel axis, a list as a tuple, or raises ValueError if the three arguments do not fit together."""
+    """Returns the channel axis, several as a tuple, or raises ValueError if the three arguments do not go together."""
     if granularity not in ("per_tensor", "per_channel"):
         raise ValueError(invalid("granularity", "'per_tensor' or 'per_channel'", granularity))
     if granularity == "per_channel" and dim > 1:
@@ -49,10 +48,12 @@ def check_granularity(granularity: object, dim: int, channel_axis: Any) -> int |
         fix = "Leave it out, or use granularity='per_channel'"
         raise ValueError(invalid("channel_axis", "None together with granularity='per_tensor'", channel_axis, fix))
     axes = channel_axis if isinstance(channel_axis, (list, tuple)) else (channel_axis,)
-    are_integers = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
-    if channel_axis is not None and (not axes or not are_integers):
+    integers = tuple(axis for axis in map(as_int, axes) if axis is not None)
+    if channel_axis is not None and (not axes or len(integers) < len(axes)):
         raise ValueError(invalid("channel_axis", "an integer, several integers, or None", channel_axis))
-    return tuple(channel_axis) if isinstance(channel_axis, list) else channel_axis
+    if channel_axis is None:
+        return None
+    return integers if isinstance(channel_axis, (list, tuple)) else integers[0]
 
 
 class RangeRegularizer(keras.regularizers.Regularizer):
@@ -67,9 +68,8 @@ class RangeRegularizer(keras.regularizers.Regularizer):
         channel_axis: int | tuple[int, ...] | None,
     ) -> None:
         """Checks and stores the common arguments."""
-        check_dim(dim)
+        self.dim = dim = check_dim(dim)
         self.factor = check_number("factor", factor)
-        self.dim = dim
         self.scale_free = check_flag("scale_free", scale_free)
         self.channel_axis = check_granularity(granularity, dim, channel_axis)
         self.granularity = granularity

@@ -17,9 +17,11 @@ class SoftMinMaxForm(OneWeight):
 
     def _start_at(self, sharpness: float | None, learn_sharpness: bool | None) -> None:
         """Checks the start of the sharpness and creates the variable if it is trained."""
+        if sharpness is not None:
+            sharpness = check_number("sharpness", sharpness, positive=True)
         self._arguments = {"sharpness": sharpness, "learn_sharpness": learn_sharpness}
         default = 5.0 if self.scale_free else 0.1
-        self._start = check_number("sharpness", default if sharpness is None else sharpness, positive=True)
+        self._start = default if sharpness is None else sharpness
         if learn_sharpness is None:
             is_trained = not self.scale_free
         else:

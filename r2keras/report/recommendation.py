@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from r2keras._util.errors import invalid
+from r2keras._util.numeric import as_number
 from r2keras._util.text import count, percent, points
 from r2keras.report.groups import REFERENCE, Baseline, Group, bytes_of, float_baseline, group
 
@@ -263,4 +264,4 @@ def _check_limits(drop: object, size: object) -> None:
 
 def _is_number(value: object) -> bool:
     """Whether a value is a number; a boolean is not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return as_number(value) is not None

@@ -11,6 +11,8 @@ from typing import Any
 
 from r2keras._util.errors import invalid
 from r2keras._util.files import atomic_write_text
+from r2keras._util.numeric import as_int, as_number, is_finite
+from r2keras._util.shown import shown
 
 # The columns that identify an experiment.
 KEYS = ("dataset", "model", "regularizer", "method", "num_bits", "seed")
@@ -58,7 +60,7 @@ def checked_row(row: Mapping[str, Any], name: str = "The row") -> ResultRow:
 'file_bytes', 'ideal_bytes', 'latency_ms', 'max_over_std', 'path'. Write None where nothing was measured.
     """
     if not isinstance(row, Mapping):
-        raise TypeError(f"{name} is not a dictionary of columns. Received: {row!r}.")
+        raise TypeError(f"{name} is not a dictionary of columns. Received: {shown(row)}.")
     absent = [column for column in COLUMNS if column not in row]
     if absent:
         columns = ("column " if len(absent) == 1 else "columns ") + ", ".join(map(repr, absent))
@@ -238,21 +240,21 @@ def _check_value(row: str, column: str, value: object) -> None:
         fits, expected = _is_number(value, 0), "a finite number of at least 0"
     if not fits:
         kind = ValueError if isinstance(value, (int, float)) and column not in TEXTS else TypeError
-        raise kind(f"{row}, column {column!r}: expected {expected}. Received: {value!r}.")
+        raise kind(f"{row}, column {column!r}: expected {expected}. Received: {shown(value)}.")
 
 
 def _is_int(value: object, low: int) -> bool:
     """Whether a value is an integer of at least `low`; a boolean is not."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+    whole = as_int(value)
+    return whole is not None and is_finite(whole) and whole >= low
 
 
 def _is_number(value: object, low: float, high: float = math.inf) -> bool:
     """Whether a value is a finite number in `[low, high]`; a boolean is not."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value) and low <= value <= high
+    number = as_number(value)
+    return number is not None and is_finite(number) and low <= number <= high
 
 
 def _key_text(row: Mapping[str, Any]) -> str:
     """Returns the identifying columns of a row as text."""
-    return ", ".join(f"{name}={row[name]!r}" for name in KEYS if name in row)
+    return ", ".join(f"{name}={shown(row[name])}" for name in KEYS if name in row)

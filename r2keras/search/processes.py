@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from r2keras._util.errors import invalid, missing
+from r2keras._util.numeric import as_int
 from r2keras.search import study as studies
 from r2keras.search.data import load_data
 from r2keras.search.outcome import Outcome, outcome_of
@@ -62,7 +63,7 @@ def run(search: Search, study: str | os.PathLike, *, jobs: int = 1, progress: bo
     ...
     ValueError: Invalid value for argument `jobs`. Expected an integer of at least 1. Received: jobs=0.
     """
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+    if (as_int(jobs) or 0) < 1:
         raise ValueError(invalid("jobs", "an integer of at least 1", jobs))
     space = _begin(search, study)
     opened = studies.open_study(study, search, space)

@@ -6,19 +6,30 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from r2keras._util.errors import check_int, invalid, invalid_choice, missing
+from r2keras._util.errors import (
+    check_int,
+    check_number,
+    check_pattern,
+    check_positive,
+    invalid,
+    invalid_choice,
+    missing,
+)
+from r2keras._util.numeric import as_int
 from r2keras.specs import METHODS
+from r2keras.specs.activation import ACTIVATION_METHODS
+from r2keras.specs.quant import FITTED_AT_RUN_TIME
 
 PALETTE = "palette"
 FLOAT = "float"
 METRICS = ("accuracy", "perplexity")
 STARTS = ("trained", "fresh")
 COUNTS = ("packed", "containers")
+GRANULARITIES = ("per_channel", "per_tensor")
 # Settings that may change between runs of a study: its rows stay comparable.
 CHANGEABLE = ("bits", "widths", "max_bytes", "max_drop", "trials", "count")
 
@@ -94,7 +105,7 @@ class Search:
 
     def __post_init__(self):
         for name in ("model", "data"):
-            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+            self._set(name, os.fspath(getattr(self, name)))
         for name in ("bits", "widths", "methods"):
             self._check_list(name)
         for name, choices in (("metric", METRICS), ("start", STARTS), ("count", COUNTS)):
@@ -105,6 +116,7 @@ class Search:
                 raise ValueError(invalid_choice("methods", (*METHODS, PALETTE), name))
         self._check_numbers()
         self._check_widths()
+        self._check_layers()
 
     def _check_list(self, name: str) -> None:
         """Replaces a list by a tuple of its distinct values."""
@@ -114,30 +126,44 @@ class Search:
         values = tuple(dict.fromkeys(values))
         if not values:
             raise ValueError(invalid(name, "at least one value", list(values)))
-        object.__setattr__(self, name, values)
+        self._set(name, values)
 
     def _check_numbers(self) -> None:
         """Raises for a number out of range."""
-        for bits in self.bits:
-            _check_number("bits", bits, int, lambda b: 1 <= b <= 8, "integers from 1 to 8")
+        self._set("bits", tuple(_checked_bits(bits) for bits in self.bits))
         minima = {"epochs": 1, "seed": 0, "batch_size": 1, "length": 1, "max_bytes": 1, "trials": 1}
         for name, low in minima.items():
             value = getattr(self, name)
             if value is not None or name not in ("max_bytes", "trials"):
-                check_int(name, value, low, None)
-        real, positive = (int, float), "a number greater than 0"
-        _check_number("learning_rate", self.learning_rate, real, lambda v: 0 < v < math.inf, positive)
-        if self.max_drop is not None:
-            _check_number("max_drop", self.max_drop, real, lambda v: 0 <= v < math.inf, "a fraction of at least 0")
+                self._set(name, check_int(name, value, low, None))
+        self._set("learning_rate", check_positive("learning_rate", self.learning_rate, "a number greater than 0"))
+        self._set("max_drop", check_number("max_drop", self.max_drop, 0, math.inf))
+
+    def _check_layers(self) -> None:
+        """Raises for settings of single layers that no layer can have."""
+        for name in ("match", "keep_float"):
+            if getattr(self, name) is not None:
+                check_pattern(name, getattr(self, name))
+        if self.activation_bits is not None:
+            self._set("activation_bits", check_int("activation_bits", self.activation_bits, 2, 8))
+        methods = (*ACTIVATION_METHODS, FITTED_AT_RUN_TIME, None)
+        for name, choices in (("granularity", GRANULARITIES), ("activation_method", methods)):
+            if getattr(self, name) not in choices:
+                raise ValueError(invalid_choice(name, filter(None, choices), getattr(self, name)))
+        if not isinstance(self.early_stopping, bool):
+            raise TypeError(invalid("early_stopping", "True or False", self.early_stopping))
+
+    def _set(self, name: str, value: object) -> None:
+        """Sets a setting to its checked form, such as a plain number for one of NumPy."""
+        object.__setattr__(self, name, value)
 
     def _check_widths(self) -> None:
         """Raises for invalid widths."""
         for width in self.widths:
-            _check_number("widths", width, (int, float), lambda w: 0 < w < math.inf, "numbers greater than 0")
-            if width < 1 and self.start == "trained":
+            if check_positive("widths", width, "numbers greater than 0") < 1 and self.start == "trained":
                 fix = "Pass start='fresh' to train narrower models from the start"
                 raise ValueError(invalid("widths", "at least 1 with start='trained'", width, fix))
-        object.__setattr__(self, "widths", tuple(float(width) for width in self.widths))
+        self._set("widths", tuple(float(width) for width in self.widths))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON."""
@@ -169,14 +195,14 @@ def load_optuna() -> ModuleType:
     return optuna
 
 
-def _check_number(
-    name: str, value: object, kind: type | tuple[type, ...], fits: Callable[[Any], bool], expected: str
-) -> None:
-    """Raises unless a number has its type and is in its range."""
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(invalid(name, expected, value))
-    if not fits(value):
-        raise ValueError(invalid(name, expected, value))
+def _checked_bits(value: object) -> int:
+    """Returns one of the bit widths as a plain integer."""
+    bits = as_int(value)
+    if bits is None:
+        raise TypeError(invalid("bits", "integers from 1 to 8", value))
+    if not 1 <= bits <= 8:
+        raise ValueError(invalid("bits", "integers from 1 to 8", value))
+    return bits
 
 
 def _digest(path: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2keras._util.files import atomic_write_text
+from r2keras._util.shown import shown
 from r2keras.search.settings import FLOAT, Search, load_optuna
 from r2keras.search.space import Candidate, Space
 from r2keras.search.training import quality
@@ -60,7 +61,7 @@ def save_settings(folder: str | os.PathLike, search: Search, space: Space) -> No
         existing = _read(path)["fingerprint"]
         for name, value in fingerprint.items():
             if existing.get(name) != value:
-                change = f"{name}={existing.get(name)!r}, not {value!r}"
+                change = f"{name}={shown(existing.get(name))}, not {shown(value)}"
                 # The fingerprints of files are hashes, which say nothing to a reader.
                 change = "different contents" if name in ("model", "data") else change
                 raise ValueError(

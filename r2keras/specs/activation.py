@@ -53,12 +53,12 @@ class ActivationSpec(BaseSpec):
     delta: float | None = None
 
     def __post_init__(self):
-        check_int("num_bits", self.num_bits, 2, 8)
+        self._set("num_bits", check_int("num_bits", self.num_bits, 2, 8))
         check_method_and_range(self.method, self.range)
         if not isinstance(self.unsigned, bool):
             raise TypeError(invalid("unsigned", "True or False", self.unsigned))
         check_only_with("delta", self.delta, "method", "ewgs", self.method)
-        check_number("delta", self.delta, 0, math.inf)
+        self._set("delta", check_number("delta", self.delta, 0, math.inf))
         if self.method == "ste":
             self._set_default("range", "moving_average" if self.num_bits == 8 else "mse")
         if self.method == "ewgs":

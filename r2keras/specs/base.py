@@ -39,6 +39,10 @@ class BaseSpec:
                 raise ValueError(invalid_choice(f"key of {cls.__name__}", names, key))
         return cls(**config)
 
+    def _set(self, name: str, value: object) -> None:
+        """Sets an argument to its checked form, such as a plain number for one of NumPy."""
+        object.__setattr__(self, name, value)
+
     def _set_default(self, name: str, value: ValueT) -> ValueT:
         """Sets an argument that was left out; returns the argument."""
         if getattr(self, name) is None:

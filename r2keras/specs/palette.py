@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar
 
-from r2keras._util.errors import check_int, invalid, invalid_choice
+from r2keras._util.errors import check_int, check_positive, invalid, invalid_choice
 from r2keras.specs.base import BaseSpec
 
 GRANULARITIES = ("per_tensor", "per_group")
@@ -78,7 +77,7 @@ class PaletteSpec(BaseSpec):
 
     def __post_init__(self):
         for name, low, high in (("num_bits", 1, 8), ("dim", 1, 8), ("updates", 1, 20), ("min_size", 0, None)):
-            check_int(name, getattr(self, name), low, high)
+            self._set(name, check_int(name, getattr(self, name), low, high))
         for name, choices in (("granularity", GRANULARITIES), ("table_dtype", TABLE_DTYPES)):
             if getattr(self, name) not in choices:
                 raise ValueError(invalid_choice(name, choices, getattr(self, name)))
@@ -99,7 +98,7 @@ class PaletteSpec(BaseSpec):
             raise ValueError(
                 invalid("group_size", "a number of output channels with granularity='per_group'", None, fix)
             )
-        check_int("group_size", self.group_size, 1, None)
+        self._set("group_size", check_int("group_size", self.group_size, 1, None))
         if self.group_size % self.dim:
             raise ValueError(invalid("group_size", f"a multiple of dim={self.dim}", self.group_size))
 
@@ -114,14 +113,10 @@ class PaletteSpec(BaseSpec):
         self._set_default("temperature", 0.4 * 4.0 ** -min(bits, 4.0) * 0.6 ** max(bits - 4.0, 0.0))
         for name in ("temperature", "final_temperature"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(invalid(name, "a number above 0", value))
-            if not 0 < value < math.inf:
-                raise ValueError(invalid(name, "a finite number above 0", value))
+            if value is not None:
+                self._set(name, check_positive(name, value))
         if self.anneal_steps is not None:
-            check_int("anneal_steps", self.anneal_steps, 1, None)
+            self._set("anneal_steps", check_int("anneal_steps", self.anneal_steps, 1, None))
 
     def activation(self, *, unsigned: bool = False) -> None:
         """Returns None: a palette leaves the layer's output float.

@@ -7,6 +7,7 @@ import math
 from typing import ClassVar
 
 from r2keras._util.errors import check_int, check_number, check_only_with, invalid, invalid_choice
+from r2keras._util.numeric import as_int
 from r2keras.specs.activation import ACTIVATION_METHODS, DELTA, ActivationSpec, check_method_and_range
 from r2keras.specs.base import BaseSpec
 
@@ -113,13 +114,26 @@ class QuantSpec(BaseSpec):
     _activation: ClassVar[ActivationSpec | None] = None
 
     def __post_init__(self):
-        check_int("num_bits", self.num_bits, 1, 8)
+        self._set("num_bits", check_int("num_bits", self.num_bits, 1, 8))
         _check_choices(self)
+        self._check_numbers()
         self._check_method()
         self._resolve_defaults()
         self._check_granularity()
         self._check_grid()
         self._resolve_activation()
+
+    def _check_numbers(self) -> None:
+        """Raises for a number out of range, or without the choice that it belongs to."""
+        check_only_with("percentile", self.percentile, "range", "percentile", self.range)
+        self._set("percentile", check_number("percentile", self.percentile, 50, 100))
+        check_only_with("delta", self.delta, "method", "ewgs", self.method)
+        self._set("delta", check_number("delta", self.delta, 0, math.inf))
+        if self.channel_axis is not None:
+            axis = as_int(self.channel_axis)
+            if axis is None:
+                raise TypeError(invalid("channel_axis", "an integer or None", self.channel_axis))
+            self._set("channel_axis", axis)
 
     def _resolve_defaults(self) -> None:
         """Replaces None by the value it stands for, so that equal grids are equal specs."""
@@ -167,7 +181,7 @@ class QuantSpec(BaseSpec):
                         "Pass group_size=32, say",
                     )
                 )
-            check_int("group_size", self.group_size, 1, None)
+            self._set("group_size", check_int("group_size", self.group_size, 1, None))
         elif self.group_size is not None:
             raise ValueError(
                 invalid(
@@ -223,7 +237,7 @@ class QuantSpec(BaseSpec):
                     fix = "Pass activation_bits=8, say"
                     raise ValueError(invalid(name, "None without activation_bits", getattr(self, name), fix))
             return
-        check_int("activation_bits", self.activation_bits, 2, 8)
+        self._set("activation_bits", check_int("activation_bits", self.activation_bits, 2, 8))
         method = self._set_default("activation_method", PARTNERS.get(self.method, "ste"))
         if method == FITTED_AT_RUN_TIME:
             self._check_state(self.activation_bits)
@@ -287,9 +301,3 @@ def _check_choices(spec: QuantSpec) -> None:
         raise TypeError(invalid("symmetric", "True or False", spec.symmetric))
     if not isinstance(spec.narrow_range, (bool, type(None))):
         raise TypeError(invalid("narrow_range", "True, False or None", spec.narrow_range))
-    check_only_with("percentile", spec.percentile, "range", "percentile", spec.range)
-    check_number("percentile", spec.percentile, 50, 100)
-    check_only_with("delta", spec.delta, "method", "ewgs", spec.method)
-    check_number("delta", spec.delta, 0, math.inf)
-    if isinstance(spec.channel_axis, bool) or not isinstance(spec.channel_axis, (int, type(None))):
-        raise TypeError(invalid("channel_axis", "an integer or None", spec.channel_axis))

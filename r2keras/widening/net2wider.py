@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ from r2keras._models import rebuild, walk
 from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import check_pattern, invalid, invalid_part
+from r2keras._util.numeric import as_number, is_finite
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.widening import channel_rules, widened_call
@@ -78,7 +77,7 @@ def widen(
 
     Source: Chen et al., Net2Net, arXiv 1511.05641, section 2.2; widths for few bits: Kapur et al., arXiv 1710.07706.
     """
-    _check_numbers(factor, function_preserving, jitter)
+    factor, jitter = _checked_numbers(factor, function_preserving, jitter)
     return widened(view_of(model), factor, match=match, function_preserving=function_preserving, jitter=jitter)
 
 
@@ -107,18 +106,32 @@ def widened(
     return rebuild.rebuild(view, replace, carry=carry)
 
 
-def _check_numbers(factor: Any, function_preserving: bool, jitter: Any) -> None:
-    """Raises for a factor or a jitter out of range."""
-    for name, value in (("factor", factor), ("jitter", jitter)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(invalid(name, "a number", value))
-    if not 0 < factor < math.inf:
+def _checked_numbers(factor: object, function_preserving: bool, jitter: object) -> tuple[float, float]:
+    """Returns factor and jitter as plain numbers; raises for one out of range."""
+    return _checked_factor(factor, function_preserving), _checked_jitter(jitter)
+
+
+def _checked_factor(value: object, function_preserving: bool) -> float:
+    """Returns the factor as a plain number."""
+    factor = as_number(value)
+    if factor is None:
+        raise TypeError(invalid("factor", "a number", value))
+    if not (is_finite(factor) and factor > 0):
         raise ValueError(invalid("factor", "a number above 0", factor))
     if function_preserving and factor < 1:
         fix = "Leave out function_preserving to get a narrower model with fresh weights"
         raise ValueError(invalid("factor", "at least 1 with function_preserving=True", factor, fix))
+    return factor
+
+
+def _checked_jitter(value: object) -> float:
+    """Returns the jitter as a plain number."""
+    jitter = as_number(value)
+    if jitter is None:
+        raise TypeError(invalid("jitter", "a number", value))
     if not 0 <= jitter < 1:
         raise ValueError(invalid("jitter", "a number from 0, below 1", jitter))
+    return jitter
 
 
 def _check_bare(layers: dict[str, keras.Layer]) -> None:

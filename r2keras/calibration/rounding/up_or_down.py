@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from r2keras._util.errors import invalid
+from r2keras._util.numeric import as_int, as_number, is_finite
 from r2keras.calibration.rounding.moments import Moments
 
 # The ends of the stretched sigmoid `h`, from the paper.
@@ -46,14 +47,20 @@ class AdaRoundOptions:
 
     def __post_init__(self) -> None:
         for name, minimum in (("iterations", 1), ("rounds", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-                raise ValueError(invalid(name, f"an integer of at least {minimum}", value))
+            value = as_int(getattr(self, name))
+            if value is None or value < minimum:
+                raise ValueError(invalid(name, f"an integer of at least {minimum}", getattr(self, name)))
+            object.__setattr__(self, name, value)
         for name in ("learning_rate", "factor"):
-            if not getattr(self, name) > 0:
+            number = as_number(getattr(self, name))
+            if number is None or not is_finite(number) or number <= 0:
                 raise ValueError(invalid(name, "a positive number", getattr(self, name)))
-        if not 0 <= self.warm_up < 1:
+            object.__setattr__(self, name, number)
+        share = as_number(self.warm_up)
+        if share is None or not 0 <= share < 1:
             raise ValueError(invalid("warm_up", "a number from 0 to below 1", self.warm_up))
+        object.__setattr__(self, "warm_up", share)
+        object.__setattr__(self, "beta", _checked_beta(self.beta))
 
     def beta_at(self, step: int) -> float | None:
         """Returns the exponent at a step; None during the warm-up."""
@@ -62,6 +69,15 @@ class AdaRoundOptions:
             return None
         start, end = self.beta
         return start + (end - start) * (progress - self.warm_up) / (1 - self.warm_up)
+
+
+def _checked_beta(beta: object) -> tuple[float, float]:
+    """Returns the two exponents as plain numbers, or raises ValueError."""
+    numbers = [as_number(value) for value in beta] if isinstance(beta, (tuple, list)) else []
+    exponents = tuple(number for number in numbers if number is not None and is_finite(number) and number > 0)
+    if len(numbers) != 2 or len(exponents) != 2:
+        raise ValueError(invalid("beta", "two numbers above 0", beta))
+    return exponents
 
 
 def optimize(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._util.errors import invalid
+from r2keras._util.errors import check_int, invalid
 from r2keras._util.native_log import quiet
+from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter, unreadable
@@ -70,6 +71,7 @@ class LiteRTModel:
         if not path.is_file():
             raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
         self.path = path
+        num_threads = check_int("num_threads", num_threads, 1, None)
         self._interpreter = open_interpreter(path.read_bytes(), str(path), num_threads, delegate=xnnpack)
         try:
             with quiet():
@@ -125,7 +127,7 @@ class LiteRTModel:
         Raises:
             ValueError: `num_runs` is below 1.
         """
-        if num_runs < 1:
+        if (as_int(num_runs) or 0) < 1:
             raise ValueError(invalid("num_runs", "an integer of at least 1", num_runs))
         rng = np.random.default_rng(0)
         shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
@@ -152,7 +154,7 @@ class LiteRTModel:
 
     def _batch(self, batch_size: int) -> int:
         """Returns the batch size to use: that of the file if it is fixed."""
-        if batch_size < 1:
+        if (as_int(batch_size) or 0) < 1:
             raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
         first = self._inputs[0]
         return batch_size if first["shape_signature"][:1] == [-1] else int(first["shape"][0])

@@ -15,6 +15,7 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import overheard
+from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.tflite.interpreter import read
 
@@ -59,18 +60,19 @@ class TFLMModel:
 
     def __init__(self, path: str | os.PathLike, arena_bytes: int | None = None):
         file = read(path)
-        if arena_bytes is not None and not 1 <= arena_bytes <= LARGEST:
+        wanted = as_int(arena_bytes)
+        if arena_bytes is not None and (wanted is None or not 1 <= wanted <= LARGEST):
             raise ValueError(invalid("arena_bytes", f"an integer from 1 to {LARGEST} or None", arena_bytes))
         self.path = Path(path)
         data = self.path.read_bytes()
         graph = file.subgraphs[0]
         self.input_names = [graph.tensors[i].name.decode() for i in graph.inputs]
         self._interpreter, _ = _open(data, str(path))
-        if arena_bytes is not None:
+        if wanted is not None:
             needed = find_arena(data, str(path))
-            if arena_bytes < needed:
+            if wanted < needed:
                 raise ValueError(invalid("arena_bytes", f"at least {needed}, which {path} needs", arena_bytes))
-            self._interpreter, _ = _allocate(data, arena_bytes)
+            self._interpreter, _ = _allocate(data, wanted)
         self._inputs = [self._interpreter.get_input_details(i) for i in range(len(graph.inputs))]
         self._num_outputs = len(graph.outputs)
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from r2keras._util.errors import invalid, invalid_choice
+from r2keras._util.numeric import as_int
 from r2keras.layers.recurrent.cells import GatedCell, GRUCell, LSTMCell, SimpleRNNCell
 from r2keras.layers.recurrent.parts import RecurrentParts
 from r2keras.layers.recurrent.specs import NORMALIZATIONS, KernelSpec, RecurrentSpecs, ValueSpec
@@ -117,7 +118,7 @@ class QuantizedSimpleRNN(keras.layers.SimpleRNN, QuantizedRNN):
         normalization: str | None = None,
         **kwargs: Any,
     ) -> None:
-        specs = _checked(units, normalization, kernel_spec, recurrent_spec, state_spec, input_spec)
+        units, specs = _checked(units, normalization, kernel_spec, recurrent_spec, state_spec, input_spec)
         super().__init__(units, specs=specs, normalization=normalization, **kwargs)
 
 
@@ -181,7 +182,7 @@ class QuantizedLSTM(keras.layers.LSTM, QuantizedRNN):
         normalization: str | None = None,
         **kwargs: Any,
     ) -> None:
-        specs = _checked(units, normalization, kernel_spec, recurrent_spec, state_spec, input_spec)
+        units, specs = _checked(units, normalization, kernel_spec, recurrent_spec, state_spec, input_spec)
         kwargs = _without_cudnn(kwargs, specs, normalization)
         super().__init__(units, specs=specs, normalization=normalization, **kwargs)
 
@@ -233,18 +234,19 @@ class QuantizedGRU(keras.layers.GRU, QuantizedRNN):
         normalization: str | None = None,
         **kwargs: Any,
     ) -> None:
-        specs = _checked(units, normalization, kernel_spec, recurrent_spec, state_spec, input_spec)
+        units, specs = _checked(units, normalization, kernel_spec, recurrent_spec, state_spec, input_spec)
         kwargs = _without_cudnn(kwargs, specs, normalization)
         super().__init__(units, specs=specs, normalization=normalization, **kwargs)
 
 
-def _checked(units: object, normalization: object, *specs: Any) -> RecurrentSpecs:
-    """Returns the specs after checking the arguments that Keras does not check, or with a less clear message."""
-    if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+def _checked(units: object, normalization: object, *specs: Any) -> tuple[int, RecurrentSpecs]:
+    """Returns units and specs after checking the arguments that Keras does not check, or with a less clear message."""
+    whole = as_int(units)
+    if whole is None or whole < 1:
         raise ValueError(invalid("units", "an integer of at least 1", units))
     if normalization not in (*NORMALIZATIONS, None):
         raise ValueError(invalid_choice("normalization", NORMALIZATIONS, normalization))
-    return RecurrentSpecs(*specs)
+    return whole, RecurrentSpecs(*specs)
 
 
 def _without_cudnn(kwargs: dict[str, Any], specs: RecurrentSpecs, normalization: str | None) -> dict[str, Any]:
