@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import lzma
+import errno
 import os
-import struct
+import stat
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-# What zipfile, its decompressors and NumPy's header parser raise for corrupt bytes.
-_CORRUPT = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError),
-    *(LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, SyntaxError),
-)
+from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.npz_file import CORRUPT, NpzFile
+from r2keras._util.shown import cut
+
+# Of `one_line`: messages of other packages can repeat a whole file.
+_LONGEST_LINE = 2000
 
 
 @contextlib.contextmanager
@@ -82,6 +81,72 @@ def atomic_write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, expected: str, name: str = "path") -> Iterator[BinaryIO]:
+    """Opens a file for reading.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+        name: the argument that named it.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: the file does not exist, is a folder or cannot be read; the message says so in a sentence.
+        TypeError: `path` is not a path.
+
+    Example:
+
+    >>> with reading("none.npz", "a record"):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: Invalid value for argument `path`. Expected a record. Received: 'none.npz', which does not \
+exist. Check the path.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(invalid(name, "a path", path))
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; only errors of opening it get the message.
+    except OSError as error:
+        raise _unreadable(path, expected, name, error) from error
+    except ValueError as error:  # A character that no path has.
+        raise ValueError(invalid(name, f"the path of {expected}", str(path), one_line(error))) from error
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _unreadable(path, expected, name, OSError(errno.EINVAL, "not a file"))
+        yield file
+
+
+def read_bounded(path: str | os.PathLike, expected: str, longest: int) -> bytes:
+    """Returns the bytes of a file, which are few.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+        longest: the most bytes that such a file has.
+
+    Raises:
+        ValueError: the file is longer.
+        OSError: the file does not exist, is a folder or cannot be read.
+        TypeError: `path` is not a path.
+
+    Example:
+
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.txt")
+    >>> atomic_write_text(path, "some text")
+    >>> read_bounded(path, "a text", 100)
+    b'some text'
+    """
+    with reading(path, expected) as file:
+        data = file.read(longest + 1)
+    if len(data) > longest:
+        raise ValueError(f"{path} is too long. Expected {expected} of at most {longest:,} bytes. Check the path.")
+    return data
+
+
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a whole `.npz` file, without pickle; unlike `np.load`, verifies every checksum.
 
@@ -102,12 +167,12 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     >>> read_npz(path)["x"]
     array([0, 1, 2])
     """
-    data = Path(path).read_bytes()
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
-    except _CORRUPT as error:
-        raise ValueError(f"{path} is not a readable .npz file ({one_line(error)}).") from error
+    with reading(path, "an .npz file") as file:
+        try:
+            archive = NpzFile(file)
+            return {name: archive.read(name) for name in archive.names}
+        except CORRUPT as error:
+            raise ValueError(f"{path} is not a readable .npz file ({one_line(error)}).") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -121,18 +186,14 @@ def one_line(error: BaseException) -> str:
         text = str(error.args[0])  # str() of a KeyError is the repr of its key.
     elif isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
-    return " ".join(text.split()).removesuffix(".") or type(error).__name__
+    return cut(" ".join(text.split()).removesuffix("."), _LONGEST_LINE) or type(error).__name__
 
 
-def _array(data: bytes) -> np.ndarray:
-    """Parses one member of an `.npz`."""
-    try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except ValueError as error:
-        if "Object arrays" in str(error):
-            reason = "an array of objects, such as lists of different lengths: concatenate or pad them"
-            raise ValueError(reason) from error
-        raise
+def _unreadable(path: str | os.PathLike, expected: str, name: str, error: OSError) -> OSError:
+    """Returns the error for a file that cannot be opened, of the same class, with a readable text."""
+    reasons = {errno.ENOENT: "does not exist", errno.EISDIR: "is a folder", errno.ENOTDIR: "is inside of a file"}
+    reason = reasons.get(error.errno or 0, f"cannot be read: {error.strerror}")
+    return type(error)(invalid_part(name, expected, f"{cut(repr(str(path)), 500)}, which {reason}", "Check the path"))
 
 
 def _temporary_name(path: Path) -> Path:

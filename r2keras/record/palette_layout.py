@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from r2keras._util.errors import invalid
+from r2keras._util.errors import check_int, invalid
+from r2keras._util.json_text import member
+from r2keras._util.numeric import as_int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +46,29 @@ class PaletteLayout:
     group_size: int | None
 
     def __post_init__(self):
-        for name in ("shape", "axes"):
-            object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
+        self._check_axes()
+        object.__setattr__(self, "dim", check_int("dim", self.dim, 1, None))
         last = self.shape[-1] if self.shape else 0
         if not 1 <= self.dim <= last:
             fix = f"The weight has the shape {self.shape}: use dim=1 for it, or leave it float"
             raise ValueError(invalid("dim", f"at most the last axis of the weight ({last})", self.dim, fix))
         if self.group_size is not None:
+            object.__setattr__(self, "group_size", check_int("group_size", self.group_size, 1, None))
             self._check_groups(self.group_size)
+
+    def _check_axes(self) -> None:
+        """Raises unless the shape is one of at least one weight, and the axes are some of its axes, ascending."""
+        for name, least, expected in (
+            ("shape", 1, "integers of at least 1"),
+            ("axes", 0, "axes of the shape, ascending"),
+        ):
+            given = getattr(self, name)
+            sizes = [as_int(value) for value in given] if isinstance(given, Iterable) else [None]
+            if any(size is None or size < least for size in sizes):
+                raise ValueError(invalid(name, expected, given))
+            object.__setattr__(self, name, tuple(sizes))
+        if list(self.axes) != sorted(set(self.axes)) or max(self.axes, default=0) >= max(len(self.shape), 1):
+            raise ValueError(invalid("axes", f"axes of the shape {self.shape}, ascending", self.axes))
 
     def _check_groups(self, group_size: int) -> None:
         """Raises unless the output channels are a whole number of groups, and each group a whole number of vectors."""
@@ -114,6 +132,16 @@ class PaletteLayout:
             xp: `numpy` or `keras.ops`.
         """
         return self._join(xp.reshape(indices, (*indices.shape, 1)), xp)[..., 0]
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> PaletteLayout:
+        """Returns the layout of a `to_dict` result.
+
+        Raises:
+            ValueError: an argument is missing or has a bad value.
+        """
+        shape, axes = (member(config, name, list, "the layout") for name in ("shape", "axes"))
+        return cls(tuple(shape), member(config, "dim", int, "the layout"), tuple(axes), config.get("group_size"))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the arguments as plain JSON."""

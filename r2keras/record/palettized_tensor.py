@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import numpy as np
 
+from r2keras._util.json_text import member
+from r2keras._util.shown import shown
 from r2keras.record.palette_layout import PaletteLayout
 from r2keras.record.range_figures import RangeFigures
 from r2keras.specs.palette import PaletteSpec
@@ -39,6 +42,9 @@ class PalettizedTensor:
     >>> t.values().tolist()
     [[-1.0, 0.5], [0.5, 0.5]]
     """
+
+    # The names of the arrays in a file; that of the integers first.
+    PARTS: ClassVar[tuple[str, ...]] = ("indices", "codebook", "table_scale", "scale")
 
     name: str
     indices: np.ndarray
@@ -104,7 +110,9 @@ class PalettizedTensor:
 
     def _complaint(self, part: str, what: str) -> str:
         """Returns the message for a tensor whose parts contradict its spec."""
-        return f"The {part} of {self.name!r} {what} ({self.spec.num_bits} bits). The record was edited or is corrupt."
+        return (
+            f"The {part} of {shown(self.name)} {what} ({self.spec.num_bits} bits). The record was edited or is corrupt."
+        )
 
     def table(self) -> np.ndarray:
         """Returns the table as float32 values, `(groups, 2**num_bits, dim)`."""
@@ -138,7 +146,7 @@ class PalettizedTensor:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays by their names in the file."""
-        return {name: getattr(self, name) for name in ("indices", "codebook", "table_scale", "scale")}
+        return {name: getattr(self, name) for name in self.PARTS}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything except the arrays, as plain JSON."""
@@ -150,7 +158,22 @@ class PalettizedTensor:
         }
 
     @classmethod
+    def largest_sizes(cls, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+        """Returns how many values each array of a `to_dict` result can have, given the shapes that a file states."""
+        spec, layout = _spec_and_layout(config)
+        table = layout.groups * spec.entries * spec.dim
+        sizes = {"codebook": table, "table_scale": layout.groups, "scale": math.prod(layout.shape)}
+        return {"indices": math.prod(layout.index_shape), **sizes}
+
+    @classmethod
     def from_parts(cls, name: str, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> PalettizedTensor:
         """Returns the tensor of a `to_dict` and an `arrays` result."""
-        spec, layout = PaletteSpec.from_dict(config["spec"]), PaletteLayout(**config["layout"])
-        return cls(name, spec=spec, layout=layout, before=RangeFigures.from_dict(config["before"]), **arrays)
+        spec, layout = _spec_and_layout(config)
+        before = RangeFigures.from_dict(member(config, "before", dict, "the tensor"))
+        return cls(name, spec=spec, layout=layout, before=before, **arrays)
+
+
+def _spec_and_layout(config: dict[str, Any]) -> tuple[PaletteSpec, PaletteLayout]:
+    """Returns spec and layout of a `to_dict` result."""
+    spec = PaletteSpec.from_dict(member(config, "spec", dict, "the tensor"))
+    return spec, PaletteLayout.from_dict(member(config, "layout", dict, "the tensor"))

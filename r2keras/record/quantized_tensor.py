@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import numpy as np
 
+from r2keras._util.json_text import member
+from r2keras._util.shown import shown
 from r2keras.record.range_figures import RangeFigures
 from r2keras.specs.quant import QuantSpec
 
@@ -58,6 +61,9 @@ class QuantizedTensor:
     array([[-1. ,  0.5]], dtype=float32)
     """
 
+    # The names of the arrays in a file; that of the integers first.
+    PARTS: ClassVar[tuple[str, ...]] = ("codes", "scale", "zero_point")
+
     name: str
     codes: np.ndarray
     scale: np.ndarray
@@ -91,8 +97,9 @@ class QuantizedTensor:
         fits = len(shape) == len(scale) and all(s and n % s == 0 for n, s in zip(shape, scale, strict=True))
         if not fits or self.zero_point.shape != scale:
             raise ValueError(
-                f"The scale of {self.name!r} does not fit its codes. Expected the same rank, each axis 1, the full "
-                f"size or a divisor of it. Received: codes {shape}, scale {scale}, zero_point {self.zero_point.shape}."
+                f"The scale of {shown(self.name)} does not fit its codes. Expected the same rank, each axis 1, the "
+                f"full size or a divisor of it. Received: codes {shape}, scale {scale}, zero_point "
+                f"{self.zero_point.shape}."
             )
 
     def _check_zero_point(self) -> None:
@@ -106,7 +113,9 @@ class QuantizedTensor:
 
     def _complaint(self, part: str, what: str) -> str:
         """Returns the message for a tensor whose parts contradict its spec."""
-        return f"The {part} of {self.name!r} {what} ({self.spec.num_bits} bits). The record was edited or is corrupt."
+        return (
+            f"The {part} of {shown(self.name)} {what} ({self.spec.num_bits} bits). The record was edited or is corrupt."
+        )
 
     def values(self) -> np.ndarray:
         """Returns the weight, float32: `scale * (code - zero_point)`."""
@@ -130,14 +139,20 @@ class QuantizedTensor:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays by their names in the file."""
-        return {"codes": self.codes, "scale": self.scale, "zero_point": self.zero_point}
+        return {name: getattr(self, name) for name in self.PARTS}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything except the arrays, as plain JSON."""
         return {"kind": self.spec.kind, "spec": self.spec.to_dict(), "before": dataclasses.asdict(self.before)}
 
     @classmethod
+    def largest_sizes(cls, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+        """Returns how many values each array of a `to_dict` result can have, given the shapes that a file states."""
+        size = math.prod(shapes["codes"])
+        return {"codes": size, "scale": size, "zero_point": size}
+
+    @classmethod
     def from_parts(cls, name: str, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> QuantizedTensor:
         """Returns the tensor of a `to_dict` and an `arrays` result."""
-        before = RangeFigures.from_dict(config["before"])
-        return cls(name, spec=QuantSpec.from_dict(config["spec"]), before=before, **arrays)
+        before = RangeFigures.from_dict(member(config, "before", dict, "the tensor"))
+        return cls(name, spec=QuantSpec.from_dict(member(config, "spec", dict, "the tensor")), before=before, **arrays)

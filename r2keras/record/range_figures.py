@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from r2keras._util.errors import invalid
+from r2keras._util.json_text import member
+from r2keras._util.numeric import as_int, is_finite
 
 HISTOGRAM_BINS = 64
 
@@ -64,10 +66,25 @@ class RangeFigures:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> RangeFigures:
-        """Returns the figures of a `dataclasses.asdict` result, which may have gone through JSON."""
+        """Returns the figures of a `dataclasses.asdict` result, which may have gone through JSON.
+
+        Raises:
+            ValueError: a figure is missing or is not a finite number.
+        """
         *numbers, _ = (field.name for field in dataclasses.fields(cls))
-        figures = {name: float(config[name]) for name in numbers}
-        return cls(**figures, counts=tuple(int(count) for count in config["counts"]))
+        figures = {name: _finite(name, member(config, name, float, "the range")) for name in numbers}
+        given = member(config, "counts", list, "the range")
+        counts = tuple(count for count in map(as_int, given) if count is not None and count >= 0)
+        if not len(counts) == len(given) == HISTOGRAM_BINS:
+            raise ValueError(invalid("counts", f"{HISTOGRAM_BINS} integers of at least 0", given))
+        return cls(**figures, counts=counts)
+
+
+def _finite(name: str, value: float) -> float:
+    """Returns a figure as a float."""
+    if not is_finite(value):
+        raise ValueError(invalid(name, "a finite number", value))
+    return float(value)
 
 
 def _histogram(fractions: np.ndarray) -> tuple[int, ...]:

@@ -12,21 +12,14 @@ from typing import Any
 import numpy as np
 
 from r2keras._util.errors import invalid
-from r2keras._util.files import atomic_write_bytes, one_line, read_npz
+from r2keras._util.files import atomic_write_bytes, one_line, reading
+from r2keras._util.npz_file import CORRUPT, NpzFile
 from r2keras.record.palettized_tensor import PalettizedTensor
 from r2keras.record.quantized_activation import QuantizedActivation
 from r2keras.record.quantized_tensor import QuantizedTensor
-from r2keras.specs.palette import PaletteSpec
-from r2keras.specs.quant import QuantSpec
+from r2keras.record.record_file import CONFIG, FORMAT_VERSION, read_parts
 
 Tensor = QuantizedTensor | PalettizedTensor
-# The tensors that a record holds, by the kind of their spec.
-TENSOR_KINDS: dict[str, type[QuantizedTensor] | type[PalettizedTensor]] = {
-    QuantSpec.kind: QuantizedTensor,
-    PaletteSpec.kind: PalettizedTensor,
-}
-FORMAT_VERSION = 3
-_CONFIG_TYPES = {"model_name": str, "num_values": int, "kept_float": dict, "tensors": dict}
 
 
 def table_bytes(tensor: Tensor) -> int:
@@ -90,7 +83,7 @@ class CompressionRecord:
         }
         buffer = io.BytesIO()
         text: Any = np.frombuffer(json.dumps(config).encode(), np.uint8)
-        np.savez_compressed(buffer, **{"record.json": text, **arrays})
+        np.savez_compressed(buffer, **{CONFIG: text, **arrays})
         atomic_write_bytes(path, buffer.getvalue())
 
     @classmethod
@@ -101,36 +94,11 @@ class CompressionRecord:
             ValueError: the file is truncated, corrupt or edited, or is not a record.
             OSError: the file cannot be read.
         """
-        arrays = read_npz(path)
-        try:
-            return cls._from_arrays(arrays)
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise ValueError(
-                f"{path} is not a readable record ({one_line(error)}). Write it again with `record.save`."
-            ) from error
-
-    @classmethod
-    def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> CompressionRecord:
-        """Returns the record that the arrays of a file hold."""
-        config = json.loads(arrays["record.json"].tobytes())
-        if config["version"] not in range(1, FORMAT_VERSION + 1):
-            raise ValueError(f"version {config['version']}; this r2keras reads versions 1 to {FORMAT_VERSION}")
-        for key, kind in _CONFIG_TYPES.items():
-            if not isinstance(config[key], kind):
-                raise ValueError(f"{key!r} in record.json is not of type {kind.__name__}")
-        tensors = {
-            name: TENSOR_KINDS[part["kind"]].from_parts(name, part, _arrays_of(name, arrays))
-            for name, part in config["tensors"].items()
-        }
-        # Version 1 has no activations, version 2 no palettes; notes were added without a new version.
-        grids = {name: QuantizedActivation(**grid) for name, grid in config.get("activations", {}).items()}
-        notes = config.get("notes", {})
-        return cls(tensors, config["kept_float"], config["num_values"], config["model_name"], grids, notes)
-
-
-def _arrays_of(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays of one tensor."""
-    own_arrays = {key.rpartition("|")[2]: array for key, array in arrays.items() if key.rpartition("|")[0] == name}
-    if not own_arrays:
-        raise KeyError(f"no arrays of {name!r}")
-    return own_arrays
+        with reading(path, "a file that `record.save` wrote") as file:
+            try:
+                return cls(**read_parts(NpzFile(file)))
+            except CORRUPT as error:
+                raise ValueError(
+                    f"{path} is not a readable record ({one_line(error)}). Expected a file that `record.save` wrote. "
+                    "Write it again, or check the path."
+                ) from error

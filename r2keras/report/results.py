@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from r2keras._util.errors import invalid
-from r2keras._util.files import atomic_write_text
+from r2keras._util.files import atomic_write_text, one_line, reading
+from r2keras._util.json_text import parse_json
 from r2keras._util.numeric import as_int, as_number, is_finite
 from r2keras._util.shown import shown
 
@@ -207,15 +208,16 @@ def load_results(path: str | os.PathLike) -> list[ResultRow]:
     >>> load_results(path)
     []
     """
+    with reading(path, "a file that `save_results` wrote") as file:
+        data = file.read()
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = parse_json(data)
         if not isinstance(rows, list):
             raise ValueError("not a list of rows")
         return checked_rows(rows) if rows else []
     except (ValueError, TypeError) as error:
-        reason = str(error).rstrip(".")
         raise ValueError(
-            f"{path} is not a readable results file ({reason}). Restore it or choose another file."
+            f"{path} is not a readable results file ({one_line(error)}). Restore it or choose another file."
         ) from error
 
 

@@ -84,6 +84,7 @@ def load(study: str | os.PathLike) -> Outcome:
         study: the folder of the study.
 
     Raises:
+        ValueError: the files of the study are corrupt.
         OSError: the folder has no study.
         ImportError: Optuna is not installed.
 
@@ -92,7 +93,8 @@ def load(study: str | os.PathLike) -> Outcome:
     >>> load("no such folder")
     Traceback (most recent call last):
     ...
-    FileNotFoundError: [Errno 2] No such file or directory: 'no such folder/search.json'
+    FileNotFoundError: Invalid value for argument `study`. Expected a folder of a search, which has a search.json. \
+Received: 'no such folder/search.json', which does not exist. Check the path.
     """
     search, space = studies.load_settings(study)
     return outcome_of(studies.open_study(study, search, space), search, space, study)

@@ -172,7 +172,19 @@ class Search:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Search:
-        """Returns the settings from the result of `to_dict`."""
+        """Returns the settings from the result of `to_dict`.
+
+        Raises:
+            ValueError: a key is not a setting, `model` or `data` is missing, or a value is out of range.
+            TypeError: a value has the wrong type.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in config:
+            if key not in names:
+                raise ValueError(invalid_choice("key of the settings", names, key))
+        for name in ("model", "data"):
+            if not isinstance(config.get(name), str):
+                raise ValueError(invalid(name, "a path", config.get(name)))
         return cls(**config)
 
     def fingerprint(self) -> dict[str, Any]:

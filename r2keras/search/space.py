@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import keras
 
+from r2keras._util.errors import invalid_choice
+from r2keras._util.json_text import member
+from r2keras._util.shown import shown
 from r2keras._util.text import bits, count
 from r2keras.budget import footprint
 from r2keras.search.settings import FLOAT, PALETTE, Search
-from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
+from r2keras.specs import METHODS, PaletteSpec, QuantSpec, Recipe, Spec
 from r2keras.widening import widen
 
 FLOAT32_BITS = 32
@@ -36,6 +40,23 @@ class Candidate:
     bytes: int = 0
     container_bytes: int = 0
     counted: str = ""
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> Candidate:
+        """Returns the candidate from the result of `dataclasses.asdict`.
+
+        Raises:
+            ValueError: a part is missing, or is not one of a candidate.
+        """
+        where = "the candidate"
+        method, num_bits = member(config, "method", str, where), member(config, "num_bits", int, where)
+        width, counted = member(config, "width", float, where), member(config, "counted", str, where)
+        num_bytes, container_bytes = (member(config, key, int, where) for key in ("bytes", "container_bytes"))
+        if method not in (FLOAT, PALETTE, *METHODS):
+            raise ValueError(invalid_choice("method", (FLOAT, PALETTE, *METHODS), method))
+        if not 1 <= num_bits <= FLOAT32_BITS or not 0 < width < math.inf or not min(num_bytes, container_bytes) >= 0:
+            raise ValueError(f"{where} is not one of a search: {shown(config)}")
+        return cls(method, num_bits, float(width), num_bytes, container_bytes, counted)
 
     @property
     def is_control(self) -> bool:
@@ -78,8 +99,14 @@ class Space:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Space:
-        """Returns the space from the result of `to_dict`."""
-        return cls(tuple(Candidate(**c) for c in config["candidates"]), config["over_budget"], config["undefined"])
+        """Returns the space from the result of `to_dict`.
+
+        Raises:
+            ValueError: a part is missing or is not what `to_dict` returns.
+        """
+        candidates = member(config, "candidates", list, "the space")
+        over_budget, undefined = (member(config, key, int, "the space") for key in ("over_budget", "undefined"))
+        return cls(tuple(map(Candidate.from_dict, candidates)), over_budget, undefined)
 
 
 def recipe_of(search: Search, method: str, num_bits: int) -> Recipe | None:

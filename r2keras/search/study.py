@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2keras._util.files import atomic_write_text
+from r2keras._util.files import atomic_write_text, one_line, reading
+from r2keras._util.json_text import member, parse_json
 from r2keras._util.shown import shown
 from r2keras.search.settings import FLOAT, Search, load_optuna
 from r2keras.search.space import Candidate, Space
 from r2keras.search.training import quality
+from r2keras.search.trials import check_trials
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -29,6 +31,8 @@ STUDY_NAME = "r2keras"
 # File names in the folder of the study.
 JOURNAL = "journal.log"
 SETTINGS = "search.json"
+# Of the settings; a candidate takes two hundred bytes.
+LONGEST_SETTINGS = 4 * 2**20
 # A trial without an owner after this time belongs to a process that was killed between creating and claiming it.
 OWNERLESS_SECONDS = 60
 # Processes that release a trial because another one claims it too try again after a random time up to this.
@@ -36,18 +40,34 @@ MAX_RETRY_SECONDS = 0.2
 
 
 def open_study(folder: str | os.PathLike, search: Search, space: Space, worker: int = 0) -> Study:
-    """Opens or creates the study in a folder. Several processes may have it open."""
+    """Opens or creates the study in a folder. Several processes may have it open.
+
+    Raises:
+        ValueError: the journal of the study is corrupt.
+        OSError: the journal cannot be read or written.
+    """
     optuna = load_optuna()
-    backend = optuna.storages.journal.JournalFileBackend(str(Path(folder, JOURNAL)))
+    path = Path(folder, JOURNAL)
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    sampler = _sampler(search, space, worker)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.create_study(
-            study_name=STUDY_NAME,
-            storage=optuna.storages.JournalStorage(backend),
-            directions=["maximize", "minimize"],
-            sampler=_sampler(search, space, worker),
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                study_name=STUDY_NAME,
+                storage=optuna.storages.JournalStorage(backend),
+                directions=["maximize", "minimize"],
+                sampler=sampler,
+                load_if_exists=True,
+            )
+            check_trials(study)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{path} is not a readable journal of a search ({one_line(error)}). Choose another study folder."
+            ) from error
+    return study
 
 
 def save_settings(folder: str | os.PathLike, search: Search, space: Space) -> None:
@@ -58,7 +78,7 @@ def save_settings(folder: str | os.PathLike, search: Search, space: Space) -> No
     """
     path, fingerprint = Path(folder, SETTINGS), search.fingerprint()
     if path.exists():
-        existing = _read(path)["fingerprint"]
+        existing = member(_read(path), "fingerprint", dict, "the file")
         for name, value in fingerprint.items():
             if existing.get(name) != value:
                 change = f"{name}={shown(existing.get(name))}, not {shown(value)}"
@@ -81,7 +101,11 @@ def load_settings(folder: str | os.PathLike) -> tuple[Search, Space]:
     """
     path = Path(folder, SETTINGS)
     config = _read(path)
-    return Search.from_dict(config["settings"]), Space.from_dict(config["space"])
+    try:
+        settings, space = (member(config, key, dict, "the file") for key in ("settings", "space"))
+        return Search.from_dict(settings), Space.from_dict(space)
+    except (ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
 
 
 def claim(study: Study, search: Search, space: Space) -> tuple[Trial, Candidate] | None:
@@ -211,9 +235,20 @@ def _distance(candidate: Candidate, proposal: dict[str, Any]) -> tuple[float, bo
 
 def _read(path: Path) -> dict[str, Any]:
     """Reads the settings of a study."""
+    with reading(path, f"a folder of a search, which has a {SETTINGS}", "study") as file:
+        data = file.read(LONGEST_SETTINGS + 1)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if len(data) > LONGEST_SETTINGS:
+            raise ValueError(f"it is longer than {LONGEST_SETTINGS:,} bytes")
+        config = parse_json(data)
+        member(config, "fingerprint", dict, "the file")
+        return config
     except ValueError as error:
-        raise ValueError(
-            f"{path} is not a valid settings file of a search ({error}). Choose another study folder."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    """Returns the error for settings that cannot be read."""
+    return ValueError(
+        f"{path} is not a valid settings file of a search ({one_line(error)}). Choose another study folder."
+    )

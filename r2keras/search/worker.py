@@ -17,13 +17,12 @@ from r2keras.search.data import SearchData, load_data
 from r2keras.search.settings import Search
 from r2keras.search.space import Candidate
 from r2keras.search.training import TrainedCandidate, quality, train
+from r2keras.search.trials import model_name
 from r2keras.workloads.training import release
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-# The folder of the saved models, within the folder of the study.
-MODELS = "models"
 # Longer error messages are cut before they are stored in the study.
 MAX_REASON = 300
 
@@ -117,7 +116,7 @@ class _CandidateTraining:
         ]
         if quality(metric, trained.value) <= max(smaller, default=float("-inf")):
             return None
-        name = f"{MODELS}/trial{self.trial.number}.keras"
+        name = model_name(self.trial.number)
         path = self.folder / name
         with replacing(path) as temporary:
             trained.model.save(temporary)

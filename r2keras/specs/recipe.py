@@ -7,13 +7,13 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from r2keras._util.errors import invalid, invalid_choice, missing, sentence
+from r2keras._util.errors import check_pattern, invalid, invalid_choice, sentence
 from r2keras._util.files import atomic_write_text, one_line
 from r2keras.specs.palette import PaletteSpec
 from r2keras.specs.quant import QuantSpec
+from r2keras.specs.recipe_file import read_config, suffix_of, yaml_module
 
 Spec = QuantSpec | PaletteSpec
 # The specs by the key that a rule in a recipe, or a tensor in a record, has for them.
@@ -66,7 +66,7 @@ class Recipe:
                     "Recipe([('.*', QuantSpec(num_bits=8))]) quantizes every kernel to 8 bits",
                 )
             )
-        object.__setattr__(self, "rules", tuple(_checked_rule(rule) for rule in rules))
+        object.__setattr__(self, "rules", tuple(_checked_rule(f"rules[{i}]", rule) for i, rule in enumerate(rules)))
         object.__setattr__(self, "steps", _checked_steps(steps))
 
     def index(self, *names: str) -> int | None:
@@ -100,7 +100,8 @@ class Recipe:
             raise ValueError(invalid("recipe", "a mapping with the key `rules` and, optionally, `steps`", config))
         if not isinstance(config["rules"], list):
             raise ValueError(invalid("rules", "a list", config["rules"]))
-        return cls((_rule_from_dict(rule) for rule in config["rules"]), config.get("steps", ()))
+        rules = [_rule_from_dict(f"rules[{i}]", rule) for i, rule in enumerate(config["rules"])]
+        return cls(rules, config.get("steps", ()))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the recipe as YAML (`.yaml`, `.yml`) or JSON (`.json`), atomically.
@@ -120,10 +121,10 @@ class Recipe:
         >>> Recipe.load(path).match("conv").num_bits
         4
         """
-        if _suffix(path) == ".json":
+        if suffix_of(path) == ".json":
             atomic_write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
         else:
-            atomic_write_text(path, _yaml().safe_dump(self.to_dict(), sort_keys=False))
+            atomic_write_text(path, yaml_module().safe_dump(self.to_dict(), sort_keys=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Recipe:
@@ -133,31 +134,27 @@ class Recipe:
         `- {match: "norm", keep_float: true}`.
 
         Raises:
-            ValueError: another suffix, a file that is neither YAML nor JSON, or one that is not a recipe. The message
-                names the file and the problem.
+            ValueError: another suffix, a file that is neither YAML nor JSON, or one that is not a recipe or larger than
+                a recipe (a megabyte, or 20,000 values). The message names the file and the problem.
             OSError: the file cannot be read.
         """
-        parse = _parse_json if _suffix(path) == ".json" else _parse_yaml
-        data = Path(path).read_bytes()
+        config = read_config(path)
         try:
-            return cls.from_dict(parse(data.decode("utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
+            return cls.from_dict(config)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a recipe. {sentence(one_line(error))}") from error
 
 
-def _checked_rule(rule: object) -> tuple[str, Spec | None]:
-    """Returns the rule if it is a pair of a regular expression and a spec."""
+def _checked_rule(name: str, rule: object) -> tuple[str, Spec | None]:
+    """Returns the rule if it is a pair of a regular expression and a spec; `name` is its place in the recipe."""
     kinds = tuple(SPEC_KINDS.values())
     if not isinstance(rule, (tuple, list)) or len(rule) != 2 or not isinstance(rule[0], str):
-        raise TypeError(invalid("rule", "a pair (pattern, spec)", rule))
+        raise TypeError(invalid(name, "a pair (pattern, spec)", rule))
     pattern, spec = rule
     if spec is not None and not isinstance(spec, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(invalid("spec", f"a {names}, or None to stay float", spec))
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(invalid("pattern", f"a regular expression ({error})", pattern)) from error
+        raise TypeError(invalid(f"{name}[1]", f"a {names}, or None to stay float", spec))
+    check_pattern(f"{name}[0]", pattern)
     return pattern, spec
 
 
@@ -182,51 +179,21 @@ def _rule_to_dict(pattern: str, spec: Spec | None) -> dict[str, Any]:
     return {"match": pattern, spec.kind: spec.to_dict()}
 
 
-def _rule_from_dict(rule: object) -> tuple[str, Spec | None]:
-    """Reads one rule: `match`, and either `keep_float: true` or one kind of spec."""
+def _rule_from_dict(name: str, rule: object) -> tuple[str, Spec | None]:
+    """Reads one rule: `match`, and either `keep_float: true` or one kind of spec; `name` is its place in the recipe."""
     if not isinstance(rule, dict) or "match" not in rule or len(rule) != 2:
-        raise ValueError(invalid("rule", f"the keys `match` and one of {[*SPEC_KINDS, 'keep_float']}", rule))
+        raise ValueError(invalid(name, f"the keys `match` and one of {[*SPEC_KINDS, 'keep_float']}", rule))
+    check_pattern(f"{name}.match", rule["match"])
     (kind,) = set(rule) - {"match"}
     if kind == "keep_float":
         if rule[kind] is not True:
-            raise ValueError(invalid("keep_float", "true", rule[kind], "Delete the rule otherwise"))
+            raise ValueError(invalid(f"{name}.keep_float", "true", rule[kind], "Delete the rule otherwise"))
         return rule["match"], None
     if kind not in SPEC_KINDS:
-        raise ValueError(invalid_choice("key of a rule", [*SPEC_KINDS, "keep_float"], kind))
+        raise ValueError(invalid_choice(f"key of {name}", [*SPEC_KINDS, "keep_float"], kind))
     if not isinstance(rule[kind], dict):
-        raise ValueError(invalid(kind, "a mapping of arguments", rule[kind]))
-    return rule["match"], SPEC_KINDS[kind].from_dict(rule[kind])
-
-
-def _suffix(path: str | os.PathLike) -> str:
-    """Returns the suffix of a recipe file, or raises."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".yaml", ".yml", ".json"):
-        raise ValueError(invalid("path", "a file name ending in .yaml, .yml or .json", str(path)))
-    return suffix
-
-
-def _parse_json(text: str) -> Any:
-    """Reads JSON, or raises ValueError."""
+        raise ValueError(invalid(f"{name}.{kind}", "a mapping of arguments", rule[kind]))
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"It is not valid JSON ({error}).") from error
-
-
-def _parse_yaml(text: str) -> Any:
-    """Reads YAML, or raises ValueError."""
-    yaml = _yaml()
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"It is not valid YAML ({error}).") from error
-
-
-def _yaml():
-    """Imports PyYAML, or raises ImportError with the command that installs it."""
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError(missing("pyyaml", "A recipe in YAML")) from error
-    return yaml
+        return rule["match"], SPEC_KINDS[kind].from_dict(rule[kind])
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}.{kind}: {error}") from error

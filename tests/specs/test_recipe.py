@@ -51,7 +51,7 @@ BAD_CONTENT = [
     ({"rules": [{"match": "conv", "quantize": {"num_bits": 9}}]}, "from 1 to 8"),
     ({"rules": [{"match": "conv", "quantize": {"num_bits": "8"}}]}, "from 1 to 8"),
     ({"rules": [{"match": "conv(", "quantize": {}}]}, "regular expression"),
-    ({"rules": [{"match": 3, "quantize": {}}]}, "pair"),
+    ({"rules": [{"match": 3, "quantize": {}}]}, "regular expression"),
 ]
 
 
@@ -162,11 +162,11 @@ def test_bad_content_names_the_file_and_the_reason(tmp_path, content, match, suf
     [
         ("r.json", b"{", "valid JSON"),
         ("r.json", b"", "valid JSON"),
-        ("r.json", b"[" * 100_000, "recursion"),
-        ("r.json", b"\xff\xfe", "utf-8"),
+        ("r.json", b"[" * 100_000, "nested too deeply"),
+        ("r.json", b"\xff\xfe", "UTF-8"),
         ("r.yaml", b"rules: [", "valid YAML"),
         ("r.yaml", b"rules: !!python/object/apply:os.getcwd []", "valid YAML"),
-        ("r.yaml", b"\x89PNG\x00", "utf-8"),
+        ("r.yaml", b"\x89PNG\x00", "UTF-8"),
         ("r.yaml", b"", "rules"),
     ],
 )

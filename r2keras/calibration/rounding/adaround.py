@@ -111,10 +111,9 @@ def rounded(
     with progress_bar(progress, len(tensors)) as advance:
         for kernel in run.kernels:
             full = kernel.full_name
-            stored = None if store is None else store.load(full)
+            stored = None if store is None else store.load(full, tensors[full])
             if stored is not None:
-                codes, scale, notes[full] = stored
-                tensors[full] = dataclasses.replace(tensors[full], codes=codes, scale=scale)
+                tensors[full], notes[full] = stored
             else:
                 tensors[full], notes[full] = run.round(kernel, tensors[full])
                 if store is not None:
