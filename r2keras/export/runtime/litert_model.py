@@ -15,7 +15,8 @@ from r2keras._util.native_log import quiet
 from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.tflite.activation_grid import Data
-from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter, unreadable
+from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter
+from r2keras.export.tflite.structure import unreadable
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter

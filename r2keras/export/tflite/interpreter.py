@@ -10,6 +10,7 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
+from r2keras.export.tflite.structure import check_structure, unreadable
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -39,10 +40,7 @@ def parse(data: bytes, name: str = "the file") -> ModelT:
     Raises:
         ValueError: the bytes are not a `.tflite`; the message calls them `name`.
     """
-    # The schema's Python reader trusts every offset, so LiteRT's own verifier runs first.
-    open_interpreter(data, name)
-    schema = optional_packages.schema()
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    return check_structure(data, name)
 
 
 class TensorDetail(TypedDict):
@@ -78,8 +76,9 @@ def open_interpreter(
         keep_all: whether intermediate tensors can be read after a run.
 
     Raises:
-        ValueError: LiteRT's verifier rejects the bytes.
+        ValueError: the file is broken, or LiteRT rejects it.
     """
+    check_structure(data, name)
     module = optional_packages.interpreter()
     kind = module.OpResolverType
     resolver = kind.AUTO if delegate else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -93,9 +92,3 @@ def open_interpreter(
             )
     except (ValueError, RuntimeError) as error:
         raise unreadable(name, error) from error
-
-
-def unreadable(name: str, error: Exception) -> ValueError:
-    """Returns the error for a file that LiteRT cannot run."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"{name} is not a readable .tflite ({reason}). Write it again with `r2keras.export.to_litert`.")
