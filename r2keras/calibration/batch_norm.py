@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -12,18 +13,28 @@ from r2keras._models import rebuild
 from r2keras._models.values import packed, to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
-from r2keras.calibration.data import Batch, Data, batches
+from r2keras.calibration.data import Data, kept_batches
+from r2keras.calibration.data_checks import Batch
 
 Statistics = list[tuple[np.ndarray, np.ndarray]]
+# Largest change of a statistic between two runs, in standard deviations, at which it counts as settled.
+TOLERANCE = 1e-3
 
 
 def reestimate_batch_norm(
-    model: keras.Model, data: Data, *, reference: keras.Model | None = None, batch_size: int = 128
+    model: keras.Model,
+    data: Data,
+    *,
+    reference: keras.Model | None = None,
+    batch_size: int = 128,
+    max_samples: int | None = None,
 ) -> int:
     """Re-measures the statistics of every batch-norm layer, in place; nothing else changes.
 
-    Runs the data through the model once, where each batch-norm layer normalizes with the batch's own statistics. Their
-    averages over the batches, weighted by the number of samples, are `mean` and `var`. Dropout stays off. Without
+    `mean` and `var` are those of a layer's inputs over all data, when the batch-norm layers before it normalize with
+    theirs. The data run through the model until no statistic changes by more than a thousandth of a standard deviation:
+    first each layer normalizes with the batch's own statistics, then with those of all data from the run before. One
+    run is enough for a single batch. The order of the data and their batches have no effect. Dropout stays off. Without
     `reference`, `mean` and `var` replace the moving statistics, which is best if `data` are distributed like the
     training data. With `reference`, the same is measured on the float model (`mean_f`, `var_f`) and only the change
     through quantization is applied: `moving_mean += mean - mean_f`, `moving_variance *= var / var_f`. Data of another
@@ -33,9 +44,10 @@ def reestimate_batch_norm(
         model: a built Functional or Sequential model; its `BatchNormalization` layers are changed, including those of
             nested models, but not those inside a composite custom layer.
         data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches.
-            Batches of at least 64 samples give good variances.
         reference: the float model that `model` was made from; None replaces the statistics.
-        batch_size: samples per batch if `data` is an array.
+        batch_size: samples per batch; the data's own batches have no effect.
+        max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
+            all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
 
     Returns:
         The number of batch-norm layers that were measured.
@@ -62,7 +74,7 @@ def reestimate_batch_norm(
     if data is None:
         fix = "Pass a few hundred training inputs, or batch_norm='keep'"
         raise DataNeededError(invalid("data", f"inputs to re-estimate {len(norms)} batch-norm layers", None, fix))
-    checked = list(batches(view, data, batch_size))
+    checked = kept_batches(view, data, batch_size, max_samples)
     statistics_after = measure(view, checked)
     if reference is not None:
         statistics_after = shifted(view, measure(view_of(reference, "reference"), checked), statistics_after)
@@ -75,24 +87,26 @@ def batch_norms(view: ModelView) -> list[keras.layers.BatchNormalization]:
     return [layer for _, layer in view.instances(keras.layers.BatchNormalization)]
 
 
-def measure(view: ModelView, data: Iterable[Batch]) -> Statistics:
-    """Returns the mean and variance at each batch-norm layer, averaged over the samples; the model does not change.
+def measure(view: ModelView, data: list[Batch]) -> Statistics:
+    """Returns the mean and variance of the inputs of each batch-norm layer over all data; the model does not change.
 
     Args:
         view: the model.
-        data: checked batches (`calibration.data.batches`).
+        data: checked batches (`calibration.data.kept_batches`).
 
     Returns:
         Pairs `(mean, variance)` in the order of `batch_norms`.
     """
     copy = view_of(rebuild.rebuild(view, _measuring))
-    probe = copy.model
-    norms = batch_norms(copy)
-    for batch in data:
-        for layer in norms:
-            layer.samples = len(batch[0])
-        probe(packed(probe, batch), training=False)
-    return statistics(copy)
+    norms = [layer for layer in batch_norms(copy) if isinstance(layer, MeasuredNormalization)]
+    # After as many runs, the statistics of each layer follow from exact ones of the layers before it.
+    for _ in range(len(norms) + 1):
+        for batch in data:
+            copy.model(packed(copy.model, batch), training=False)
+        changes = [layer.settle() for layer in norms]
+        if len(data) == 1 or max(changes, default=0.0) < TOLERANCE:
+            break
+    return [layer.settled for layer in norms if layer.settled is not None]
 
 
 def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistics:
@@ -118,22 +132,67 @@ def set_statistics(view: ModelView, values: Statistics) -> None:
 
 
 class MeasuredNormalization(keras.layers.BatchNormalization):
-    """A batch-norm layer that measures its statistics in inference, so that the other layers stay in inference mode.
+    """A batch-norm layer that measures its inputs in inference, so that the other layers stay in inference mode.
 
     Attributes:
-        samples: the number of samples in the next call.
-        num_measured: the number of samples measured so far; a layer that a model uses twice averages over both uses.
+        settled: the mean and variance of all data in the last run; None in the first one. A layer that a model uses
+            twice has those of both uses together.
     """
 
-    samples = 1
-    num_measured = 0
+    settled: tuple[np.ndarray, np.ndarray] | None = None
+    _measured: Moments | None = None
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalizes with the batch's statistics and updates the moving statistics."""
-        # With this momentum, the moving average is the average over all samples so far.
-        self.momentum = self.num_measured / (self.num_measured + self.samples)
-        self.num_measured += self.samples
-        return super().call(inputs, training=True, mask=mask)
+        """Normalizes with the settled statistics, or else the batch's own, and adds those of the batch."""
+        # With no momentum, the moving statistics become those of the batch.
+        self.momentum = 0.0
+        outputs = super().call(inputs, training=True, mask=mask)
+        mean, variance = (to_numpy(v).astype(np.float64) for v in (self.moving_mean, self.moving_variance))
+        values = math.prod(inputs.shape) // mean.size if mask is None else int(np.sum(keras.ops.convert_to_numpy(mask)))
+        self._measured = Moments(values, mean, variance).joined(self._measured)
+        if self.settled is None:
+            return outputs
+        self._set(*self.settled)
+        return super().call(inputs, training=False, mask=mask)
+
+    def settle(self) -> float:
+        """Ends a run; returns the largest change since the last one, in standard deviations."""
+        assert self._measured is not None
+        mean, variance = self._measured.mean, self._measured.variance
+        old_mean, old_variance = (np.inf, 0.0) if self.settled is None else self.settled
+        deviation = np.sqrt(np.maximum(variance, self.epsilon))
+        changes = [np.abs(mean - old_mean), np.abs(np.sqrt(variance) - np.sqrt(old_variance))]
+        self.settled = mean.astype(np.float32), variance.astype(np.float32)
+        self._measured = None
+        return float(np.max(changes / deviation))
+
+    def _set(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance)
+
+
+@dataclasses.dataclass
+class Moments:
+    """Number, mean and population variance of values, float64."""
+
+    count: int
+    mean: np.ndarray
+    variance: np.ndarray
+
+    def joined(self, other: Moments | None) -> Moments:
+        """Returns the moments of these values and others together.
+
+        >>> one = Moments(1, np.array(1.0), np.array(0.0)).joined(Moments(1, np.array(3.0), np.array(0.0)))
+        >>> float(one.mean), float(one.variance)
+        (2.0, 1.0)
+        """
+        if other is None or not self.count:
+            return other or self
+        count = self.count + other.count
+        share = self.count / count
+        mean = other.mean + share * (self.mean - other.mean)
+        within = other.variance + share * (self.variance - other.variance)
+        return Moments(count, mean, within + share * (1 - share) * np.square(self.mean - other.mean))
 
 
 def _measuring(path: str, layer: keras.Layer) -> keras.Layer | None:

@@ -12,7 +12,8 @@ from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_part
 from r2keras.calibration import as_matrix
-from r2keras.calibration.data import Batch, Data, batches
+from r2keras.calibration.data import Data, kept_batches
+from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.taps import Tapped
 
@@ -24,6 +25,7 @@ def correct_bias(
     *,
     means: dict[str, np.ndarray] | None = None,
     batch_size: int = 128,
+    max_samples: int | None = None,
 ) -> keras.Model:
     """Returns a copy of a quantized model with corrected biases, so that its output channels have the float means.
 
@@ -40,7 +42,9 @@ def correct_bias(
             None uses the statistics of the batch-norm layers.
         means: used without data: `E[x]` by layer path; None uses `expected_inputs(model)`. Required if the batch-norm
             layers of `model` are folded: compute it from the model before folding.
-        batch_size: samples per batch if `data` is an array.
+        batch_size: samples per batch; the data's own batches have no effect.
+        max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
+            all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
 
     Returns:
         A copy of `small`. Dense layers and convolutions whose kernels differ from the float model's have new biases,
@@ -65,13 +69,15 @@ def correct_bias(
 
     Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix B.
     """
-    return corrected(view_of(model), view_of(small, "small"), data, means, batch_size).model
+    view = view_of(model)
+    checked = None if data is None else kept_batches(view, data, batch_size, max_samples)
+    return corrected(view, view_of(small, "small"), checked, means).model
 
 
 def corrected(
-    view: ModelView, small: ModelView, data: Data | None, means: dict[str, np.ndarray] | None, batch_size: int = 128
+    view: ModelView, small: ModelView, data: list[Batch] | None, means: dict[str, np.ndarray] | None
 ) -> ModelView:
-    """Returns the result of `correct_bias` for views, as a view."""
+    """Returns the result of `correct_bias` for views and checked batches, as a view."""
     paths = _changed(view, small)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
@@ -79,7 +85,7 @@ def corrected(
 
     copy = view_of(rebuild.rebuild(small, replace, carry=as_matrix.carry_kernels))
     if data is not None:
-        biases = _measured(view, copy, paths, list(batches(view, data, batch_size)))
+        biases = _measured(view, copy, paths, data)
     else:
         biases = _predicted(view, copy, paths, expected_inputs_of(view) if means is None else means)
     for path, bias in biases.items():

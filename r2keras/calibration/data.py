@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,55 +11,99 @@ import keras
 import numpy as np
 
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid, invalid_part
-from r2keras._util.numeric import as_int
+from r2keras._util.errors import check_int, invalid, invalid_part
+from r2keras.calibration.data_checks import (
+    NO_LABELS,
+    Batch,
+    as_array,
+    check_shapes,
+    check_values,
+    vocabulary_sizes_of,
+)
+from r2keras.calibration.samples import Samples
 
-# One array per input of the model, with equal first axes.
-Batch = list[np.ndarray]
 # Unlabeled data as users pass them: one array, arrays by input, or an iterable of batches such as a tf.data.Dataset.
 Data = np.ndarray | Mapping[str, np.ndarray] | Iterable[Any]
+# Samples that are read from an iterable that does not say how many it has.
+MAX_SAMPLES = 16_384
+# Bytes of an iterable's samples that are held in memory at once.
+MAX_BYTES = 2**30
+# Samples of an array that are checked at once, which bounds the size of temporary arrays.
+CHUNK = 1024
 
 
-def batches(model: keras.Model | ModelView, data: Data, batch_size: int = 128) -> Iterator[Batch]:
-    """Yields batches as lists of arrays, one per input of the model.
+def batches(
+    model: keras.Model | ModelView, data: Data, batch_size: int = 128, max_samples: int | None = None
+) -> Iterator[Batch]:
+    """Yields batches as lists of arrays, one per input of the model, for functions that need each batch once.
 
-    Arrays are shuffled, with the same seed in every call, because batches of data sorted by class would have misleading
-    statistics.
+    The samples are put into an order that follows from their values, and into batches of at most `batch_size` whose
+    sizes differ by one at most. One array, the same data in batches of any size, and in another order, thus give the
+    same batches. Of a longer iterable, 16,384 samples or 1 GiB at a time are ordered and yielded.
 
     Args:
         model: the model whose inputs the data must fit, or its view.
         data: an array, a list of arrays (one per input), a dict of arrays by the inputs' names, or an iterable of such
             batches.
-        batch_size: samples per batch if `data` is arrays; iterables keep their own batches.
+        batch_size: samples per batch.
+        max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
+            all, but 16,384 of an iterable that does not say how many batches it has.
 
     Yields:
         Lists of arrays with equal first axes.
 
     Raises:
-        ValueError: the data are empty, are an exhausted iterator, contain labels, NaN or infinite values, do not fit
-            the model's inputs, or have word indices outside an embedding's vocabulary.
-        TypeError: `data` has another type.
+        ValueError: the data are empty, are an exhausted iterator, have no end, contain labels, NaN or infinite values,
+            do not fit the model's inputs, or have word indices outside an embedding's vocabulary.
+        TypeError: `data` has another type, or is not made of numbers.
+
+    Warns:
+        UserWarning: samples were left out, because the data do not say how many there are.
 
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     >>> [len(batch[0]) for batch in batches(model, np.zeros((5, 3)), batch_size=4)]
-    [4, 1]
+    [2, 3]
     """
-    if (as_int(batch_size) or 0) < 1:
-        raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
-    view = view_of(model)
-    model = view.model
-    count = 0
-    vocabulary_sizes = _vocabulary_sizes(view)
-    for batch in _stream(model, data, batch_size, vocabulary_sizes):
-        check_inputs(model, batch, vocabulary_sizes)
-        count += len(batch[0])
-        yield batch
-    if not count:
-        raise ValueError(
-            invalid_part("data", "at least one sample", "no samples", "Pass a few hundred training inputs")
-        )
+    for samples in _Reader(view_of(model), data, batch_size, max_samples).chunks():
+        yield from samples.batches(batch_size)
+
+
+def kept_batches(
+    model: keras.Model | ModelView, data: Data, batch_size: int = 128, max_samples: int | None = None
+) -> list[Batch]:
+    """Returns all batches as a list, for functions that need them several times.
+
+    Args:
+        model: as in `batches`.
+        data: as in `batches`.
+        batch_size: as in `batches`.
+        max_samples: as in `batches`; None also reads no more than 1 GiB of an iterable.
+
+    Warns:
+        UserWarning: samples were left out.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> len(kept_batches(model, (np.zeros((2, 3)) for _ in range(5)), batch_size=5))
+    2
+    """
+    reader = _Reader(view_of(model), data, batch_size, max_samples)
+    samples = reader.first(None if max_samples is not None else MAX_BYTES)
+    return list(samples.batches(batch_size))
+
+
+def split(data: list[Batch], batch_size: int) -> Iterator[Batch]:
+    """Yields checked batches as smaller ones.
+
+    >>> [len(batch[0]) for batch in split([[np.zeros((5, 3))]], 2)]
+    [2, 2, 1]
+    """
+    for batch in data:
+        for start in range(0, len(batch[0]), batch_size):
+            yield [array[start : start + batch_size] for array in batch]
 
 
 def as_inputs(model: keras.Model, batch: Batch) -> Any:
@@ -70,116 +116,172 @@ def as_inputs(model: keras.Model, batch: Batch) -> Any:
     return batch[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, batch)
 
 
-def _stream(model: keras.Model, data: Data, batch_size: int, vocabulary_sizes: dict[int, int]) -> Iterator[Batch]:
-    """Yields batches: parts of arrays, or the batches of an iterable as lists of arrays."""
-    arrays = _as_arrays(model, data)
-    if arrays is None:
-        if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
-            raise TypeError(
-                invalid("data", "an array, a list or dict of arrays, or an iterable of batches", type(data))
-            )
-        for batch in data:
-            yield _as_arrays(model, batch) or [_one_array(model, batch)]
-        return
-    check_inputs(model, arrays, vocabulary_sizes)
-    order = np.random.default_rng(0).permutation(len(arrays[0]))
-    for start in range(0, len(order), batch_size):
-        yield [array[order[start : start + batch_size]] for array in arrays]
+class _Reader:
+    """Reads data of any form in checked parts.
+
+    Args:
+        view: the model whose inputs the data must fit.
+        data: the data.
+        batch_size: checked here, because it comes from the same caller.
+        max_samples: as in `batches`.
+    """
+
+    def __init__(self, view: ModelView, data: Data, batch_size: int, max_samples: int | None) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
+        if max_samples is not None:
+            check_int("max_samples", max_samples, 1, None)
+        self.model = view.model
+        self.vocabulary_sizes = vocabulary_sizes_of(view)
+        self.max_samples = max_samples
+        self.dtypes = [keras.backend.standardize_dtype(tensor.dtype) for tensor in self.model.inputs]
+        self.arrays = _as_arrays(self.model, data, whole=True)
+        self.data = data
+        # Batches in a list are in memory already.
+        self.is_list = isinstance(data, list)
+        if self.arrays is None:
+            self._check_iterable()
+
+    def chunks(self) -> Iterator[Samples]:
+        """Yields all samples: those of arrays at once, those of an iterable as many at a time as memory allows."""
+        if self.arrays is not None:
+            yield self._of_arrays(self.arrays)
+            return
+        samples = Samples(self.dtypes)
+        for part in self._parts():
+            if len(samples) >= MAX_SAMPLES or samples.num_bytes >= MAX_BYTES:
+                yield samples
+                samples = Samples(self.dtypes)
+            samples.add(part)
+        # The last chunk is empty only if there was no sample at all.
+        _check_some(samples)
+        yield samples
+
+    def first(self, max_bytes: int | None) -> Samples:
+        """Returns the samples to keep in memory."""
+        if self.arrays is not None:
+            return self._of_arrays(self.arrays)
+        samples = Samples(self.dtypes)
+        for part in self._parts():
+            if max_bytes is not None and not self.is_list and samples.num_bytes >= max_bytes:
+                _warn_left_out(f"the first {len(samples):,} samples, {max_bytes / 2**30:g} GiB,")
+                break
+            samples.add(part)
+        _check_some(samples)
+        return samples
+
+    def _of_arrays(self, arrays: Batch) -> Samples:
+        """Returns the samples of whole arrays."""
+        check_shapes(self.model, arrays)
+        samples = Samples(self.dtypes)
+        for start in range(0, len(arrays[0]), CHUNK):
+            part = [array[start : start + CHUNK] for array in arrays]
+            check_values(self.model, part, self.vocabulary_sizes)
+            samples.add(part)
+        _check_some(samples)
+        samples.keep(self.max_samples)
+        return samples
+
+    def _check_iterable(self) -> None:
+        """Raises unless the data can be read batch by batch, and end."""
+        if isinstance(self.data, (str, bytes)) or not hasattr(self.data, "__iter__"):
+            expected = "an array, a list or dict of arrays, or an iterable of batches"
+            raise TypeError(invalid("data", expected, type(self.data)))
+        if self.max_samples is None and _num_batches(self.data) == math.inf:
+            fix = "Pass max_samples=1000, say, or take some batches of it: data.take(8)"
+            received = f"a {type(self.data).__name__} that repeats without end"
+            raise ValueError(invalid_part("data", "data that end, or max_samples=", received, fix))
+
+    def _parts(self) -> Iterator[Batch]:
+        """Yields the checked batches of an iterable, up to the limit of samples."""
+        limit = self.max_samples
+        if limit is None and _num_batches(self.data) is None:
+            limit = MAX_SAMPLES
+        count = 0
+        for item in self.data:
+            if limit is not None and count >= limit:
+                if self.max_samples is None:
+                    _warn_left_out(f"the first {limit:,} samples")
+                return
+            # A generator may use the memory of one array for all batches.
+            batch = [array if self.is_list else np.array(array) for array in _as_batch(self.model, item)]
+            check_shapes(self.model, batch)
+            if limit is not None:
+                batch = [array[: limit - count] for array in batch]
+            check_values(self.model, batch, self.vocabulary_sizes)
+            count += len(batch[0])
+            yield batch
 
 
-def _as_arrays(model: keras.Model, data: Any) -> list[np.ndarray] | None:
-    """Returns `data` as a list of arrays if it is an array or has one array per input; else None."""
-    if isinstance(data, dict):
+def _num_batches(data: Any) -> float | None:
+    """Returns the number of batches of an iterable, infinity if it has no end, None if it does not say."""
+    if callable(getattr(data, "cardinality", None)):
+        count = int(data.cardinality())
+        return {-1: math.inf, -2: None}.get(count, count)
+    try:
+        return len(data)
+    except TypeError:
+        return None
+
+
+def _check_some(samples: Samples) -> None:
+    """Raises if there are no samples."""
+    if not len(samples):
+        raise ValueError(
+            invalid_part("data", "at least one sample", "no samples", "Pass a few hundred training inputs")
+        )
+
+
+def _warn_left_out(used: str) -> None:
+    """Warns that only a part of an iterable is used."""
+    warnings.warn(
+        f"Calibration uses {used} of `data` and leaves out the rest. Expected data that fit into memory and say how "
+        "many batches they have. Pass max_samples= to set the number.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _as_arrays(model: keras.Model, data: Any, *, whole: bool) -> Batch | None:
+    """Returns `data` as a list of arrays if it is an array or has one array per input; else None.
+
+    Args:
+        model: the model.
+        data: all data, or one batch of an iterable.
+        whole: whether it is all data, of which a list may also be a list of batches.
+    """
+    inputs = model.inputs
+    if isinstance(data, Mapping):
         return _by_name(model, data)
     if isinstance(data, (list, tuple)):
-        if len(data) == len(model.inputs) and all(hasattr(x, "shape") for x in data):
-            return [np.asarray(x) for x in data]
+        is_arrays = [hasattr(part, "shape") for part in data]
+        if len(data) == len(inputs) and all(is_arrays):
+            return [as_array(part, tensor) for part, tensor in zip(data, inputs, strict=True)]
+        if isinstance(data, tuple) if whole else _has_parts(data):
+            expected = f"one array per input ({len(inputs)}), without labels"
+            expected = expected if whole else f"batches of {expected}"
+            fix = "Pass the inputs alone, or a list of batches" if whole else NO_LABELS
+            raise ValueError(invalid_part("data", expected, f"a {type(data).__name__} of {len(data)}", fix))
         return None
-    return [np.asarray(data)] if hasattr(data, "shape") else None
+    return [as_array(data, inputs[0])] if hasattr(data, "shape") else None
 
 
-def _by_name(model: keras.Model, data: dict[str, Any]) -> list[np.ndarray]:
+def _has_parts(batch: list | tuple) -> bool:
+    """Whether a list holds arrays or containers by name, not plain numbers."""
+    return any(hasattr(part, "shape") or isinstance(part, Mapping) or part is None for part in batch)
+
+
+def _as_batch(model: keras.Model, item: Any) -> Batch:
+    """Returns one item of an iterable as arrays; plain lists of numbers are one array."""
+    return _as_arrays(model, item, whole=False) or [as_array(item, model.inputs[0])]
+
+
+def _by_name(model: keras.Model, data: Mapping[str, Any]) -> Batch:
     """Returns the arrays of a dict in the order of the model's inputs."""
     structure = None if isinstance(model, keras.Sequential) else model.input
     keys = {name: name for name in structure} if isinstance(structure, dict) else [x.name for x in model.inputs]
     names = keras.tree.flatten(keys)
-    if set(names) != set(data) or not all(hasattr(array, "shape") for array in data.values()):
-        fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
-        raise ValueError(
-            invalid_part("data", f"one array for each input ({', '.join(names)})", f"a dict of {[*data]}", fix)
-        )
-    return [np.asarray(data[name]) for name in names]
-
-
-def _one_array(model: keras.Model, batch: Any) -> np.ndarray:
-    """Returns a batch of numbers in plain lists as one array."""
-    if isinstance(batch, (list, tuple)) and any(hasattr(part, "shape") for part in batch):
-        expected = f"batches of one array per input ({len(model.inputs)}), without labels"
-        fix = "With a tf.data.Dataset of pairs pass data.map(lambda x, y: x)"
-        raise ValueError(invalid_part("data", expected, f"a {type(batch).__name__} of {len(batch)}", fix))
-    return np.asarray(batch)
-
-
-def check_inputs(model: keras.Model, batch: Batch, vocabulary_sizes: dict[int, int] | None = None) -> None:
-    """Raises unless a batch fits the inputs of a model.
-
-    Args:
-        model: the model whose inputs the batch must fit.
-        batch: one array per input.
-        vocabulary_sizes: the result of `_vocabulary_sizes` for the model, to read it once for many batches; None reads
-            it here.
-
-    Raises:
-        ValueError: another shape, NaN or infinite values, word indices outside an embedding's vocabulary, or inputs
-            with different numbers of samples.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2)])
-    >>> check_inputs(model, [np.zeros((5, 2))])
-    Traceback (most recent call last):
-    ...
-    ValueError: Invalid value for argument `data`. Expected batches of shape (samples, 3) for the input 'x', without \
-labels. Received: an array of shape (5, 2).
-    """
-    if vocabulary_sizes is None:
-        vocabulary_sizes = _vocabulary_sizes(view_of(model))
-    for index, (array, model_input) in enumerate(zip(batch, model.inputs, strict=True)):
-        shape = tuple(model_input.shape)[1:]
-        if not _fits(array.shape[1:], shape):
-            sizes = ", ".join(["samples", *map(str, shape)])
-            expected = f"batches of shape ({sizes}) for the input {model_input.name!r}, without labels"
-            raise ValueError(invalid_part("data", expected, f"an array of shape {array.shape}"))
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            received = f"NaN or infinite values for the input {model_input.name!r}"
-            raise ValueError(invalid_part("data", "finite values", received, "Clean the data first"))
-        size = vocabulary_sizes.get(index)
-        if size is not None and array.size and not (array.min() >= 0 and array.max() < size):
-            expected = f"word indices from 0 to {size - 1} for the input {model_input.name!r}, as its embedding has"
-            fix = "Encode the words with the vocabulary that the model was trained with"
-            raise ValueError(invalid_part("data", expected, f"{array.min()} to {array.max()}", fix))
-    counts = [len(array) for array in batch]
-    if len(set(counts)) > 1:
-        raise ValueError(invalid("data", "as many samples for every input", counts))
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether a shape equals the expected one, in which None stands for any size."""
-    if len(shape) != len(expected):
-        return False
-    return all(needed in (None, size) for needed, size in zip(expected, shape, strict=True))
-
-
-def _vocabulary_sizes(view: ModelView) -> dict[int, int]:
-    """Returns the vocabulary sizes of embeddings that take an input directly, by the index of the input."""
-    # A layer that is wrapped for training holds the bare layer as `layer`.
-    layers = [getattr(layer, "layer", layer) for _, layer in view.layers]
-    if not any(isinstance(layer, keras.layers.Embedding) for layer in layers):
-        return {}
-    sizes: dict[int, int] = {}
-    for call in view.graph.calls:
-        layer = getattr(call.layer, "layer", call.layer)
-        if isinstance(layer, keras.layers.Embedding) and call.inputs and call.inputs[0][0] < len(view.model.inputs):
-            index = call.inputs[0][0]
-            sizes[index] = min(layer.input_dim, sizes.get(index, layer.input_dim))
-    return sizes
+    if set(names) != set(data):
+        expected = f"one array for each input ({', '.join(names)})"
+        raise ValueError(invalid_part("data", expected, f"a dict of {[*data]}", NO_LABELS))
+    return [as_array(data[name], tensor) for name, tensor in zip(names, model.inputs, strict=True)]

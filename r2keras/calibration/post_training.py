@@ -15,7 +15,8 @@ from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import set_ranges
 from r2keras.calibration.bias import corrected
-from r2keras.calibration.data import Batch, Data, batches
+from r2keras.calibration.data import Data, kept_batches, split
+from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.equalization import equalized
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
@@ -40,6 +41,7 @@ def calibrate(
     input_bits: int | None = None,
     output_bits: int | None = None,
     batch_size: int = 128,
+    max_samples: int | None = None,
     options: AdaRoundOptions | None = None,
     folder: str | os.PathLike | None = None,
     progress: bool = True,
@@ -55,8 +57,9 @@ def calibrate(
         model: a built, trained Functional or Sequential model; left untouched.
         recipe: the specs of the kernels, and the steps.
         data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches (a
-            `tf.data.Dataset`, a generator). A few hundred to a few thousand samples, which are kept in memory. None is
-            allowed if nothing has to be measured; `"correct_bias"` then uses the statistics of the batch-norm layers.
+            `tf.data.Dataset`, a generator). A few hundred to a few thousand samples, which are kept in memory; neither
+            their order nor their batches have an effect. None is allowed if nothing has to be measured;
+            `"correct_bias"` then uses the statistics of the batch-norm layers.
         batch_norm: how `"reestimate_batch_norm"` sets the moving statistics: `"replace"` uses the measured ones,
             `"shift"` adds only the change through quantization, `"keep"` leaves them, `"auto"` picks whichever of the
             three gives outputs on `data` closest to the float model's, by mean squared error.
@@ -64,7 +67,9 @@ def calibrate(
         output_bits: bits of the other tensors that an integer file rounds, 2 to 8: results of global average pooling,
             and the model's outputs. An output is rounded before a last softmax, sigmoid or tanh, which becomes a layer
             of its own, `"<layer>_softmax"`. None leaves all of these float.
-        batch_size: samples per batch if `data` is an array.
+        batch_size: samples per batch; the data's own batches have no effect.
+        max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
+            all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
         options: settings of the step `"adaround"`; None uses the defaults.
         folder: a folder in which the step `"adaround"` stores finished layers, so that an interrupted run continues.
         progress: whether the step `"adaround"` shows a progress bar if the output is a terminal.
@@ -73,9 +78,12 @@ def calibrate(
         `(model, record)`, as from `r2keras.finalize`. `record.notes` has AdaRound's result for each kernel.
 
     Raises:
-        TypeError: `model` is subclassed, or `recipe` is not a Recipe.
-        ValueError: `prepare` or a step rejects the model or the recipe; the data are empty, not finite or of another
-            shape; a step needs data and there are none; `batch_norm` is unknown.
+        TypeError: `model` is subclassed, `recipe` is not a Recipe, or the data are not numbers.
+        ValueError: `prepare` or a step rejects the model or the recipe; the data are empty, not finite, without end or
+            of another shape; a step needs data and there are none; `batch_norm` is unknown.
+
+    Warns:
+        UserWarning: samples were left out (`max_samples`); features of the model's input are too small for its grid.
 
     Example:
 
@@ -99,7 +107,7 @@ def calibrate(
     view = view if output_bits is None else with_bare_ends(view)
     warned_plan(view, recipe, input_bits, output_bits)
     steps = recipe.steps or ("reestimate_batch_norm",)
-    checked = None if data is None else list(batches(view, data, batch_size))
+    checked = None if data is None else kept_batches(view, data, batch_size, max_samples)
     for step in ("adaround", "sensitivity"):
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
@@ -129,8 +137,8 @@ def _prepared(
     palettes = students.palettes_of(student)
     if "sensitivity" in steps and palettes:
         assert data is not None  # `calibrate` has checked that this step has data.
-        # `sensitivity_of` splits the data into its own small batches: each gives one sample of every squared gradient.
-        importance = sensitivity_of(view, [np.concatenate(parts) for parts in zip(*data, strict=True)])
+        # Small batches, because each gives one sample of every squared gradient.
+        importance = sensitivity_of(view, split(data, 8))
         for path, layer in palettes:
             layer.initialize({kernel.name: importance[kernel.full_name] for kernel in view.kernels_in(path)})
     return student

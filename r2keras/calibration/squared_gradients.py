@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -13,9 +14,12 @@ from r2keras._models.keras_internals import parts_of, variable_index
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
 from r2keras.calibration.data import Data, batches
+from r2keras.calibration.data_checks import Batch
 
 
-def sensitivity(model: keras.Model, data: Data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
+def sensitivity(
+    model: keras.Model, data: Data, *, batch_size: int = 8, max_samples: int | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Estimates the sensitivity of the outputs to each weight: the diagonal of the Gauss-Newton matrix, without labels.
 
     `s_i = mean over batches of (v^T dy/dw_i)^2` with random signs `v`, one per output of each sample. Its expectation
@@ -26,7 +30,9 @@ def sensitivity(model: keras.Model, data: Data, *, batch_size: int = 8, seed: in
     Args:
         model: a built Functional or Sequential model with float outputs; left untouched.
         data: unlabeled inputs in any form that `calibrate` takes.
-        batch_size: samples per batch if `data` is arrays.
+        batch_size: samples per batch; the data's own batches have no effect.
+        max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
+            all, but 16,384 of an iterable that does not say how many batches it has.
         seed: the seed of the signs.
 
     Returns:
@@ -47,18 +53,19 @@ def sensitivity(model: keras.Model, data: Data, *, batch_size: int = 8, seed: in
     Source: Martens, arXiv 1412.1193, section 9; Kim et al., SqueezeLLM, arXiv 2306.07629, section 4.1, weights
     k-means by squared gradients of a loss with labels.
     """
-    return sensitivity_of(view_of(model), data, batch_size=batch_size, seed=seed)
+    view = view_of(model)
+    return sensitivity_of(view, batches(view, data, batch_size, max_samples), seed=seed)
 
 
-def sensitivity_of(view: ModelView, data: Data, *, batch_size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns the result of `sensitivity` for a view."""
+def sensitivity_of(view: ModelView, data: Iterable[Batch], *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns the result of `sensitivity` for a view and checked batches."""
     copy = view_of(rebuild.rebuild(view))
     _drop_regularizers(copy)
     optimizer = _SquaredGradients()
     run = _Inference(copy.model)
     run.compile(optimizer=optimizer, loss=_signed_sum, jit_compile=False)
     signs = np.random.default_rng(seed)
-    for batch in batches(view, data, batch_size):
+    for batch in data:
         inputs = values.packed(copy.model, batch)
         outputs = keras.tree.flatten(run.predict_on_batch(inputs))
         targets = [signs.choice([-1.0, 1.0], np.shape(output)).astype(np.float32) for output in outputs]

@@ -13,7 +13,7 @@ from r2keras._models.neighbors import nodes
 from r2keras._models.values import packed
 from r2keras._models.walk import ModelView, view_of
 from r2keras.calibration.as_matrix import numpy
-from r2keras.calibration.data import Batch
+from r2keras.calibration.data_checks import Batch
 
 
 class Tap(keras.layers.Layer):

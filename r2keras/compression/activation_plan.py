@@ -48,10 +48,12 @@ def activation_plan(
     Args:
         model: a built Functional or Sequential model.
         recipe: the recipe; specs with `activation_bits` quantize the outputs of their layers.
-        input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
+        input_bits: bits of the model's float inputs, 2 to 8; None leaves them float. Their range follows the
+            `activation_range` of the layer that they feed.
         output_bits: bits of the other tensors that an integer-only file rounds: the model's outputs, before a final
             softmax, sigmoid or tanh (which becomes a separate layer where it is part of another), and the results of
-            global average pooling; 2 to 8; None leaves them float.
+            global average pooling; 2 to 8; None leaves them float. Their range follows the `activation_range` of the
+            layer that they come from.
 
     Returns:
         Specs by the path of the layer whose output is quantized, in the order they run.
@@ -99,14 +101,17 @@ def planned(
 ) -> tuple[dict[str, ActivationSpec], list[str]]:
     """Returns the plan of `activation_plan`, and the patterns of rules whose activation bits quantize nothing."""
     model = view.model
-    plan = {} if input_bits is None else _input_plan(model, input_bits)
+    input_spec = None if input_bits is None else _end_spec("input_bits", input_bits)
     end_spec = None if output_bits is None else _end_spec("output_bits", output_bits)
-    if end_spec is None and not has_activation_bits(recipe):
-        return plan, []
+    if input_spec is end_spec is None and not has_activation_bits(recipe):
+        return {}, []
     graph = view.graph
     floats = [keras.backend.is_float_dtype(tensor.dtype) for tensor in model.outputs]
     integers = {tensor for tensor, is_float in zip(graph.outputs, floats, strict=True) if not is_float}
     planner = _Planner(graph, recipe, _kernels_of(view), end_spec, integers)
+    plan = {} if input_spec is None else _input_plan(model, input_spec, planner)
+    if end_spec is None and not has_activation_bits(recipe):
+        return plan, []
     outputs = planner.plan()
     if not outputs and not has_activation_bits(recipe):
         expected = (
@@ -184,7 +189,8 @@ class _Planner:
         plan = {}
         for call in self.graph.calls:
             if self.end_spec and self._is_end(call):
-                plan[call.path] = dataclasses.replace(self.end_spec, unsigned=never_negative(call))
+                range_rule = self._range_by(self._rule(call))
+                plan[call.path] = dataclasses.replace(self.end_spec, unsigned=never_negative(call), range=range_rule)
                 self.used.add(self._rule(call))
             elif not (self._passes(call) or self._fuses_forward(call) or self._ends(call.output)):
                 rule_index = self._rule(call)
@@ -194,6 +200,22 @@ class _Planner:
                     plan[call.path] = activation
                     self.used.add(rule_index)
         return plan
+
+    def range_of_input(self, tensor: TensorKey) -> str | None:
+        """Returns the range rule of the first layer that a tensor feeds and that has one; None if none has."""
+        for call in self.graph.consumers(tensor):
+            found = None if self._passes(call) else self._range_by(self._rule(call))
+            if found is None and (self._passes(call) or self._fuses_forward(call)):
+                found = self.range_of_input(call.output)
+            if found is not None:
+                return found
+        return None
+
+    def _range_by(self, rule_index: int | None) -> str | None:
+        """Returns the range rule that a rule of the recipe gives activations; None if it gives none."""
+        spec = None if rule_index is None else self.recipe.rules[rule_index][1]
+        activation = None if spec is None else spec.activation()
+        return None if activation is None else activation.range
 
     def _is_end(self, call: Call) -> bool:
         """Whether integer operators round an output without a rule: an end of the model, or global average pooling."""
@@ -281,10 +303,13 @@ class _Planner:
         return [call.path, *(full_name(call.path, name) for name, _ in kernels)]
 
 
-def _input_plan(model: keras.Model, input_bits: int) -> dict[str, ActivationSpec]:
-    """Returns the specs of a model's float inputs, by name."""
-    spec = _end_spec("input_bits", input_bits)
-    return {tensor.name: spec for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)}
+def _input_plan(model: keras.Model, spec: ActivationSpec, planner: _Planner) -> dict[str, ActivationSpec]:
+    """Returns the specs of a model's float inputs, by name, with the range rules of the layers that they feed."""
+    plan = {}
+    for index, tensor in enumerate(model.inputs):
+        if keras.backend.is_float_dtype(tensor.dtype):
+            plan[tensor.name] = dataclasses.replace(spec, range=planner.range_of_input((index, 0)))
+    return plan
 
 
 def _end_spec(name: str, num_bits: int) -> ActivationSpec:

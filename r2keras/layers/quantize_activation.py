@@ -12,10 +12,8 @@ from r2keras import quantizers
 from r2keras._util.errors import invalid
 from r2keras._util.numeric import as_number, is_finite
 from r2keras.ops.range_quantize import on_grid
+from r2keras.quantizers.observed import Observed
 from r2keras.specs import ActivationSpec
-
-# Values that one batch contributes to the samples of `observe`.
-MAX_OBSERVED = 16_384
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
@@ -51,12 +49,12 @@ class QuantizeActivation(keras.layers.Layer):
         self.quantizer = quantizers.make_activation(self.spec, name="quantizer")
         self.supports_masking = True
         self.built = True
-        self._observed: list[np.ndarray] | None = None
+        self._observed: Observed | None = None
 
     def call(self, inputs, training: bool | None = None):
         """Returns the rounded tensor, or the tensor itself while calibration observes it."""
         if self._observed is not None:
-            self._observed.append(_sample(ops.convert_to_numpy(ops.cast(inputs, "float32"))))
+            self._observed.add(ops.convert_to_numpy(ops.cast(inputs, "float32")))
             return inputs
         return self.quantizer(inputs, training=training)
 
@@ -66,12 +64,12 @@ class QuantizeActivation(keras.layers.Layer):
         return bool(ops.convert_to_numpy(self.quantizer.ready) > 0)
 
     def observe(self) -> None:
-        """Starts to collect samples of the inputs, which pass unchanged until `fit`; calls must be eager."""
-        self._observed = []
+        """Starts to count the inputs, which pass unchanged until `fit`; calls must be eager."""
+        self._observed = Observed(bins=self.quantizer.needs_values)
 
     def fit(self) -> None:
-        """Sets the range from the samples collected, if there are any, and resumes rounding."""
-        if self._observed:
+        """Sets the range from all values since `observe`, if there are any, and resumes rounding."""
+        if self._observed is not None and self._observed.count:
             self.quantizer.fit(self._observed)
         self._observed = None
 
@@ -175,10 +173,3 @@ class GridActivation(GridForm, keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
         return {**super().get_config(), **self._grid_config()}
-
-
-def _sample(values: np.ndarray) -> np.ndarray:
-    """Returns evenly spaced values of an array, and its extremes."""
-    flat = values.ravel()
-    index = np.linspace(0, flat.size - 1, min(flat.size, MAX_OBSERVED)).astype(np.int64)
-    return np.concatenate([flat[index], [flat.min(), flat.max()]]).astype(np.float32)

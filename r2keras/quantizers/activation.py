@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -12,11 +12,12 @@ from keras import ops
 
 from r2keras.ops.percentile import percentiles
 from r2keras.ops.range_quantize import on_grid, quantize_span, span_grid
+from r2keras.quantizers.observed import Observed
 from r2keras.specs import ActivationSpec
 
 # Of the moving average of a range.
 MOMENTUM = 0.99
-# Values per tensor that the percentile and the error search look at.
+# Values per tensor that the percentile and the error search look at in training.
 SAMPLE = 4096
 # The percentile that `range="percentile"` clips at.
 PERCENT = 99.9
@@ -61,15 +62,24 @@ class ActivationQuantizer(keras.layers.Layer):
         """Adds the method's trained variables, which are relative to the stored range."""
 
     def find(self, x):
-        """Returns the range for a tensor: two float32 scalars, `low <= 0 <= high`.
+        """Returns the range for a tensor: two float32 scalars, `low <= 0 <= high`."""
+        x = ops.cast(x, "float32")
+        return self.start_range(*extremes(x, self.spec.unsigned), ops.sqrt(ops.mean(ops.square(x))), ops.std(x))
+
+    def start_range(self, low, high, root, deviation):
+        """Returns the range for a tensor with the given statistics.
 
         The bounds are `2 sqrt(2 Qp / pi)` times the root mean square of the tensor, with `Qp` steps above zero, but
         never beyond its minimum and maximum: at few bits, the full range would round nearly all values to zero. For
         normally distributed values this is LSQ's rule, a step of `2 mean|x| / sqrt(Qp)`; for others it clips fewer.
+
+        Args:
+            low: minimum, at most 0; 0 if unsigned.
+            high: maximum, at least 0.
+            root: root mean square.
+            deviation: standard deviation.
         """
-        low, high = extremes(x, self.spec.unsigned)
         above = self.num_steps if self.spec.unsigned else self.num_steps / 2
-        root = ops.sqrt(ops.mean(ops.square(ops.cast(x, "float32"))))
         reach = 2.0 * math.sqrt(2.0 * above / math.pi) * root
         return ops.maximum(low, -reach), ops.minimum(high, reach)
 
@@ -95,25 +105,36 @@ class ActivationQuantizer(keras.layers.Layer):
         low, high = self.learned(self.low + 0.0, self.high + 0.0)
         return span_grid(low, high, self.spec.quant_min, self.spec.quant_max)
 
-    def fit(self, batches: list[np.ndarray]) -> None:
-        """Sets the range from values of the tensor.
+    @property
+    def needs_values(self) -> bool:
+        """Whether `over` looks at more than the extremes of the values."""
+        return True
+
+    def fit(self, observed: Observed) -> None:
+        """Sets the range from all values of the tensor.
 
         Values halfway between two codes, such as pixels `k / 127.5 - 1`, could be rounded one way here and another way
         on a device. If there are many of them, the range is widened by about a thousandth.
 
         Args:
-            batches: flat arrays, one per batch.
+            observed: statistics of the values, with a histogram if `needs_values`.
         """
-        self._store(*self.over(batches))
+        self._store(*self.over(observed))
+        if observed.distinct is None:
+            # So many different values are not halfway between the codes of one grid.
+            return
+        values, counts = observed.distinct
         scale, zero_point = (float(ops.convert_to_numpy(part)) for part in self.grid())
-        steps = np.concatenate(batches).astype(np.float64) / scale + zero_point
+        steps = values.astype(np.float64) / scale + zero_point
         is_tie = np.abs(steps - np.floor(steps) - 0.5) < TIE_DISTANCE
-        if np.mean(is_tie) > MAX_TIES:
+        if counts[is_tie].sum() > MAX_TIES * counts.sum():
             self._store((1 + WIDENING) * self.low, (1 + WIDENING) * self.high)
 
-    def over(self, batches: list[np.ndarray]):
-        """Returns the range for several batches."""
-        return self.find(ops.convert_to_tensor(np.concatenate(batches)))
+    def over(self, observed: Observed):
+        """Returns the range for observed values; it depends neither on their order nor on their batches."""
+        if not observed.is_finite:
+            return self._extremes_of(observed)
+        return self.start_range(*self._extremes_of(observed), *observed.moments())
 
     def start(self, low: float, high: float) -> None:
         """Sets the range to one that is known without data."""
@@ -139,6 +160,11 @@ class ActivationQuantizer(keras.layers.Layer):
     def _rounded(self, x, low, high):
         gradient = {"inner": self.inner, "delta": self.spec.delta or 0.0, "share": self.gradient_share(x)}
         return quantize_span(x, low, high, self.spec.quant_min, self.spec.quant_max, **gradient)
+
+    def _extremes_of(self, observed: Observed) -> tuple[float, float]:
+        """Returns minimum (0 if unsigned) and maximum, extended to include zero; NaN stays NaN."""
+        low = 0.0 if self.spec.unsigned else float(np.minimum(observed.low, 0.0))
+        return low, float(np.maximum(observed.high, 0.0))
 
     def _range(self, x, training: bool | None):
         """Returns the stored range, or that of this batch if none is stored yet; in training, stores it."""
@@ -173,7 +199,8 @@ class RangeActivation(ActivationQuantizer):
     `scale = (high - low) / (2^b - 1)`. Gradient: `dy/dx = 1` inside `[low, high]`, 0 outside.
 
     In training, each batch updates the range: with `spec.range="min_max"` to the widest range so far, else by
-    `0.01 (batch's range - range)`.
+    `0.01 (batch's range - range)`. Calibration takes all data at once: a moving average starts from their minimum and
+    maximum.
 
     Args:
         spec: a spec with `method="ste"`.
@@ -195,7 +222,9 @@ class RangeActivation(ActivationQuantizer):
         if self.spec.range in ("moving_average", "min_max"):
             return extremes(x, self.spec.unsigned)
         values = sample(x)
-        return self._percentile(values) if self.spec.range == "percentile" else self._least_error(values)
+        if self.spec.range == "percentile":
+            return self._around_zero(percentiles(values, (1,), end)[0] for end in (100 - PERCENT, PERCENT))
+        return self._least_error(values, ops.ones_like(values), *extremes(values, self.spec.unsigned))
 
     def merge(self, old, new):
         """Returns the wider range, or the moving average."""
@@ -203,26 +232,33 @@ class RangeActivation(ActivationQuantizer):
             return ops.minimum(old[0], new[0]), ops.maximum(old[1], new[1])
         return tuple(a + (1.0 - MOMENTUM) * (b - a) for a, b in zip(old, new, strict=True))
 
-    def over(self, batches: list[np.ndarray]):
-        """Returns the range of several batches; a moving average becomes the plain average over them."""
-        if self.spec.range != "moving_average":
-            return super().over(batches)
-        ranges = [self.find(ops.convert_to_tensor(batch)) for batch in batches]
-        return tuple(sum(bounds) / len(ranges) for bounds in zip(*ranges, strict=True))
+    @property
+    def needs_values(self) -> bool:
+        """Whether the rule is that of percentiles or of the least error."""
+        return self.spec.range in ("percentile", "mse")
 
-    def _percentile(self, values):
-        high = percentiles(values, (1,), PERCENT)[0]
-        low = ops.zeros(()) if self.spec.unsigned else percentiles(values, (1,), 100 - PERCENT)[0]
-        return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+    def over(self, observed: Observed):
+        """Returns the range of all observed values by the rule of `spec.range`; `moving_average` as `min_max`."""
+        low, high = self._extremes_of(observed)
+        if not self.needs_values or not observed.is_finite:
+            return low, high
+        if self.spec.range == "percentile":
+            return self._around_zero(observed.percentile(end) for end in (100 - PERCENT, PERCENT))
+        values, counts = (ops.convert_to_tensor(part.astype(np.float32)) for part in observed.table())
+        return self._least_error(values, counts, low, high)
 
-    def _least_error(self, values):
+    def _around_zero(self, ends: Iterable):
+        """Returns the ends of a range extended to include zero; from zero if unsigned."""
+        low, high = ends
+        return (ops.zeros(()) if self.spec.unsigned else ops.minimum(low, 0.0)), ops.maximum(high, 0.0)
+
+    def _least_error(self, values, counts, low, high):
         """Returns the range with the least error among ranges clipped at the same distance on both sides of zero."""
-        low, high = extremes(values, self.spec.unsigned)
         reach = ops.maximum(-low, high) * ops.convert_to_tensor(CLIP_FRACTIONS)
         lows, highs = ops.maximum(low, -reach), ops.minimum(high, reach)
         limits = (self.spec.quant_min, self.spec.quant_max)
         scales, zero_points = (ops.expand_dims(part, 1) for part in span_grid(lows, highs, *limits))
-        errors = ops.mean(ops.square(on_grid(values, scales, zero_points, *limits) - values), axis=1)
+        errors = ops.sum(counts * ops.square(on_grid(values, scales, zero_points, *limits) - values), axis=1)
         best = ops.argmin(errors)
         return ops.take(lows, best), ops.take(highs, best)
 

@@ -96,3 +96,12 @@ class DoReFaActivation(ActivationQuantizer):
     def find(self, x):
         """Returns [0, 1], or [-1, 1] if values can be negative."""
         return (ops.zeros(()) if self.spec.unsigned else -ops.ones(())), ops.ones(())
+
+    @property
+    def needs_values(self) -> bool:
+        """Returns False: the range is fixed."""
+        return False
+
+    def over(self, observed):
+        """Returns the fixed range."""
+        return self.find(None)

@@ -215,11 +215,11 @@ class EWGSActivation(ActivationQuantizer):
         self.upper = self.gain("upper")
         self.lower = None if self.spec.unsigned else self.gain("lower")
 
-    def find(self, x):
+    def start_range(self, low, high, root, deviation):
         """Returns the paper's start if values are never negative, else LSQ's."""
         if not self.spec.unsigned:
-            return super().find(x)
-        return ops.zeros(()), 3.0 / math.sqrt(1.0 - 2.0 / math.pi) * ops.std(ops.cast(x, "float32"))
+            return super().start_range(low, high, root, deviation)
+        return ops.zeros(()), 3.0 / math.sqrt(1.0 - 2.0 / math.pi) * deviation
 
     def learned(self, low, high):
         """Returns the stored bounds times the trained ratios."""

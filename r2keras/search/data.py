@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from r2keras._util.files import read_npz
-from r2keras.calibration.data import check_inputs
+from r2keras.calibration.data_checks import check_inputs
 from r2keras.search.settings import Search
 
 # The arrays of a file that holds text.

@@ -27,9 +27,10 @@ class ActivationSpec(BaseSpec):
         method: `"ste"` (an observed range), `"pact"`, `"lsq"` (LSQ+: with an offset), `"ewgs"` (a learned range), or
             `"dorefa"` (the range [0, 1]).
         range: how `method="ste"` finds the range, from each batch in training and from all data in calibration:
-            `"moving_average"` of minimum and maximum, `"min_max"` (the widest seen), `"percentile"`, `"mse"` (in
-            training, the moving averages of these). None means `"moving_average"` at 8 bits and `"mse"` below, where
-            extreme values would leave too few levels for all others. Other methods take None only.
+            `"moving_average"` of minimum and maximum (in calibration the same as `"min_max"`), `"min_max"` (the widest
+            seen), `"percentile"`, `"mse"` (in training, the moving averages of these). None means `"moving_average"`
+            at 8 bits and `"mse"` below, where extreme values would leave too few levels for all others. Other methods
+            take None only.
         unsigned: whether values are never negative, as after a ReLU.
         delta: with `method="ewgs"`, how strongly rounding errors scale gradients, at least 0; None means 1e-3.
 

@@ -285,3 +285,29 @@ def test_bad_input():
         calibrate(sequential(), ALL)
     with pytest.raises(ValueError, match="compressed already"):
         prepare(calibrate(sequential(), ALL, X)[0], ALL)
+
+
+@pytest.mark.parametrize("rule", ["percentile", "min_max", "mse"])
+def test_inputs_and_outputs_follow_the_rule_of_the_layers_beside_them(rule):
+    """The rule of the layer that an input feeds, past a Flatten; of the layer that an output comes from."""
+    image, table, unruled = (keras.Input(shape, name=name) for shape, name in (((4, 2), "i"), ((3,), "t"), ((3,), "u")))
+    first = layers.Dense(3, name="first", activation="relu")(layers.Flatten()(image))
+    second = layers.Dense(3, name="second", activation="relu")(table)
+    third = layers.Dense(3, name="third", activation="relu")(unruled)
+    outputs = layers.Softmax()(layers.Dense(2, name="head")(layers.Concatenate()([first, second, third])))
+    recipe = Recipe(
+        [
+            ("first|head", QuantSpec(num_bits=8, activation_bits=8, activation_range=rule)),
+            ("second", QuantSpec(num_bits=8, activation_bits=4, activation_method="lsq")),
+            ("third", QuantSpec(num_bits=8)),
+        ]
+    )
+    plan = activation_plan(keras.Model([image, table, unruled], outputs), recipe, input_bits=8, output_bits=8)
+    ranges = {name: plan[name].range for name in ("i", "t", "u", "head")}
+    assert ranges == {"i": rule, "t": "moving_average", "u": "moving_average", "head": rule}
+    assert all(plan[name].method == "ste" for name in ranges)
+
+
+def test_the_input_of_a_layer_whose_rule_matches_its_activation_follows_it():
+    recipe = Recipe([("stem_relu", QuantSpec(activation_bits=8, activation_range="percentile")), (".*", None)])
+    assert activation_plan(residual(), recipe, input_bits=8)["image"].range == "percentile"

@@ -16,7 +16,8 @@ from r2keras._models.walk import Kernel, ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
 from r2keras.calibration import as_matrix
 from r2keras.calibration.checkpoints import LayerStore, progress_bar
-from r2keras.calibration.data import Batch, Data, batches
+from r2keras.calibration.data import Data, kept_batches
+from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.rounding.coordinate_descent import KernelGrid, refine
 from r2keras.calibration.rounding.moments import Moments
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions, optimize
@@ -36,6 +37,7 @@ def adaround(
     *,
     options: AdaRoundOptions | None = None,
     batch_size: int = 64,
+    max_samples: int | None = None,
     folder: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tuple[keras.Model, CompressionRecord]:
@@ -56,7 +58,9 @@ def adaround(
         data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches;
             500 to a few thousand samples.
         options: settings of the optimization; None uses the defaults.
-        batch_size: samples per batch if `data` is an array.
+        batch_size: samples per batch; the data's own batches have no effect.
+        max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
+            all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
         folder: a folder for finished layers, one `.npz` each, from which an interrupted run continues. None stores
             nothing.
         progress: whether to show a progress bar if the output is a terminal.
@@ -88,7 +92,7 @@ def adaround(
     view = view_of(model)
     quantized = view_of(small, "small")
     _check_pair(view, record)
-    checked = list(batches(view, data, batch_size))
+    checked = kept_batches(view, data, batch_size, max_samples)
     result, record = rounded(view, quantized, record, checked, options, folder, progress)
     return result.model, record
 
