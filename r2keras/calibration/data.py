@@ -12,6 +12,7 @@ import numpy as np
 
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import check_int, invalid, invalid_part
+from r2keras._util.numeric import as_int
 from r2keras.calibration.data_checks import (
     NO_LABELS,
     Batch,
@@ -127,7 +128,7 @@ class _Reader:
     """
 
     def __init__(self, view: ModelView, data: Data, batch_size: int, max_samples: int | None) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if (as_int(batch_size) or 0) < 1:
             raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
         if max_samples is not None:
             check_int("max_samples", max_samples, 1, None)
