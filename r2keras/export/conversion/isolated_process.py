@@ -40,10 +40,10 @@ def convert_apart(folder: Path, signature: str) -> bytes:
         return (folder / "model.tflite").read_bytes()
     if (folder / "error").is_file():
         raise RuntimeError((folder / "error").read_text(encoding="utf-8"))
-    raise RuntimeError(f"its process ended with {_ending(process.returncode)} and wrote no file")
+    raise RuntimeError(f"its process ended with {ending(process.returncode)} and wrote no file")
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
     """Describes how a process ended: its exit status, or the signal that ended it."""
     if code >= 0:
         return f"exit status {code}"

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._util.errors import check_int, invalid
+from r2keras._util import optional_packages
+from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, matched
+from r2keras.export.runtime.isolated import IsolatedSession
+from r2keras.export.runtime.sessions import LiteRTSession, Port
 from r2keras.export.tflite.activation_grid import Data
-from r2keras.export.tflite.interpreter import TensorDetail, open_interpreter
-from r2keras.export.tflite.structure import unreadable
-
-if TYPE_CHECKING:
-    from ai_edge_litert.interpreter import Interpreter
-
-WARM_UP_RUNS = 5
+from r2keras.export.tflite.structure import check_structure, unreadable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +44,12 @@ class LiteRTModel:
         path: the file.
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
+        isolated: whether to run the file in a process of its own, for a file of unknown origin: what crashes that
+            process is an error here. It takes a fraction of a second to start, and arrays are copied.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, corrupt, or not a `.tflite`.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`; it ended the process of its own.
         ImportError: ai-edge-litert is not installed.
 
     Example:
@@ -67,23 +64,28 @@ class LiteRTModel:
     (3, 2)
     """
 
-    def __init__(self, path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True):
+    def __init__(self, path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True, isolated: bool = False):
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
         self.path = path
         num_threads = check_int("num_threads", num_threads, 1, None)
-        self._interpreter = open_interpreter(path.read_bytes(), str(path), num_threads, delegate=xnnpack)
+        content = path.read_bytes()
+        check_structure(content, str(path))
+        optional_packages.interpreter()
+        self._session: LiteRTSession | IsolatedSession
         try:
-            with quiet():
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+            if isolated:
+                self._session = IsolatedSession(str(path))
+                self._session.open("LiteRTSession", content, num_threads=num_threads, xnnpack=xnnpack)
+            else:
+                with quiet():
+                    self._session = LiteRTSession(content, num_threads, xnnpack)
+        except RuntimeError as error:
             raise unreadable(str(path), error) from error
-        self._inputs: list[TensorDetail] = self._interpreter.get_input_details()
-        self._outputs: list[TensorDetail] = self._interpreter.get_output_details()
-        self._shapes: list[tuple[int, ...]] = []
-        self.input_names = _signature_names(self._interpreter, self._inputs)
-        self.input_shapes = [tuple(int(size) for size in d["shape"]) for d in self._inputs]
+        self._inputs, self._outputs = self._session.inputs, self._session.outputs
+        self.input_names = [port.name for port in self._inputs]
+        self.input_shapes = [port.shape for port in self._inputs]
 
     def predict(self, x: Data, batch_size: int = 128, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data.
@@ -102,14 +104,20 @@ class LiteRTModel:
         Raises:
             ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
         """
-        arrays = self._arrays(x)
+        return self.predict_named("x", x, batch_size, progress)
+
+    def predict_named(
+        self, name: str, x: Data, batch_size: int = 128, progress: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
+        """Runs the file as `predict` does; errors call the data by another argument's name."""
+        arrays = self._arrays(x, name)
         count = len(arrays[0])
         step = self._batch(batch_size)
         parts: list[list[np.ndarray]] = []
         with advancing(progress, count, self.path.name) as advance:
             for start in range(0, count, step):
                 batch = [array[start : start + step] for array in arrays]
-                parts.append(self._run(batch, step))
+                parts.append(self._run(batch, step, name))
                 advance(len(batch[0]))
         outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
@@ -131,86 +139,60 @@ class LiteRTModel:
         if (as_int(num_runs) or 0) < 1:
             raise ValueError(invalid("num_runs", "an integer of at least 1", num_runs))
         rng = np.random.default_rng(0)
-        shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
-        self._resize(shapes)
-        for detail, shape in zip(self._inputs, shapes, strict=True):
-            is_float = np.issubdtype(detail["dtype"], np.floating)
-            values = rng.standard_normal(shape) if is_float else np.zeros(shape)
-            self._interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
-        times = [self._timed() for _ in range(WARM_UP_RUNS + num_runs)][WARM_UP_RUNS:]
+        arrays = []
+        for port in self._inputs:
+            is_float = np.issubdtype(port.dtype, np.floating)
+            values = rng.standard_normal(port.shape) if is_float else np.zeros(port.shape)
+            arrays.append(values.astype(port.dtype))
+        try:
+            times = self._session.times(arrays, num_runs)
+        except RuntimeError as error:
+            if all(-1 not in port.signature[1:] for port in self._inputs):
+                raise
+            raise ValueError(
+                f"{self.path} has open input sizes, and does not run at {self.input_shapes}, the sizes in the file. "
+                "Expected a file with fixed sizes. Build the model for the size to measure."
+            ) from error
         return Latency(float(np.median(times)), float(np.percentile(times, 90)))
 
-    def _timed(self) -> float:
-        """Returns the milliseconds of one run."""
-        start = time.perf_counter()
-        self._interpreter.invoke()
-        return 1e3 * (time.perf_counter() - start)
-
-    def _arrays(self, x: Data) -> list[np.ndarray]:
+    def _arrays(self, x: Data, name: str) -> list[np.ndarray]:
         """Returns the inputs as arrays of the file's types, in the file's order."""
-        signatures = [tuple(int(size) for size in d["shape_signature"]) for d in self._inputs]
-        expected = [signature or shape for signature, shape in zip(signatures, self.input_shapes, strict=True)]
-        arrays = matched(x, self.input_names, expected)
-        return [_as_input(a, d) for a, d in zip(arrays, self._inputs, strict=True)]
+        arrays = matched(x, self.input_names, [port.signature for port in self._inputs], name)
+        return [_as_input(a, port) for a, port in zip(arrays, self._inputs, strict=True)]
 
     def _batch(self, batch_size: int) -> int:
         """Returns the batch size to use: that of the file if it is fixed."""
         if (as_int(batch_size) or 0) < 1:
             raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
         first = self._inputs[0]
-        return batch_size if first["shape_signature"][:1] == [-1] else int(first["shape"][0])
+        return batch_size if first.signature[:1] == (-1,) else first.shape[0]
 
-    def _run(self, batch: list[np.ndarray], step: int) -> list[np.ndarray]:
+    def _run(self, batch: list[np.ndarray], step: int, name: str) -> list[np.ndarray]:
         """Runs one batch; with a fixed batch size, a shorter one is padded with copies of its last sample."""
         count = len(batch[0])
         if self._batch(count) != count:
             batch = [np.concatenate([a, np.repeat(a[-1:], step - count, axis=0)]) for a in batch]
-        self._resize([array.shape for array in batch])
-        for detail, array in zip(self._inputs, batch, strict=True):
-            self._interpreter.set_tensor(detail["index"], np.ascontiguousarray(array))
-        # The fused LSTM keeps its state between calls; it must not leak into the next sample.
-        self._interpreter.reset_all_variables()
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(detail["index"])[:count] for detail in self._outputs]
-
-    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
-        """Resizes the inputs to these shapes; only open sizes may differ from the file's."""
-        if shapes == self._shapes:
-            return
         try:
             with quiet():
-                for detail, shape in zip(self._inputs, shapes, strict=True):
-                    self._interpreter.resize_tensor_input(detail["index"], shape, strict=True)
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            expected = [tuple(int(size) for size in d["shape_signature"]) for d in self._inputs]
-            raise ValueError(invalid("x", f"arrays with the shapes {expected} (-1 is any)", shapes)) from error
-        self._shapes = shapes
+                outputs = self._session.run([np.ascontiguousarray(array) for array in batch])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            expected = f"arrays that {self.path} can run"
+            received = f"the shapes {[array.shape for array in batch]}, with which LiteRT fails ({reason})"
+            raise ValueError(invalid_part(name, expected, received)) from error
+        return [output[:count] for output in outputs]
 
 
-def _as_input(array: np.ndarray, detail: TensorDetail) -> np.ndarray:
+def _as_input(array: np.ndarray, port: Port) -> np.ndarray:
     """Returns an array in the type of an input; floats for a quantized integer input are quantized."""
-    scale, zero_point = detail["quantization"]
-    if scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(detail["dtype"], np.integer):
-        limits = np.iinfo(detail["dtype"])
-        array = np.clip(np.round(array / scale + zero_point), limits.min, limits.max)
-    return array.astype(detail["dtype"], copy=False)
+    if port.scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(port.dtype, np.integer):
+        limits = np.iinfo(port.dtype)
+        array = np.clip(np.round(array / port.scale + port.zero_point), limits.min, limits.max)
+    return array.astype(port.dtype, copy=False)
 
 
-def _as_float(array: np.ndarray, detail: TensorDetail) -> np.ndarray:
+def _as_float(array: np.ndarray, port: Port) -> np.ndarray:
     """Returns the values of an output: `scale * (code - zero_point)` for quantized integers, else the output itself."""
-    scale, zero_point = detail["quantization"]
-    if not scale or np.issubdtype(array.dtype, np.floating):
+    if not port.scale or np.issubdtype(array.dtype, np.floating):
         return array
-    return (np.float32(scale) * (array.astype(np.int32) - zero_point)).astype(np.float32)
-
-
-def _signature_names(interpreter: Interpreter, inputs: list[TensorDetail]) -> list[str]:
-    """Returns the inputs' names in the file's order, taken from the first signature if there is one."""
-    names = {int(detail["index"]): detail["name"] for detail in inputs}
-    keys = list(interpreter.get_signature_list())
-    if keys:
-        for name, detail in interpreter.get_signature_runner(keys[0]).get_input_details().items():
-            if int(detail["index"]) in names:
-                names[int(detail["index"])] = name
-    return [names[int(detail["index"])] for detail in inputs]
+    return (np.float32(port.scale) * (array.astype(np.int32) - port.zero_point)).astype(np.float32)

@@ -19,6 +19,7 @@ class LiteRTStream:
         path: the file that `to_litert` wrote from a model of `streaming`.
         num_threads: threads of the interpreter.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
+        isolated: whether to run the file in a process of its own, as for `LiteRTModel`.
 
     Attributes:
         states: arrays `(1, units)`, in the order of the file's inputs, from which the next step starts.
@@ -41,8 +42,8 @@ class LiteRTStream:
     (5, 4)
     """
 
-    def __init__(self, path: str | os.PathLike, *, num_threads: int = 1, xnnpack: bool = True):
-        self._model = LiteRTModel(path, num_threads=num_threads, xnnpack=xnnpack)
+    def __init__(self, path: str | os.PathLike, *, num_threads: int = 1, xnnpack: bool = True, isolated: bool = False):
+        self._model = LiteRTModel(path, num_threads, xnnpack=xnnpack, isolated=isolated)
         self._count = sum(name.startswith(STATE) for name in self._model.input_names)
         if not self._count:
             fix = "Write it with to_litert(r2keras.export.streaming(model), path, record)"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,17 +14,21 @@ from r2keras._util.errors import invalid
 from r2keras._util.native_log import overheard
 from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, matched
-from r2keras.export.tflite.interpreter import read
+from r2keras.export.runtime.isolated import IsolatedSession
+from r2keras.export.runtime.sessions import TFLMSession
+from r2keras.export.tflite.interpreter import parse, read
+from r2keras.export.tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
-    from tflite_micro.runtime import Interpreter
-
     from r2keras.export.tflite.activation_grid import Data
+    from r2keras.export.tflite.schema import ModelT
 
 # Arena sizes, in bytes: the first that is tried, the largest, and the alignment of the interpreter's arena.
 INITIAL = 2**22
 LARGEST = 2**30
 ALIGNMENT = 16
+# Samples that are handed over at a time; each runs alone.
+SAMPLES = 128
 # Beginnings of the interpreter's log if the arena is too small.
 OUT_OF_MEMORY = ("Failed to allocate", "Failed to resize buffer")
 NO_REASON = "it does not say why"
@@ -39,11 +40,13 @@ class TFLMModel:
     Args:
         path: the file.
         arena_bytes: memory for the interpreter, as on a device; None for as much as it needs.
+        isolated: whether to run the file in a process of its own, for a file of unknown origin: what crashes that
+            process is an error here.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is truncated, corrupt, or not a `.tflite`; LiteRT for Microcontrollers cannot run it;
-            `arena_bytes` is too small.
+            `arena_bytes` is too small; the file ended the process of its own.
         ImportError: tflite-micro is not installed.
 
     Example:
@@ -58,23 +61,24 @@ class TFLMModel:
     (3, 2)
     """
 
-    def __init__(self, path: str | os.PathLike, arena_bytes: int | None = None):
+    def __init__(self, path: str | os.PathLike, arena_bytes: int | None = None, *, isolated: bool = False):
         file = read(path)
         wanted = as_int(arena_bytes)
         if arena_bytes is not None and (wanted is None or not 1 <= wanted <= LARGEST):
             raise ValueError(invalid("arena_bytes", f"an integer from 1 to {LARGEST} or None", arena_bytes))
         self.path = Path(path)
-        data = self.path.read_bytes()
+        content = _Content.of(file, self.path.read_bytes(), str(path))
         graph = file.subgraphs[0]
-        self.input_names = [graph.tensors[i].name.decode() for i in graph.inputs]
-        self._interpreter, _ = _open(data, str(path))
+        self.input_names = [(graph.tensors[i].name or b"").decode() for i in graph.inputs]
+        self._session, _ = _open(content, isolated)
         if wanted is not None:
-            needed = find_arena(data, str(path))
+            needed = find_arena(content.data, str(path))
             if wanted < needed:
                 raise ValueError(invalid("arena_bytes", f"at least {needed}, which {path} needs", arena_bytes))
-            self._interpreter, _ = _allocate(data, wanted)
-        self._inputs = [self._interpreter.get_input_details(i) for i in range(len(graph.inputs))]
-        self._num_outputs = len(graph.outputs)
+            session, _ = _attempt(content, wanted, self._session if isolated else None)
+            assert session is not None  # It was just tried.
+            self._session = session
+        self._inputs = self._session.inputs
 
     def predict(self, x: Data, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data, one sample at a time.
@@ -89,23 +93,29 @@ class TFLMModel:
         Raises:
             ValueError: the number, the names, the lengths or the shapes of the inputs are wrong.
         """
-        shapes = [(-1, *map(int, detail["shape"][1:])) for detail in self._inputs]
-        arrays = matched(x, self.input_names, shapes)
-        arrays = [array.astype(detail["dtype"], copy=False) for array, detail in zip(arrays, self._inputs, strict=True)]
-        samples = []
-        with advancing(progress, len(arrays[0]), self.path.name) as advance:
-            for sample in zip(*arrays, strict=True):
-                samples.append(self._run(sample))
-                advance(1)
-        outputs = [np.concatenate(column) for column in zip(*samples, strict=True)]
+        return self.predict_named("x", x, progress)
+
+    def predict_named(self, name: str, x: Data, progress: bool = False) -> np.ndarray | list[np.ndarray]:
+        """Runs the file as `predict` does; errors call the data by another argument's name."""
+        arrays = matched(x, self.input_names, [(-1, *port.shape[1:]) for port in self._inputs], name)
+        arrays = [array.astype(port.dtype, copy=False) for array, port in zip(arrays, self._inputs, strict=True)]
+        count = len(arrays[0])
+        parts = []
+        with advancing(progress, count, self.path.name) as advance:
+            for start in range(0, count, SAMPLES):
+                batch = [array[start : start + SAMPLES] for array in arrays]
+                parts.append(self._run(batch))
+                advance(len(batch[0]))
+        outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run(self, sample: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """Runs one sample."""
-        for i, values in enumerate(sample):
-            self._interpreter.set_input(np.ascontiguousarray(values[None]), i)
-        self._interpreter.invoke()
-        return [self._interpreter.get_output(i) for i in range(self._num_outputs)]
+    def _run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs for samples."""
+        try:
+            return self._session.run(batch)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"LiteRT for Microcontrollers failed to run {self.path} ({reason}).") from error
 
 
 def tflm_arena(path: str | os.PathLike) -> int:
@@ -139,77 +149,85 @@ def tflm_arena(path: str | os.PathLike) -> int:
 
 def find_arena(data: bytes, name: str) -> int:
     """Returns the `tflm_arena` of a file's bytes; errors call them `name`."""
-    _, sufficient = _open(data, name)
-    # The interpreter aborts its process if an arena is far too small, so sizes are tried in a child process.
-    code = f"{inspect.getsource(_least_arena)}\nprint(_least_arena({sufficient}, {ALIGNMENT}))"
-    result = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
-    if result.returncode:
-        reason = (result.stderr.decode(errors="replace").strip().splitlines() or [NO_REASON])[-1]
-        raise RuntimeError(f"The process that tries arena sizes for {name} failed ({reason}). Pass check=False.")
-    return int(result.stdout)
+    optional_packages.require_microcontrollers()
+    session, sufficient = _open(_Content.of(parse(data, name), data, name), isolated=True)
+    assert isinstance(session, IsolatedSession)
+    try:
+        session.open("ArenaSearch", data)
+        return int(session.run([], sufficient=sufficient, alignment=ALIGNMENT)[0])
+    except (RuntimeError, ValueError) as error:
+        raise RuntimeError(
+            f"The process that tries arena sizes for {name} failed ({error}). Pass check=False."
+        ) from error
+    finally:
+        session.close()
 
 
-def _least_arena(sufficient: int, alignment: int) -> int:
-    """Returns the smallest arena that the file in standard input runs in; tries each size in a forked process."""
-    import os
-    import sys
+class _Content(NamedTuple):
+    """A file to open.
 
-    from tflite_micro import runtime
+    Args:
+        data: its bytes.
+        name: what errors call it.
+        num_inputs: number of its inputs.
+        num_outputs: number of its outputs.
+    """
 
-    data = sys.stdin.buffer.read()
-    low, high = 0, sufficient // alignment
-    while high - low > 1:
-        middle = (low + high) // 2
-        child = os.fork()
-        if child == 0:
-            runtime.Interpreter.from_bytes(data, arena_size=middle * alignment)
-            os._exit(0)
-        low, high = (middle, high) if os.waitpid(child, 0)[1] else (low, middle)
-    return high * alignment
+    data: bytes
+    name: str
+    num_inputs: int
+    num_outputs: int
+
+    @classmethod
+    def of(cls, file: ModelT, data: bytes, name: str) -> _Content:
+        """Returns a parsed file's content."""
+        graph = Subgraph(file)
+        return cls(data, name, len(graph.inputs), len(graph.outputs))
 
 
-def _open(data: bytes, name: str) -> tuple[Interpreter, int]:
-    """Returns an interpreter that has run once, and its arena's size; raises ValueError if it cannot run the file."""
+def _open(content: _Content, isolated: bool) -> tuple[TFLMSession | IsolatedSession, int]:
+    """Returns a session that has run once, and its arena's size; raises ValueError if it cannot run the file."""
+    optional_packages.require_microcontrollers()
+    process = IsolatedSession(content.name) if isolated else None
     size = INITIAL
     log: list[str] = []
     while size <= LARGEST:
-        interpreter, log = _allocate(data, size)
-        if interpreter is not None:
-            log = _run_on_zeros(interpreter, data)
-        if not log:
-            return interpreter, size
+        session, log = _attempt(content, size, process)
+        if session is not None:
+            return session, size
         if not any(line.startswith(OUT_OF_MEMORY) for line in log):
             raise ValueError(
-                f"LiteRT for Microcontrollers cannot run {name} ({log[0]}). Expected operators that it has. Replace "
-                "the layer that needs this operator."
+                f"LiteRT for Microcontrollers cannot run {content.name} ({log[0]}). Expected operators that it has. "
+                "Replace the layer that needs this operator."
             )
         size *= 16
     raise ValueError(
-        f"{name} needs too much memory ({log[0]}). Expected at most {LARGEST} bytes. Use a smaller model or smaller "
-        "inputs."
+        f"{content.name} needs too much memory ({log[0]}). Expected at most {LARGEST} bytes. Use a smaller model or "
+        "smaller inputs."
     )
 
 
-def _allocate(data: bytes, arena_bytes: int) -> tuple[Interpreter | None, list[str]]:
-    """Returns an interpreter, or None and the log if it could not allocate or prepare the file's operators."""
-    interpreter = None
-    runtime = optional_packages.microcontrollers()
-    with overheard() as lines, contextlib.suppress(RuntimeError):
-        interpreter = runtime.Interpreter.from_bytes(data, arena_size=arena_bytes)
-    return interpreter, [] if interpreter else _reasons(lines)
+def _attempt(
+    content: _Content, arena_bytes: int, process: IsolatedSession | TFLMSession | None
+) -> tuple[TFLMSession | IsolatedSession | None, list[str]]:
+    """Returns a session, or None and the log if it could not allocate, or run on zeros, in an arena of that size.
 
-
-def _run_on_zeros(interpreter: Interpreter, data: bytes) -> list[str]:
-    """Runs a file once on zeros; returns the log if that fails."""
-    count = optional_packages.schema().Model.GetRootAs(data, 0).Subgraphs(0).InputsLength()
-    for i in range(count):
-        detail = interpreter.get_input_details(i)
-        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), i)
-    failed = True
+    Args:
+        content: the file.
+        arena_bytes: size of the arena.
+        process: the process to open the file in; None for this one.
+    """
+    counts = {"num_inputs": content.num_inputs, "num_outputs": content.num_outputs}
+    if isinstance(process, IsolatedSession):
+        try:
+            process.open("TFLMSession", content.data, arena_bytes=arena_bytes, **counts)
+        except RuntimeError:
+            return None, _reasons(process.log)
+        return process, []
+    session = None
     with overheard() as lines, contextlib.suppress(RuntimeError):
-        interpreter.invoke()
-        failed = False
-    return _reasons(lines) if failed else []
+        session = TFLMSession(content.data, arena_bytes, **counts)
+    return session, [] if session else _reasons(lines)
 
 
 def _reasons(lines: list[str]) -> list[str]:

@@ -19,6 +19,11 @@ from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
 
+# In shares of an output's largest value: the range below which it is constant up to rounding, and the smallest range.
+CONSTANT, SMALLEST_RANGE = 2.0**-21, 2.0**-5
+# The decision on a sample whose output has a NaN.
+UNDECIDED = -(2**62)
+
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
@@ -26,13 +31,16 @@ class Verification:
 
     Args:
         max_abs_difference: largest absolute difference between the outputs; of the worst output if there are several.
-        output_range: largest minus smallest value of that output in Keras.
+        output_range: largest minus smallest finite value of that output in Keras, at least 1/32 of the largest absolute
+            value, because float32 rounds in proportion to the values; for a constant output, its absolute value.
         agreement: share of samples with the same decision: the same largest class, or, for a single unit, the same side
-            of the threshold; None if the output is not a classification.
+            of the threshold; of the worst output if there are several. A sample with a NaN has no decision, and never
+            the same one. None if no output is a classification.
         model_accuracy: share of correct decisions of the Keras model; None without integer labels.
         file_accuracy: share of correct decisions of the file; None without integer labels.
         num_samples: number of samples.
         output_step: step of the worst output's grid in a file of integer operators; None if that output is float.
+        num_nan: number of samples with a NaN in an output of the model or of the file; NaN equals not even NaN.
 
     Example:
 
@@ -48,6 +56,7 @@ class Verification:
     file_accuracy: float | None
     num_samples: int
     output_step: float | None = None
+    num_nan: int = 0
 
     @property
     def steps(self) -> float | None:
@@ -56,7 +65,7 @@ class Verification:
 
     @property
     def relative_difference(self) -> float:
-        """`max_abs_difference / output_range`. For a constant output the range is its absolute value."""
+        """`max_abs_difference / output_range`; NaN if an output has a NaN."""
         return self.max_abs_difference / self.output_range
 
     def passed(self, tolerance: float = 1e-5, *, min_agreement: float | None = None) -> bool:
@@ -82,6 +91,8 @@ class Verification:
         ]
         if self.steps is not None:
             lines[-1] += f", {self.steps:.1f} steps of the output's grid"
+        if self.num_nan:
+            lines.append(f"not a number        {self.num_nan} of {self.num_samples} samples")
         if self.agreement is not None:
             lines.append(f"same decision       {self.agreement:.2%}")
         if self.model_accuracy is not None:
@@ -98,6 +109,7 @@ def verify(
     *,
     labels: np.ndarray | None = None,
     batch_size: int = 128,
+    isolated: bool = False,
 ) -> Verification:
     """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
 
@@ -112,6 +124,8 @@ def verify(
         data: array; list of arrays or dict by name for several inputs; or a tuple `(inputs, labels)`.
         labels: integer class labels, one per sample; not together with a tuple in `data`.
         batch_size: samples per run; one on microcontrollers.
+        isolated: whether to run the file in a process of its own, for a file of unknown origin: what crashes that
+            process is an error here.
 
     Returns:
         The comparison.
@@ -119,8 +133,8 @@ def verify(
     Raises:
         FileNotFoundError: the file does not exist.
         ImportError: the package that runs the file is not installed.
-        ValueError: the file is not a `.tflite`, the data does not fit its inputs, or the labels are given twice, not
-            integers, or not one per sample.
+        ValueError: the file is not a `.tflite`, or ended the process of its own; the data does not fit its inputs; the
+            labels are given twice, not integers, or not one per sample.
 
     Example:
 
@@ -134,37 +148,48 @@ def verify(
     """
     inputs, labels = _split(data, labels)
     file = read(path)
-    actual = _outputs(file, path, inputs, batch_size)
+    actual = _outputs(file, path, inputs, batch_size, isolated)
     expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(inputs, batch_size=batch_size, verbose=0))]
-    if len(expected) != len(actual):
-        outputs = f"{path} with {len(actual)} outputs"
-        fix = "Export the model again"
-        raise ValueError(invalid_part("path", f"a file with the model's {len(expected)} outputs", outputs, fix))
-    steps = output_steps(file)
+    _check_outputs(path, expected, actual)
     difference, output_range, step = max(
-        ((*_distance(a, b), step) for a, b, step in zip(expected, actual, steps, strict=True)),
+        ((*_distance(a, b), step) for a, b, step in zip(expected, actual, output_steps(file), strict=True)),
         key=lambda compared: _rank(compared[0] / compared[1]),
     )
-    model_decisions = file_decisions = None
-    if len(actual) == 1:
-        model_decisions, file_decisions = (_decisions(y, like=expected[0]) for y in (expected[0], actual[0]))
+    model_decisions, file_decisions = (
+        [_decisions(y, like) for y, like in zip(z, expected, strict=True)] for z in (expected, actual)
+    )
+    pairs = zip(model_decisions, file_decisions, strict=True)
+    shares = [_share(a, b) for a, b in pairs if a is not None and b is not None]
     return Verification(
         max_abs_difference=difference,
         output_range=output_range,
-        agreement=_share(model_decisions, file_decisions),
+        agreement=min(shares, default=None),
         model_accuracy=_accuracy(model_decisions, labels),
         file_accuracy=_accuracy(file_decisions, labels),
         num_samples=len(expected[0]),
         output_step=step,
+        num_nan=_num_nan([*expected, *actual]),
     )
 
 
-def _outputs(file: ModelT, path: str | os.PathLike, inputs: Data, batch_size: int) -> list[np.ndarray]:
+def _outputs(file: ModelT, path: str | os.PathLike, inputs: Data, batch_size: int, isolated: bool) -> list[np.ndarray]:
     """Returns the outputs of a file, as floats, on the runtime that it was written for."""
     if is_for_microcontrollers(file):
-        return keras.tree.flatten(TFLMModel(path).predict(inputs))
-    runner = LiteRTModel(path)
-    return runner.dequantized(runner.predict(inputs, batch_size))
+        return keras.tree.flatten(TFLMModel(path, isolated=isolated).predict_named("data", inputs))
+    runner = LiteRTModel(path, isolated=isolated)
+    return runner.dequantized(runner.predict_named("data", inputs, batch_size))
+
+
+def _check_outputs(path: str | os.PathLike, expected: list[np.ndarray], actual: list[np.ndarray]) -> None:
+    """Raises ValueError unless a file returns as many outputs as its model, in the same shapes."""
+    fix = "Export the model again"
+    if len(expected) != len(actual):
+        received = f"{path} with {len(actual)} outputs"
+        raise ValueError(invalid_part("path", f"a file with the model's {len(expected)} outputs", received, fix))
+    for model_output, file_output in zip(expected, actual, strict=True):
+        if model_output.shape != file_output.shape:
+            needed = f"a file with an output of the model's shape {model_output.shape}"
+            raise ValueError(invalid_part("path", needed, f"an output of shape {file_output.shape}", fix))
 
 
 def _split(data: Data | tuple[Data, np.ndarray], labels: np.ndarray | None) -> tuple[Data, np.ndarray | None]:
@@ -183,20 +208,25 @@ def _split(data: Data | tuple[Data, np.ndarray], labels: np.ndarray | None) -> t
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(invalid("labels", "integer class labels", labels.dtype.name, "Take argmax of one-hot labels"))
-    count = len(keras.tree.flatten(inputs)[0])
-    if labels.size != count:
-        raise ValueError(invalid("labels", f"one label for each of {count} samples", labels.shape))
+    arrays = keras.tree.flatten(inputs)
+    count = (np.shape(arrays[0]) if arrays else ())[:1] or (0,)
+    if labels.size != count[0]:
+        raise ValueError(invalid("labels", f"one label for each of {count[0]} samples", labels.shape))
     return inputs, labels.ravel()
 
 
 def _distance(expected: np.ndarray, actual: np.ndarray) -> tuple[float, float]:
-    """Returns the largest difference and the range of the expected values."""
-    if expected.shape != actual.shape:
-        needed = f"a file with an output of the model's shape {expected.shape}"
-        raise ValueError(invalid_part("path", needed, f"an output of shape {actual.shape}", "Export the model again"))
-    difference = float(np.abs(expected.astype(np.float64) - actual).max(initial=0.0))
-    spread = float(expected.max() - expected.min())
-    return difference, spread or float(np.abs(expected).max()) or 1.0
+    """Returns the largest difference and the range of the expected values; equal infinities do not differ."""
+    wide, other = expected.astype(np.float64), actual.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.where(wide == other, 0.0, np.abs(wide - other))
+    finite = wide[np.isfinite(wide)]
+    largest = float(np.abs(finite).max(initial=0.0))
+    spread = float(finite.max() - finite.min()) if finite.size else 0.0
+    # Within the rounding of float32 an output is constant; a softmax over one class is.
+    is_constant = spread <= CONSTANT * largest
+    output_range = largest if is_constant else max(spread, SMALLEST_RANGE * largest)
+    return float(difference.max(initial=0.0)), output_range or 1.0
 
 
 def _rank(relative: float) -> float:
@@ -211,17 +241,27 @@ def _decisions(output: np.ndarray, like: np.ndarray) -> np.ndarray | None:
     """
     if output.ndim != 2 or output.shape[1] == 0:
         return None
+    values, like = output.astype(np.float64), like[~np.isnan(like)]
     if output.shape[1] > 1:
-        return output.argmax(axis=1)
-    is_probability = like.min() >= 0 and like.max() <= 1
-    return (output[:, 0] > (0.5 if is_probability else 0.0)).astype(np.int64)
+        decisions = values.argmax(axis=1)
+    else:
+        is_probability = like.min(initial=0) >= 0 and like.max(initial=0) <= 1 + CONSTANT
+        decisions = (values[:, 0] > (0.5 if is_probability else 0.0)).astype(np.int64)
+    return np.where(np.isnan(values).any(axis=1), UNDECIDED, decisions)
 
 
-def _share(first: np.ndarray | None, second: np.ndarray | None) -> float | None:
-    """Returns the share of equal decisions, or None without decisions."""
-    return None if first is None else float(np.mean(first == second))
+def _share(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the share of equal decisions."""
+    return float(np.mean((first == second) & (first != UNDECIDED)))
 
 
-def _accuracy(decisions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
-    """Returns the share of correct decisions, or None without decisions or labels."""
-    return None if decisions is None or labels is None else float(np.mean(decisions == labels))
+def _accuracy(decisions: list[np.ndarray | None], labels: np.ndarray | None) -> float | None:
+    """Returns the share of correct decisions of the only output, or None without decisions or labels."""
+    found = decisions[0] if len(decisions) == 1 else None
+    return None if found is None or labels is None else float(np.mean(found == labels))
+
+
+def _num_nan(outputs: list[np.ndarray]) -> int:
+    """Returns the number of samples with a NaN in any output."""
+    has_nan = [np.isnan(y.astype(np.float64)).reshape(len(y), -1).any(axis=1) for y in outputs]
+    return int(np.sum(np.any(has_nan, axis=0))) if len({len(y) for y in outputs}) == 1 else 0
