@@ -5,6 +5,7 @@ PYTHON ?=
 BACKENDS ?= tensorflow jax
 TORCH ?= torch
 PILOT_FLAGS ?=
+MATRIX_FLAGS ?= --jobs=2
 PYTEST_FLAGS ?= -n 2 --dist worksteal
 SLOW ?=
 
@@ -22,11 +23,12 @@ STAMPS := $(VENV)/stamps
 TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(BACKENDS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help pilot check test lint format types names clean
+.PHONY: help pilot check test matrix lint format types names clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
-	@echo 'Variables: PYTHON=python3.12, VENV=.venv, PILOT_FLAGS="--smoke", BACKENDS="tensorflow jax torch",'
+	@echo 'Variables: PYTHON=python3.12, VENV=.venv, PILOT_FLAGS="--smoke", MATRIX_FLAGS="--cells=2000",'
+	@echo '           BACKENDS="tensorflow jax torch",'
 	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record",'
 	@echo '           SLOW=1 (make test: also benchmarks and whole programs, ten seconds to a minute each,'
 	@echo '           and on other backends than TensorFlow every case of a test, not one in twelve).'
@@ -42,6 +44,9 @@ test: $(TEST_STAMPS) lint types ## lint, types, the tests with TensorFlow, then 
 	  echo "Tests with KERAS_BACKEND=$$backend"; \
 	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(MARKS) $(PYTEST_FLAGS); \
 	done
+
+matrix: $(STAMPS)/dev ## every layer kind under random recipes in every form of file, against Keras; continues where it stopped
+	KERAS_BACKEND=tensorflow $(TEST_ENV) $(BIN)/python benchmarks/matrix.py $(MATRIX_FLAGS)
 
 lint: $(STAMPS)/dev ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,0 +1,84 @@
+"""How far rounding alone can move a quantized model of Keras: by ties, and by one code of every activation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+
+from r2keras.layers.quantize_activation import GridActivation
+
+# Of the largest value of a tensor: what another order of float additions changes.
+JITTER = 2e-6
+TRIALS = 8
+Change = Callable[[GridActivation, np.ndarray], np.ndarray]
+
+
+@contextlib.contextmanager
+def _changed(before: Change, after: Change) -> Iterator[None]:
+    """Changes the values of every quantized activation before and after rounding, while the block runs."""
+    call = GridActivation.call
+
+    def changed(self: GridActivation, inputs):
+        values = before(self, np.asarray(inputs))
+        rounded = np.asarray(call(self, keras.ops.convert_to_tensor(values)))
+        return keras.ops.convert_to_tensor(after(self, rounded))
+
+    GridActivation.call = changed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        GridActivation.call = call  # type: ignore[method-assign]
+
+
+def _as_it_is(_: GridActivation, values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _outputs(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns the outputs of a model that is called outside of a graph."""
+    outputs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
+    return [np.asarray(output) for output in keras.tree.flatten(outputs)]
+
+
+def tied_samples(model: keras.Model, inputs: list[np.ndarray], tolerance: float) -> np.ndarray:
+    """Returns a mask of the samples whose outputs move by `tolerance` of the range if float rounding differs."""
+    rng = np.random.default_rng(0)
+
+    def jitter(_: GridActivation, values: np.ndarray) -> np.ndarray:
+        size = JITTER * np.abs(values).max(initial=0.0)
+        return values + (size * rng.uniform(-1, 1, values.shape)).astype(values.dtype)
+
+    plain, tied = _outputs(model, inputs), np.zeros(len(inputs[0]), bool)
+    for _ in range(TRIALS):
+        with _changed(jitter, _as_it_is):
+            moved = _outputs(model, inputs)
+        for a, b in zip(plain, moved, strict=True):
+            tied |= (np.abs(a - b) > tolerance * max(float(np.ptp(a)), 1e-12)).reshape(len(a), -1).any(axis=1)
+    return tied
+
+
+def one_code_off(model: keras.Model, inputs: list[np.ndarray], share: float) -> list[float]:
+    """Returns how far each output moves (root mean square) if a share of all activations is one code off.
+
+    Args:
+        model: a finalized model.
+        inputs: its inputs.
+        share: share of the values that move, half of them up.
+    """
+    rng = np.random.default_rng(0)
+
+    def off(layer: GridActivation, values: np.ndarray) -> np.ndarray:
+        moves = rng.choice([-1, 0, 1], values.shape, p=[share / 2, 1 - share, share / 2]) * layer.scale
+        ends = [layer.scale * (code - layer.zero_point) for code in (-128, 127)]
+        return np.clip(values + moves, *ends).astype(values.dtype)
+
+    plain = _outputs(model, inputs)
+    squares = np.zeros(len(plain))
+    for _ in range(TRIALS // 2):
+        with _changed(_as_it_is, off):
+            moved = _outputs(model, inputs)
+        squares += [np.square(a - b).mean() for a, b in zip(plain, moved, strict=True)]
+    return [float(value) for value in np.sqrt(squares / (TRIALS // 2))]
