@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from r2keras._models import rebuild, walk
 from r2keras._models.either_keras import SourceModel, read_model
@@ -13,7 +14,8 @@ from r2keras._util import optional_packages
 from r2keras._util.errors import invalid_part
 from r2keras.export.conversion.converter import convert
 from r2keras.export.tflite.activation_grid import ActivationGrid, set_grid
-from r2keras.export.tflite.schema import INT8, UINT8
+from r2keras.export.tflite.schema import FLOAT32, INT8, UINT8, operator
+from r2keras.export.tflite.subgraph import Subgraph, subgraphs
 from r2keras.record import CompressionRecord, QuantizedActivation
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
     from r2keras._models.either_keras import Layer
 
+# DEQUANTIZE takes int8 from version 2 on.
+DEQUANTIZE_VERSION = 2
+# Smaller scales are passed through the converter as larger ones.
+SMALLEST_SCALE = 2.0**-22
 # The converter computes scales in single precision. One that differs more from the record's is another grid.
 SCALE_TOLERANCE = 1e-4
 
@@ -42,10 +48,21 @@ class Mark(keras.layers.Layer):
 
     def call(self, inputs):
         """Returns the rounded tensor."""
-        low, high = (self.grid.scale * (end - self.grid.zero_point) for end in (-128, 127))
+        low, high = (marked_scale(self.grid.scale) * (end - self.grid.zero_point) for end in (-128, 127))
         return optional_packages.tensorflow().quantization.fake_quant_with_min_max_args(
             inputs, min=low, max=high, num_bits=8
         )
+
+
+def marked_scale(scale: float) -> float:
+    """Returns the scale by which the converter gets to know a grid: tiny ones, which it would widen, are made large.
+
+    The converter widens ranges below 1e-6. A value is only affected if it is a constant, by less than 1e-4.
+
+    >>> marked_scale(0.5), marked_scale(2.0**-40) == 2.0**56
+    (0.5, True)
+    """
+    return scale if scale > SMALLEST_SCALE else scale * 2.0**96
 
 
 def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
@@ -91,21 +108,39 @@ def restore_grids(file: ModelT, record: CompressionRecord) -> None:
     """Makes the converter's unsigned codes signed, and replaces its rounded scales by the record's."""
     # Recurrent states have half steps as zero points; no operator has such a grid.
     whole = [grid for grid in record.activations.values() if grid.zero_point % 1 == 0]
-    grids = [ActivationGrid(grid.scale, int(grid.zero_point)) for grid in whole]
+    grids = [ActivationGrid(grid.scale, int(grid.zero_point)) for grid in whole if grid.num_bits == 8]
     for graph in file.subgraphs:
         for tensor in graph.tensors:
             if tensor.type == UINT8 and tensor.quantization is not None and tensor.quantization.scale is not None:
                 scale = float(tensor.quantization.scale[0])
                 zero_point = int(tensor.quantization.zeroPoint[0]) - 128
                 candidates = [grid for grid in grids if grid.zero_point == zero_point]
-                nearest = min(candidates, key=lambda grid: abs(grid.scale - scale), default=ActivationGrid(0.0, 0))
-                if abs(nearest.scale - scale) > SCALE_TOLERANCE * scale:
+                distances = [abs(marked_scale(grid.scale) - scale) for grid in candidates]
+                if not distances or min(distances) > SCALE_TOLERANCE * scale:
                     raise RuntimeError(
                         f"The converter returned an activation grid that the record does not have: scale={scale!r}, "
                         f"zero_point={zero_point}. Nothing was written. This is a defect of r2keras: please report it."
                     )
                 tensor.type = INT8
-                set_grid(tensor, nearest)
+                set_grid(tensor, candidates[int(np.argmin(distances))])
+    for subgraph in subgraphs(file):
+        _restore_dequantize(subgraph)
+
+
+def _restore_dequantize(graph: Subgraph) -> None:
+    """Adds the DEQUANTIZE that the converter leaves out between QUANTIZE and some products of floats."""
+    for quantize in list(graph.operators):
+        if graph.kind(quantize) != "QUANTIZE":
+            continue
+        codes = int(quantize.outputs[0])
+        readers = [op for op in graph.consumers(codes) if graph.kind(op) not in ("DEQUANTIZE", "QUANTIZE")]
+        if readers:
+            like = graph.tensor(codes)
+            floats = graph.add_tensor(graph.shape(codes), FLOAT32)
+            graph.tensor(floats).shapeSignature = like.shapeSignature
+            graph.insert_after(quantize, [operator(graph.file, "DEQUANTIZE", DEQUANTIZE_VERSION, [codes], [floats])])
+            for op in readers:
+                graph.replace_input(op, codes, floats)
 
 
 def _check_grids(record: CompressionRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,17 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_part
-from r2keras.export.integer.kernel import NotIntegerError
+from r2keras.export.integer.adopted_grids import adopted_grids, quantize_outputs
+from r2keras.export.integer.constants import FLOAT_CONSTANT, integer_constant
+from r2keras.export.integer.kernel import NotIntegerError, check_ratio
+from r2keras.export.integer.products import (
+    Affine,
+    affine_at,
+    affine_operators,
+    average_operator,
+    fits,
+    is_plain_average,
+)
 from r2keras.export.integer.weights import IntegerWeight, add_weight
 from r2keras.export.tflite.activation_grid import ActivationGrid, grid_of, set_grid
 from r2keras.export.tflite.integer_operators import FUSED, RULES, Rule
@@ -33,12 +44,12 @@ QUANTIZE_VERSION, DEQUANTIZE_VERSION = 2, 2
 def needs_range(file: ModelT) -> list[int]:
     """Returns the tensors of the first subgraph that integer operators would compute if they had a grid."""
     graph = Subgraph(file)
-    quantize_outputs = _quantize_outputs(graph)
+    known = quantize_outputs(graph).keys() | adopted_grids(graph).keys()
     tensors = []
     for op in graph.operators:
         kind, output = graph.kind(op), outputs_of(op)[0]
         rule = RULES.get(kind)
-        if rule is None or graph.tensor(output).type != FLOAT32 or output in quantize_outputs:
+        if rule is None or graph.tensor(output).type != FLOAT32 or output in known:
             continue
         if rule.output == "own" or _is_global_average_pool(graph, kind, op):
             tensors.append(output)
@@ -81,8 +92,10 @@ class Integerizer:
         self.graph = Subgraph(file)
         self.record = record
         self.assignments = assignments
-        self.ranges = ranges
-        self.quantize_outputs = _quantize_outputs(self.graph)
+        self.ranges = {**ranges, **adopted_grids(self.graph)}
+        self.quantize_outputs = quantize_outputs(self.graph)
+        # Operators that are part of one before them.
+        self.absorbed: list[OperatorT] = []
         # The int8 form of each float tensor, and the float tensors that the new operators compute too.
         self.int8_tensors: dict[int, int] = {}
         self.float_tensors = set(self.graph.inputs)
@@ -129,6 +142,8 @@ class Integerizer:
         """Converts or keeps one operator."""
         kind, output = self.graph.kind(op), outputs_of(op)[0]
         source = next(iter(inputs_of(op)), -1)
+        if any(op is other for other in self.absorbed):
+            return
         if kind == "QUANTIZE":
             if output not in self.computed:
                 self._quantize(op, source, output)
@@ -152,34 +167,86 @@ class Integerizer:
     def _to_integer(self, op: OperatorT, kind: str) -> None:
         """Appends the integer form of an operator; raises NotIntegerError if there is none."""
         rule = self._rule(op, kind)
+        affine = self._affine(op)
+        if affine is not None:
+            self._add_affine(affine)
+            return
         operands = inputs_of(op)
         output = outputs_of(op)[0]
         count = len(operands) if rule.all_inputs else 1
-        inputs = [self._int8_input(tensor) for tensor in operands[:count]]
+        inputs = self._int8_inputs(operands[:count], rule)
         rest = operands[count:]
         is_global_pool = _is_global_average_pool(self.graph, kind, op)
-        quantized = self.quantize_outputs.get(output)
-        planned_grid = self.ranges.get(output) if quantized is None else grid_of(self.graph.tensor(quantized))
-        grid = self._output_grid(rule, inputs, planned_grid, is_global_pool)
+        is_average = is_plain_average(self.graph, op) and output in self.quantize_outputs
+        has_own_grid = is_global_pool or is_average
+        grids = [grid_of(self.graph.tensor(tensor)) for tensor in inputs]
+        grid = self._output_grid(rule, grids, output, has_own_grid)
         version = rule.version
         if rule.kernel_axis is not None:
-            weight = self._add_weight(rest, rule.kernel_axis, (grid_of(self.graph.tensor(inputs[0])), grid), rule)
+            weight = self._add_weight(rest, rule.kernel_axis, (grids[0], grid), rule)
             rest, version = weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
-        if kind == "CONCATENATION":
+        elif rule.output == "own":
+            check_ratio(math.prod(g.scale for g in grids) if kind == "MUL" else max(g.scale for g in grids), grid)
+        elif rule.output == "joined":
             inputs = [self._on_grid(tensor, grid) for tensor in inputs]
-        if quantized is not None and grid == planned_grid:
-            self.computed.add(quantized)
-        else:
-            quantized = self._add_int8_tensor(output, grid)
-        self.int8_tensors[output] = quantized
+        quantized = self._int8_output(output, grid)
         if is_global_pool:
             op = self._mean(inputs[0], quantized)
+        elif has_own_grid:
+            op = average_operator(self.graph, op, (inputs[0], quantized))
         else:
             self.graph.set_inputs(op, [*inputs, *rest])
             self.graph.set_outputs(op, [quantized])
             set_kind(self.file, op, kind, version)
         self.operators.append(op)
         self.count += 1
+
+    def _int8_inputs(self, tensors: list[int], rule: Rule) -> list[int]:
+        """Returns the int8 forms of an operator's activations and constants; raises NotIntegerError without one."""
+        found = {tensor: self._int8_input(tensor) for tensor in tensors if not self.graph.is_constant(tensor)}
+        if not found or any(tensor in self.assignments for tensor in tensors):
+            raise NotIntegerError(FLOAT_CONSTANT)
+        return [
+            found[tensor] if tensor in found else integer_constant(self.graph, tensor, rule.constant)
+            for tensor in tensors
+        ]
+
+    def _int8_output(self, output: int, grid: ActivationGrid) -> int:
+        """Returns the int8 tensor of an output: that of its QUANTIZE if it is on the same grid, else a new one."""
+        quantized = self.quantize_outputs.get(output)
+        if quantized is not None and _equal(grid, grid_of(self.graph.tensor(quantized))):
+            set_grid(self.graph.tensor(quantized), grid)
+            self.computed.add(quantized)
+        else:
+            quantized = self._add_int8_tensor(output, grid)
+        self.int8_tensors[output] = quantized
+        return quantized
+
+    def _planned_grid(self, output: int) -> ActivationGrid | None:
+        """Returns the grid of an operator's output from the record or the data; None without one."""
+        quantized = self.quantize_outputs.get(output)
+        return self.ranges.get(output) if quantized is None else grid_of(self.graph.tensor(quantized))
+
+    def _affine(self, op: OperatorT) -> Affine | None:
+        """Returns factors and offsets per channel that an operator, or it and the next one, apply; else None."""
+        affine = affine_at(self.graph, op)
+        if affine is None or affine.source not in self.int8_tensors or self._planned_grid(affine.output) is None:
+            return None
+        is_scalar = not np.ptp(affine.factor) and not np.ptp(affine.offset)
+        constants = [tensor for member in affine.operators for tensor in inputs_of(member)]
+        if not fits(self.graph, affine) or any(tensor in self.assignments for tensor in constants):
+            return None
+        # A single scalar is a constant of the operator itself.
+        return None if is_scalar and len(affine.operators) == 1 else affine
+
+    def _add_affine(self, affine: Affine) -> None:
+        """Appends a depthwise convolution, which rounds once, in place of a MUL and an ADD."""
+        grid = self._planned_grid(affine.output)
+        assert grid is not None  # `_affine` has checked it.
+        tensors = self.int8_tensors[affine.source], self._int8_output(affine.output, grid)
+        self.operators += affine_operators(self.graph, affine, tensors)
+        self.absorbed += affine.operators[1:]
+        self.count += len(affine.operators)
 
     def _rule(self, op: OperatorT, kind: str) -> Rule:
         """Returns the rule of an operator's kind; raises NotIntegerError if no rule covers the operator."""
@@ -199,22 +266,20 @@ class Integerizer:
     def _int8_input(self, tensor: int) -> int:
         """Returns the int8 form of an activation; raises NotIntegerError if it has none."""
         if tensor not in self.int8_tensors:
-            raise NotIntegerError(
-                "it computes with a float constant" if self.graph.is_constant(tensor) else FLOAT_INPUT
-            )
+            raise NotIntegerError(FLOAT_INPUT)
         return self.int8_tensors[tensor]
 
-    def _output_grid(
-        self, rule: Rule, inputs: list[int], planned_grid: ActivationGrid | None, is_global_pool: bool
-    ) -> ActivationGrid:
-        """Returns the grid of an operator's output; `planned_grid` is that of the record or the data."""
+    def _output_grid(self, rule: Rule, grids: list[ActivationGrid], output: int, has_own_grid: bool) -> ActivationGrid:
+        """Returns the grid of an operator's output, from those of its inputs."""
+        planned_grid = self._planned_grid(output)
         if rule.grid is not None:
             return rule.grid
-        if rule.output == "own" or is_global_pool:
+        if rule.output == "own" or has_own_grid:
             if planned_grid is None:
                 raise NotIntegerError(NO_GRID)
             return planned_grid
-        grids = [grid_of(self.graph.tensor(tensor)) for tensor in inputs]
+        if rule.output == "joined" and planned_grid is not None:
+            return planned_grid
         if all(grid == grids[0] for grid in grids):
             return grids[0]
         return ActivationGrid.over(min(grid.low for grid in grids), max(grid.high for grid in grids))
@@ -233,6 +298,7 @@ class Integerizer:
         if assignment is None:
             raise NotIntegerError("its weight is not in the record")
         weight = add_weight(self.graph, operands, assignment, self.record, axis, grids, shares_scale=rule.shares_scale)
+        check_ratio(grids[0].scale * float(weight.kernel.scale.max()), grids[1])
         self.weights.append(weight)
         return weight
 
@@ -308,16 +374,9 @@ class Integerizer:
                 end.tensorIndex = replaced.get(int(end.tensorIndex), int(end.tensorIndex))
 
 
-def _quantize_outputs(graph: Subgraph) -> dict[int, int]:
-    """Returns the output of QUANTIZE for each tensor that is quantized and not used as float."""
-    outputs = {}
-    for op in graph.operators:
-        for tensor in outputs_of(op):
-            consumers = graph.consumers(tensor)
-            is_quantized = consumers and all(graph.kind(consumer) == "QUANTIZE" for consumer in consumers)
-            if is_quantized and not graph.is_output(tensor):
-                outputs[tensor] = outputs_of(consumers[0])[0]
-    return outputs
+def _equal(one: ActivationGrid, other: ActivationGrid) -> bool:
+    """Whether two grids are the same up to the rounding of their scales."""
+    return one.zero_point == other.zero_point and abs(one.scale - other.scale) <= 1e-6 * other.scale
 
 
 def _is_global_average_pool(graph: Subgraph, kind: str, op: OperatorT) -> bool:

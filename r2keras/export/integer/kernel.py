@@ -14,6 +14,8 @@ from r2keras.record import QuantizedTensor
 
 # Keeps a bias within 2^30 of its steps, inside int32, and the rescaling of sums to the output's grid above 2^-30.
 FINEST = 2.0**-30
+# LiteRT multiplies sums by the ratio of their step to that of the output, which XNNPACK takes below 2^8.
+LARGEST_RATIO = 2.0**7
 
 
 class NotIntegerError(Exception):
@@ -112,6 +114,12 @@ def integer_kernel(
         scale = scale[:1]
     bits = 4 if tensor.spec.num_bits <= 4 and largest <= 7 else 8
     return IntegerKernel(bits, codes.astype(np.int8), scale, axis, bias_codes, sign, doubled, coarse)
+
+
+def check_ratio(step: float, grid: ActivationGrid) -> None:
+    """Raises NotIntegerError if a step of an operator's sums is too large for the grid of its output."""
+    if step >= LARGEST_RATIO * grid.scale:
+        raise NotIntegerError("the grid of its output is too fine for that of its input")
 
 
 def _symmetric(tensor: QuantizedTensor, match: Match, axis: int) -> tuple[np.ndarray, np.ndarray, bool]:

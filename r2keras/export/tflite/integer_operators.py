@@ -13,12 +13,15 @@ class Rule:
 
     Args:
         version: the operator's lowest version for int8.
-        output: grid of its output: `"own"`, any grid; `"same"`, the input's; `"fixed"`, the one that LiteRT prescribes.
+        output: grid of its output: `"own"`, any grid; `"same"`, that of the input; `"joined"`, any grid, for the inputs
+            too; `"fixed"`, the one that LiteRT prescribes.
         grid: the prescribed grid.
         all_inputs: whether all inputs are activations; otherwise only the first one is.
         kernel_axis: the axis of the output channels of its weight; None if it has no weight.
         narrow: its lowest version for int8 activations and 4-bit weights.
         shares_scale: whether all channels of the weight may share one scale.
+        constant: the number of equal values that a constant among its inputs may have: `"one"`, `"any"`, or `"none"`.
+        keeps_order: whether rounding before or after it gives the same values.
     """
 
     version: int
@@ -28,6 +31,8 @@ class Rule:
     kernel_axis: int | None = None
     narrow: int = 0
     shares_scale: bool = False
+    constant: str = "none"
+    keeps_order: bool = False
 
 
 # LiteRT's kernels accept no other grid for outputs in [0, 1] and in [-1, 1].
@@ -39,31 +44,36 @@ RULES = {
     "CONV_2D": Rule(3, "own", kernel_axis=0, narrow=7),
     "DEPTHWISE_CONV_2D": Rule(3, "own", kernel_axis=3, narrow=7),
     "FULLY_CONNECTED": Rule(5, "own", kernel_axis=0, narrow=10, shares_scale=True),
-    "ADD": Rule(2, "own", all_inputs=True),
-    "SUB": Rule(3, "own", all_inputs=True),
-    "MUL": Rule(2, "own", all_inputs=True),
+    "ADD": Rule(2, "own", all_inputs=True, constant="one"),
+    "SUB": Rule(3, "own", all_inputs=True, constant="one"),
+    "MUL": Rule(2, "own", all_inputs=True, constant="one"),
+    "PRELU": Rule(1, "own", all_inputs=True, constant="any"),
     "LEAKY_RELU": Rule(2, "own"),
     "HARD_SWISH": Rule(1, "own"),
-    "RELU": Rule(2, "own"),
-    "RELU6": Rule(2, "own"),
+    "GELU": Rule(2, "own"),
+    "ELU": Rule(1, "own"),
+    "RELU": Rule(2, "own", keeps_order=True),
+    "RELU6": Rule(2, "own", keeps_order=True),
     "SOFTMAX": Rule(2, "fixed", grid=_PROBABILITY),
     "LOGISTIC": Rule(2, "fixed", grid=_PROBABILITY),
     "TANH": Rule(2, "fixed", grid=_SIGNED),
     "MEAN": Rule(2, "own"),
     "AVERAGE_POOL_2D": Rule(2, "same"),
-    "MAX_POOL_2D": Rule(2, "same"),
-    "CONCATENATION": Rule(2, "same", all_inputs=True),
-    "RESHAPE": Rule(1, "same"),
-    "SQUEEZE": Rule(2, "same"),
-    "EXPAND_DIMS": Rule(1, "same"),
-    "TRANSPOSE": Rule(2, "same"),
-    "PAD": Rule(2, "same"),
-    "MIRROR_PAD": Rule(2, "same"),
-    "STRIDED_SLICE": Rule(2, "same"),
-    "SLICE": Rule(2, "same"),
-    "SPACE_TO_BATCH_ND": Rule(2, "same"),
-    "BATCH_TO_SPACE_ND": Rule(2, "same"),
-    "RESIZE_NEAREST_NEIGHBOR": Rule(2, "same"),
+    "CONCATENATION": Rule(2, "joined", all_inputs=True, keeps_order=True),
+    "MAXIMUM": Rule(2, "joined", all_inputs=True, keeps_order=True),
+    "MINIMUM": Rule(2, "joined", all_inputs=True, keeps_order=True),
+    "MAX_POOL_2D": Rule(2, "same", keeps_order=True),
+    "RESHAPE": Rule(1, "same", keeps_order=True),
+    "SQUEEZE": Rule(2, "same", keeps_order=True),
+    "EXPAND_DIMS": Rule(1, "same", keeps_order=True),
+    "TRANSPOSE": Rule(2, "same", keeps_order=True),
+    "PAD": Rule(2, "same", keeps_order=True),
+    "MIRROR_PAD": Rule(2, "same", keeps_order=True),
+    "STRIDED_SLICE": Rule(2, "same", keeps_order=True),
+    "SLICE": Rule(2, "same", keeps_order=True),
+    "SPACE_TO_BATCH_ND": Rule(2, "same", keeps_order=True),
+    "BATCH_TO_SPACE_ND": Rule(2, "same", keeps_order=True),
+    "RESIZE_NEAREST_NEIGHBOR": Rule(2, "same", keeps_order=True),
 }
 # The fused activation functions that integer operators compute.
 FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")

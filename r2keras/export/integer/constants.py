@@ -1,0 +1,35 @@
+"""The 8-bit form of float constants: scalars, and slopes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from r2keras.export.integer.kernel import NotIntegerError
+from r2keras.export.tflite.schema import FLOAT32, INT8, quantization, values_of
+from r2keras.export.tflite.subgraph import Subgraph
+
+FLOAT_CONSTANT = "it computes with a float constant"
+LARGEST = 127
+
+
+def integer_constant(graph: Subgraph, tensor: int, values_allowed: str) -> int:
+    """Adds the 8-bit form of a float constant, `scale * code` with codes up to 127; returns the tensor.
+
+    Args:
+        graph: the first subgraph.
+        tensor: the constant.
+        values_allowed: `"one"`, all values are equal and exact in 8 bits, or `"any"`.
+
+    Raises:
+        NotIntegerError: the constant has other values.
+    """
+    if graph.tensor(tensor).type != FLOAT32 or values_allowed == "none":
+        raise NotIntegerError(FLOAT_CONSTANT)
+    values = values_of(graph.file, graph.tensor(tensor))
+    if not np.isfinite(values).all() or (values_allowed == "one" and np.ptp(values)):
+        raise NotIntegerError(FLOAT_CONSTANT)
+    scale = np.float32(np.abs(values).max(initial=0) / LARGEST) or np.float32(1)
+    codes = np.rint(values / scale).clip(-LARGEST, LARGEST).astype(np.int8)
+    added = graph.add_tensor(codes.shape, INT8, codes)
+    graph.tensor(added).quantization = quantization(scale)
+    return added
