@@ -23,6 +23,8 @@ NORMS = ("BatchNormalization",)
 FOLDING = ("Conv", "Dense", "Depthwise", "Separable")
 # Recurrent layers quantize their state, which is their output, inside the time loop.
 RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
+# Packages whose functions are known by their names; a function of the caller may have the same name as one of these.
+LIBRARIES = ("keras", "tf_keras", "tensorflow", "jax", "torch")
 # Activation functions, and kinds of operations, that never return negative values.
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
 NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
@@ -50,9 +52,12 @@ def is_global_average(call: Call) -> bool:
 
 
 def activation_name(call: Call) -> str | None:
-    """Returns the name of a layer's own activation function."""
+    """Returns the name of a layer's own activation function; `"custom"` for a function of the caller."""
     function = getattr(call.layer, "activation", None)
-    return getattr(function, "__name__", "custom") if callable(function) else None
+    if not callable(function):
+        return None
+    known = (getattr(function, "__module__", None) or "").partition(".")[0] in LIBRARIES
+    return getattr(function, "__name__", "custom") if known else "custom"
 
 
 def is_linear(call: Call) -> bool:

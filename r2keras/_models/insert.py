@@ -95,9 +95,8 @@ def _nothing(path: str, name: str) -> None:
 
 def _append_to(extra: keras.Layer, outputs):
     """Runs the first of a layer's outputs through another layer."""
-    if not isinstance(outputs, (list, tuple)):
-        return extra(outputs)
-    return type(outputs)([extra(outputs[0]), *outputs[1:]])
+    first, *others = tree.flatten(outputs)
+    return tree.pack_sequence_as(outputs, [extra(first), *others])
 
 
 def _input_of(model: keras.Sequential):

@@ -13,6 +13,11 @@ def parts_of(layer: Any) -> list[Any]:
     return list(layer._flatten_layers())
 
 
+def children_of(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers directly inside a layer, in the order in which it got them."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def clear_losses(layer: keras.Layer) -> None:
     """Deletes the losses that a layer and the layers inside it added in their last call."""
     layer._clear_losses()
@@ -21,6 +26,11 @@ def clear_losses(layer: keras.Layer) -> None:
 def compile_settings(model: keras.Model) -> dict[str, Any]:
     """Returns the arguments of a compiled model's `compile` as the caller passed them, not serialized."""
     return dict(model._compile_config.config)
+
+
+def is_default(method: Callable) -> bool:
+    """Whether a method is that of `keras.Layer`, which a class of layers has not replaced."""
+    return getattr(method, "_is_default", False)
 
 
 def lambda_output_shape(layer: keras.layers.Lambda) -> Any:

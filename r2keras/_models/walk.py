@@ -10,7 +10,7 @@ import keras
 
 from r2keras._models import weight_names
 from r2keras._models.graph import Graph, graph_of
-from r2keras._models.keras_internals import parts_of
+from r2keras._models.weight_transfer import quantizer_weights
 from r2keras._util.errors import invalid_part
 
 # The layer that quantizes the output of `"conv"` is called `"conv_quantized"`.
@@ -142,12 +142,6 @@ def kernels(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:
     """
     ids = quantizer_weights(layer)
     return [(name, v) for name, v in relative_weights(layer) if _is_kernel(v) and id(v) not in ids]
-
-
-def quantizer_weights(layer: keras.Layer) -> set[int]:
-    """Returns the `id` of every variable of r2keras' quantizers inside a layer."""
-    parts = (part for part in parts_of(layer) if getattr(part, "is_r2keras_quantizer", False))
-    return {id(variable) for part in parts for variable in part.weights}
 
 
 def relative_weights(layer: keras.Layer) -> list[tuple[str, keras.Variable]]:

@@ -39,7 +39,8 @@ class MatrixForm:
 
 def is_linear(layer: keras.Layer | None) -> TypeGuard[keras.Layer]:
     """Whether a layer's outputs before the activation are linear in each of its kernels."""
-    return isinstance(layer, LINEAR)
+    # An activation with weights, such as PReLU as a layer, cannot be taken out of the layer.
+    return isinstance(layer, LINEAR) and not getattr(getattr(layer, "activation", None), "weights", None)
 
 
 def output_axis(layer: keras.Layer) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import keras
 
 from r2keras._models import rebuild
+from r2keras._models.layer_copies import config_of, recreate
 from r2keras._models.values import finite
 from r2keras._models.walk import Kernel
 from r2keras.layers.kernels.compressor import too_small
@@ -97,14 +98,15 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
         halves = (layer.forward_layer, layer.backward_layer)
         forward, backward = (frozen(f"{path}/{half.name}", half) or rebuild.copy_layer(half) for half in halves)
         return rebuild.copy_bidirectional(layer, forward, backward)
-    config = layer.get_config()
+    config = config_of(layer)
     parts = layer.parts
     fixed = {"kernel_spec": None, "recurrent_spec": None}
     for name, rounder in (("state_spec", parts.state), ("input_spec", parts.inputs)):
         fixed[name] = None if rounder is None else rounder.grid("") or rounder.spec
     if not any(fixed.values()) and layer.normalization is None:
         own = (*fixed, "normalization")
-        return PLAIN[type(layer)].from_config({name: value for name, value in config.items() if name not in own})
+        plain = {name: value for name, value in config.items() if name not in own}
+        return recreate(layer, plain, PLAIN[type(layer)])
     return rebuild.copy_layer(layer, **fixed)
 
 
@@ -126,7 +128,7 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
         return rebuild.copy_bidirectional(layer, *halves) if all(halves) else None
     if type(layer) not in QUANTIZED:
         return None
-    return QUANTIZED[type(layer)](**layer.get_config(), state_spec=state_spec(spec))
+    return recreate(layer, {**config_of(layer), "state_spec": state_spec(spec)}, QUANTIZED[type(layer)])
 
 
 def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec | None:

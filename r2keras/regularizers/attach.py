@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from r2keras._models.channel_axes import output_axes
+from r2keras._models.layer_copies import config_of, recreate
 from r2keras._models.rebuild import rebuild
 from r2keras._models.values import check_finite, to_numpy
 from r2keras._models.walk import Kernel, ModelView, full_name, kernels, view_of
@@ -58,7 +59,7 @@ def regularize(model: keras.Model, regularizer: Any, *, match: str = _ALL) -> ke
     plans = _plan(view, regularizer, match)
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return type(layer).from_config(plans[path].config) if path in plans else None
+        return recreate(layer, plans[path].config) if path in plans else None
 
     copy = rebuild(view, replace, {type(regularizer).__name__: type(regularizer)})
     # By position, because the names that Keras generates for the cells of a stack differ in the copy.
@@ -129,7 +130,7 @@ def _plan_layer(
     path: str, layer: keras.Layer, names: list[str], regularizer: keras.regularizers.Regularizer, lenient: bool
 ) -> _Plan:
     """Puts the regularizer into the config of a layer for the named kernels."""
-    plan = _Plan(layer.get_config(), [])
+    plan = _Plan(config_of(layer), [])
     for slot in _slots(layer, plan.config):
         matching = [name for name in slot.names if name in names]
         if matching and slot.argument is None:

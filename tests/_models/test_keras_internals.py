@@ -23,6 +23,16 @@ def test_parts_of_lists_a_layer_and_the_layers_inside_it():
     assert sum(isinstance(part, layers.LSTMCell) for part in parts) == 2
 
 
+def test_children_are_the_layers_directly_inside_a_layer():
+    layer = layers.Bidirectional(layers.LSTM(2, name="lstm"))
+    assert [part.name for part in keras_internals.children_of(layer)] == ["forward_lstm", "backward_lstm"]
+
+
+def test_methods_of_keras_are_told_from_those_of_a_class():
+    assert keras_internals.is_default(layers.Layer().build)
+    assert not keras_internals.is_default(layers.Dense(2).build)
+
+
 def test_clear_losses_deletes_the_losses_of_the_last_call():
     layer = layers.ActivityRegularization(l2=0.5)
     layer(np.ones((1, 2), "float32"))

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import tree
 
-from r2keras._models.keras_internals import clear_losses, parts_of
+from r2keras._models.keras_internals import clear_losses, is_default, parts_of
+from r2keras._models.layer_copies import named
 from r2keras._util.errors import invalid
 
 
@@ -44,6 +45,8 @@ class SubstituteWeights(keras.layers.Layer):
         self.layer = layer
         self.supports_masking = layer.supports_masking
         self._build_shapes: dict[str, Any] | None = None
+        self._first_call: tuple[tuple, dict[str, Any]] | None = None
+        self._has_substitutes = False
         self._checked_in_training = False
 
     def build_substitutes(self, *, trained: bool) -> None:
@@ -70,7 +73,12 @@ class SubstituteWeights(keras.layers.Layer):
         """Builds the inner layer for its own arguments, then runs it."""
         if self._build_shapes is None:
             self._build_shapes = _argument_shapes(self.layer, args, kwargs)
+        if not self._has_substitutes:
+            self._first_call = _symbolic((args, kwargs))
+            # Keras takes a layer from a file for built.
+            self.built = False
         outputs = super().__call__(*args, **kwargs)
+        self._first_call = None
         if not self._checked_in_training:
             # A layer may write to its own weights in training only. One symbolic call in training mode refuses it here
             # rather than in the first training step.
@@ -80,8 +88,12 @@ class SubstituteWeights(keras.layers.Layer):
 
     def build(self, input_shape=None) -> None:
         """Builds the inner layer, then the substitutes."""
-        if not self.layer.built:
+        if not self.layer.built and not _is_built_by_calls(self.layer):
             self.layer.build(**(self._build_shapes or {_first_parameter(self.layer.build): input_shape}))
+        if self._first_call is not None and not _is_complete(self.layer):
+            # Layers inside it get their weights only when they are called.
+            args, kwargs = self._first_call
+            self.layer(*args, **kwargs)
         self._finish_build(trained=False)
 
     def call(self, inputs, *args: Any, training: bool | None = None, **kwargs: Any):
@@ -119,13 +131,19 @@ class SubstituteWeights(keras.layers.Layer):
         """Builds the layer from `get_build_config`."""
         if config and "shapes" in config:
             self._build_shapes = {name: _tuples(shape) for name, shape in config["shapes"].items()}
-            self.build()
+            if not _is_built_by_calls(self.layer):
+                self.layer.build(**self._build_shapes)
+            # The weights of a layer that is not complete come into being in the first call of its model.
+            if _is_complete(self.layer):
+                self.build()
         else:
             super().build_from_config(config)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+        layer = keras.saving.serialize_keras_object(self.layer)
+        # Keras' own get_config() may leave the name out; the names of weights in the layer can depend on it.
+        return {**super().get_config(), "layer": {**layer, "config": {**named(self.layer), **layer["config"]}}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SubstituteWeights:
@@ -139,9 +157,9 @@ class SubstituteWeights(keras.layers.Layer):
 
     def _finish_build(self, trained: bool = True) -> None:
         """Creates the substitutes once the inner layer has its weights."""
-        if self.layer.built and not self.built:
+        if self.layer.built and not self._has_substitutes and (_is_complete(self.layer) or not trained):
             self.build_substitutes(trained=trained)
-            self.built = True
+            self.built = self._has_substitutes = True
 
     def _write_back(self, states: Iterable[tuple[keras.Variable, Any, Any]], values: dict[int, Any]) -> None:
         """Assigns the changes that the inner call made to its own state: seeds, statistics, recurrent states.
@@ -160,6 +178,23 @@ class SubstituteWeights(keras.layers.Layer):
                     f"float: add the rule ({self.name!r}, None) at the top of the recipe, or replace the layer."
                 )
             variable.assign(after)
+
+
+def _is_built_by_calls(layer: keras.Layer) -> bool:
+    """Whether a layer has no `build` of its own, and layers inside it that are not built yet."""
+    return is_default(layer.build) and not _is_complete(layer)
+
+
+def _is_complete(layer: keras.Layer) -> bool:
+    """Whether all layers inside a layer are built."""
+    return all(part.built for part in parts_of(layer)[1:])
+
+
+def _symbolic(arguments: Any) -> Any:
+    """Returns the arguments of a call with symbolic tensors in place of the tensors."""
+    return tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, x.dtype) if hasattr(x, "shape") and hasattr(x, "dtype") else x, arguments
+    )
 
 
 def _states(layer: keras.Layer) -> list[keras.Variable]:
