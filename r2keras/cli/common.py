@@ -29,7 +29,14 @@ _USER_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 _UNREADABLE = (*_USER_ERRORS, KeyError, AttributeError, EOFError, zipfile.BadZipFile)
 
 
-def run(values: flags.FlagValues, text: str, program: Callable[[], int], argv: Sequence[str] | None = None) -> int:
+def run(
+    values: flags.FlagValues,
+    text: str,
+    program: Callable[[], int],
+    argv: Sequence[str] | None = None,
+    *,
+    required: Sequence[str] = (),
+) -> int:
     """Parses the command line into `values` and runs a program.
 
     Args:
@@ -37,6 +44,7 @@ def run(values: flags.FlagValues, text: str, program: Callable[[], int], argv: S
         text: what `--help` prints above the flags: the program's module docstring.
         program: does the work and returns the exit code.
         argv: the program's name and arguments; None means `sys.argv`.
+        required: names of the flags that have to be given.
 
     Returns:
         The program's exit code; 2 after a user error, which is reported in one sentence on standard error; 130 after
@@ -45,12 +53,13 @@ def run(values: flags.FlagValues, text: str, program: Callable[[], int], argv: S
     argv = list(sys.argv if argv is None else argv)
     values.unparse_flags()
     if {"--help", "-h", "--helpshort", "--helpfull"} & set(argv[1:]):
-        sys.stdout.write(f"{_named_as_called(text, argv[0]).strip()}\n\nFlags:\n{_flags_help(values)}")
+        sys.stdout.write(f"{_named_as_called(text, argv[0]).strip()}\n\nFlags:\n{_flags_help(values, required)}")
         return 0
     try:
         rest = values(argv)
         if len(rest) > 1:
             raise flags.Error(f"Unexpected argument {rest[1]!r}: write --flag=value")
+        need(values, *required)
         return program()
     except flags.Error as error:
         return _report(f"{one_line(error)}. See {_command(argv[0])} --help.")
@@ -110,28 +119,73 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         ) from error
 
 
-def load_inputs(path: str | os.PathLike, model: keras.Model) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def load_inputs(
+    path: str | os.PathLike, model: keras.Model, flag: str = "data"
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Reads the inputs of a model from an `.npz`: the array `x`, or one array by the name of each input.
+
+    Args:
+        path: the file.
+        model: the model.
+        flag: the flag that names the file, for errors.
 
     Returns:
         `(inputs, others)` by name: the inputs in the model's order, and the arrays that are not inputs.
 
     Raises:
-        ValueError: the file is corrupt, lacks an input, or holds no samples.
+        ValueError: the file is corrupt, lacks an input, holds no samples, or its arrays do not fit the model.
         OSError: the file cannot be read.
     """
+    if Path(path).suffix == ".npy":
+        raise ValueError(f"--{flag}={path} should end in .npz: save the array with np.savez(path, x=array)")
     arrays = read_npz(path)
     names = [tensor.name for tensor in model.inputs]
     if len(names) == 1 and names[0] not in arrays:
         names = ["x"]
     absent = [name for name in names if name not in arrays]
     if absent:
+        several = f", one for each of the model's {len(names)} inputs" if len(names) > 1 else ""
         raise ValueError(
-            f"{path} lacks the array {_quoted(absent)}. Expected {_quoted(names)}. Received: {_quoted(arrays)}"
+            f"{path} lacks the array {_quoted(absent)}. Expected {_quoted(names)}{several}. Received: {_quoted(arrays)}"
         )
-    if any(arrays[name].ndim == 0 or not len(arrays[name]) for name in names):
-        raise ValueError(f"{path} holds no samples. Expected at least one along the first axis of {_quoted(names)}")
+    for name, tensor in zip(names, model.inputs, strict=True):
+        _check_array(arrays[name], tensor.shape, f"The array `{name}` in --{flag}={path}")
+    lengths = {len(arrays[name]) for name in names}
+    if len(lengths) > 1:
+        raise ValueError(f"The arrays {_quoted(names)} in --{flag}={path} hold different numbers of samples: {lengths}")
     return {name: arrays.pop(name) for name in names}, arrays
+
+
+def _check_array(array: np.ndarray, expected: Sequence[int | None], label: str) -> None:
+    """Raises ValueError unless an array holds numbers, and samples of the shape of an input."""
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{label} is of type {array.dtype}. Expected real numbers: token numbers for text, real and imaginary "
+            "parts as two channels"
+        )
+    if array.ndim == 0 or not len(array):
+        raise ValueError(f"{label} holds no samples. Expected at least one along its first axis")
+    sizes = zip(array.shape[1:], expected[1:], strict=False)
+    if array.ndim != len(expected) or any(size not in (None, found) for found, size in sizes):
+        open_shape = ", ".join("any" if size is None else str(size) for size in (None, *expected[1:]))
+        raise ValueError(f"{label} has the shape {array.shape}. Expected ({open_shape}), as the model takes it")
+
+
+def keep_inputs(values: flags.FlagValues, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Raises ValueError for a file that is to be written in place of one that is read, or of another that is written.
+
+    Args:
+        values: the program's flags.
+        inputs: names of the flags that name files to read.
+        outputs: names of the flags that name files to write.
+    """
+    taken = {os.path.realpath(values[name].value): name for name in inputs if values[name].value}
+    for name in outputs:
+        if values[name].value:
+            path = os.path.realpath(values[name].value)
+            if path in taken:
+                raise ValueError(f"--{name}={values[name].value} is the file of --{taken[path]}: choose another name")
+            taken[path] = name
 
 
 def _command(path: str) -> str:
@@ -164,9 +218,27 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "nothing"
 
 
-def _flags_help(values: flags.FlagValues) -> str:
-    """Returns one line per flag, in the order of definition."""
-    return "".join(f"  --{name}: {values[name].help}\n" for name in values if name not in ("", "?"))
+def _flags_help(values: flags.FlagValues, required: Sequence[str]) -> str:
+    """Returns one line per flag, in the order of definition, with its default or the note that it is required."""
+    lines = []
+    for name in values:
+        if name not in ("", "?"):
+            remark = " Required." if name in required else _default(values[name].default)
+            lines.append(f"  --{name}: {values[name].help}{remark}\n")
+    return "".join(lines)
+
+
+def _default(value: object) -> str:
+    """Returns a flag's default in words, as it would be written on the command line.
+
+    >>> _default(["1", "1.25"]), _default(True), _default(None)
+    (' Default: 1,1.25.', ' Default: true.', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return f" Default: {','.join(value)}."
+    return f" Default: {str(value).lower() if isinstance(value, bool) else value}."
 
 
 def _report(text: str) -> int:

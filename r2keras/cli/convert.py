@@ -113,7 +113,7 @@ flags.DEFINE_string(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
-    return common.run(FLAGS, __doc__, convert, argv)
+    return common.run(FLAGS, __doc__, convert, argv, required=("model", "output"))
 
 
 def convert() -> int:
@@ -155,12 +155,11 @@ def routes(model, record):
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder, "exact.tflite")
         r2keras.export.to_litert(model, exact, record, optimize=FLAGS.optimize)
-        return r2keras.report.compare_routes({"exact, in float": exact, "on integers": FLAGS.output})
+        return r2keras.report.compare_routes({"exact, in float": exact, "on integers": FLAGS.output}, isolated=True)
 
 
 def check_flags() -> None:
     """Raises ValueError for flags that are missing, contradict each other or name a file of the wrong kind."""
-    common.need(FLAGS, "model", "output")
     if FLAGS.record and FLAGS.recipe:
         raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
     on_integers = FLAGS.activations == "int8"
@@ -180,13 +179,15 @@ def check_flags() -> None:
     for name, suffix in SUFFIXES.items():
         if FLAGS[name].value and Path(FLAGS[name].value).suffix != suffix:
             raise ValueError(f"--{name}={FLAGS[name].value} should end in {suffix}")
+    read, written = ("model", "record", "recipe", "calibration_data"), ("output", "record_output", "model_output")
+    common.keep_inputs(FLAGS, read, written)
 
 
 def calibration_data(model) -> list | None:
     """Returns one array per input of the model, or None if no data were given."""
     if not FLAGS.calibration_data:
         return None
-    inputs, _ = common.load_inputs(FLAGS.calibration_data, model)
+    inputs, _ = common.load_inputs(FLAGS.calibration_data, model, "calibration_data")
     return list(inputs.values())
 
 

@@ -3,7 +3,7 @@ r"""Expands a compact .tflite file to a plain float one, when a model is install
     r2keras-expand --input=small.tflite --output=float.tflite
 
 Codes, palette indices and tables are decoded bit for bit as LiteRT would decode them at its first call. The float file
-runs as fast as one that was never compressed; ship the small one.
+runs as fast as one that was never compressed; ship the small one. No runtime opens the file: it is decoded with NumPy.
 
 A bundle, for loaders that cannot read flatbuffers (docs/bundle_layout.md): the skeleton of the file, codes, tables, and
 where each of them goes.
@@ -33,15 +33,15 @@ flags.DEFINE_string("output", None, "The file to write: .tflite (float) or .bund
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
-    return common.run(FLAGS, __doc__, expand, argv)
+    return common.run(FLAGS, __doc__, expand, argv, required=("input", "output"))
 
 
 def expand() -> int:
     """Writes the file that the flags name and prints the sizes of both."""
-    common.need(FLAGS, "input", "output")
     suffix = Path(FLAGS.output).suffix
     if suffix not in (".tflite", ".bundle"):
         raise ValueError(f"--output={FLAGS.output} should end in .tflite or .bundle")
+    common.keep_inputs(FLAGS, ["input"], ["output"])
     common.import_keras()
     write = r2keras.export.expand if suffix == ".tflite" else r2keras.export.bundle
     data = write(FLAGS.input)

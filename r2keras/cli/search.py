@@ -94,12 +94,11 @@ flags.DEFINE_string(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
-    return common.run(FLAGS, __doc__, search, argv)
+    return common.run(FLAGS, __doc__, search, argv, required=("model", "data", "out"))
 
 
 def search() -> int:
     """Runs the search that the flags describe, or resumes it, and writes its results."""
-    common.need(FLAGS, "model", "data", "out")
     lists = {"bits": numbers("bits", int), "widths": numbers("widths", float), "methods": FLAGS.methods}
     folder = FLAGS.study or str(Path(FLAGS.out, "study"))
     common.import_keras()

@@ -16,6 +16,8 @@ its decisions.
 
     r2keras-verify --model=small.keras --file=small.tflite --data=test.npz --min_agreement=0.99
 
+The file runs in a process of its own: one that is damaged cannot crash this program.
+
 Exit code: 0 if they agree, 1 if they do not, 2 if they could not be compared.
 """
 
@@ -47,12 +49,11 @@ flags.DEFINE_float(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
-    return common.run(FLAGS, __doc__, verify, argv)
+    return common.run(FLAGS, __doc__, verify, argv, required=("model", "file", "data"))
 
 
 def verify() -> int:
     """Compares file and model, prints the comparison and returns the exit code."""
-    common.need(FLAGS, "model", "file", "data")
     if not 0 <= FLAGS.tolerance < float("inf"):
         raise ValueError(f"--tolerance={FLAGS.tolerance} is out of range: expected a number of at least 0")
     if FLAGS.min_agreement is not None and not 0 <= FLAGS.min_agreement <= 1:
@@ -60,7 +61,13 @@ def verify() -> int:
     model = common.load_model(FLAGS.model)
     inputs, others = common.load_inputs(FLAGS.data, model)
     data = inputs if len(inputs) > 1 else next(iter(inputs.values()))
-    verification = r2keras.export.verify(model, FLAGS.file, data, labels=others.get("y"))
+    labels = others.get("y")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.size != len(next(iter(inputs.values())))):
+        raise ValueError(
+            f"The array `y` in --data={FLAGS.data} is of type {labels.dtype} and shape {labels.shape}. Expected "
+            "integer class labels, one per sample"
+        )
+    verification = r2keras.export.verify(model, FLAGS.file, data, labels=labels, isolated=True)
     agree = verification.passed(FLAGS.tolerance, min_agreement=FLAGS.min_agreement)
     print(verification)
     if FLAGS.min_agreement is None:

@@ -83,6 +83,7 @@ def compare_routes(
     num_threads: int = 1,
     xnnpack: bool = True,
     memory: bool = True,
+    isolated: bool = False,
 ) -> Routes:
     """Measures several files of one model, such as the exact and the integer route, or all forms of one record.
 
@@ -93,6 +94,7 @@ def compare_routes(
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
         memory: whether to measure peak memory. Each file is run in its own process, which takes half a second; Linux
             only.
+        isolated: whether latency is measured in a process of its own as well, for files of unknown origin.
 
     Returns:
         The figures; `print` shows them as a table.
@@ -119,7 +121,7 @@ def compare_routes(
 
     rows = []
     for name, path in files.items():
-        latency = LiteRTModel(path, num_threads, xnnpack=xnnpack).latency(num_runs)
+        latency = LiteRTModel(path, num_threads, xnnpack=xnnpack, isolated=isolated).latency(num_runs)
         data = Path(path).read_bytes()
         gzip_bytes = len(gzip.compress(data, 6, mtime=0))
         peak = peak_memory(path, num_threads, xnnpack=xnnpack) if memory else None

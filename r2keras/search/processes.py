@@ -21,7 +21,6 @@ from r2keras.search.data import load_data
 from r2keras.search.outcome import Outcome, outcome_of
 from r2keras.search.settings import FLOAT, Search
 from r2keras.search.space import Space, space_of
-from r2keras.search.worker import work
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,6 +69,9 @@ def run(search: Search, study: str | os.PathLike, *, jobs: int = 1, progress: bo
     studies.release_dead(opened)
     with _progress_bar(opened, search, space, progress) as refresh:
         if jobs == 1:
+            # Not at the top: `python -m r2keras.search.worker` imports this package before it runs that module.
+            from r2keras.search.worker import work
+
             work(study, 0, refresh)
         else:
             _run_processes(study, jobs, refresh)
