@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from absl import flags
 from r2keras._util.errors import invalid, missing, sentence
 from r2keras._util.files import one_line, read_npz
 from r2keras._util.native_log import quiet_imports
+from r2keras._util.npz_file import CORRUPT
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,7 @@ USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 # Errors that Keras raises for files that are not models.
-_UNREADABLE = (*_USER_ERRORS, KeyError, AttributeError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (*_USER_ERRORS, *CORRUPT)
 
 
 def run(

@@ -10,7 +10,7 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid_part
-from r2keras.export.install.expand_file import Folded, load
+from r2keras.export.install.expand_file import Folded, decoded, load
 from r2keras.export.install.weight_decoding import Decoding, Pattern, decoding
 from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.writer import ALIGNMENT, write
@@ -57,21 +57,8 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
     b'R2KBNDL1'
     """
     file = load(small)
-    folded = Folded(file)
-    tensors_by_source: dict[tuple[int, int], list[TensorT]] = {}
-    for position in folded.needed_tensors:
-        tensors_by_source.setdefault(folded.constants.source(*position), []).append(folded.tensor(position))
-    decodings: list[Decoding] = []
-    decoded_tensors: list[list[TensorT]] = []
-    plain: list[tuple[list[TensorT], np.ndarray]] = []
-    for source, tensors in tensors_by_source.items():
-        weight_decoding = decoding(file, folded.constants, *source)
-        if weight_decoding is None:
-            plain.append((tensors, folded.constants.value(*source)))
-        else:
-            decodings.append(weight_decoding)
-            decoded_tensors.append(tensors)
-    folded.finish()
+    with decoded(small):
+        decodings, decoded_tensors, plain = _decode(file)
     for tensors, value in plain:
         _store(file, tensors, data=np.ascontiguousarray(value).view(np.uint8).ravel())
     buffers = [
@@ -84,6 +71,35 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
         expected = "a file of less than 4 GiB when expanded, because a bundle has 32-bit offsets"
         received = "a file whose expanded form takes 4 GiB or more"
         raise ValueError(invalid_part("small", expected, received, "Use `expand`")) from error
+
+
+def _decode(file: ModelT) -> tuple[list[Decoding], list[list[TensorT]], list[tuple[list[TensorT], np.ndarray]]]:
+    """Drops the operators that decode weights.
+
+    Args:
+        file: the schema's `ModelT`, edited in place.
+
+    Returns:
+        The decodings of the weights that have one, and the tensors that each of them fills; the tensors of the others,
+        each with its values.
+    """
+    folded = Folded(file)
+    tensors_by_source: dict[tuple[int, int], list[TensorT]] = {}
+    for position in folded.needed_tensors:
+        tensors_by_source.setdefault(folded.constants.source(*position), []).append(folded.tensor(position))
+    decodings: list[Decoding] = []
+    decoded_tensors: list[list[TensorT]] = []
+    plain: list[tuple[list[TensorT], np.ndarray]] = []
+    for source, tensors in tensors_by_source.items():
+        value = folded.value(source)
+        weight_decoding = decoding(file, folded.constants, *source, value)
+        if weight_decoding is None:
+            plain.append((tensors, value))
+        else:
+            decodings.append(weight_decoding)
+            decoded_tensors.append(tensors)
+    folded.finish()
+    return decodings, decoded_tensors, plain
 
 
 def _store(file: ModelT, tensors: list[TensorT], **fields: np.ndarray | int) -> BufferT:

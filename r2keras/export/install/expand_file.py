@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras._util import optional_packages
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.export.tflite.cleanup import prune, slim
 from r2keras.export.tflite.constant_values import Constants
 from r2keras.export.tflite.interpreter import parse, read
+from r2keras.export.tflite.schema import shape_of
+from r2keras.export.tflite.structure import unreadable
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 from r2keras.export.tflite.writer import write
 
@@ -55,9 +60,11 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
     True
     """
     file = load(small)
-    folded = Folded(file)
-    for position in folded.needed_tensors:
-        data = np.ascontiguousarray(folded.constants.value(*position)).view(np.uint8).ravel()
+    with decoded(small):
+        folded = Folded(file)
+        values = [(position, folded.value(position)) for position in folded.needed_tensors]
+    for position, value in values:
+        data = np.ascontiguousarray(value).view(np.uint8).ravel()
         file.buffers.append(optional_packages.schema().BufferT(data=data))
         folded.tensor(position).buffer = len(file.buffers) - 1
     folded.finish()
@@ -67,10 +74,26 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
 def load(small: bytes | str | os.PathLike) -> ModelT:
     """Returns the schema's `ModelT` of a path or of bytes."""
     if isinstance(small, (bytes, bytearray, memoryview)):
-        return parse(bytes(small), "`small`")
-    if isinstance(small, (str, os.PathLike)):
-        return read(Path(small))
-    raise TypeError(invalid("small", "the bytes of a .tflite or its path", type(small)))
+        file = parse(bytes(small), "`small`")
+    elif isinstance(small, (str, os.PathLike)):
+        file = read(Path(small))
+    else:
+        raise TypeError(invalid("small", "the bytes of a .tflite or its path", type(small)))
+    if any(buffer.offset > 1 for buffer in file.buffers):
+        expected, received = "a file of less than 2 GiB", "one whose constants lie outside of its flatbuffer"
+        raise ValueError(invalid_part("small", expected, received))
+    return file
+
+
+@contextlib.contextmanager
+def decoded(small: bytes | str | os.PathLike) -> Iterator[None]:
+    """Names the file in errors of weights that cannot be decoded."""
+    try:
+        with np.errstate(all="ignore"):  # Runtimes compute infinities and NaN silently.
+            yield
+    except ValueError as error:
+        name = str(small) if isinstance(small, (str, os.PathLike)) else "`small`"
+        raise unreadable(name, error) from error
 
 
 class Folded:
@@ -92,11 +115,22 @@ class Folded:
         for index in range(len(file.subgraphs)):
             if index not in self._decoders:
                 self._fold(Subgraph(file, index))
+        # One weight may be needed in several places; thousands of them are not weights.
+        total = sum(math.prod(shape_of(self.tensor(position))) for position in set(self.needed_tensors))
+        if total > 16 * self.constants.most_values:
+            raise ValueError(f"it has too few bytes for weights of {total:,} values")
 
     def tensor(self, position: tuple[int, int]) -> TensorT:
         """Returns the tensor at a subgraph and index."""
         subgraph, index = position
         return self._file.subgraphs[subgraph].tensors[index]
+
+    def value(self, position: tuple[int, int]) -> np.ndarray:
+        """Returns the values at a subgraph and index, in the shape that the file states."""
+        value, shape = self.constants.value(*position), shape_of(self.tensor(position))
+        if value.shape != shape:
+            raise ValueError(f"a weight of shape {shape} is decoded to the shape {value.shape}")
+        return value
 
     def finish(self) -> None:
         """Drops unused tensors, subgraphs and buffers; `needed_tensors` must not be used afterwards."""

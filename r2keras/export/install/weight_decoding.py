@@ -76,7 +76,7 @@ class Decoding:
         return result
 
 
-def decoding(file: ModelT, constants: Constants, subgraph: int, tensor: int) -> Decoding | None:
+def decoding(file: ModelT, constants: Constants, subgraph: int, tensor: int, expected: np.ndarray) -> Decoding | None:
     """Returns the decoding of a tensor that follows from packed codes, or None if `Decoding` cannot express it.
 
     Args:
@@ -84,6 +84,7 @@ def decoding(file: ModelT, constants: Constants, subgraph: int, tensor: int) -> 
         constants: constants of the same file, made before operators were dropped.
         subgraph: index of the subgraph that computes the tensor.
         tensor: index of the float32 tensor.
+        expected: its values.
     """
     graph = Subgraph(file, subgraph)
     operators: list[OperatorT] = []
@@ -94,15 +95,19 @@ def decoding(file: ModelT, constants: Constants, subgraph: int, tensor: int) -> 
             return None
         tensor = inputs_of(operators[0])[int(kind == "GATHER")]
     kinds = [graph.kind(op) for op in operators]
-    if graph.tensor(tensor).type not in WIDTHS or kinds[0] != "DEQUANTIZE":
+    if graph.tensor(tensor).type not in WIDTHS or kinds[:1] != ["DEQUANTIZE"] or not expected.size:
         return None
     trace = _Trace(file, graph.tensor(tensor), is_palette="GATHER" in kinds)
-    for kind, op in zip(kinds, operators, strict=True):
-        others = [constants.value(subgraph, i) for i in inputs_of(op) if i != tensor]
-        tensor = outputs_of(op)[0]
-        trace.follow(kind, others, graph.tensor(tensor))
-    result = trace.result()
-    return result if np.array_equal(result.values(), constants.value(subgraph, tensor).ravel()) else None
+    try:
+        for kind, op in zip(kinds, operators, strict=True):
+            others = [constants.value(subgraph, i) for i in inputs_of(op) if i != tensor]
+            tensor = outputs_of(op)[0]
+            trace.follow(kind, others, graph.tensor(tensor))
+        result = trace.result()
+        return result if np.array_equal(result.values(), expected.ravel()) else None
+    except (IndexError, ValueError):
+        # The operators of `STEPS` in an order that neither a grid nor a palette has.
+        return None
 
 
 class _Trace:

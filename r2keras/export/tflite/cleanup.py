@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from r2keras._util import optional_packages
 from r2keras.export.tflite.schema import buffer_of
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 
@@ -67,9 +68,8 @@ def _merge_buffers(file: ModelT) -> None:
     """Merges buffers with equal content, and drops unused ones."""
     users = [tensor for graph in file.subgraphs for tensor in graph.tensors] + list(file.metadata or [])
     # Buffer 0 is empty by the schema's convention and means "no data".
-    merged = [file.buffers[0]]
+    merged = [optional_packages.schema().BufferT()]
     index_by_content = {b"": 0}
-    file.buffers[0].data = None
     for user in users:
         content = buffer_of(file, user).tobytes()
         if content not in index_by_content:
@@ -90,7 +90,9 @@ def prune(file: ModelT, subgraph: int = 0) -> dict[int, int]:
         The new index of each remaining tensor, by its old one.
     """
     graph = Subgraph(file, subgraph)
-    used = {*graph.inputs, *graph.outputs}
+    signatures = [signature for signature in file.signatureDefs or [] if signature.subgraphIndex == subgraph]
+    ends = [end for signature in signatures for end in (*(signature.inputs or []), *(signature.outputs or []))]
+    used = {*graph.inputs, *graph.outputs, *(end.tensorIndex for end in ends)}
     for op in graph.operators:
         used.update(i for i in (*inputs_of(op), *outputs_of(op)) if i >= 0)
     used_tensors = sorted(used)
@@ -103,10 +105,8 @@ def prune(file: ModelT, subgraph: int = 0) -> dict[int, int]:
         op.outputs = _renumbered(outputs_of(op), new_indices)
     # Other objects on the subgraph detect the change by the new list of operators.
     graph.operators = graph.operators
-    for signature in file.signatureDefs or []:
-        for end in (*signature.inputs, *signature.outputs):
-            if signature.subgraphIndex == subgraph:
-                end.tensorIndex = new_indices[end.tensorIndex]
+    for end in ends:
+        end.tensorIndex = new_indices[end.tensorIndex]
     _prune_codes(file)
     return new_indices
 

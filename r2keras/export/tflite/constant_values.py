@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -10,13 +12,18 @@ import numpy as np
 
 from r2keras.export.tflite.bit_packing import unpack
 from r2keras.export.tflite.call_once import CONTAINER
-from r2keras.export.tflite.schema import FLOAT16, FLOAT32, INT32, WIDTHS, buffer_of, kind_of, shape_of
-from r2keras.export.tflite.subgraph import inputs_of, subgraphs
+from r2keras.export.tflite.constant_rules import PLAIN, is_computable
+from r2keras.export.tflite.operator_rules import callees
+from r2keras.export.tflite.schema import FLOAT16, WIDTHS, buffer_of, kind_of, shape_of
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT, TensorT
 
-PLAIN = {FLOAT32: "<f4", FLOAT16: "<f2", INT32: "<i4"}
+# A weight is decoded by fewer operators than these, and set in a subgraph that runs once.
+MOST_OPERATORS, MOST_PASSES = 200, 8
+# Eight values per code of two bits at most; and values of a file that holds nothing.
+VALUES_PER_BYTE, SMALL = 32, 4096
 
 
 def stored_codes(file: ModelT, tensor: TensorT) -> np.ndarray:
@@ -44,20 +51,62 @@ class Constants:
 
     def knows(self, subgraph: int, tensor: int) -> bool:
         """Whether a tensor is a constant, or follows from constants by operators of `STEPS` and variables of `Once`."""
+        return self._cost(subgraph, tensor, self._costs) is not None
+
+    @functools.cached_property
+    def _costs(self) -> dict[tuple[int, int], int]:
+        """The number of operators that run to compute each known result.
+
+        A result that takes too many, or that is far larger than all constants, counts as unknown: no weight is stored
+        like that. Variables may be set in subgraphs that come later, so there are several passes.
+        """
+        costs: dict[tuple[int, int], int] = {}
+        for _ in range(MOST_PASSES):
+            num_known = len(costs)
+            for graph in self._graphs:
+                for op in graph.operators:
+                    outputs = outputs_of(op)
+                    if len(outputs) == 1 and (graph.index, outputs[0]) not in costs:
+                        cost = self._operator_cost(graph, op, costs)
+                        if cost is not None and cost <= MOST_OPERATORS:
+                            costs[graph.index, outputs[0]] = cost
+            if len(costs) == num_known:
+                break
+        return costs
+
+    def _cost(self, subgraph: int, tensor: int, costs: dict[tuple[int, int], int]) -> int | None:
+        """Returns the number of operators that compute a tensor, 0 for a constant; None if it is not known."""
         graph = self._graphs[subgraph]
-        element_type = graph.tensor(tensor).type
         if graph.is_constant(tensor):
-            return element_type in PLAIN or element_type in WIDTHS
-        producer = self.producer(subgraph, tensor)
-        if producer is None or element_type not in PLAIN:
-            return False
-        kind = graph.kind(producer)
+            stored = graph.tensor(tensor)
+            return 0 if stored.sparsity is None and (stored.type in PLAIN or stored.type in WIDTHS) else None
+        return costs.get((subgraph, tensor))
+
+    def _operator_cost(self, graph: Subgraph, op: OperatorT, costs: dict[tuple[int, int], int]) -> int | None:
+        """Returns the number of operators that compute the only result of an operator, or None."""
+        result, kind = graph.tensor(outputs_of(op)[0]), graph.kind(op)
+        if result.type not in PLAIN:
+            return None
         if kind == "READ_VARIABLE":
-            source = self._source(subgraph, producer)
-            return source is not None and self.knows(*source)
-        if kind not in STEPS or not _is_plain(producer, kind):
-            return False
-        return all(i >= 0 and self.knows(subgraph, i) for i in inputs_of(producer))
+            source = self._source(graph.index, op)
+            if source is None:
+                return None
+            kept = self._graphs[source[0]].tensor(source[1])
+            cost = (
+                self._cost(*source, costs) if (kept.type, shape_of(kept)) == (result.type, shape_of(result)) else None
+            )
+            return None if cost is None else 1 + cost
+        if kind not in STEPS or not is_computable(graph, op, kind) or math.prod(shape_of(result)) > self.most_values:
+            return None
+        inputs = [self._cost(graph.index, i, costs) for i in inputs_of(op)]
+        known = [cost for cost in inputs if cost is not None]
+        return 1 + sum(known) if len(known) == len(inputs) else None
+
+    @functools.cached_property
+    def most_values(self) -> int:
+        """The most values that a weight of the file can have."""
+        stored = sum(0 if buffer.data is None else len(buffer.data) for buffer in self._file.buffers)
+        return SMALL + VALUES_PER_BYTE * stored
 
     def value(self, subgraph: int, tensor: int) -> np.ndarray:
         """Returns the values of a tensor that `knows` is true for: float32, or integers for tensors of integers."""
@@ -93,17 +142,33 @@ class Constants:
     def decoders(self) -> set[int]:
         """Returns the subgraphs that CALL_ONCE runs to set variables, if all their values are known."""
         values = self._assigned.values()
-        return {g for g, _ in values} - {g for g, tensor in values if not self.knows(g, tensor)}
+        return {g for g, _ in values} - {g for g, tensor in values if not self.knows(g, tensor)} - self._other_work()
+
+    def _other_work(self) -> set[int]:
+        """Returns the subgraphs that do more than set variables of `Once`."""
+        found = set()
+        for graph in self._graphs:
+            for op in graph.operators:
+                results = outputs_of(op)
+                known = bool(results) and all(self.knows(graph.index, tensor) for tensor in results)
+                sets = graph.kind(op) == "ASSIGN_VARIABLE" and self._variable(graph.index, op) is not None
+                if not (known or sets or graph.kind(op) == "VAR_HANDLE"):
+                    found.add(graph.index)
+        return found
 
     def _assignments(self) -> dict[bytes, tuple[int, int]]:
         """Returns the subgraph and the tensor that each variable of `Once` is set to, by the variable's name."""
-        assigned = {}
-        for graph in self._graphs:
-            for op in graph.operators:
-                name = self._variable(graph.index, op) if graph.kind(op) == "ASSIGN_VARIABLE" else None
-                if name is not None:
-                    assigned[name] = (graph.index, inputs_of(op)[1])
-        return assigned
+        operators = [(graph, op) for graph in self._graphs for op in graph.operators]
+        runs = [(graph.kind(op), callee) for graph, op in operators for callee in callees(self._file, op)]
+        once = {callee for kind, callee in runs if kind == "CALL_ONCE"} - {0}
+        once -= {callee for kind, callee in runs if kind != "CALL_ONCE"}
+        assigned: dict[bytes, list[tuple[int, int]]] = {}
+        for graph, op in operators:
+            name = self._variable(graph.index, op) if graph.kind(op) == "ASSIGN_VARIABLE" else None
+            if name is not None:
+                value = inputs_of(op)[1] if len(inputs_of(op)) == 2 else -1
+                assigned.setdefault(name, []).append((graph.index, value))
+        return {name: found[0] for name, found in assigned.items() if len(found) == 1 and found[0][0] in once}
 
     def _source(self, subgraph: int, read: OperatorT) -> tuple[int, int] | None:
         """Returns the tensor whose value a READ_VARIABLE returns; None for one of the model's own variables."""
@@ -112,18 +177,12 @@ class Constants:
 
     def _variable(self, subgraph: int, operator: OperatorT) -> bytes | None:
         """Returns the name of the variable that an operator reads or sets; None for one of the model's own."""
-        handle = self.producer(subgraph, inputs_of(operator)[0])
-        if handle is None or handle.builtinOptions.container != CONTAINER.encode():
+        handle = self.producer(subgraph, next(iter(inputs_of(operator)), -1))
+        if handle is None or kind_of(self._file, handle) != "VAR_HANDLE":
+            return None
+        if handle.builtinOptions is None or handle.builtinOptions.container != CONTAINER.encode():
             return None
         return handle.builtinOptions.sharedName
-
-
-def _is_plain(operator: OperatorT, kind: str) -> bool:
-    """Whether an operator's options are those that `STEPS` computes."""
-    options = operator.builtinOptions
-    if kind in ("ADD", "MUL"):
-        return options is None or options.fusedActivationFunction == 0
-    return kind != "GATHER" or options is None or (options.axis, options.batchDims) == (0, 0)
 
 
 def _dequantize(inputs: list[np.ndarray], source: TensorT, result: TensorT) -> np.ndarray:
@@ -140,8 +199,26 @@ def _dequantize(inputs: list[np.ndarray], source: TensorT, result: TensorT) -> n
 
 def _slice(inputs: list[np.ndarray], source: TensorT, result: TensorT) -> np.ndarray:
     """Returns the values from the second input on, as many along each axis as the result has."""
-    ends = zip(inputs[1].tolist(), shape_of(result), strict=True)
+    ends = list(zip(inputs[1].tolist(), shape_of(result), strict=True))
+    if any(not 0 <= begin <= size - taken for (begin, taken), size in zip(ends, inputs[0].shape, strict=False)):
+        raise ValueError(f"a slice from {inputs[1].tolist()} of a tensor of shape {inputs[0].shape} ends outside of it")
     return inputs[0][tuple(slice(begin, begin + size) for begin, size in ends)]
+
+
+def _rows(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Returns rows of a table."""
+    if indices.size and not (indices.min() >= 0 and indices.max() < len(table)):
+        found = f"{indices.min()} to {indices.max()}"
+        raise ValueError(f"a look-up reads rows {found} of a table of {len(table)}")
+    return table[indices]
+
+
+def _transpose(inputs: list[np.ndarray], source: TensorT, result: TensorT) -> np.ndarray:
+    """Returns a tensor with its axes in another order."""
+    order = inputs[1].tolist()
+    if sorted(order) != list(range(len(order))):
+        raise ValueError(f"a transposition has the order {order}")
+    return inputs[0].transpose(order)
 
 
 # By operator: the function of its inputs' values, of its first input's tensor (the table of a look-up), and of its
@@ -151,9 +228,9 @@ STEPS: dict[str, Callable[[list[np.ndarray], TensorT, TensorT], np.ndarray]] = {
     "ADD": lambda inputs, source, result: inputs[0] + inputs[1],
     "MUL": lambda inputs, source, result: inputs[0] * inputs[1],
     "CAST": lambda inputs, source, result: inputs[0].astype(PLAIN[result.type]),
-    "EMBEDDING_LOOKUP": lambda inputs, source, result: _dequantize(inputs[1:], source, result)[inputs[0]],
-    "GATHER": lambda inputs, source, result: inputs[0][inputs[1]],
+    "EMBEDDING_LOOKUP": lambda inputs, source, result: _rows(_dequantize(inputs[1:], source, result), inputs[0]),
+    "GATHER": lambda inputs, source, result: _rows(inputs[0], inputs[1]),
     "SLICE": _slice,
     "RESHAPE": lambda inputs, source, result: inputs[0].reshape(shape_of(result)),
-    "TRANSPOSE": lambda inputs, source, result: inputs[0].transpose(inputs[1]),
+    "TRANSPOSE": _transpose,
 }
