@@ -23,8 +23,8 @@ from r2keras.calibration.folding import folded
 from r2keras.calibration.rounding.adaround import rounded
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.calibration.squared_gradients import sensitivity_of
-from r2keras.compression import finalize, prepare, students, weight_plan
-from r2keras.compression.activation_plan import planned, warned_plan, with_bare_ends
+from r2keras.compression import finalize, integer_forms, prepare, students, weight_plan
+from r2keras.compression.activation_plan import planned, warned_plan, with_layers_to_round
 from r2keras.compression.integer_biases import round_biases
 from r2keras.record import CompressionRecord
 from r2keras.specs import Recipe
@@ -104,7 +104,8 @@ def calibrate(
     # Both plans come first: the steps would raise their errors only after minutes of work.
     view = view_of(model)
     plan = weight_plan.plan_of(view, recipe)
-    view = view if output_bits is None else with_bare_ends(view)
+    view = with_layers_to_round(view, recipe, output_bits)
+    plan = integer_forms.translated(plan, view)
     warned_plan(view, recipe, input_bits, output_bits)
     steps = recipe.steps or ("reestimate_batch_norm",)
     checked = None if data is None else kept_batches(view, data, batch_size, max_samples)

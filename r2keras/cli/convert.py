@@ -20,7 +20,8 @@ The recipe w4.yaml; the first rule that matches a weight wins:
 
 Integer operators, for a recipe with `activation_bits: 8` in its rules or a record made with one. With --output_bits=8
 the Keras model rounds its outputs as the file does; otherwise the calibration data determine their range. Inputs and
-outputs stay float unless --io=int8 is given. Size and latency are printed next to those of the float-operator file.
+outputs stay float unless --io=int8 is given. Size and latency are printed next to those of the float-operator file, and
+with calibration data how often the file decides as the Keras model, with a warning below 99 %.
 
     r2keras-convert --model=m.keras --recipe=w4a8.yaml --input_bits=8 --output_bits=8 \
         --calibration_data=x.npz --activations=int8 --output=small.tflite
@@ -61,6 +62,8 @@ from r2keras._util.files import replacing
 from r2keras.cli import common
 
 FLAGS = flags.FlagValues()
+# Share of equal decisions of an integer file and its model below which the tool warns.
+MIN_AGREEMENT = 0.99
 SUFFIXES = {"output": ".tflite", "record": ".npz", "record_output": ".npz", "model_output": ".keras"}
 
 flags.DEFINE_string("model", None, "The Keras model, .keras or .h5.", flag_values=FLAGS)
@@ -145,9 +148,25 @@ def convert() -> int:
         print(r2keras.report.summarize(record, FLAGS.output))
     if integer_options:
         print(routes(model, record))
+        if data is not None:
+            check_decisions(model, data)
     if FLAGS.format == "tflm":
         print(f"memory (arena) that the microcontroller needs: {sizes.arena_bytes:,} bytes")
     return 0
+
+
+def check_decisions(model, data) -> None:
+    """Prints how often the file of integer operators decides as the model, with a warning if that is too seldom."""
+    agreement = r2keras.export.verify(model, FLAGS.output, data).agreement
+    if agreement is None:
+        return
+    print(f"same decision as the Keras model: {agreement:.2%} of the calibration data")
+    if agreement < MIN_AGREEMENT:
+        print(
+            f"Warning: the file decides otherwise than the Keras model in {1 - agreement:.2%} of the samples. Expected "
+            f"at most {1 - MIN_AGREEMENT:.0%}. Judge the file itself by its accuracy, or pass --activations=float.",
+            file=sys.stderr,
+        )
 
 
 def routes(model, record):

@@ -21,12 +21,13 @@ from r2keras._models.call_kinds import (
     never_negative,
 )
 from r2keras._models.graph import Call, Graph, TensorKey
-from r2keras._models.rebuild import copy_layer, rebuild
+from r2keras._models.integer_calls import ORDERED, fixed_function, is_fixed, is_fused, is_inner_average, joins
 from r2keras._models.walk import ModelView, full_name, view_of
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.numeric import as_int
+from r2keras.compression.integer_forms import PARTS, with_integer_forms
 from r2keras.compression.weight_plan import has_activation_bits
-from r2keras.specs import ActivationSpec, Recipe
+from r2keras.specs import ActivationSpec, Recipe, Spec
 
 
 def activation_plan(
@@ -39,6 +40,14 @@ def activation_plan(
     layer's own activation. Pooling, reshaping, padding, dropout and concatenation pass their inputs on. A tensor
     that reaches only the model's outputs, directly or through such layers or a final activation function (logits,
     probabilities), stays float.
+
+    With 8 bits, tensors are also quantized where LiteRT's integer operators round in between: before activation
+    functions other than ReLU; after average pooling; after concatenation, maximum and minimum, whose inputs have to
+    share one grid and have none of their own if nothing else reads them; between the two convolutions of a separable
+    one. `prepare` and `calibrate` first make layers of all of these: `"conv_gelu"` of a convolution with
+    `activation="gelu"`, `"sep/depthwise_kernel"` and `"sep/pointwise_kernel"` of a separable convolution, and of swish
+    a `"sigmoid"` and a `"product"`.
+
     The state of a recurrent layer is quantized inside its time loop instead: `prepare` makes it a
     `layers.QuantizedLSTM` (or GRU, or SimpleRNN).
 
@@ -77,13 +86,13 @@ def activation_plan(
     Source: Jacob et al., arXiv 1712.05877, section 3.
     """
     view = view_of(model)
-    return warned_plan(view if output_bits is None else with_bare_ends(view), recipe, input_bits, output_bits)
+    return warned_plan(with_layers_to_round(view, recipe, output_bits), recipe, input_bits, output_bits)
 
 
 def warned_plan(
     view: ModelView, recipe: Recipe, input_bits: int | None, output_bits: int | None
 ) -> dict[str, ActivationSpec]:
-    """Returns the plan of `activation_plan` for a model from `with_bare_ends`; warns at its caller's caller."""
+    """Returns the plan of `activation_plan` for a model from `with_layers_to_round`; warns at its caller's caller."""
     plan, idle = planned(view, recipe, input_bits, output_bits)
     for pattern in idle:
         warnings.warn(
@@ -106,9 +115,7 @@ def planned(
     if input_spec is end_spec is None and not has_activation_bits(recipe):
         return {}, []
     graph = view.graph
-    floats = [keras.backend.is_float_dtype(tensor.dtype) for tensor in model.outputs]
-    integers = {tensor for tensor, is_float in zip(graph.outputs, floats, strict=True) if not is_float}
-    planner = _Planner(graph, recipe, _kernels_of(view), end_spec, integers)
+    planner = _Planner(graph, recipe, _kernels_of(view), end_spec, _integers_of(view))
     plan = {} if input_spec is None else _input_plan(model, input_spec, planner)
     if end_spec is None and not has_activation_bits(recipe):
         return plan, []
@@ -129,22 +136,37 @@ def planned(
     return plan | outputs, planner.idle()
 
 
-def with_bare_ends(view: ModelView) -> ModelView:
-    """Returns a model whose final softmax, sigmoid or tanh is a separate layer, `"<layer>_softmax"`.
+def with_layers_to_round(view: ModelView, recipe: Recipe, output_bits: int | None) -> ModelView:
+    """Returns a model in which all that `activation_plan` quantizes is the output of a layer.
 
     Args:
         view: the model; returned unchanged if that is the case already.
+        recipe: the recipe.
+        output_bits: see `activation_plan`; a softmax, sigmoid or tanh at the end then becomes a layer of its own.
     """
-    functions = _Planner(view.graph, Recipe([(".*", None)]), _kernels_of(view)).own_functions()
+    end_spec = None if output_bits is None else _end_spec("output_bits", output_bits)
+    planner = _Planner(view.graph, recipe, _kernels_of(view), end_spec, _integers_of(view))
+    return with_integer_forms(view, planner.is_on_integers, planner.own_functions() if end_spec else {})
 
-    def bare(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return copy_layer(layer, activation=None) if path in functions else None
 
-    def append(path: str, name: str) -> keras.Layer | None:
-        function = functions.get(path)
-        return function and keras.layers.Activation(function, name=f"{name}_{function}")
+def _integers_of(view: ModelView) -> set[TensorKey]:
+    """Returns the tensors of a model that are not floats, such as an argmax or a mask."""
+    dtypes = _dtypes(view.model, "")
+    integers = {call.output for call in view.graph.calls if not dtypes.get(call.path, True)}
+    floats = [keras.backend.is_float_dtype(tensor.dtype) for tensor in view.model.outputs]
+    return integers | {tensor for tensor, is_float in zip(view.graph.outputs, floats, strict=True) if not is_float}
 
-    return view_of(rebuild(view, bare, append=append)) if functions else view
+
+def _dtypes(model: keras.Model, prefix: str) -> dict[str, bool]:
+    """Returns whether each operation of a model that is not a layer returns floats, by path."""
+    found: dict[str, bool] = {}
+    for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
+        path = prefix + operation.name
+        if isinstance(operation, keras.Model):
+            found |= _dtypes(operation, path + "/")
+        elif not isinstance(operation, keras.Layer):
+            found[path] = keras.backend.is_float_dtype(keras.tree.flatten(operation.output)[0].dtype)
+    return found
 
 
 def _kernels_of(view: ModelView) -> Callable:
@@ -183,22 +205,27 @@ class _Planner:
         self.integers = set(integers)
         # The indices of the rules that quantize an activation or a state.
         self.used: set[int | None] = set()
+        # The index of the rule of each call that was looked up, by the call's number.
+        self._rules: dict[int, int | None] = {}
 
     def plan(self) -> dict[str, ActivationSpec]:
         """Returns the specs by path."""
-        plan = {}
+        plan: dict[str, ActivationSpec] = {}
         for call in self.graph.calls:
+            if call.output in self.integers:
+                continue
             if self.end_spec and self._is_end(call):
-                range_rule = self._range_by(self._rule(call))
-                plan[call.path] = dataclasses.replace(self.end_spec, unsigned=never_negative(call), range=range_rule)
                 self.used.add(self._rule(call))
-            elif not (self._passes(call) or self._fuses_forward(call) or self._ends(call.output)):
-                rule_index = self._rule(call)
-                spec = None if rule_index is None else self.recipe.rules[rule_index][1]
-                activation = spec and spec.activation(unsigned=never_negative(call))
-                if activation and not has_state(call):
-                    plan[call.path] = activation
-                    self.used.add(rule_index)
+                if self._join_behind(call.output) is None:
+                    plan[call.path] = self._end_spec_of(self.end_spec, call)
+                continue
+            spec = self._spec(call)
+            if spec is None or has_state(call):
+                continue
+            self.used.add(self._rule(self._last(call)))
+            if spec.num_bits < 8 or self._join_behind(call.output) is None:
+                function = fixed_function(call) if spec.num_bits == 8 else None
+                plan[call.path] = spec if function is None else ActivationSpec(range=function, unsigned=spec.unsigned)
         return plan
 
     def range_of_input(self, tensor: TensorKey) -> str | None:
@@ -217,13 +244,77 @@ class _Planner:
         activation = None if spec is None else spec.activation()
         return None if activation is None else activation.range
 
+    def _end_spec_of(self, spec: ActivationSpec, call: Call) -> ActivationSpec:
+        """Returns the spec of the outputs for one call, with the range rule of its layer."""
+        return dataclasses.replace(spec, unsigned=never_negative(call), range=self._range_by(self._rule(call)))
+
+    def is_on_integers(self, call: Call) -> bool:
+        """Whether a call is part of a group of layers whose output gets a grid of 8 bits."""
+        last = self._last(call)
+        if last.output in self.integers or has_state(last):
+            return False
+        if self.end_spec and self._is_end(last):
+            return self.end_spec.num_bits == 8
+        return not self._ends(last.output) and self._bits(last) == 8
+
+    def _spec(self, call: Call) -> ActivationSpec | None:
+        """Returns the spec of a call's output by the recipe; None if it stays float."""
+        last = self._last(call)
+        on_integers = self.is_on_integers(call)
+        if self._passes(call):
+            rounded = on_integers and (joins(call) or is_inner_average(call))
+        elif call is last:
+            rounded = not self._ends(call.output)
+        else:
+            consumer = self.graph.only_consumer(call)
+            rounded = on_integers and consumer is not None and not is_fused(consumer)
+        if not rounded:
+            return None
+        if self.end_spec and self._is_end(last):
+            return self._end_spec_of(self.end_spec, call)
+        spec = self._rule_spec(last)
+        return spec.activation(unsigned=never_negative(call)) if spec else None
+
+    def _bits(self, call: Call) -> int | None:
+        """Returns the bits of a call's output by the recipe."""
+        spec = self._rule_spec(call)
+        activation = spec and spec.activation()
+        return activation.num_bits if activation else None
+
+    def _rule_spec(self, call: Call) -> Spec | None:
+        """Returns the spec of a call's group by the recipe."""
+        rule_index = self._rule(call)
+        return None if rule_index is None else self.recipe.rules[rule_index][1]
+
+    def _last(self, call: Call) -> Call:
+        """Returns the last call of the group that a call is part of."""
+        consumer = self.graph.only_consumer(call)
+        if self._passes(call) or consumer is None or not self._fuses_forward(call):
+            return call
+        return self._last(consumer)
+
+    def _join_behind(self, tensor: TensorKey) -> Call | None:
+        """Returns the one call that rounds a tensor, with others, in the place of its producer; else None."""
+        call = self.graph.producer(tensor)
+        if tensor in self.graph.outputs or fixed_function(call) or is_global_average(call):
+            return None
+        found = [self._join_at(consumer) for consumer in self.graph.consumers(tensor)]
+        return found[0] if found and all(join is found[0] for join in found) else None
+
+    def _join_at(self, call: Call) -> Call | None:
+        """Returns the call itself if it joins tensors on one grid of 8 bits, else such a one that is behind it."""
+        if joins(call):
+            return call if self.is_on_integers(call) else None
+        return self._join_behind(call.output) if call.kind in ORDERED else None
+
     def _is_end(self, call: Call) -> bool:
         """Whether integer operators round an output without a rule: an end of the model, or global average pooling."""
         if is_global_average(call):
             return True
-        if self._passes(call) or has_state(call) or self._is_fixed(call) or not self._reaches_end(call):
+        joined = joins(call) and self.end_spec is not None and self.end_spec.num_bits == 8
+        if (self._passes(call) and not joined) or has_state(call) or is_fixed(call) or not self._reaches_end(call):
             return False
-        return not self._fuses_forward(call) or all(map(self._is_fixed, self.graph.consumers(call.output)))
+        return not self._fuses_forward(call) or all(map(is_fixed, self.graph.consumers(call.output)))
 
     def _reaches_end(self, call: Call) -> bool:
         """Whether a call's output is a float output of the model, directly or through layers that pass it on."""
@@ -233,13 +324,9 @@ class _Planner:
 
     def own_functions(self) -> dict[str, str]:
         """Returns the softmax, sigmoid or tanh at the end of the model that is part of a layer, by the layer's path."""
-        calls = [call for call in self.graph.calls if not self._is_fixed(call) and not has_state(call)]
+        calls = [call for call in self.graph.calls if not is_fixed(call) and not has_state(call)]
         names = ((call, activation_name(call)) for call in calls)
         return {call.path: name for call, name in names if name in FIXED and self._reaches_end(call)}
-
-    def _is_fixed(self, call: Call) -> bool:
-        """Whether a call is a softmax, sigmoid or tanh and nothing else."""
-        return call.kind.lower() in FIXED or (call.kind == "Activation" and activation_name(call) in FIXED)
 
     def idle(self) -> list[str]:
         """Returns the patterns of rules whose activation bits quantize nothing; call it after `plan`."""
@@ -273,6 +360,12 @@ class _Planner:
 
     def _rule(self, call: Call) -> int | None:
         """Returns the index of the first rule that matches a call's group, else that of the groups it reads."""
+        if call.number not in self._rules:
+            self._rules[call.number] = self._find_rule(call)
+        return self._rules[call.number]
+
+    def _find_rule(self, call: Call) -> int | None:
+        """Returns the result of `_rule`."""
         group = self._group(call)
         names = [name for member in group for name in self._names(member)]
         rule_index = self.recipe.index(*names)
@@ -300,7 +393,10 @@ class _Planner:
     def _names(self, call: Call) -> list[str]:
         """Returns the names in which a recipe's patterns are searched: the layer's path and its kernels' full names."""
         kernels = [] if call.layer is None else self.kernels(call.layer)
-        return [call.path, *(full_name(call.path, name) for name, _ in kernels)]
+        names = [call.path, *(full_name(call.path, name) for name, _ in kernels)]
+        parent, _, part = call.path.rpartition("/")
+        # A part of a separable convolution belongs to the rules of that layer.
+        return [*names, parent] if part in PARTS and parent else names
 
 
 def _input_plan(model: keras.Model, spec: ActivationSpec, planner: _Planner) -> dict[str, ActivationSpec]:

@@ -14,6 +14,8 @@ from r2keras.record import CompressionRecord, QuantizedTensor
 
 # Half the range of int32, the type of biases.
 LIMIT = 2**30
+# The largest code of the slopes of a PReLU and of the factors of a batch normalization.
+LARGEST_CODE = 127
 
 
 def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> list[str]:
@@ -29,7 +31,8 @@ def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> l
 
     Returns:
         The paths of the layers whose biases were rounded: dense layers and convolutions with one scale per channel that
-        are called once, on one 8-bit grid. Others are left unchanged.
+        are called once, on one 8-bit grid. Others are left unchanged. The slopes of a PReLU on such a grid are rounded
+        to the 255 levels that they have in an integer file, and so are the offsets of batch normalizations.
     """
     if not record.activations or any(grid.num_bits != 8 for grid in record.activations.values()):
         return []
@@ -39,19 +42,28 @@ def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> l
         steps = _steps(graph, call, record)
         if steps is not None and _round_bias(call.layer, _norm_after(graph, call), steps):
             rounded_paths.append(call.path)
+    for call in graph.calls:
+        if call.kind in NORMS and _single(graph, call) and _source(graph, call) in record.activations:
+            _round_norm(call.layer, record.activations[_source(graph, call) or ""].scale)
+        if isinstance(call.layer, keras.layers.PReLU) and _source(graph, call) in record.activations:
+            _round_slopes(call.layer)
     return rounded_paths
 
 
 def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | None:
     """Returns the size of a step of a layer's accumulators before batch normalization, one entry per channel."""
     tensor = record.tensors.get(full_name(call.path, "kernel"))
-    single = sum(other.layer is call.layer for other in graph.calls) == 1
-    if not isinstance(tensor, QuantizedTensor) or not single or not hasattr(call.layer, "use_bias"):
+    if not isinstance(tensor, QuantizedTensor) or not _single(graph, call) or not hasattr(call.layer, "use_bias"):
         return None
     source = _source(graph, call)
     grid = None if source is None else record.activations.get(source)
     scale = _scale_per_channel(tensor, call.layer)
     return None if grid is None or scale is None else np.float64(np.float32(grid.scale)) * scale
+
+
+def _single(graph: Graph, call: Call) -> bool:
+    """Whether a layer is called once."""
+    return sum(other.layer is call.layer for other in graph.calls) == 1
 
 
 def _source(graph: Graph, call: Call) -> str | None:
@@ -104,12 +116,30 @@ def _round_bias(layer: keras.Layer, norm: keras.Layer | None, steps: np.ndarray)
         return layer.use_bias
     factor, offset = affine_of(norm)
     difference = _to_nearest_step(factor * bias + offset, steps * np.abs(factor))
+    _shift(norm, factor, difference)
+    return True
+
+
+def _round_norm(norm: keras.layers.BatchNormalization, scale: float) -> None:
+    """Rounds the offset of a batch normalization that is an operator of its own, a product with codes of 127."""
+    factor, offset = affine_of(norm)
+    _shift(norm, factor, _to_nearest_step(offset, scale * np.abs(factor) / LARGEST_CODE))
+
+
+def _shift(norm: keras.layers.BatchNormalization, factor: np.ndarray, difference: np.ndarray) -> None:
+    """Adds a difference to the outputs of a batch normalization."""
     if norm.center:
         norm.beta.assign((to_numpy(norm.beta) + difference).astype(np.float32))
     else:
         share = np.divide(difference, factor, out=np.zeros_like(difference), where=factor != 0)
         norm.moving_mean.assign((to_numpy(norm.moving_mean) - share).astype(np.float32))
-    return True
+
+
+def _round_slopes(layer: keras.layers.PReLU) -> None:
+    """Rounds the slopes of a PReLU to whole multiples of a 127th of the largest one."""
+    slopes = to_numpy(layer.alpha)
+    scale = np.float32(np.abs(slopes).max(initial=0) / LARGEST_CODE) or np.float32(1)
+    layer.alpha.assign((np.rint(slopes / scale) * scale).astype(np.float32))
 
 
 def _to_nearest_step(values: np.ndarray, steps: np.ndarray) -> np.ndarray:

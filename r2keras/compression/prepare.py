@@ -7,8 +7,8 @@ import keras
 from r2keras._models import rebuild, walk
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
-from r2keras.compression import recurrent
-from r2keras.compression.activation_plan import warned_plan, with_bare_ends
+from r2keras.compression import integer_forms, recurrent
+from r2keras.compression.activation_plan import warned_plan, with_layers_to_round
 from r2keras.compression.students import wrappers
 from r2keras.compression.weight_plan import WeightPlan, plan_of
 from r2keras.layers.quantize_activation import QuantizeActivation
@@ -54,7 +54,8 @@ def prepare(
     """
     view = view_of(model)
     plan = plan_of(view, recipe)
-    view = view if output_bits is None else with_bare_ends(view)
+    view = with_layers_to_round(view, recipe, output_bits)
+    plan = integer_forms.translated(plan, view)
     return _prepared(view, plan, warned_plan(view, recipe, input_bits, output_bits)).model
 
 

@@ -12,6 +12,7 @@ from r2keras.quantizers.base import WeightQuantizer
 from r2keras.quantizers.binary import BinaryQuantizer
 from r2keras.quantizers.dorefa import DoReFaActivation, DoReFaQuantizer
 from r2keras.quantizers.ewgs import EWGSActivation, EWGSQuantizer
+from r2keras.quantizers.fixed import LIMITS, FixedActivation
 from r2keras.quantizers.lsq import LSQActivation, LSQQuantizer
 from r2keras.quantizers.pact import PACTActivation
 from r2keras.quantizers.ternary import TernaryQuantizer
@@ -75,4 +76,5 @@ def make_activation(spec: ActivationSpec, **kwargs: Any) -> ActivationQuantizer:
     >>> type(make_activation(ActivationSpec(num_bits=4, method="pact"))).__name__
     'PACTActivation'
     """
-    return ACTIVATIONS[spec.method](spec, **kwargs)
+    kind = FixedActivation if spec.range in LIMITS else ACTIVATIONS[spec.method]
+    return kind(spec, **kwargs)

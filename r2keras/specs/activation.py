@@ -11,6 +11,8 @@ from r2keras.specs.base import BaseSpec
 
 ACTIVATION_METHODS = ("ste", "pact", "lsq", "ewgs", "dorefa")
 ACTIVATION_RANGES = ("moving_average", "min_max", "percentile", "mse")
+# Ranges of 8-bit grids that LiteRT prescribes; `activation_plan` gives them to the functions that they are named after.
+FIXED_RANGES = ("sigmoid", "tanh")
 # The gradient scaling of EWGS where none is given, for weights and activations alike.
 DELTA = 1e-3
 
@@ -29,8 +31,8 @@ class ActivationSpec(BaseSpec):
         range: how `method="ste"` finds the range, from each batch in training and from all data in calibration:
             `"moving_average"` of minimum and maximum (in calibration the same as `"min_max"`), `"min_max"` (the widest
             seen), `"percentile"`, `"mse"` (in training, the moving averages of these). None means `"moving_average"`
-            at 8 bits and `"mse"` below, where extreme values would leave too few levels for all others. Other methods
-            take None only.
+            at 8 bits and `"mse"` below, where extreme values would leave too few levels for all others. `"sigmoid"` and
+            `"tanh"` are the grids, of 8 bits, that LiteRT prescribes for these functions. Other methods take None only.
         unsigned: whether values are never negative, as after a ReLU.
         delta: with `method="ewgs"`, how strongly rounding errors scale gradients, at least 0; None means 1e-3.
 
@@ -55,7 +57,10 @@ class ActivationSpec(BaseSpec):
 
     def __post_init__(self):
         self._set("num_bits", check_int("num_bits", self.num_bits, 2, 8))
-        check_method_and_range(self.method, self.range)
+        if self.range not in FIXED_RANGES or self.method != "ste":
+            check_method_and_range(self.method, self.range)
+        elif self.num_bits != 8:
+            raise ValueError(invalid("num_bits", f"8 with range={self.range!r}", self.num_bits))
         if not isinstance(self.unsigned, bool):
             raise TypeError(invalid("unsigned", "True or False", self.unsigned))
         check_only_with("delta", self.delta, "method", "ewgs", self.method)

@@ -138,6 +138,7 @@ def test_integer_operators_from_a_recipe_and_from_its_record(made, tmp_path, cap
     flags["calibration_data"] = made / "x.npz"
     assert run(model=made / "float.keras", output=tmp_path / "m.tflite", **flags) == 0
     told = capsys.readouterr().out
+    assert "same decision as the Keras model: " in told
     size = (tmp_path / "m.tflite").stat().st_size
     assert "exact, in float" in told and f"{size:,}" in told.partition("on integers")[2]
     given |= {"record": tmp_path / "r.npz", "output": tmp_path / "again.tflite"}
@@ -149,6 +150,18 @@ def test_integer_operators_from_a_recipe_and_from_its_record(made, tmp_path, cap
     # With output_bits Keras rounds where the file does.
     assert verify.main([*command, "--tolerance=1e-5"]) == 0
     assert "agree in 90.00% of the decisions" in capsys.readouterr().out
+
+
+def test_a_file_that_decides_otherwise_is_warned_of(monkeypatch, capsys):
+    import r2keras
+
+    for agreement, warns in [(None, False), (0.995, False), (0.9, True)]:
+        found = r2keras.export.Verification(0.1, 1.0, agreement, None, None, 100)
+        monkeypatch.setattr(r2keras.export, "verify", lambda *_, found=found: found)
+        convert.check_decisions(None, [])
+        shown = capsys.readouterr()
+        assert (agreement is None) != ("same decision" in shown.out)
+        assert warns == ("decides otherwise than the Keras model in 10.00% of the samples" in shown.err)
 
 
 def test_positional_argument_is_refused(capsys):

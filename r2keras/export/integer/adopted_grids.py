@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from r2keras.export.tflite.activation_grid import ActivationGrid, grid_of
 from r2keras.export.tflite.integer_operators import RULES
+from r2keras.export.tflite.schema import FLOAT32, values_of
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 
 if TYPE_CHECKING:
@@ -51,8 +54,21 @@ def _grid_behind(
     graph: Subgraph, op: OperatorT, tensor: int, grids: dict[int, ActivationGrid]
 ) -> ActivationGrid | None:
     """Returns the grid of an operator's output if its input can be rounded to it instead; else None."""
-    rule = RULES.get(graph.kind(op))
-    if rule is None or not rule.keeps_order:
+    kind, grid = graph.kind(op), grids.get(outputs_of(op)[0])
+    rule = RULES.get(kind)
+    if rule is None or grid is None:
         return None
+    if kind == "MUL":
+        factor = _positive_scalar(graph, op)
+        return None if factor is None else ActivationGrid(grid.scale / factor, grid.zero_point)
     data = inputs_of(op) if rule.all_inputs else inputs_of(op)[:1]
-    return grids.get(outputs_of(op)[0]) if tensor in data else None
+    return grid if rule.keeps_order and tensor in data else None
+
+
+def _positive_scalar(graph: Subgraph, op: OperatorT) -> float | None:
+    """Returns the positive number that a MUL multiplies by; None for others. It only scales the grid."""
+    constants = [tensor for tensor in inputs_of(op) if graph.is_constant(tensor)]
+    if len(constants) != 1 or graph.tensor(constants[0]).type != FLOAT32 or op.builtinOptions.fusedActivationFunction:
+        return None
+    values = values_of(graph.file, graph.tensor(constants[0]))
+    return float(values.flat[0]) if values.size == 1 and 0 < values.flat[0] < np.inf else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2keras.export.integer.kernel import NotIntegerError
+from r2keras.export.tflite.activation_grid import HIGHEST, LOWEST, ActivationGrid, set_grid
 from r2keras.export.tflite.schema import FLOAT32, INT8, quantization, values_of
 from r2keras.export.tflite.subgraph import Subgraph
 
@@ -32,4 +33,13 @@ def integer_constant(graph: Subgraph, tensor: int, values_allowed: str) -> int:
     codes = np.rint(values / scale).clip(-LARGEST, LARGEST).astype(np.int8)
     added = graph.add_tensor(codes.shape, INT8, codes)
     graph.tensor(added).quantization = quantization(scale)
+    return added
+
+
+def constant_on(graph: Subgraph, tensor: int, grid: ActivationGrid) -> int:
+    """Adds a float constant rounded to a grid, as a bound of values that are rounded to it; returns the tensor."""
+    values = values_of(graph.file, graph.tensor(tensor))
+    codes = np.rint(values / grid.scale + grid.zero_point).clip(LOWEST, HIGHEST).astype(np.int8)
+    added = graph.add_tensor(codes.shape, INT8, codes)
+    set_grid(graph.tensor(added), grid)
     return added

@@ -12,7 +12,7 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_part
 from r2keras.export.integer.adopted_grids import adopted_grids, quantize_outputs
-from r2keras.export.integer.constants import FLOAT_CONSTANT, integer_constant
+from r2keras.export.integer.constants import FLOAT_CONSTANT, constant_on, integer_constant
 from r2keras.export.integer.kernel import NotIntegerError, check_ratio
 from r2keras.export.integer.products import (
     Affine,
@@ -177,9 +177,11 @@ class Integerizer:
         inputs = self._int8_inputs(operands[:count], rule)
         rest = operands[count:]
         is_global_pool = _is_global_average_pool(self.graph, kind, op)
-        is_average = is_plain_average(self.graph, op) and output in self.quantize_outputs
+        is_average = is_plain_average(self.graph, op) and self._planned_grid(output) is not None
         has_own_grid = is_global_pool or is_average
         grids = [grid_of(self.graph.tensor(tensor)) for tensor in inputs]
+        if rule.output == "joined":
+            grids = [g for g, tensor in zip(grids, operands[:count], strict=True) if not self.graph.is_constant(tensor)]
         grid = self._output_grid(rule, grids, output, has_own_grid)
         version = rule.version
         if rule.kernel_axis is not None:
@@ -188,7 +190,11 @@ class Integerizer:
         elif rule.output == "own":
             check_ratio(math.prod(g.scale for g in grids) if kind == "MUL" else max(g.scale for g in grids), grid)
         elif rule.output == "joined":
-            inputs = [self._on_grid(tensor, grid) for tensor in inputs]
+            forms = zip(operands[:count], inputs, strict=True)
+            inputs = [
+                constant_on(self.graph, tensor, grid) if self.graph.is_constant(tensor) else self._on_grid(form, grid)
+                for tensor, form in forms
+            ]
         quantized = self._int8_output(output, grid)
         if is_global_pool:
             op = self._mean(inputs[0], quantized)

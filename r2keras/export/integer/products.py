@@ -49,7 +49,8 @@ class Affine:
 def affine_at(graph: Subgraph, op: OperatorT) -> Affine | None:
     """Returns the affine function that starts at an operator; None if there is none.
 
-    A batch normalization that is not part of a convolution is one: MUL and ADD with constants.
+    A batch normalization that is not part of a convolution is one, MUL and ADD with constants; a normalization of
+    inputs is another, SUB and MUL.
     """
     first = _term(graph, op)
     if first is None:
@@ -58,9 +59,9 @@ def affine_at(graph: Subgraph, op: OperatorT) -> Affine | None:
     output = outputs_of(op)[0]
     consumers = graph.consumers(output)
     plain = not op.builtinOptions.fusedActivationFunction
-    if plain and graph.kind(op) == "MUL" and len(consumers) == 1 and not graph.is_output(output):
+    if plain and len(consumers) == 1 and not graph.is_output(output):
         second = _term(graph, consumers[0])
-        if second is not None and graph.kind(consumers[0]) != "MUL":
+        if second is not None:
             offset = second[1] * offset + second[2]
             factor = second[1] * factor
             return Affine(source, outputs_of(consumers[0])[0], factor, offset, (op, consumers[0]))
