@@ -7,21 +7,12 @@ whatever the input's type.
 
 from __future__ import annotations
 
-import math
-
 from keras import ops
 
 from r2keras.ops.ste import custom_gradient
 
 # The scale of an all-zero tensor: large enough to divide by, small enough that half a step of it is negligible.
 MIN_SCALE = 2.0**-64
-# Fractions of the min-max scale that the MSE search tries, 5/4 down to 1/32. Some exceed 1, because a small block of
-# weights can fit a wider grid best.
-MSE_FRACTIONS = tuple((40 - i) / 32 for i in range(40))
-# Weights times candidates in one batch of the search. Each tensor of a batch then takes at most 16 MB of float32.
-MSE_ELEMENTS = 4_000_000
-# Least-squares rounds after the search.
-MSE_REFINEMENTS = 8
 
 
 def expand(values, shape):
@@ -62,16 +53,32 @@ def reduce(function, x, shape):
     >>> ops.convert_to_numpy(reduce(ops.max, ops.convert_to_tensor([[1.0, 5.0, 2.0, 3.0]]), (1, 2))).tolist()
     [[5.0, 3.0]]
     """
-    split_shape, reduced_axes = [], []
-    for size, num_blocks in zip(x.shape, shape, strict=True):
+    split_shape, reduced_axes = block_axes(x.shape, shape)
+    if reduced_axes:
+        x = function(ops.reshape(x, split_shape), axis=reduced_axes)
+    return ops.reshape(x, shape)
+
+
+def block_axes(shape, scale_shape):
+    """Returns the shape that splits a tensor into the blocks that share a scale, and the axes that each block spans.
+
+    Args:
+        shape: the tensor's shape.
+        scale_shape: the scale's shape.
+
+    Example:
+
+    >>> block_axes((1, 4), (1, 2))
+    ([1, 2, 2], [2])
+    """
+    split_shape, axes = [], []
+    for size, num_blocks in zip(shape, scale_shape, strict=True):
         if num_blocks == size:
             split_shape.append(size)
         else:
             split_shape += [num_blocks, size // num_blocks]
-            reduced_axes.append(len(split_shape) - 1)
-    if reduced_axes:
-        x = function(ops.reshape(x, split_shape), axis=reduced_axes)
-    return ops.reshape(x, shape)
+            axes.append(len(split_shape) - 1)
+    return split_shape, axes
 
 
 def quantize(x, scale, zero_point, quant_min, quant_max):
@@ -252,101 +259,3 @@ def refine_scale(x, scale, zero_point, quant_min, quant_max):
     denominator = reduce(ops.sum, ops.square(steps), scale.shape)
     refined = numerator / ops.where(denominator > 0, denominator, ops.ones_like(denominator))
     return ops.where(denominator > 0, ops.maximum(refined, MIN_SCALE), scale)
-
-
-def squared_error(x, scale, zero_point, quant_min, quant_max):
-    """Returns `sum (x - fake_quantize(x))^2` over the values that share a scale.
-
-    Args:
-        x: float tensor.
-        scale: positive tensor (see the module).
-        zero_point: tensor of `scale`'s shape.
-        quant_min: lowest code.
-        quant_max: highest code.
-
-    Returns:
-        float32 tensor of `scale`'s shape.
-
-    Example:
-
-    >>> one = ops.ones((1,))
-    >>> ops.convert_to_numpy(squared_error(ops.convert_to_tensor([0.5, 3.0]), one, 0 * one, -1, 1)).tolist()
-    [4.25]
-    """
-    x = ops.cast(x, "float32")
-    codes = quantize(x, scale, zero_point, quant_min, quant_max)
-    return reduce(ops.sum, ops.square(x - dequantize(codes, scale, zero_point)), scale.shape)
-
-
-def mse_range(x, shape, quant_min, quant_max, zero_point=0.0, symmetric=True):
-    """Returns the scale and zero point with the least squared error: a search around the min-max range, then refined.
-
-    For every block, 40 scales are tried, evenly spaced from 1/32 to 5/4 of the min-max scale. An asymmetric grid tries
-    them with the min-max zero point and with its two neighbors. The best one is then refined by least squares
-    (`refine_scale`, 8 rounds). Never worse than the min-max range, which is among the candidates.
-
-    Args:
-        x: float tensor.
-        shape: the scale's shape.
-        quant_min: lowest code.
-        quant_max: highest code.
-        zero_point: 0 or -1/2; used by a symmetric grid.
-        symmetric: False fits a zero point as well.
-
-    Returns:
-        Two float32 tensors of `shape`.
-
-    Example:
-
-    >>> x = ops.convert_to_tensor([-1.0, -1.0, 1.0, 1.0, 1.0, 9.0])
-    >>> scale, _ = mse_range(x, (1,), -127, 127)
-    >>> bool(scale[0] < 9.0 / 126)
-    True
-
-    Source: the clip search of Banner et al., arXiv 1810.05723, section 3, done numerically.
-    """
-    x = ops.cast(x, "float32")
-    best = None
-    for base_scale, base_zero in _base_grids(x, shape, quant_min, quant_max, zero_point, symmetric):
-        for fractions in _fraction_batches(math.prod(x.shape), len(x.shape)):
-            scales = fractions * base_scale
-            zeros = ops.broadcast_to(base_zero, scales.shape)
-            best = _better(best, _best_of(x, scales, zeros, quant_min, quant_max))
-    _, scale, zero = best
-    for _ in range(MSE_REFINEMENTS):
-        scale = refine_scale(x, scale, zero, quant_min, quant_max)
-    return ops.maximum(scale, MIN_SCALE), zero
-
-
-def _base_grids(x, shape, quant_min, quant_max, zero_point, symmetric):
-    """Yields the scales and zero points that the search starts from, the min-max range first."""
-    if symmetric:
-        scale = symmetric_scale(x, shape, quant_min, quant_max, zero_point)
-        yield scale, ops.full(shape, zero_point, "float32")
-        return
-    scale, zero = asymmetric_range(x, shape, quant_min, quant_max)
-    for shift in (0.0, -1.0, 1.0):
-        yield scale, ops.clip(zero + shift, quant_min, quant_max)
-
-
-def _fraction_batches(num_elements, rank):
-    """Yields the fractions of the scale to try, as tensors with a leading axis: as many at once as memory allows."""
-    batch_size = max(1, min(len(MSE_FRACTIONS), MSE_ELEMENTS // max(num_elements, 1)))
-    for start in range(0, len(MSE_FRACTIONS), batch_size):
-        batch = MSE_FRACTIONS[start : start + batch_size]
-        yield ops.reshape(ops.convert_to_tensor(batch, "float32"), (len(batch),) + (1,) * rank)
-
-
-def _best_of(x, scales, zeros, quant_min, quant_max):
-    """Returns the least error over the leading axis, and the scale and zero point that give it, block by block."""
-    copies = ops.broadcast_to(x[None], (scales.shape[0], *x.shape))
-    errors = squared_error(copies, scales, zeros, quant_min, quant_max)
-    best_index = ops.argmin(errors, axis=0)[None]
-    return [ops.take_along_axis(values, best_index, axis=0)[0] for values in (errors, scales, zeros)]
-
-
-def _better(first, second):
-    """Returns, block by block, the (error, scale, zero point) with the smaller error."""
-    if first is None:
-        return second
-    return [ops.where(second[0] < first[0], b, a) for a, b in zip(first, second, strict=True)]

@@ -7,6 +7,7 @@ from keras import ops
 
 from r2keras.ops import affine
 from r2keras.ops.percentile import clip_to_percentile
+from r2keras.quantizers import grid_search
 from r2keras.quantizers.base import WeightQuantizer
 
 
@@ -75,7 +76,7 @@ class AffineQuantizer(WeightQuantizer):
         return self._min_max(weight)
 
     def _mse_range(self, weight):
-        return affine.mse_range(weight, self.scale_shape, *self.limits, self.offset, self.spec.symmetric)
+        return grid_search.mse_range(weight, self.scale_shape, *self.limits, self.offset, self.spec.symmetric)
 
     def _min_max(self, weight):
         if not self.spec.symmetric:
