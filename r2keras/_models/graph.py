@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -10,8 +11,12 @@ from typing import Any
 
 import keras
 
+from r2keras._models.keras_internals import history, own_nodes
+
 # The number of a call in its graph, and the index of the tensor among the call's outputs.
 TensorKey = tuple[int, int]
+# Types of arguments that Keras serializes as they are.
+_PLAIN = (type(None), bool, int, float, str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +79,24 @@ class ModelCalls:
     def in_run_order(self) -> Iterator[LayerCall]:
         """Yields the calls in an order in which they can run."""
         available = {(ref.layer, ref.node) for ref in self.inputs}
-        sources = {call: {(ref.layer, ref.node) for ref in call.inputs} for call in self.calls}
-        while sources:
-            ready = [call for call, needed in sources.items() if needed <= available]
-            for call in ready:
-                del sources[call]
-            available.update((call.name, call.node) for call in ready)
+        missing: dict[LayerCall, int] = {}
+        consumers: dict[tuple[str, int], list[LayerCall]] = {}
+        for call in self.calls:
+            needed = {(ref.layer, ref.node) for ref in call.inputs} - available
+            missing[call] = len(needed)
+            for source in needed:
+                consumers.setdefault(source, []).append(call)
+        places = {call: place for place, call in enumerate(self.calls)}
+        ready = [call for call in self.calls if not missing[call]]
+        while ready:
             yield from ready
+            freed: list[LayerCall] = []
+            for call in ready:
+                for consumer in consumers.get((call.name, call.node), ()):
+                    missing[consumer] -= 1
+                    if not missing[consumer]:
+                        freed.append(consumer)
+            ready = sorted(freed, key=places.__getitem__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,6 +150,14 @@ class Graph:
         consumers = self.consumers(call.output)
         return consumers[0] if len(consumers) == 1 and call.output not in self.outputs else None
 
+    def uses(self, call: Call) -> int:
+        """Returns the number of calls of a call's layer."""
+        return self._uses_by_layer[id(call.layer)]
+
+    @functools.cached_property
+    def _uses_by_layer(self) -> dict[int, int]:
+        return collections.Counter(id(call.layer) for call in self.calls)
+
     @functools.cached_property
     def _calls_by_number(self) -> dict[int, Call]:
         return {call.number: call for call in self.calls}
@@ -178,23 +202,31 @@ def calls_of(model: keras.Model) -> ModelCalls:
     """
     if isinstance(model, keras.Sequential):
         return _sequential_calls(model)
-    config = model.get_config()
-    layers = {layer.name: layer for layer in model.layers}
+    # Another model may call the same layer, so the calls of this one have numbers of their own.
+    nodes = own_nodes(model)
+    counts: dict[str, int] = {}
+    numbers: dict[int, int] = {}
+    for operation, node in nodes:
+        numbers[id(node)] = counts.get(operation.name, 0)
+        counts[operation.name] = numbers[id(node)] + 1
+
+    def ref(tensor: keras.KerasTensor) -> TensorRef:
+        operation, node, index = history(tensor)
+        return TensorRef(operation.name, numbers[id(node)], index, len(tensor.shape))
+
     calls = [
         LayerCall(
-            entry["name"],
-            node,
-            entry["class_name"],
-            layers.get(entry["name"]),
-            tuple(map(_argument, call["args"])),
-            {name: _argument(value) for name, value in call["kwargs"].items()},
+            operation.name,
+            numbers[id(node)],
+            type(operation).__name__,
+            operation if isinstance(operation, keras.Layer) else None,
+            _argument(tuple(node.arguments.args), ref),
+            _argument(dict(node.arguments.kwargs), ref),
         )
-        for entry in config["layers"]
-        for node, call in enumerate(entry["inbound_nodes"])
+        for operation, node in nodes
+        if not node.is_input
     ]
-    inputs = _ends(config["input_layers"], model.inputs)
-    outputs = _ends(config["output_layers"], model.outputs)
-    return ModelCalls(tuple(calls), inputs, outputs)
+    return ModelCalls(tuple(calls), tuple(map(ref, model.inputs)), tuple(map(ref, model.outputs)))
 
 
 def replaced(value: Any, kind: type, swap: Callable[[Any], Any]) -> Any:
@@ -219,29 +251,17 @@ def _sequential_calls(model: keras.Sequential) -> ModelCalls:
     return ModelCalls(tuple(calls), (start,), (refs[-1],))
 
 
-def _ends(triples: Any, tensors: list) -> tuple[TensorRef, ...]:
-    """Returns the tensors of `input_layers` or `output_layers`, a structure of `[layer, node, index]`."""
-    flat = keras.tree.flatten(triples)
-    triples = [flat[start : start + 3] for start in range(0, len(flat), 3)]
-    return tuple(
-        TensorRef(name, node, index, len(tensor.shape))
-        for (name, node, index), tensor in zip(triples, tensors, strict=True)
-    )
-
-
-def _argument(value: Any) -> Any:
-    """Returns a serialized argument with a `TensorRef` for each tensor, and tuples as tuples."""
-    if isinstance(value, (list, tuple)):
-        return type(value)([_argument(part) for part in value])
-    if not isinstance(value, dict):
-        return value
-    kind = value.get("class_name")
-    if kind == "__keras_tensor__":
-        name, node, index = value["config"]["keras_history"]
-        return TensorRef(name, node, index, len(value["config"]["shape"]))
-    if kind == "__tuple__":
-        return tuple(map(_argument, value["config"]["value"]))
-    return value if kind is not None else {name: _argument(part) for name, part in value.items()}
+def _argument(value: Any, ref: Callable[[keras.KerasTensor], TensorRef]) -> Any:
+    """Returns an argument with a `TensorRef` for each tensor; objects as Keras serializes them."""
+    if isinstance(value, keras.KerasTensor):
+        return ref(value)
+    if isinstance(value, tuple):
+        return tuple(_argument(part, ref) for part in value)
+    if isinstance(value, list):
+        return [_argument(part, ref) for part in value]
+    if isinstance(value, dict):
+        return {name: _argument(part, ref) for name, part in value.items()}
+    return value if isinstance(value, _PLAIN) else keras.saving.serialize_keras_object(value)
 
 
 def _refs(value: Any) -> Iterator[TensorRef]:

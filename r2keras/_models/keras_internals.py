@@ -52,6 +52,24 @@ def run_through_graph(model: keras.Model, inputs: list, call: Callable) -> Any:
     return model._run_through_graph(inputs, call_fn=call)
 
 
+def own_nodes(model: keras.Model) -> list[tuple[keras.Operation, Any]]:
+    """Returns the calls inside a Functional model, in the order of its operations.
+
+    Returns:
+        Pairs of the layer or operation and its node: `arguments` has the `args` and `kwargs` of the call, `is_input`
+        says whether it is an input of the model. Calls of the same layer by other models are left out.
+    """
+    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+    nodes = [(operation, node) for operation in model.operations for node in operation._inbound_nodes]
+    return [(operation, node) for operation, node in nodes if id(node) in own]
+
+
+def history(tensor: keras.KerasTensor) -> tuple[keras.Operation, Any, int]:
+    """Returns the operation that produced a tensor, the node of the call, and the tensor's index among its outputs."""
+    operation, node_index, tensor_index = tensor._keras_history
+    return operation, operation._inbound_nodes[node_index], tensor_index
+
+
 def variable_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """Returns the position of a variable in the list that an optimizer was built with."""
     return optimizer._get_variable_index(variable)

@@ -205,8 +205,9 @@ class _Planner:
         self.integers = set(integers)
         # The indices of the rules that quantize an activation or a state.
         self.used: set[int | None] = set()
-        # The index of the rule of each call that was looked up, by the call's number.
+        # Answers by call: residual sums ask the calls before them again and again.
         self._rules: dict[int, int | None] = {}
+        self._tensors_that_end: dict[TensorKey, bool] = {}
 
     def plan(self) -> dict[str, ActivationSpec]:
         """Returns the specs by path."""
@@ -354,18 +355,20 @@ class _Planner:
 
     def _ends(self, tensor: TensorKey) -> bool:
         """Whether a tensor reaches only the model's outputs."""
-        consumers = self.graph.consumers(tensor)
-        passing = all(call.kind in PASSING or call.kind in ACTIVATIONS for call in consumers)
-        return passing and all(self._ends(call.output) for call in consumers)
+        if tensor not in self._tensors_that_end:
+            consumers = self.graph.consumers(tensor)
+            passing = all(call.kind in PASSING or call.kind in ACTIVATIONS for call in consumers)
+            self._tensors_that_end[tensor] = passing and all(self._ends(call.output) for call in consumers)
+        return self._tensors_that_end[tensor]
 
     def _rule(self, call: Call) -> int | None:
         """Returns the index of the first rule that matches a call's group, else that of the groups it reads."""
         if call.number not in self._rules:
-            self._rules[call.number] = self._find_rule(call)
+            self._rules[call.number] = self._searched_rule(call)
         return self._rules[call.number]
 
-    def _find_rule(self, call: Call) -> int | None:
-        """Returns the result of `_rule`."""
+    def _searched_rule(self, call: Call) -> int | None:
+        """Finds the result of `_rule`."""
         group = self._group(call)
         names = [name for member in group for name in self._names(member)]
         rule_index = self.recipe.index(*names)

@@ -43,7 +43,7 @@ def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> l
         if steps is not None and _round_bias(call.layer, _norm_after(graph, call), steps):
             rounded_paths.append(call.path)
     for call in graph.calls:
-        if call.kind in NORMS and _single(graph, call) and _source(graph, call) in record.activations:
+        if call.kind in NORMS and graph.uses(call) == 1 and _source(graph, call) in record.activations:
             _round_norm(call.layer, record.activations[_source(graph, call) or ""].scale)
         if isinstance(call.layer, keras.layers.PReLU) and _source(graph, call) in record.activations:
             _round_slopes(call.layer)
@@ -53,17 +53,12 @@ def round_biases(model: keras.Model | ModelView, record: CompressionRecord) -> l
 def _steps(graph: Graph, call: Call, record: CompressionRecord) -> np.ndarray | None:
     """Returns the size of a step of a layer's accumulators before batch normalization, one entry per channel."""
     tensor = record.tensors.get(full_name(call.path, "kernel"))
-    if not isinstance(tensor, QuantizedTensor) or not _single(graph, call) or not hasattr(call.layer, "use_bias"):
+    if not isinstance(tensor, QuantizedTensor) or graph.uses(call) != 1 or not hasattr(call.layer, "use_bias"):
         return None
     source = _source(graph, call)
     grid = None if source is None else record.activations.get(source)
     scale = _scale_per_channel(tensor, call.layer)
     return None if grid is None or scale is None else np.float64(np.float32(grid.scale)) * scale
-
-
-def _single(graph: Graph, call: Call) -> bool:
-    """Whether a layer is called once."""
-    return sum(other.layer is call.layer for other in graph.calls) == 1
 
 
 def _source(graph: Graph, call: Call) -> str | None:

@@ -55,6 +55,32 @@ def test_inputs_and_outputs_are_in_the_order_of_the_flattened_structures():
     assert [ref.rank for ref in inside.outputs] == [3, 3]
 
 
+def test_a_nested_model_can_be_the_output():
+    inner_input, inputs = keras.Input((3,)), keras.Input((3,), name="x")
+    block = keras.Model(inner_input, layers.Dense(2, name="head")(inner_input), name="block")
+    model = keras.Model(inputs, block(inputs))
+    assert calls_of(model).outputs == (TensorRef("block", 0, 0, 2),)
+    graph = graph_of(model)
+    assert [graph.producer(tensor).path for tensor in graph.outputs] == ["block/head"]
+
+
+class WithoutConfig(layers.Layer):
+    """A layer that Keras cannot serialize."""
+
+    def __init__(self, function):
+        super().__init__(name="bare")
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+def test_the_calls_of_a_model_are_read_without_the_configs_of_its_layers():
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, layers.Dense(2, name="head")(WithoutConfig(lambda x: x)(inputs)))
+    assert [call.name for call in calls_of(model).calls] == ["bare", "head"]
+
+
 def test_every_call_runs_after_those_it_needs():
     for net in nets.KERNELS:
         inside = calls_of(net())
@@ -82,6 +108,11 @@ def test_producers_and_consumers_are_each_others_inverse():
     first = graph.calls[0]
     assert graph.only_consumer(first) in (None, *graph.consumers(first.output))
     assert all(graph.only_consumer(graph.producer(tensor)) is None for tensor in graph.outputs)
+
+
+def test_uses_are_the_calls_of_a_layer():
+    graph = graph_of(nets.branched())
+    assert [graph.uses(call) for call in graph.calls if call.path in ("shared", "left")] == [2, 2, 1]
 
 
 def test_neighbors_count_every_use():

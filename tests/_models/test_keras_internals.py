@@ -66,6 +66,21 @@ def test_run_through_graph_calls_every_layer_on_the_given_tensors():
     assert keras.tree.flatten(outputs)[0].shape == (5, 3)
 
 
+def test_own_nodes_are_the_calls_of_one_model_and_history_names_their_tensors():
+    shared, inputs, other = layers.ReLU(name="shared"), keras.Input((2,), name="x"), keras.Input((2,))
+    keras.Model(other, shared(other))
+    model = keras.Model(inputs, shared(shared(inputs)))
+    nodes = keras_internals.own_nodes(model)
+    assert [(operation.name, node.is_input) for operation, node in nodes] == [
+        ("x", True),
+        ("shared", False),
+        ("shared", False),
+    ]
+    assert nodes[1][1].arguments.args == (model.inputs[0],) and nodes[1][1].arguments.kwargs == {}
+    operation, node, index = keras_internals.history(model.outputs[0])
+    assert operation is shared and node is nodes[2][1] and index == 0
+
+
 def test_variable_index_is_the_position_in_the_list_the_optimizer_was_built_with():
     model, optimizer = keras.Sequential([keras.Input((2,)), layers.Dense(1)]), keras.optimizers.SGD()
     optimizer.build(model.trainable_variables)

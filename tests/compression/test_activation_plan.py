@@ -242,6 +242,17 @@ def test_the_first_rule_that_matches_the_group_decides():
     assert isinstance(prepare(residual(), Recipe([("a_relu", None), (".*_conv", low)])), keras.Model)
 
 
+def test_many_residual_sums_without_a_rule_are_asked_once_each():
+    x = inputs = keras.Input((4,))
+    for _ in range(40):
+        # Each sum asks both of its inputs, which lead to the sum before: 2^40 questions if no answer is kept.
+        x = layers.Add()([x, layers.Dense(4)(x)])
+    x = layers.ReLU(name="relu")(layers.Dense(4, name="tail")(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    recipe = Recipe([("tail", QuantSpec(num_bits=8, activation_bits=8))])
+    assert list(activation_plan(model, recipe)) == ["relu"]
+
+
 def test_weights_alone_stay_as_before():
     recipe = Recipe([(".*", QuantSpec(num_bits=4))])
     assert activation_plan(residual(), recipe) == {}
