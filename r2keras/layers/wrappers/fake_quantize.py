@@ -60,7 +60,8 @@ class FakeQuantize(SpecifiedWeights):
         kernels = self._kernels()
         for name in self._names(kernels):
             quantizer = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
-            quantizer.initialize(kernels[name], search=trained)
+            if not self.starts_later:
+                quantizer.initialize(kernels[name], search=trained)
             self.quantizers[name] = quantizer
 
     def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:

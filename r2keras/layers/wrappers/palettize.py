@@ -64,7 +64,8 @@ class Palettize(SpecifiedWeights):
         for name in self._names(kernels):
             palette = compressor(self._spec(name), self.layer, kernels[name], name=name.replace("/", "_"))
             if palette is not None:
-                palette.initialize(kernels[name].value, search=trained)
+                if not self.starts_later:
+                    palette.initialize(kernels[name].value, search=trained)
                 self.palettes[name] = palette
 
     def substitutes(self, training: bool | None) -> list[tuple[keras.Variable, Any]]:

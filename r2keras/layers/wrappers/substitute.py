@@ -14,6 +14,12 @@ from r2keras._models.layer_copies import named
 from r2keras._util.errors import invalid
 
 
+def never_writes(layer: keras.Layer) -> bool:
+    """Whether a layer is known not to write to its own kernels when called: the layers of Keras but one."""
+    parts = parts_of(layer)
+    return all(_is_of_keras(part) and not isinstance(part, keras.layers.SpectralNormalization) for part in parts)
+
+
 class SubstituteWeights(keras.layers.Layer):
     """Runs a layer with substituted weights; the layer itself, its variables and its regularizers stay as they are.
 
@@ -31,6 +37,8 @@ class SubstituteWeights(keras.layers.Layer):
     """
 
     is_r2keras_wrapper = True
+    # Whether `initialize` will follow once the weights are there, so that `build_substitutes` need not set any ranges.
+    starts_later = False
     layer: keras.Layer
     built: bool
 
@@ -83,8 +91,17 @@ class SubstituteWeights(keras.layers.Layer):
             # A layer may write to its own weights in training only. One symbolic call in training mode refuses it here
             # rather than in the first training step.
             self._checked_in_training = True
-            self.compute_output_spec(*args, **{**kwargs, "training": True})
+            if not never_writes(self.layer):
+                super().compute_output_spec(*args, **{**kwargs, "training": True})
         return outputs
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any):
+        """Returns shapes and types of the outputs: those that a layer of Keras declares, else those of a call."""
+        if not (never_writes(self.layer) and _knows_its_outputs(self.layer)):
+            return super().compute_output_spec(*args, **kwargs)
+        if "training" not in inspect.signature(self.layer.call).parameters:
+            kwargs.pop("training", None)
+        return self.layer.compute_output_spec(*args, **kwargs)
 
     def build(self, input_shape=None) -> None:
         """Builds the inner layer, then the substitutes."""
@@ -195,6 +212,18 @@ def _symbolic(arguments: Any) -> Any:
     return tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype) if hasattr(x, "shape") and hasattr(x, "dtype") else x, arguments
     )
+
+
+def _is_of_keras(layer: keras.Layer) -> bool:
+    """Whether the class of a layer is one of Keras, not a subclass of the caller's."""
+    return type(layer).__module__.partition(".")[0] == "keras"
+
+
+def _knows_its_outputs(layer: keras.Layer) -> bool:
+    """Whether the class of a layer computes the shapes of its outputs without a call."""
+    kind = type(layer)
+    own_shape = kind.compute_output_shape is not keras.layers.Layer.compute_output_shape
+    return own_shape or kind.compute_output_spec is not keras.layers.Layer.compute_output_spec
 
 
 def _states(layer: keras.Layer) -> list[keras.Variable]:
