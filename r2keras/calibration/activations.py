@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
+from r2keras._models import layer_by_layer
 from r2keras._models.values import packed
-from r2keras._models.walk import ModelView, view_of
+from r2keras._models.walk import QUANTIZED_SUFFIX, ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
 from r2keras.calibration.data import Data, batches
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.input_features import InputFeatures
 from r2keras.compression import students
+from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
+from r2keras.specs import ActivationSpec
 
 
 def set_activation_ranges(
@@ -60,13 +64,13 @@ def set_activation_ranges(
 
 def set_ranges(view: ModelView, data: Iterable[Batch] | None) -> int:
     """Sets the ranges as `set_activation_ranges` does, in the model of a view, from checked batches."""
-    layers = [layer for _, layer in students.quantizers_of(view)]
+    quantized = students.quantizers_of(view)
+    layers = [layer for _, layer in quantized]
     if not layers:
         return 0
     if data is None:
-        expected = f"inputs, from which the ranges of {len(layers)} activations are measured"
-        raise DataNeededError(invalid("data", expected, None, "Pass a few hundred inputs"))
-    inputs = InputFeatures(view)
+        raise _no_data(len(layers))
+    inputs = InputFeatures(view.model, {name.removesuffix(QUANTIZED_SUFFIX): q for name, q in quantized})
     try:
         for layer in layers:
             layer.observe()
@@ -76,5 +80,51 @@ def set_ranges(view: ModelView, data: Iterable[Batch] | None) -> int:
     finally:
         for layer in layers:
             layer.fit()
-    inputs.warn()
+    inputs.warn(stacklevel=4)
     return len(layers)
+
+
+def measured_grids(
+    view: ModelView, plan: dict[str, ActivationSpec], data: list[Batch] | None
+) -> dict[str, GridActivation]:
+    """Returns the layers that round the activations of a model to grids measured on data, by path.
+
+    Args:
+        view: the model, with quantized weights and float activations; left untouched.
+        plan: the specs of its activations, from `activation_plan`.
+        data: checked batches (`calibration.data.batches`).
+
+    Returns:
+        A layer called `"<name>_quantized"` to follow each layer, operation or input of the plan.
+    """
+    if data is None:
+        raise _no_data(len(plan))
+    names = {path: path.rpartition("/")[-1] + QUANTIZED_SUFFIX for path in plan}
+    observers = {path: QuantizeActivation(spec, name=names[path]) for path, spec in plan.items()}
+
+    def call(path: str, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        if path in observers:
+            # Of several outputs, the first is quantized.
+            observers[path](outputs[0] if isinstance(outputs, (list, tuple)) else outputs)
+        return outputs
+
+    inputs = InputFeatures(view.model, observers)
+    for observer in observers.values():
+        observer.observe()
+    for batch in data:
+        inputs.add(batch)
+        for tensor, array in zip(view.model.inputs, batch, strict=True):
+            if tensor.name in observers:
+                observers[tensor.name](keras.ops.convert_to_tensor(array, dtype=tensor.dtype))
+        layer_by_layer.run(view.model, batch, call)
+    for observer in observers.values():
+        observer.fit()
+    inputs.warn(stacklevel=5)
+    return {path: observer.frozen() for path, observer in observers.items()}
+
+
+def _no_data(count: int) -> DataNeededError:
+    """Returns the error for activations without data."""
+    expected = f"inputs, from which the ranges of {count} activations are measured"
+    return DataNeededError(invalid("data", expected, None, "Pass a few hundred inputs"))

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras._models import rebuild
-from r2keras._models.values import packed, to_numpy
+from r2keras._models import layer_by_layer, rebuild
+from r2keras._models.values import to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
 from r2keras.calibration.data import Data, kept_batches
@@ -97,16 +97,19 @@ def measure(view: ModelView, data: list[Batch]) -> Statistics:
     Returns:
         Pairs `(mean, variance)` in the order of `batch_norms`.
     """
-    copy = view_of(rebuild.rebuild(view, _measuring))
-    norms = [layer for layer in batch_norms(copy) if isinstance(layer, MeasuredNormalization)]
+    measured = {id(norm): _measuring(norm) for norm in batch_norms(view)}
+
+    def call(path: str, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        return measured.get(id(layer), layer)(*args, **kwargs)
+
     # After as many runs, the statistics of each layer follow from exact ones of the layers before it.
-    for _ in range(len(norms) + 1):
+    for _ in range(len(measured) + 1):
         for batch in data:
-            copy.model(packed(copy.model, batch), training=False)
-        changes = [layer.settle() for layer in norms]
+            layer_by_layer.run(view.model, batch, call)
+        changes = [layer.settle() for layer in measured.values()]
         if len(data) == 1 or max(changes, default=0.0) < TOLERANCE:
             break
-    return [layer.settled for layer in norms if layer.settled is not None]
+    return [layer.settled for layer in measured.values() if layer.settled is not None]
 
 
 def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistics:
@@ -121,7 +124,12 @@ def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistic
 
 def statistics(view: ModelView) -> Statistics:
     """Returns the moving means and variances of a model's batch-norm layers."""
-    return [(to_numpy(layer.moving_mean), to_numpy(layer.moving_variance)) for layer in batch_norms(view)]
+    return [_statistics_of(norm) for norm in batch_norms(view)]
+
+
+def _statistics_of(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the moving mean and variance of a batch-norm layer."""
+    return to_numpy(norm.moving_mean), to_numpy(norm.moving_variance)
 
 
 def set_statistics(view: ModelView, values: Statistics) -> None:
@@ -195,8 +203,9 @@ class Moments:
         return Moments(count, mean, within + share * (1 - share) * np.square(self.mean - other.mean))
 
 
-def _measuring(path: str, layer: keras.Layer) -> keras.Layer | None:
-    """Replaces a batch-norm layer by one that measures."""
-    if not isinstance(layer, keras.layers.BatchNormalization):
-        return None
-    return MeasuredNormalization.from_config({**layer.get_config(), "trainable": True})
+def _measuring(norm: keras.layers.BatchNormalization) -> MeasuredNormalization:
+    """Returns a copy of a batch-norm layer that measures."""
+    copy = MeasuredNormalization.from_config({**norm.get_config(), "trainable": True})
+    copy.build_from_config(norm.get_build_config())
+    rebuild.transfer(norm.name, norm, copy)
+    return copy

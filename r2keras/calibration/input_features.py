@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+import keras
 import numpy as np
 
-from r2keras._models.walk import QUANTIZED_SUFFIX, ModelView
 from r2keras.calibration.data_checks import Batch
 from r2keras.layers.quantize_activation import QuantizeActivation
 
@@ -22,15 +22,15 @@ class InputFeatures:
     """Ranges of the features of each quantized input, along its last axis.
 
     Args:
-        view: a prepared model.
+        model: the model.
+        layers: the layers that quantize its inputs, by the names of the inputs; others are ignored.
     """
 
-    def __init__(self, view: ModelView) -> None:
-        layers = {path: layer for path, layer in view.layers if isinstance(layer, QuantizeActivation)}
-        named = [(index, layers.get(tensor.name + QUANTIZED_SUFFIX)) for index, tensor in enumerate(view.model.inputs)]
-        sizes = [tensor.shape[-1] if len(tensor.shape) > 1 else None for tensor in view.model.inputs]
+    def __init__(self, model: keras.Model, layers: dict[str, QuantizeActivation]) -> None:
+        named = [(index, layers.get(tensor.name)) for index, tensor in enumerate(model.inputs)]
+        sizes = [tensor.shape[-1] if len(tensor.shape) > 1 else None for tensor in model.inputs]
         self._layers = {index: layer for index, layer in named if layer is not None and (sizes[index] or 1) > 1}
-        self._names = [tensor.name for tensor in view.model.inputs]
+        self._names = [tensor.name for tensor in model.inputs]
         self._statistics = {index: _Features(sizes[index]) for index in self._layers}
 
     def add(self, batch: Batch) -> None:
@@ -38,7 +38,7 @@ class InputFeatures:
         for index, features in self._statistics.items():
             features.add(batch[index])
 
-    def warn(self) -> None:
+    def warn(self, stacklevel: int) -> None:
         """Warns once per input about features that lose most of their information on the input's grid."""
         for index, layer in self._layers.items():
             features, step = self._statistics[index], layer.grid()[0]
@@ -51,7 +51,7 @@ class InputFeatures:
                     f"too large for the features {first}{more}. Expected features of similar ranges. Normalize each "
                     "feature before the model, or leave input_bits out.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=stacklevel,
                 )
 
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from r2keras._models import values
+from r2keras._models import layer_by_layer, values
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
-from r2keras.calibration.activations import set_ranges
+from r2keras.calibration.activations import measured_grids
 from r2keras.calibration.bias import corrected
 from r2keras.calibration.data import Data, kept_batches, split
 from r2keras.calibration.data_checks import Batch
@@ -26,9 +26,12 @@ from r2keras.calibration.squared_gradients import sensitivity_of
 from r2keras.compression import finalize, integer_forms, prepare, students, weight_plan
 from r2keras.compression.activation_plan import planned, warned_plan, with_layers_to_round
 from r2keras.compression.integer_biases import round_biases
+from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.record import CompressionRecord
 from r2keras.specs import Recipe
 
+# Up to this number of batches, compiling a model takes longer than it saves.
+EAGER_BATCHES = 4
 BATCH_NORM = ("auto", "shift", "replace", "keep")
 
 
@@ -113,7 +116,7 @@ def calibrate(
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
     view, means = _before_quantization(view, steps, with_means=checked is None and "correct_bias" in steps)
-    small, record = finalize.finalized(_prepared(view, plan, checked, steps))
+    small, record = _quantized(view, plan, checked, steps)
     if "adaround" in steps:
         assert checked is not None  # Checked above, before any work.
         small, record = rounded(view, small, record, checked, options, folder, progress)
@@ -130,19 +133,23 @@ def calibrate(
     return small.model, record
 
 
-def _prepared(
+def _quantized(
     view: ModelView, plan: weight_plan.WeightPlan, data: list[Batch] | None, steps: tuple[str, ...]
-) -> ModelView:
-    """Returns the model with compressed kernels; the step `"sensitivity"` weights the search of palettes."""
-    student = prepare.prepare_weights(view, plan)
-    palettes = students.palettes_of(student)
+) -> tuple[ModelView, CompressionRecord]:
+    """Returns the model with quantized kernels, and its record; `"sensitivity"` weights the search of palettes."""
+    wrapped = prepare.wrappers_around(view, plan)
+    student = view
+    if wrapped is None:
+        student = prepare.prepare_weights(view, plan)
+        wrapped = students.wrappers(student)
+    palettes = [(path, wrapper) for path, wrapper in wrapped if isinstance(wrapper, Palettize)]
     if "sensitivity" in steps and palettes:
         assert data is not None  # `calibrate` has checked that this step has data.
         # Small batches, because each gives one sample of every squared gradient.
         importance = sensitivity_of(view, split(data, 8))
-        for path, layer in palettes:
-            layer.initialize({kernel.name: importance[kernel.full_name] for kernel in view.kernels_in(path)})
-    return student
+        for path, wrapper in palettes:
+            wrapper.initialize({kernel.name: importance[kernel.full_name] for kernel in view.kernels_in(path)})
+    return finalize.finalized(student, wrapped)
 
 
 def _with_activations(
@@ -157,9 +164,7 @@ def _with_activations(
     plan, _ = planned(small, recipe, input_bits, output_bits)
     if not plan:
         return small, record
-    student = prepare.prepare_activations(small, plan)
-    set_ranges(student, data)
-    small, grids = finalize.freeze_activations(student)
+    small, grids = finalize.with_grids(small, measured_grids(small, plan, data))
     record = dataclasses.replace(record, activations=grids)
     round_biases(small, record)
     return small, record
@@ -207,6 +212,9 @@ def _outputs(model: keras.Model, data: list[Batch]) -> list[np.ndarray]:
     """Returns all outputs of a model on all batches in one list."""
     arrays: list[np.ndarray] = []
     for batch in data:
-        outputs = model.predict_on_batch(values.packed(model, batch))
+        if len(data) <= EAGER_BATCHES:
+            outputs = keras.tree.map_structure(keras.ops.convert_to_numpy, layer_by_layer.run(model, batch)[0])
+        else:
+            outputs = model.predict_on_batch(values.packed(model, batch))
         arrays += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
     return arrays

@@ -17,6 +17,8 @@ from r2keras.layers.quantize_activation import GridActivation, QuantizeActivatio
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
 
+# Wrappers with the paths of their layers.
+Wrapped = list[tuple[str, SubstituteWeights]]
 KEPT_FLOAT = "no rule of the recipe compresses it"
 
 
@@ -49,14 +51,21 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     return result.model, record
 
 
-def finalized(view: ModelView) -> tuple[ModelView, CompressionRecord]:
-    """Returns the results of `finalize` for a view."""
-    tensors, notes = _tensors(view)
+def finalized(view: ModelView, wrapped: Wrapped | None = None) -> tuple[ModelView, CompressionRecord]:
+    """Returns the results of `finalize` for a view.
+
+    Args:
+        view: a prepared model, or a plain one.
+        wrapped: the wrappers of its layers with their paths; None finds them in the model. Those of
+            `prepare.wrappers_around` are around the layers of a plain model.
+    """
+    wrapped = wrappers(view) if wrapped is None else wrapped
+    tensors, notes = _tensors(view, wrapped)
     result = view_of(rebuild.rebuild(view, _unwrapped))
     for kernel in result.kernels:
         if kernel.full_name in tensors:
             _assign_exactly(kernel.variable, tensors[kernel.full_name].values())
-    reasons = _reasons(view)
+    reasons = _reasons(view, wrapped)
     names = [kernel.full_name for kernel in result.kernels if kernel.full_name not in tensors]
     kept_float = {name: reasons.get(name, KEPT_FLOAT) for name in names}
     model = result.model
@@ -65,15 +74,14 @@ def finalized(view: ModelView) -> tuple[ModelView, CompressionRecord]:
     return result, record
 
 
-def _tensors(view: ModelView) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors of a prepared model's compressed kernels, and remarks on them, by full name.
+def _tensors(view: ModelView, wrapped: Wrapped) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors of a model's compressed kernels, and remarks on them, by full name.
 
     Raises:
         ValueError: see `finalize`.
     """
     tensors: dict[str, Tensor] = {}
     notes: dict[str, str] = {}
-    wrapped = wrappers(view)
     if not wrapped and not any(recurrent.quantized_parts(path, layer) for path, layer in view.layers):
         received = f"the model {view.model.name!r}, which has no compressed layer"
         fix = "Call student = r2keras.prepare(model, recipe) first"
@@ -99,12 +107,12 @@ def _remarks(wrapper: SubstituteWeights, tensors: list[tuple[str, Tensor]]) -> d
     return notes
 
 
-def _reasons(view: ModelView) -> dict[str, str]:
+def _reasons(view: ModelView, wrapped: Wrapped) -> dict[str, str]:
     """Returns the reasons why kernels that have a spec stay float, by full name."""
     reasons: dict[str, str] = {}
     for path, layer in view.layers:
         reasons |= recurrent.kept_float(path, layer)
-    for path, wrapper in wrappers(view):
+    for path, wrapper in wrapped:
         reasons |= {walk.full_name(path, name): reason for name, reason in wrapper.kept_float().items()}
     return reasons
 
@@ -126,9 +134,9 @@ def dead_channels(layer: keras.Layer, kernel: keras.Variable) -> str | None:
     return f"{dead} of {count} output channels are all zero: they pass nothing of their input on"
 
 
-def freeze_activations(student: ModelView) -> tuple[ModelView, dict[str, QuantizedActivation]]:
-    """Returns a copy of a model of `prepare_activations` with its activations on fixed grids, and the grids."""
-    result = view_of(rebuild.rebuild(student, _unwrapped))
+def with_grids(view: ModelView, layers: dict[str, GridActivation]) -> tuple[ModelView, dict[str, QuantizedActivation]]:
+    """Returns a copy of a finalized model in which rounding layers follow others, by path; and the grids of all."""
+    result = view_of(rebuild.rebuild(view, _unwrapped, append=lambda path, name: layers.get(path)))
     return result, _activations(result)
 
 

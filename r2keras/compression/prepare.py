@@ -15,6 +15,7 @@ from r2keras.layers.quantize_activation import QuantizeActivation
 from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.layers.wrappers.fake_quantize import FakeQuantize
 from r2keras.layers.wrappers.palettize import Palettize
+from r2keras.layers.wrappers.substitute import never_writes
 from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 
 
@@ -64,9 +65,23 @@ def prepare_weights(view: ModelView, plan: WeightPlan) -> ModelView:
     return _prepared(view, plan, {})
 
 
-def prepare_activations(view: ModelView, plan: dict[str, ActivationSpec]) -> ModelView:
-    """Prepares the activations alone, by a plan of `activation_plan`; weights stay as they are."""
-    return _prepared(view, {}, plan)
+def wrappers_around(view: ModelView, plan: WeightPlan) -> list[tuple[str, SpecifiedWeights]] | None:
+    """Returns wrappers around the layers of a model itself, which is not copied, with their paths.
+
+    Args:
+        view: a plain model; left untouched.
+        plan: a plan of `weight_plan.plan_of`.
+
+    Returns:
+        The wrappers that `prepare_weights` would make, with the same ranges. None if they need a copy of the model: a
+        recurrent layer that quantizes its state is another layer, and only a call shows whether a layer that is not
+        Keras' own writes to its kernel.
+    """
+    planned = [(path, layer, plan[path]) for path, layer in view.layers if path in plan]
+    for _, layer, specs in planned:
+        if not never_writes(layer) or recurrent.with_state(layer, next(iter(specs.values()))) is not None:
+            return None
+    return [(path, wrapper_of(path, specs)(layer, specs)) for path, layer, specs in planned]
 
 
 def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, ActivationSpec]) -> ModelView:
@@ -75,7 +90,10 @@ def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, Activati
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path not in plan:
             return None
-        return wrapper_of(path, plan[path])(_inner(layer, plan[path]), plan[path])
+        wrapper = wrapper_of(path, plan[path])(_inner(layer, plan[path]), plan[path])
+        # `initialize` below sets the ranges, when the weights have arrived.
+        wrapper.starts_later = True
+        return wrapper
 
     def append(path: str, name: str) -> keras.Layer | None:
         if path not in activations:

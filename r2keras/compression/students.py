@@ -1,4 +1,4 @@
-"""Wrappers, palettes and activation quantizers of a prepared model."""
+"""Wrappers and activation quantizers of a prepared model."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import keras
 
 from r2keras._models.walk import ModelView, view_of
 from r2keras.layers.quantize_activation import QuantizeActivation
-from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 
 
 def wrappers(model: keras.Model | ModelView) -> list[tuple[str, SubstituteWeights]]:
     """Returns the wrapped layers of a model with their paths."""
     return view_of(model).instances(SubstituteWeights)
-
-
-def palettes_of(model: keras.Model | ModelView) -> list[tuple[str, Palettize]]:
-    """Returns the layers of a prepared model that have palettes, with their paths."""
-    return view_of(model).instances(Palettize)
 
 
 def quantizers_of(model: keras.Model | ModelView) -> list[tuple[str, QuantizeActivation]]:

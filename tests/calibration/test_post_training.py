@@ -8,6 +8,8 @@ import pytest
 from keras import layers
 
 from r2keras import QuantSpec, Recipe, calibrate, finalize, prepare
+from r2keras._models import insert
+from r2keras.calibration import post_training
 from r2keras.calibration.batch_norm import reestimate_batch_norm
 from tests import nets
 
@@ -125,3 +127,23 @@ def test_what_is_wrong_is_told_before_the_data_are_read():
     with pytest.raises(TypeError, match="Expected a Keras 3 model"):
         calibrate("m.keras", recipe, data)
     assert next(data) is X
+
+
+EIGHT_BITS = Recipe([(".*", QuantSpec(num_bits=8, activation_bits=8))])
+
+
+def test_the_model_is_copied_twice_for_rounded_weights_and_activations(monkeypatch):
+    copies = []
+    original = insert.copy_with
+    monkeypatch.setattr(insert, "copy_with", lambda model, *rest: copies.append(model) or original(model, *rest))
+    calibrate(net(), EIGHT_BITS, [X], input_bits=8, output_bits=8)
+    assert len(copies) == 2
+
+
+def test_compiled_and_eager_outputs_choose_the_same_statistics(monkeypatch):
+    model = net()
+    small, record = calibrate(model, EIGHT_BITS, [X])
+    monkeypatch.setattr(post_training, "EAGER_BATCHES", 0)
+    again, again_record = calibrate(model, EIGHT_BITS, [X])
+    assert record.activations == again_record.activations
+    np.testing.assert_equal(nets.weights_of(small), nets.weights_of(again))

@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import QuantSpec, Recipe, calibrate, finalize, prepare
+from r2keras import PaletteSpec, QuantSpec, Recipe, calibrate, finalize, prepare
 from r2keras._models import walk
 from r2keras._models.values import to_numpy
+from r2keras._models.walk import view_of
+from r2keras.compression.finalize import finalized
+from r2keras.compression.prepare import prepare_weights, wrappers_around
 from r2keras.compression.students import wrappers
+from r2keras.compression.weight_plan import plan_of
 from r2keras.layers import FakeQuantize
 from r2keras.regularizers import R2Margin
 from r2keras.report import summarize
@@ -316,6 +320,32 @@ def test_finalize_wants_a_prepared_model():
         finalize(nets.plain())
     with pytest.raises(TypeError, match="Keras 3 model"):
         finalize(object())
+
+
+@pytest.mark.parametrize("make", nets.KERNELS, ids=lambda make: make.__name__)
+def test_wrappers_around_the_layers_of_a_model_have_the_tensors_of_the_student(make):
+    recipe = Recipe([(".*embeddings", PaletteSpec(num_bits=2, min_size=0)), (".*", QuantSpec(num_bits=4))])
+    view = view_of(nets.shaken(make()))
+    before, plan = nets.weights_of(view.model), plan_of(view, recipe if make is nets.text else ALL)
+    ours, record = finalized(view, wrappers_around(view, plan))
+    expected, expected_record = finalized(prepare_weights(view, plan))
+    assert record.kept_float == expected_record.kept_float and record.notes == expected_record.notes
+    assert list(record.tensors) == list(expected_record.tensors)
+    for name, tensor in record.tensors.items():
+        np.testing.assert_array_equal(tensor.values(), expected_record.tensors[name].values())
+    for weights in (
+        (nets.weights_of(ours.model), nets.weights_of(expected.model)),
+        (before, nets.weights_of(view.model)),
+    ):
+        np.testing.assert_equal(*weights)
+
+
+def test_a_state_and_a_layer_of_the_callers_own_need_a_copy():
+    both = Recipe([(".*", QuantSpec(num_bits=8, activation_bits=8))])
+    own = keras.Sequential([keras.Input((6,)), type("Own", (layers.Dense,), {})(4)])
+    for make, recipe in ((nets.text, both), (spectral, ALL), (lambda: own, ALL)):
+        view = view_of(make())
+        assert wrappers_around(view, plan_of(view, recipe)) is None
 
 
 def test_cells_of_a_stack_keep_their_names_in_copies_and_files(tmp_path):

@@ -21,6 +21,7 @@ from tests.layers.cases import (
     SPEC,
     STILL,
     array,
+    call,
     everything,
     fed,
     fill,
@@ -28,6 +29,7 @@ from tests.layers.cases import (
     plain_output,
     quantized,
     student,
+    symbolic_input,
     tokens,
 )
 
@@ -323,6 +325,33 @@ def test_a_layer_that_writes_its_own_kernel_is_refused_by_name(symbolic):
     wrapper = FakeQuantize(layers.SpectralNormalization(layers.Dense(4), name="spectral"), SPEC)
     with pytest.raises(ValueError, match=r"'spectral' \(SpectralNormalization\) writes to its own weight"):
         wrapper(keras.Input((6,)) if symbolic else inputs_of("dense"))
+
+
+class Watched(layers.Dense):
+    """A layer of the caller's own, which counts the calls in training mode."""
+
+    trained_calls = 0
+
+    def call(self, inputs, training=None):
+        self.trained_calls += bool(training)
+        return super().call(inputs)
+
+
+def test_only_a_layer_that_might_write_its_kernel_is_tried_in_training_mode(monkeypatch):
+    own = FakeQuantize(Watched(4), STILL)
+    own(keras.Input((6,)))
+    assert own.layer.trained_calls == 1
+    monkeypatch.setattr(layers.Dense, "call", lambda self, inputs, training=None: pytest.fail("a call was traced"))
+    assert FakeQuantize(layers.Dense(4), STILL)(keras.Input((6,))).shape == (None, 4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_shape_of_the_output_is_the_plain_layers(name):
+    make, x = LAYERS[name][0], symbolic_input(name)
+    plain, wrapped = (call(layer, name, x) for layer in (make(), FakeQuantize(make(), STILL)))
+    assert [(t.shape, t.dtype) for t in keras.tree.flatten(wrapped)] == [
+        (t.shape, t.dtype) for t in keras.tree.flatten(plain)
+    ]
 
 
 def test_masks_and_options_reach_attention():

@@ -10,9 +10,8 @@ import pytest
 from keras import layers, ops
 
 from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, finalize, prepare, report
-from r2keras._models.walk import kernels
+from r2keras._models.walk import kernels, view_of
 from r2keras.callbacks import AnnealPalettes
-from r2keras.compression.students import palettes_of
 from r2keras.layers import PaletteMonitor, Palettize
 from tests.layers.cases import BATCH, LAYERS, array, call, inputs_of, symbolic_input
 
@@ -225,7 +224,7 @@ def test_config_round_trip(specs):
 def test_palettes_and_grids_live_in_one_model():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="a"), layers.Dense(4, name="b")])
     student = prepare(model, Recipe([("a", SPEC), ("b", QuantSpec(num_bits=4))]))
-    assert [path for path, _ in palettes_of(student)] == ["a"]
+    assert [path for path, _ in view_of(student).instances(Palettize)] == ["a"]
     assert [t.spec.kind for t in finalize(student)[1].tensors.values()] == ["palettize", "quantize"]
 
 
