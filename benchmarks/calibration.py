@@ -2,9 +2,13 @@
 
     python benchmarks/calibration.py --data_dir=DIR      # some minutes; rows go to results/calibration.json
     python benchmarks/calibration.py --table             # the table, from results/calibration.json
+    python benchmarks/calibration.py --scaling           # by the size of the net; no data needed; a plot
+    python benchmarks/calibration.py --scaling --table   # the table and the plot, from results/calibration_scaling.json
 
 The time is that of `calibrate` alone, without imports and data loading; the memory is the peak of the whole process.
 DIR holds the CIFAR-10 `.npz` files, `resnet20_cifar10_pytorch.npz` and `mlperf_tiny/ic_resnet8.h5`.
+
+`--scaling` gives the processor time of `prepare`, `finalize` and `calibrate` per kernel; a killed run resumes.
 """
 
 from __future__ import annotations
@@ -22,9 +26,11 @@ from absl import app, flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import calibration_scaling
 from benchmarks.common import Row, Rows, machine, machine_lines, markdown
 
 RESULTS = Path(__file__).with_name("results") / "calibration.json"
+SCALING = RESULTS.with_name("calibration_scaling.json")
 IMAGES = 1024
 # Net, arguments of the spec, calibration steps, and goals: seconds, GiB.
 JOBS: dict[str, tuple[str, dict, list[str], tuple[float | None, float | None]]] = {
@@ -38,7 +44,9 @@ SMOKE = ("digits", {"num_bits": 4}, ["adaround"])
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder of CIFAR-10 and the pretrained models.")
 flags.DEFINE_list("jobs", list(JOBS), f"Any of {'; '.join(JOBS)}.")
-flags.DEFINE_string("out", str(RESULTS), "The results file.")
+flags.DEFINE_bool("scaling", False, "Measure nets of 10 to 400 kernels and keras.applications instead.")
+flags.DEFINE_list("nets", list(calibration_scaling.NETS), "With --scaling: the nets.")
+flags.DEFINE_string("out", None, f"The results file; by default {RESULTS.name}, with --scaling {SCALING.name}.")
 flags.DEFINE_bool("table", False, "Print the table of the results file and stop.")
 flags.DEFINE_bool("smoke", False, "Run in seconds on the embedded digits; the figures are meaningless.")
 flags.DEFINE_string("one", None, "Measure one job in this process and print its row.")
@@ -91,6 +99,26 @@ def table(rows: list[Row]) -> str:
     return f"{markdown(header, cells)}\n\n{machine_lines(rows, lambda row: row['job'])}"
 
 
+def scale() -> int:
+    """Measures by the size of the net, if `--table` is not given, and shows all rows."""
+    unknown = [net for net in FLAGS.nets if net not in calibration_scaling.NETS]
+    if unknown:
+        expected = ", ".join(calibration_scaling.NETS)
+        sys.stderr.write(f"--nets={unknown[0]} is unknown: expected any of {expected}.\n")
+        return 2
+    store = Rows(FLAGS.out or SCALING, calibration_scaling.KEYS)
+    try:
+        if not FLAGS.table:
+            calibration_scaling.run(store, tuple(FLAGS.nets))
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if store.rows:
+        calibration_scaling.write_plot(store.rows, store.path.with_suffix(".svg"))
+        print(calibration_scaling.table(store.rows), f"The plot is {store.path.with_suffix('.svg')}.", sep="\n\n")
+    return 0
+
+
 def main(argv: list[str]) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -102,13 +130,15 @@ def main(argv: list[str]) -> int:
     if argv[1:]:
         sys.stderr.write(f"Unexpected argument {argv[1]!r}: write --flag=value.\n")
         return 2
+    if FLAGS.scaling:
+        return scale()
     if unknown:
         sys.stderr.write(f"--jobs={unknown[0]} is unknown: expected any of {'; '.join(JOBS)}.\n")
         return 2
     if not (FLAGS.table or FLAGS.smoke or FLAGS.data_dir):
         sys.stderr.write("--data_dir is missing: give the folder of the data, or try --smoke.\n")
         return 2
-    store = Rows(FLAGS.out, ("job",))
+    store = Rows(FLAGS.out or RESULTS, ("job",))
     try:
         if not FLAGS.table:
             for name, job in jobs.items():
