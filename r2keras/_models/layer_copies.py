@@ -78,7 +78,7 @@ def recreate(layer: keras.Layer, config: dict[str, Any], kind: type[keras.Layer]
     kind = kind or type(layer)
     known = _parameters(kind)
     # An __init__ without **kwargs takes none of these; they are set afterwards.
-    common = {name for name in ("name", "trainable", "dtype") if name not in known}
+    common = {name for name in ("name", "trainable", "dtype") if name not in known and isinstance(layer, keras.Layer)}
     with _registered(functions_by_token(layer)) as tokens:
         config = _with_functions(config, layer, tokens)
         try:
