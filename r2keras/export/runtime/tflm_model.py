@@ -15,6 +15,7 @@ from r2keras._util.native_log import overheard
 from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.runtime.isolated import IsolatedSession
+from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.runtime.sessions import TFLMSession
 from r2keras.export.tflite.interpreter import parse, read
 from r2keras.export.tflite.subgraph import Subgraph
@@ -63,6 +64,7 @@ class TFLMModel:
 
     def __init__(self, path: str | os.PathLike, arena_bytes: int | None = None, *, isolated: bool = False):
         file = read(path)
+        check_for_microcontrollers(file, str(path))
         wanted = as_int(arena_bytes)
         if arena_bytes is not None and (wanted is None or not 1 <= wanted <= LARGEST):
             raise ValueError(invalid("arena_bytes", f"an integer from 1 to {LARGEST} or None", arena_bytes))

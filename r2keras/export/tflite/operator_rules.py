@@ -1,4 +1,4 @@
-"""Rules of a `.tflite` for single operators: options, optional inputs, and subgraphs that they run."""
+"""Rules of a `.tflite` for single operators: inputs, outputs, options, and subgraphs that they run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from r2keras._util import optional_packages
 from r2keras.export.tflite.flatbuffer import BrokenFileError
 from r2keras.export.tflite.schema import kind_of
+from r2keras.export.tflite.subgraph import inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT
@@ -49,19 +50,65 @@ OPTIONAL_FROM = {
     **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM"), 1),
     **dict.fromkeys(("BIDIRECTIONAL_SEQUENCE_RNN", "CUSTOM", "STABLEHLO_COMPOSITE"), 1),
 }
+_UNARY = (
+    *("ABS", "AVERAGE_POOL_2D", "CAST", "CEIL", "COS", "DEPTH_TO_SPACE", "DEQUANTIZE", "ELU", "EXP", "FLOOR", "GELU"),
+    *("HARD_SWISH", "L2_NORMALIZATION", "L2_POOL_2D", "LEAKY_RELU", "LOG", "LOGICAL_NOT", "LOGISTIC", "LOG_SOFTMAX"),
+    *("MAX_POOL_2D", "NEG", "QUANTIZE", "RANK", "READ_VARIABLE", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1"),
+    *("ROUND", "RSQRT", "SHAPE", "SIGN", "SIN", "SOFTMAX", "SPACE_TO_DEPTH", "SQRT", "SQUARE", "SQUEEZE", "TANH"),
+    *("WHERE", "ZEROS_LIKE"),
+)
+_BINARY = (
+    *("ADD", "ARG_MAX", "ARG_MIN", "ATAN2", "BATCH_MATMUL", "BROADCAST_ARGS", "BROADCAST_TO", "CUMSUM", "DIV", "EQUAL"),
+    *("EMBEDDING_LOOKUP", "EXPAND_DIMS", "FILL", "FLOOR_DIV", "FLOOR_MOD", "GATHER", "GATHER_ND", "GREATER"),
+    *("GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "MAXIMUM", "MEAN", "MINIMUM", "MIRROR_PAD"),
+    *("MUL", "NOT_EQUAL", "PAD", "POW", "PRELU", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN"),
+    *("REDUCE_PROD", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SQUARED_DIFFERENCE", "SUB", "SUM"),
+    *("TILE", "TRANSPOSE"),
+)
+COMPARISONS = {"EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"}
+# Numbers of inputs and of outputs, each the least and the most, by operator; any elsewhere.
+ARITY = {
+    **dict.fromkeys(_UNARY, ((1, 1), (1, 1))),
+    **dict.fromkeys(_BINARY, ((2, 2), (1, 1))),
+    **dict.fromkeys(("SELECT", "SELECT_V2", "SLICE", "PADV2", "RANGE", "DYNAMIC_UPDATE_SLICE"), ((3, 3), (1, 1))),
+    **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "SCATTER_ND"), ((3, 3), (1, 1))),
+    **dict.fromkeys(("STRIDED_SLICE", "ONE_HOT"), ((4, 4), (1, 1))),
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D"), ((2, 3), (1, 1))),
+    **dict.fromkeys(("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), ((3, 4), (1, 1))),
+    **dict.fromkeys(("CONCATENATION", "PACK", "ADD_N"), ((1, 2**16), (1, 1))),
+    "FULLY_CONNECTED": ((2, 3), (1, 2)),
+    "RESHAPE": ((1, 2), (1, 1)),
+    "UNPACK": ((1, 1), (1, 2**16)),
+    "SPLIT": ((2, 2), (1, 2**16)),
+    "SPLIT_V": ((3, 3), (1, 2**16)),
+    "TOPK_V2": ((2, 2), (2, 2)),
+    "HASHTABLE_LOOKUP": ((3, 3), (2, 2)),
+    "SVDF": ((5, 5), (1, 1)),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": ((5, 5), (1, 1)),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": ((20, 24), (1, 1)),
+    "BIDIRECTIONAL_SEQUENCE_LSTM": ((48, 48), (1, 2)),
+    "VAR_HANDLE": ((0, 0), (1, 1)),
+    "ASSIGN_VARIABLE": ((2, 2), (0, 0)),
+    "CALL_ONCE": ((0, 0), (0, 0)),
+}
 # Beginnings of fields of options that are at least one: a runtime divides by them, or counts up to them.
 POSITIVE = ("stride", "dilation", "filter")
 LARGEST_WINDOW = 2**16
+WAYS = ("inputs", "outputs")
 
 
-def check_options(operator: OperatorT, kind: str, label: str) -> None:
-    """Raises BrokenFileError unless an operator's options are of its kind, and its windows are positive.
+def check_operator(operator: OperatorT, kind: str, label: str) -> None:
+    """Raises BrokenFileError unless an operator has the inputs, outputs and options of its kind.
 
     Args:
         operator: the operator.
         kind: the name of its code.
         label: what errors call it.
     """
+    least_most = ARITY.get(kind, ((0, 2**31), (0, 2**31)))
+    for tensors, (least, most), what in zip((inputs_of(operator), outputs_of(operator)), least_most, WAYS, strict=True):
+        if not least <= len(tensors) <= most:
+            raise BrokenFileError(f"{label} has {len(tensors)} {what}")
     expected, expected_new = _expected(kind)
     found, found_new = operator.builtinOptionsType, operator.builtinOptions2Type
     if found not in (0, expected) and expected is not None:
@@ -74,8 +121,9 @@ def check_options(operator: OperatorT, kind: str, label: str) -> None:
     for field, value in ({} if options is None else vars(options)).items():
         if field.startswith(POSITIVE) and isinstance(value, int) and not 1 <= value <= LARGEST_WINDOW:
             raise BrokenFileError(f"{label} has {field}={value}")
-    for position, tensor in enumerate(operator.inputs if operator.inputs is not None else []):
-        if tensor == -1 and position < OPTIONAL_FROM.get(kind, len(operator.inputs)):
+    inputs = inputs_of(operator)
+    for position, tensor in enumerate(inputs):
+        if tensor == -1 and position < OPTIONAL_FROM.get(kind, len(inputs)):
             raise BrokenFileError(f"{label} lacks its input {position}")
 
 

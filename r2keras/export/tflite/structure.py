@@ -9,7 +9,8 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras.export.tflite.flatbuffer import BrokenFileError, check_bounds
-from r2keras.export.tflite.operator_rules import callees, check_options
+from r2keras.export.tflite.operator_rules import callees, check_operator
+from r2keras.export.tflite.operator_shapes import check_shapes
 from r2keras.export.tflite.schema import kind_of, shape_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def check_structure(data: bytes, name: str = "the file") -> ModelT:
     A runtime trusts its file: a wrong index or size ends the process. The checks are these: every offset of the
     flatbuffer lies within the file; every index of a tensor, buffer, operator code or subgraph exists; a constant has
     the bytes of its shape and type; scales and zero points fit their axis; every operator has known code and options,
-    reads tensors that are computed before it, and writes each tensor once; subgraphs do not call themselves.
+    reads tensors that are computed before it, and writes each tensor once, in the shape and type that it computes;
+    subgraphs do not call themselves.
 
     A file that passes can still fail in an operator, for example on a stride of zero: run a file of unknown origin
     with `isolated=True`.
@@ -96,6 +98,7 @@ def _check_file(file: ModelT, size: int) -> None:
             _check_tensor(file, tensor, f"tensor {i} of {where}")
         _check_data_flow(file, graph, where)
     _check_calls(file)
+    check_shapes(file, strict=False)
     for entry in file.metadata or []:
         _need(entry.buffer < len(buffers), "its metadata refer to a missing buffer")
     for signature in file.signatureDefs or []:
@@ -199,7 +202,7 @@ def _check_data_flow(file: ModelT, graph: SubGraphT, where: str) -> None:
         _need(operator.opcodeIndex < len(file.operatorCodes), f"operator {i} of {where} has a missing code")
         kind = kind_of(file, operator)
         label = f"operator {i} of {where}, {kind},"
-        check_options(operator, kind, label)
+        check_operator(operator, kind, label)
         for tensor in _indices(operator.inputs):
             _need(-1 <= tensor < count, f"{label} reads the missing tensor {tensor}")
             _need(tensor in ready or tensor == -1, f"{label} reads tensor {tensor} before it is computed")
@@ -228,7 +231,7 @@ def _check_calls(file: ModelT) -> None:
 
 def _indices(vector: np.ndarray | list[int] | None) -> list[int]:
     """Returns a vector of indices as plain integers."""
-    return [] if vector is None or isinstance(vector, int) else [int(i) for i in vector]
+    return [] if vector is None else [int(i) for i in vector]
 
 
 def _decoded(name: bytes | None) -> None:
