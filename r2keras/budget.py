@@ -180,8 +180,9 @@ def _footprint(view: ModelView, recipe: Recipe | None = None) -> Footprint:
         inner = layer.layer if isinstance(layer, SpecifiedWeights) else layer
         learned = {id(scalar) for variable in inner.weights for scalar in _learned(variable)}
         learned |= walk.quantizer_weights(inner)
+        own = {id(variable) for _, variable in view.weights_in(path)}
         for name, variable in walk.relative_weights(inner):
-            if id(variable) not in learned:
+            if id(variable) in own - learned:
                 tensors.append(_tensor_bytes(walk.full_name(path, name), inner, variable, specs.get(name)))
     return Footprint(view.model.name, tuple(tensors))
 

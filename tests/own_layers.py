@@ -131,3 +131,41 @@ def steps():
     """A layer for each time step, made of layers and a model."""
     x = keras.Input((4, 6))
     return keras.Model(x, layers.TimeDistributed(keras.Sequential([layers.Dense(5), layers.Dense(4)]), name="steps")(x))
+
+
+class Transposed(layers.Layer):
+    """A projection by the table of an embedding or the kernel of a dense layer that it holds, as tutorials tie them."""
+
+    def __init__(self, to, **kwargs):
+        super().__init__(**kwargs)
+        self.to = to
+
+    def build(self, input_shape):
+        size = 20 if isinstance(self.to, layers.Embedding) else self.to.kernel.shape[0]
+        self.bias = self.add_weight(name="bias", shape=(size,), initializer="zeros")
+
+    def call(self, x):
+        weight = self.to.embeddings if isinstance(self.to, layers.Embedding) else self.to.kernel
+        return ops.matmul(x, ops.transpose(weight)) + self.bias
+
+    def get_config(self):
+        return {**super().get_config(), "to": keras.saving.serialize_keras_object(self.to)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "to": keras.saving.deserialize_keras_object(config["to"])})
+
+
+OBJECTS["Transposed"] = Transposed
+
+
+def words(layer=Transposed):
+    """A table of words that is also the output projection."""
+    x, table = keras.Input((6,), dtype="int32"), layers.Embedding(20, 8, name="table")
+    return keras.Model(x, layer(table, name="tied")(layers.GlobalAveragePooling1D()(table(x))))
+
+
+def decoder():
+    """A decoder with the weights of its encoder, whose batch normalization could be folded."""
+    x, encoder = keras.Input((8,)), layers.Dense(5, name="encoder")
+    return keras.Model(x, Transposed(encoder, name="tied")(layers.BatchNormalization(name="norm")(encoder(x))))

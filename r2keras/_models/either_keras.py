@@ -59,7 +59,9 @@ class SourceModel:
 
     def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every kernel by its full name."""
-        kernels = tf_keras_layers.kernels if self.is_tf_keras else walk.kernels
+        if not self.is_tf_keras:
+            return {kernel.full_name: tuple(kernel.variable.shape) for kernel in self.view.kernels}
+        kernels = tf_keras_layers.kernels
         return {full_name(path, name): tuple(v.shape) for path, layer in self.layers for name, v in kernels(layer)}
 
 
@@ -75,10 +77,13 @@ def read_model(model: Model) -> SourceModel:
     """
     if tf_keras_layers.is_tf_keras(model) and tf_keras_layers.is_a(model, "Model"):
         _check_tf_keras(model)
-        layers, is_tf_keras, named_weights = tf_keras_layers.leaf_layers(model), True, tf_keras_layers.named_weights
+        layers, is_tf_keras = tf_keras_layers.leaf_layers(model), True
+        named_weights = [(path, *pair) for path, layer in layers for pair in tf_keras_layers.named_weights(layer)]
     else:
-        layers, is_tf_keras, named_weights = walk.leaf_layers(model), False, walk.relative_weights
-    weights = [(full_name(path, name), v) for path, layer in layers for name, v in named_weights(layer)]
+        layers, is_tf_keras = walk.leaf_layers(model), False
+        view = ModelView(model, tuple(layers))
+        named_weights = [(path, *pair) for path, _ in layers for pair in view.weights_in(path)]
+    weights = [(full_name(path, name), variable) for path, name, variable in named_weights]
     recurrent = [] if is_tf_keras else _recurrent(layers)
     return SourceModel(model, is_tf_keras, tuple(layers), tuple(recurrent), tuple(weights))
 

@@ -18,6 +18,11 @@ def children_of(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def call_arguments(operation: keras.Operation) -> list[Any]:
+    """Returns the arguments of all symbolic calls of a layer or operation, flattened."""
+    return [value for node in operation._inbound_nodes for value in node.arguments._flat_arguments]
+
+
 def clear_losses(layer: keras.Layer) -> None:
     """Deletes the losses that a layer and the layers inside it added in their last call."""
     layer._clear_losses()

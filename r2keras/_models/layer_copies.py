@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -79,14 +80,18 @@ def recreate(layer: keras.Layer, config: dict[str, Any], kind: type[keras.Layer]
     known = _parameters(kind)
     # An __init__ without **kwargs takes none of these; they are set afterwards.
     common = {name for name in ("name", "trainable", "dtype") if name not in known and isinstance(layer, keras.Layer)}
-    with _registered(functions_by_token(layer)) as tokens:
-        config = _with_functions(config, layer, tokens)
+    tokens = functions_by_token(layer)
+    with _registered({**tokens, **_references()}):
+        config = _with_functions(_with_stand_ins(config), layer, tokens)
         try:
             new = kind.from_config({name: value for name, value in config.items() if name not in common})
         except Exception as error:
             if kind is not type(layer):
                 raise
             raise ValueError(_not_copied(layer, "from_config(get_config())", error)) from error
+    lost = [old.name for old, other in _held(layer) if not any(part is other for part in _parts(new))]
+    if lost:
+        raise ValueError(_not_copied(layer, "config", ValueError(f"the copy does not hold the layer {lost[0]!r}")))
     if "name" in common or "name" not in config:
         new.name = layer.name
     if isinstance(layer, keras.Layer) and ("trainable" in common or "trainable" not in config):
@@ -94,6 +99,40 @@ def recreate(layer: keras.Layer, config: dict[str, Any], kind: type[keras.Layer]
     if "dtype" in common and new.dtype_policy.name != layer.dtype_policy.name:
         new.dtype_policy = layer.dtype_policy
     return new
+
+
+@contextlib.contextmanager
+def stand_ins(pairs: list[tuple[keras.Layer, keras.Layer]]) -> Iterator[None]:
+    """Lets copies of layers hold the copy of another layer where the old ones hold that layer.
+
+    Args:
+        pairs: old layers and their copies, either of which may be wrapped.
+    """
+    bare = [(unwrap(old, new), unwrap(new, old)) for old, new in pairs]
+    inner = [(_bare(old), _bare(new)) for old, new in bare]
+    distinct = {(id(old), id(new)): (old, new) for old, new in (*bare, *inner)}
+    token = _STAND_INS.set(tuple(distinct.values()))
+    try:
+        yield
+    finally:
+        _STAND_INS.reset(token)
+
+
+def deserialize(config: dict[str, Any], held: list[keras.Layer]) -> keras.Layer:
+    """Returns the layer of a serialized form, which holds existing layers in place of new ones of the same names.
+
+    Args:
+        config: the result of `keras.saving.serialize_keras_object`.
+        held: the existing layers, possibly wrapped.
+    """
+    with stand_ins([(layer, layer) for layer in held]), _registered(_references()):
+        return keras.saving.deserialize_keras_object(_with_stand_ins(config))
+
+
+def unwrap(layer: keras.Layer, other: keras.Layer) -> keras.Layer:
+    """Returns the layer inside a wrapper if the other layer is its bare form; else the layer."""
+    inner = getattr(layer, "layer", None)
+    return inner if isinstance(inner, type(other)) and not isinstance(layer, type(other)) else layer
 
 
 def own_objects(layer: keras.Operation) -> dict[str, object]:
@@ -113,6 +152,58 @@ def functions_by_token(layer: keras.Operation) -> dict[str, Any]:
     """Returns the caller's own functions in a layer, lambdas too, each by a name that no other function has."""
     functions = {id(field): field for field in _fields(layer) if inspect.isfunction(field) and _is_own(field)}
     return {f"r2keras_function_{key}": function for key, function in functions.items()}
+
+
+_STAND_INS: contextvars.ContextVar[tuple[tuple[keras.Layer, keras.Layer], ...]] = contextvars.ContextVar(
+    "stand_ins", default=()
+)
+
+
+class _Reference:
+    """A class whose config stands for a layer that exists already."""
+
+    layer: keras.Layer
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> keras.Layer:
+        """Returns the layer."""
+        return cls.layer
+
+
+def _references() -> dict[str, type]:
+    """Returns a class for each stand-in, by the name that configs hold."""
+    return {_token(old): type("Reference", (_Reference,), {"layer": new}) for old, new in _STAND_INS.get()}
+
+
+def _bare(layer: keras.Layer) -> keras.Layer:
+    """Returns the layer inside a wrapper of r2keras, or the layer."""
+    return layer.layer if getattr(layer, "is_r2keras_wrapper", False) else layer
+
+
+def _token(layer: keras.Layer) -> str:
+    """Returns a name that no other layer has."""
+    return f"r2keras_layer_{id(layer)}"
+
+
+def _held(layer: keras.Operation) -> list[tuple[keras.Layer, keras.Layer]]:
+    """Returns the layers with a stand-in that a layer holds, and the stand-ins."""
+    parts = {id(part) for part in _parts(layer)[1:]}
+    return [(old, new) for old, new in _STAND_INS.get() if id(old) in parts]
+
+
+def _with_stand_ins(value: Any) -> Any:
+    """Returns a config with references to the stand-ins in place of the layers for which they stand."""
+    if isinstance(value, dict):
+        inner = value.get("config")
+        for old, _ in _STAND_INS.get() if isinstance(inner, dict) else ():
+            # Keras' own get_config() may leave the name out.
+            if (value.get("class_name"), inner.get("name", old.name)) == (type(old).__name__, old.name):
+                token = _token(old)
+                return {"module": None, "class_name": token, "config": {}, "registered_name": token}
+        return {key: _with_stand_ins(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_with_stand_ins(entry) for entry in value])
+    return next((new for old, new in _STAND_INS.get() if value is old), value)
 
 
 @contextlib.contextmanager
@@ -177,8 +268,10 @@ def _parts(layer: keras.Operation) -> list[Any]:
 
 
 def _fields(layer: keras.Operation) -> list[Any]:
-    """Returns the values of all attributes of a layer and the layers inside it."""
-    return [field for part in _parts(layer) for field in vars(part).values()]
+    """Returns the values of all attributes of a layer and the layers inside it, without its methods."""
+    items = [(part, *item) for part in _parts(layer) for item in vars(part).items()]
+    # Keras puts wrapped methods such as `build` into the instance.
+    return [value for part, name, value in items if not callable(getattr(type(part), name, None))]
 
 
 def _is_own(part: Any) -> bool:

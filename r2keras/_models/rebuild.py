@@ -10,7 +10,8 @@ from keras import tree
 
 from r2keras._models import insert
 from r2keras._models.keras_internals import compile_settings
-from r2keras._models.layer_copies import by_name, copy_layer, own_objects
+from r2keras._models.layer_copies import by_name, copy_layer, own_objects, stand_ins
+from r2keras._models.ties import named_in_errors
 from r2keras._models.walk import ModelView, view_of
 from r2keras._models.weight_transfer import transfer
 
@@ -45,16 +46,27 @@ def rebuild(
 
     Raises:
         TypeError: a subclassed model.
-        ValueError: the model is not built, or a weight of it has no counterpart in the copy.
+        ValueError: the model is not built, a weight of it has no counterpart in the copy, or two layers share a weight
+            in a way that a copy does not keep (`ties.Tie`).
     """
     view = view_of(model)
     paths = {id(layer): path for path, layer in view.layers}
+    for tie in view.ties:
+        tie.check()
     shared = {**_compile_objects(view.model), **(objects or {})}
     new_layers: dict[int, keras.Layer] = {}
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if id(layer) in new_layers:
+            return new_layers[id(layer)]
+        ties = [tie for tie in view.ties if tie.path == paths.get(id(layer))]
+        pairs = [(tie.source, clone(tie.source)) for tie in ties]
         # One scope: an inner one would hide the names of an outer one.
-        with keras.saving.custom_object_scope({**own_objects(layer), **shared}):
+        with (
+            keras.saving.custom_object_scope({**own_objects(layer), **shared}),
+            stand_ins(pairs),
+            named_in_errors(ties),
+        ):
             new = replace(paths[id(layer)], layer) if replace is not None and id(layer) in paths else None
             new_layers[id(layer)] = new or copy_layer(layer)
         return new_layers[id(layer)]

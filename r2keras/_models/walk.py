@@ -10,6 +10,7 @@ import keras
 
 from r2keras._models import weight_names
 from r2keras._models.graph import Graph, graph_of
+from r2keras._models.ties import Tie, ties_of
 from r2keras._models.weight_transfer import quantizer_weights
 from r2keras._util.errors import invalid_part
 
@@ -76,8 +77,30 @@ class ModelView:
         return [(path, layer) for path, layer in self.layers if isinstance(layer, kind)]
 
     @functools.cached_property
+    def ties(self) -> tuple[Tie, ...]:
+        """The layers that use the weights of another layer of the model."""
+        return ties_of(self.layers, self.model)
+
+    @property
+    def tied_sources(self) -> set[str]:
+        """The paths of layers whose weights another layer uses."""
+        return {tie.source_path for tie in self.ties}
+
+    def weights_in(self, path: str) -> list[tuple[str, keras.Variable]]:
+        """Returns the weights that one layer owns with their names relative to it, not those that it is tied to."""
+        return [pair for pair in relative_weights(self.layers_by_path[path]) if id(pair[1]) not in self._foreign(path)]
+
+    def _foreign(self, path: str) -> set[int]:
+        """Returns the `id` of every weight that a layer uses and another one owns."""
+        return {id(variable) for tie in self.ties if tie.path == path for variable in tie.variables}
+
+    @functools.cached_property
     def _kernels_by_path(self) -> dict[str, tuple[Kernel, ...]]:
-        return {path: tuple(Kernel(path, *pair) for pair in kernels(layer)) for path, layer in self.layers}
+        by_path = {}
+        for path, layer in self.layers:
+            foreign = self._foreign(path)
+            by_path[path] = tuple(Kernel(path, *pair) for pair in kernels(layer) if id(pair[1]) not in foreign)
+        return by_path
 
 
 def full_name(path: str, name: str) -> str:

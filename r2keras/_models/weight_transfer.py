@@ -8,6 +8,7 @@ import keras
 
 from r2keras._models import weight_names
 from r2keras._models.keras_internals import parts_of
+from r2keras._models.layer_copies import unwrap
 from r2keras._models.weight_names import Place
 from r2keras._util.errors import invalid_part
 
@@ -29,7 +30,7 @@ def transfer(path: str, old: keras.Layer, new: keras.Layer) -> None:
     Raises:
         ValueError: the two have other weights.
     """
-    layers = _unwrap(old, new), _unwrap(new, old)
+    layers = unwrap(old, new), unwrap(new, old)
     sources, targets = map(_own_weights, layers)
     if not _alike(sources, targets):
         # One of them has quantizers of its own, as recurrent layers do, and the other does not.
@@ -108,9 +109,3 @@ def _scalars(variable: keras.Variable) -> list[keras.Variable]:
     """Returns the variables that the regularizer of a weight learns."""
     regularizer = variable.regularizer
     return list(regularizer.weights) if isinstance(regularizer, keras.Layer) else []
-
-
-def _unwrap(layer: keras.Layer, other: keras.Layer) -> keras.Layer:
-    """Returns the layer inside a wrapper if the other layer is its bare form; else the layer."""
-    inner = getattr(layer, "layer", None)
-    return inner if isinstance(inner, type(other)) and not isinstance(layer, type(other)) else layer

@@ -69,7 +69,8 @@ def equalize(model: keras.Model, *, unclip: bool = False) -> keras.Model:
 def equalized(view: ModelView, *, unclip: bool = False) -> tuple[ModelView, dict[str, np.ndarray]]:
     """Returns the equalized model, and by layer path the factors by which the layer's input channels were divided."""
     result = view_of(rebuild.rebuild(view, lambda path, layer: _unclipped(layer) if unclip else None))
-    nodes = neighbors.nodes(result)
+    # Another layer computes with the weights of a tied one as they are.
+    nodes = {path: node for path, node in neighbors.nodes(result).items() if path not in result.tied_sources}
     pairs = _pairs(result.model.name, nodes)
     weights = {path: _Weights(path, nodes[path].layer) for pair in pairs for path in pair}
     factors = {second: np.ones(weights[second].num_inputs) for _, second in pairs}

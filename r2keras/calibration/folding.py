@@ -61,6 +61,8 @@ def _norms(view: ModelView) -> dict[str, str]:
     norms: dict[str, str] = {}
     for path, node in nodes.items():
         follower = nodes.get(node.consumer or "")
+        if path in view.tied_sources:
+            continue
         if follower is not None and follower.producer == path and _folds(node.layer, follower.layer):
             norms[path] = follower.path
     return norms

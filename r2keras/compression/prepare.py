@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from r2keras._models import rebuild, walk
+from r2keras._models.keras_internals import parts_of
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
 from r2keras.compression import integer_forms, recurrent
@@ -74,9 +75,11 @@ def wrappers_around(view: ModelView, plan: WeightPlan) -> list[tuple[str, Specif
 
     Returns:
         The wrappers that `prepare_weights` would make, with the same ranges. None if they need a copy of the model: a
-        recurrent layer that quantizes its state is another layer, and only a call shows whether a layer that is not
-        Keras' own writes to its kernel.
+        recurrent layer that quantizes its state is another layer, tied weights need wrappers that know of each other,
+        and only a call shows whether a layer that is not Keras' own writes to its kernel.
     """
+    if view.ties:
+        return None
     planned = [(path, layer, plan[path]) for path, layer in view.layers if path in plan]
     for _, layer, specs in planned:
         if not never_writes(layer) or recurrent.with_state(layer, next(iter(specs.values()))) is not None:
@@ -86,14 +89,21 @@ def wrappers_around(view: ModelView, plan: WeightPlan) -> list[tuple[str, Specif
 
 def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, ActivationSpec]) -> ModelView:
     """Returns a copy with the planned kernels wrapped and the planned activations followed by a quantizer."""
+    tied_paths = {tie.path for tie in view.ties}
+    wrapped: dict[int, SpecifiedWeights] = {}
 
     def wrap(path: str, layer: keras.Layer) -> keras.Layer | None:
-        if path not in plan:
+        if path not in plan and path not in tied_paths:
             return None
-        wrapper = wrapper_of(path, plan[path])(_inner(layer, plan[path]), plan[path])
+        specs = plan.get(path, {})
+        inner = _inner(layer, specs)
+        tied = [wrapped[id(part)] for part in parts_of(inner) if id(part) in wrapped]
+        if not specs and not tied:
+            return inner
+        wrapped[id(inner)] = wrapper_of(path, specs)(inner, specs, tied=tied)
         # `initialize` below sets the ranges, when the weights have arrived.
-        wrapper.starts_later = True
-        return wrapper
+        wrapped[id(inner)].starts_later = True
+        return wrapped[id(inner)]
 
     def append(path: str, name: str) -> keras.Layer | None:
         if path not in activations:
@@ -108,7 +118,8 @@ def _prepared(view: ModelView, plan: WeightPlan, activations: dict[str, Activati
 
 def _inner(layer: keras.Layer, specs: dict[str, Spec]) -> keras.Layer:
     """Returns the layer to wrap: a copy; a recurrent one quantizes its state if its spec has `activation_bits`."""
-    return recurrent.with_state(layer, next(iter(specs.values()))) or rebuild.copy_layer(layer)
+    with_state = recurrent.with_state(layer, next(iter(specs.values()))) if specs else None
+    return with_state or rebuild.copy_layer(layer)
 
 
 def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SpecifiedWeights]:
@@ -118,4 +129,4 @@ def wrapper_of(path: str, specs: dict[str, Spec]) -> type[SpecifiedWeights]:
         received = f"rules that give the layer {path!r} both palettes and uniform grids: {', '.join(map(repr, specs))}"
         fix = "Let one rule match the whole layer"
         raise ValueError(invalid_part("recipe", "one kind of spec for all kernels of a layer", received, fix))
-    return Palettize if palettes[0] else FakeQuantize
+    return Palettize if any(palettes) else FakeQuantize

@@ -34,6 +34,8 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
     if not isinstance(recipe, Recipe):
         raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
     view = view_of(model)
+    for tie in view.ties:
+        tie.check()
     plan: WeightPlan = {}
     names: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []

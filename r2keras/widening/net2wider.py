@@ -87,6 +87,8 @@ def widened(
     """Like `widen`, for the view of a model."""
     layers = view.layers_by_path
     _check_bare(layers)
+    for tie in view.ties:
+        raise tie.error("so that wider weights would have to fit both")
     widths = _new_widths(layers, factor, match)
     resized = _resized_layers(view, widths, match, function_preserving)
     if function_preserving:

@@ -33,6 +33,13 @@ def test_methods_of_keras_are_told_from_those_of_a_class():
     assert not keras_internals.is_default(layers.Dense(2).build)
 
 
+def test_call_arguments_are_those_of_every_symbolic_call():
+    layer, x = layers.Dense(2), keras.Input((2,))
+    layer(layer(x))
+    assert len(keras_internals.call_arguments(layer)) == 2
+    assert keras_internals.call_arguments(layer)[0] is x
+
+
 def test_clear_losses_deletes_the_losses_of_the_last_call():
     layer = layers.ActivityRegularization(l2=0.5)
     layer(np.ones((1, 2), "float32"))

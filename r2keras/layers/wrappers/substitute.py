@@ -10,7 +10,7 @@ import keras
 from keras import tree
 
 from r2keras._models.keras_internals import clear_losses, is_default, parts_of
-from r2keras._models.layer_copies import named
+from r2keras._models.layer_copies import deserialize, named
 from r2keras._util.errors import invalid
 
 
@@ -30,6 +30,7 @@ class SubstituteWeights(keras.layers.Layer):
 
     Args:
         layer: any Keras layer that is not a model, built or not.
+        tied: wrappers of other layers that `layer` holds as attributes; it runs with their substituted weights too.
         name: the wrapper's name; None uses the layer's.
 
     Raises:
@@ -42,7 +43,14 @@ class SubstituteWeights(keras.layers.Layer):
     layer: keras.Layer
     built: bool
 
-    def __init__(self, layer: keras.Layer, *, name: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: keras.Layer,
+        *,
+        tied: Iterable[SubstituteWeights] = (),
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(layer, keras.Layer) or isinstance(layer, (keras.Model, SubstituteWeights)):
             expected = "a Keras layer that is neither a model nor already wrapped"
             raise TypeError(invalid("layer", expected, layer, "Use r2keras.prepare for a model"))
@@ -51,6 +59,7 @@ class SubstituteWeights(keras.layers.Layer):
         kwargs.setdefault("dtype", layer.variable_dtype)
         super().__init__(name=name or layer.name, autocast=False, **kwargs)
         self.layer = layer
+        self.tied = list(tied)
         self.supports_masking = layer.supports_masking
         self._build_shapes: dict[str, Any] | None = None
         self._first_call: tuple[tuple, dict[str, Any]] | None = None
@@ -115,7 +124,7 @@ class SubstituteWeights(keras.layers.Layer):
 
     def call(self, inputs, *args: Any, training: bool | None = None, **kwargs: Any):
         """Runs the inner layer with the substituted weights."""
-        values = {id(variable): value for variable, value in self.substitutes(training)}
+        values = {id(v): value for wrapper in (*self.tied, self) for v, value in wrapper.substitutes(training)}
         variables = [*self.layer.variables, *_states(self.layer)]
         if "training" in inspect.signature(self.layer.call).parameters:
             kwargs["training"] = training
@@ -160,7 +169,8 @@ class SubstituteWeights(keras.layers.Layer):
         """Returns the constructor's arguments as plain JSON."""
         layer = keras.saving.serialize_keras_object(self.layer)
         # Keras' own get_config() may leave the name out; the names of weights in the layer can depend on it.
-        return {**super().get_config(), "layer": {**layer, "config": {**named(self.layer), **layer["config"]}}}
+        config = {**super().get_config(), "layer": {**layer, "config": {**named(self.layer), **layer["config"]}}}
+        return {**config, "tied": keras.saving.serialize_keras_object(list(self.tied))} if self.tied else config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SubstituteWeights:
@@ -169,7 +179,9 @@ class SubstituteWeights(keras.layers.Layer):
         # The wrapper builds the inner layer. With the layer's own build_config, the wrapper would receive a built layer
         # and search the ranges of its fresh weights.
         layer = {key: value for key, value in config["layer"].items() if key != "build_config"}
-        config["layer"] = keras.saving.deserialize_keras_object(layer)
+        # Keras gives each wrapper in `tied` and in the model once. The layer inside must hold theirs.
+        config["tied"] = keras.saving.deserialize_keras_object(config.get("tied", []))
+        config["layer"] = deserialize(layer, config["tied"])
         return cls(**config)
 
     def _finish_build(self, trained: bool = True) -> None:
