@@ -10,13 +10,14 @@ import numpy as np
 
 from r2keras._models import rebuild
 from r2keras._models.neighbors import nodes
+from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras._models.values import packed
 from r2keras._models.walk import ModelView, view_of
 from r2keras.calibration.as_matrix import numpy
 from r2keras.calibration.data_checks import Batch
 
 
-class Tap(keras.layers.Layer):
+class Tap(IgnoresSparseMarks):
     """Runs a layer and passes its inputs, and its outputs before the activation, to a listener.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from r2keras import quantizers
+from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras._util.errors import invalid
 from r2keras._util.numeric import as_number, is_finite
 from r2keras.ops.range_quantize import on_grid
@@ -17,13 +18,14 @@ from r2keras.specs import ActivationSpec
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
-class QuantizeActivation(keras.layers.Layer):
+class QuantizeActivation(IgnoresSparseMarks):
     """Rounds its input to a grid. `r2keras.prepare` inserts one after each tensor that gets `activation_bits`.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), quant_min, quant_max) - zero_point)`. Gradient: that of
     the spec's method (`r2keras.quantizers`): with `"ste"`, `dy/dx = 1` inside the range, 0 outside.
 
     The first training batch sets the range, or `r2keras.calibrate` does. Before that, each batch uses its own range.
+    A sparse tensor becomes dense.
 
     Args:
         spec: an `ActivationSpec`; None means 8 bits, straight-through estimator, with a moving average of the range.
@@ -53,6 +55,7 @@ class QuantizeActivation(keras.layers.Layer):
 
     def call(self, inputs, training: bool | None = None):
         """Returns the rounded tensor, or the tensor itself while calibration observes it."""
+        inputs = ops.convert_to_tensor(inputs, sparse=False)
         if self._observed is not None:
             self._observed.add(ops.convert_to_numpy(ops.cast(inputs, "float32")))
             return inputs
@@ -137,7 +140,7 @@ class GridForm:
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
-class GridActivation(GridForm, keras.layers.Layer):
+class GridActivation(GridForm, IgnoresSparseMarks):
     """Rounds its input to a fixed grid. `r2keras.finalize` replaces a `QuantizeActivation` by it. It has no weights.
 
     Forward: `y = scale * (clip(round(x / scale + zero_point), -2^(b-1), 2^(b-1) - 1) - zero_point)`.
@@ -168,6 +171,7 @@ class GridActivation(GridForm, keras.layers.Layer):
 
     def call(self, inputs):
         """Returns the rounded tensor."""
+        inputs = ops.convert_to_tensor(inputs, sparse=False)
         return ops.cast(self._rounded(ops.cast(inputs, "float32")), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:

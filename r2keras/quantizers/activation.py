@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras.ops.percentile import percentiles
 from r2keras.ops.range_quantize import on_grid, quantize_span, span_grid
 from r2keras.quantizers.observed import Observed
@@ -31,7 +32,7 @@ MAX_TIES = 0.05
 WIDENING = 2.0**-10
 
 
-class ActivationQuantizer(keras.layers.Layer):
+class ActivationQuantizer(IgnoresSparseMarks):
     """Rounds a tensor to a grid over a range. Subclasses determine the range (`find`) and train it (`learned`).
 
     The range measured on data is stored; the first training batch sets it unless calibration did. Trained variables

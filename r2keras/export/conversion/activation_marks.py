@@ -9,6 +9,7 @@ import numpy as np
 
 from r2keras._models import rebuild, walk
 from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras._models.walk import ModelView
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid_part
@@ -31,7 +32,7 @@ SMALLEST_SCALE = 2.0**-22
 SCALE_TOLERANCE = 1e-4
 
 
-class Mark(keras.layers.Layer):
+class Mark(IgnoresSparseMarks):
     """Rounds to an 8-bit grid by TensorFlow's fake quantization, which the converter recognizes.
 
     Args:

@@ -11,6 +11,7 @@ from keras import tree
 
 from r2keras._models.keras_internals import clear_losses, is_default, parts_of
 from r2keras._models.layer_copies import deserialize, named
+from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras._util.errors import invalid
 
 
@@ -20,7 +21,7 @@ def never_writes(layer: keras.Layer) -> bool:
     return all(_is_of_keras(part) and not isinstance(part, keras.layers.SpectralNormalization) for part in parts)
 
 
-class SubstituteWeights(keras.layers.Layer):
+class SubstituteWeights(IgnoresSparseMarks):
     """Runs a layer with substituted weights; the layer itself, its variables and its regularizers stay as they are.
 
     Subclasses implement `build_substitutes(trained)`, which is called once the weights exist, and
