@@ -11,7 +11,13 @@ Clone = Callable[[keras.Layer], keras.Layer]
 Append = Callable[[str, str], keras.Layer | None]
 
 
-def copy_with(model: keras.Model, clone: Clone, append: Append | None = None, drop: Container[str] = ()) -> keras.Model:
+def copy_with(
+    model: keras.Model,
+    clone: Clone,
+    append: Append | None = None,
+    drop: Container[str] = (),
+    dtype: str | None = None,
+) -> keras.Model:
     """Returns a copy of a model with some layers left out and others inserted.
 
     Args:
@@ -20,20 +26,22 @@ def copy_with(model: keras.Model, clone: Clone, append: Append | None = None, dr
         append: takes path and name of a layer, operation or input; returns a new layer to follow it, or None. Called
             once per path. None inserts nothing.
         drop: paths of layers to leave out; their consumers get their inputs.
+        dtype: type of the copy's float inputs; None takes those of `model`.
 
     Returns:
         A model of the same class, names and compile settings.
     """
-    return _Copier(clone, append or _nothing, drop).copy(model, "", top=True)
+    return _Copier(clone, append or _nothing, drop, dtype).copy(model, "", top=True)
 
 
 class _Copier:
     """Copies models and stores the copies, so that shared layers stay shared."""
 
-    def __init__(self, clone: Clone, append: Append, drop: Container[str]):
+    def __init__(self, clone: Clone, append: Append, drop: Container[str], dtype: str | None):
         self.clone = clone
         self.append = append
         self.drop = drop
+        self.dtype = dtype
         self.copies: dict[int, keras.Layer] = {}
         self.extras: dict[int, keras.Layer | None] = {}
 
@@ -41,7 +49,7 @@ class _Copier:
         """Returns the copy of a model; only the outermost model appends layers to its inputs."""
         if isinstance(model, keras.Sequential):
             return self._sequential(model, prefix, top)
-        new = tree.map_structure(_new_input, model.input)
+        new = tree.map_structure(lambda x: _new_input(x, self.dtype), model.input)
         extras = [self.append(x.name, x.name) if top else None for x in tree.flatten(new)]
         swapped = {id(x): layer(x) for x, layer in zip(tree.flatten(new), extras, strict=True) if layer}
 
@@ -60,7 +68,7 @@ class _Copier:
 
     def _sequential(self, model: keras.Sequential, prefix: str, top: bool) -> keras.Sequential:
         """Returns the copy of a Sequential model, from its list of layers."""
-        layers = [_input_of(model)]
+        layers = [_input_of(model, self.dtype)]
         layers += [self.append(layers[0].name, layers[0].name)] if top else []
         for layer in model.layers:
             new = self._layer(layer, prefix)
@@ -99,15 +107,17 @@ def _append_to(extra: keras.Layer, outputs):
     return tree.pack_sequence_as(outputs, [extra(first), *others])
 
 
-def _input_of(model: keras.Sequential):
+def _input_of(model: keras.Sequential, dtype: str | None):
     """Returns a new input like that of a Sequential model."""
     try:
-        return _new_input(model.inputs[0])
+        return _new_input(model.inputs[0], dtype)
     except AttributeError:
         # Keras could not infer the shapes after some layer, so the model has a first layer but no `inputs`.
         return keras.layers.InputLayer.from_config(model.get_config()["layers"][0]["config"])
 
 
-def _new_input(tensor):
-    """Returns a new input with the shape, dtype and name of a tensor."""
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+def _new_input(tensor, dtype: str | None):
+    """Returns a new input like a tensor, a float one in `dtype` unless that is None; that of a sparse one is sparse."""
+    is_changed = dtype is not None and keras.backend.is_float_dtype(tensor.dtype)
+    chosen = dtype if is_changed else tensor.dtype
+    return keras.Input(batch_shape=tensor.shape, dtype=chosen, name=tensor.name, sparse=tensor.sparse)

@@ -11,6 +11,7 @@ from keras import tree
 from r2keras._models import insert
 from r2keras._models.keras_internals import compile_settings
 from r2keras._models.layer_copies import by_name, copy_layer, own_objects, stand_ins
+from r2keras._models.policies import default_policy
 from r2keras._models.ties import named_in_errors
 from r2keras._models.walk import ModelView, view_of
 from r2keras._models.weight_transfer import transfer
@@ -26,6 +27,7 @@ def rebuild(
     append: Callable[[str, str], keras.Layer | None] | None = None,
     drop: Container[str] = (),
     carry: Callable[[str, keras.Layer, keras.Layer], None] | None = None,
+    dtype: str | None = None,
 ) -> keras.Model:
     """Returns a copy of a model with some layers replaced and every weight carried over.
 
@@ -38,6 +40,8 @@ def rebuild(
             output, whose own output the consumers get, or None. A layer called twice is followed by it twice.
         drop: paths of layers with one input and one output of the same shape, which the copy leaves out.
         carry: copies weights; called with `(path, old, new)` for every layer with weights. None uses `transfer`.
+        dtype: type of the copy's float inputs, and policy of the copied models and of layers made without one; None
+            takes those of `model`.
         objects: unregistered classes and functions by name that the configs of the new layers mention. Those of the
             model's own layers are found without it.
 
@@ -71,8 +75,8 @@ def rebuild(
             new_layers[id(layer)] = new or copy_layer(layer)
         return new_layers[id(layer)]
 
-    with keras.saving.custom_object_scope(shared):
-        copy = insert.copy_with(view.model, clone, append, drop)
+    with default_policy(dtype or view.model.dtype_policy), keras.saving.custom_object_scope(shared):
+        copy = insert.copy_with(view.model, clone, append, drop, dtype)
     for path, layer in view.layers:
         if layer.weights and path not in drop and not getattr(new_layers[id(layer)], "holds_constants", False):
             (carry or transfer)(path, layer, new_layers[id(layer)])

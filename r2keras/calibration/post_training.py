@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from r2keras._models import layer_by_layer, values
+from r2keras._models.float32 import in_float32
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_choice
 from r2keras.calibration import batch_norm as norms
@@ -78,7 +79,8 @@ def calibrate(
         progress: whether the step `"adaround"` shows a progress bar if the output is a terminal.
 
     Returns:
-        `(model, record)`, as from `r2keras.finalize`. `record.notes` has AdaRound's result for each kernel.
+        `(model, record)`, as from `r2keras.finalize`; the model computes in float32. `record.notes` has AdaRound's
+        result for each kernel.
 
     Raises:
         TypeError: `model` is subclassed, `recipe` is not a Recipe, or the data are not numbers.
@@ -105,7 +107,7 @@ def calibrate(
     if batch_norm not in BATCH_NORM:
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
     # Both plans come first: the steps would raise their errors only after minutes of work.
-    view = view_of(model)
+    view = in_float32(view_of(model))
     plan = weight_plan.plan_of(view, recipe)
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)

@@ -7,6 +7,7 @@ import numpy as np
 
 from r2keras._models import rebuild, walk
 from r2keras._models.channel_axes import output_axes
+from r2keras._models.float32 import in_float32
 from r2keras._models.values import to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
@@ -30,7 +31,8 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
 
     Returns:
         `(model, record)`: the model has no r2keras wrapper left; every recorded kernel equals the record's
-        `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. `record.notes` says how far
+        `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. It computes in float32, as
+        files do, also if the student trained in `"mixed_float16"` or another precision. `record.notes` says how far
         the soft palettes of training are from the hard ones of the file, and which kernels have all-zero channels.
         Quantized activations stay, each as a `layers.GridActivation` without weights. If all of them have 8 bits,
         biases are rounded to whole steps `scale_in * scale_weight` of integer accumulators, by half a step at most:
@@ -61,7 +63,7 @@ def finalized(view: ModelView, wrapped: Wrapped | None = None) -> tuple[ModelVie
     """
     wrapped = wrappers(view) if wrapped is None else wrapped
     tensors, notes = _tensors(view, wrapped)
-    result = view_of(rebuild.rebuild(view, _unwrapped))
+    result = in_float32(view_of(rebuild.rebuild(view, _unwrapped)))
     for kernel in result.kernels:
         if kernel.full_name in tensors:
             _assign_exactly(kernel.variable, tensors[kernel.full_name].values())

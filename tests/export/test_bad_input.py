@@ -56,15 +56,6 @@ def test_a_model_that_still_has_wrappers(model, tmp_path):
     refused(model, tmp_path, ValueError, r"'hidden', which still trains.*r2keras\.finalize first")
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
-@pytest.mark.parametrize("inputs", ["float32", None])
-def test_a_model_of_another_precision(policy, inputs, tmp_path):
-    policy = keras.dtype_policies.get(policy)
-    inputs = keras.Input((4,), dtype=inputs or policy.compute_dtype)
-    model = keras.Model(inputs, layers.Dense(3, name="other", dtype=policy)(inputs))
-    refused(model, tmp_path, ValueError, f"'other', which computes in {policy.compute_dtype}.*set_dtype_policy")
-
-
 def test_a_record_that_is_none(model, tmp_path):
     refused(model, tmp_path, TypeError, "`record`. Expected an r2keras.CompressionRecord or None", {"head/kernel": 4})
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from r2keras._models import rebuild
-from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.either_keras import SourceModel
 from r2keras._models.keras_internals import run_through_graph
 from r2keras._util.errors import invalid_part
-from r2keras.export.conversion.checks import check_model
+from r2keras.export.conversion.checks import checked_source
 
 # The prefix of the names of state inputs.
 STATE = "state_"
@@ -59,8 +59,7 @@ def streaming(model: keras.Model) -> keras.Model:
     >>> bool(np.allclose(y[0, 0], keras.ops.convert_to_numpy(model(x))[0, -1], atol=1e-6))
     True
     """
-    source = read_model(model)
-    check_model(source)
+    source = checked_source(model)
     _check(source)
     copy = rebuild.rebuild(source.view, lambda path, layer: _stateless(layer))
     vocabulary_size = _vocabulary_size(source)

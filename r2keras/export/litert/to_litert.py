@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_choice
 from r2keras._util.files import atomic_write_bytes
 from r2keras.export.conversion.activation_marks import convert_marked
-from r2keras.export.conversion.checks import check_backend, check_model, check_record
+from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.fused_lstm import check_fused, fused
 from r2keras.export.conversion.lstm_gates import join_gates
@@ -21,7 +21,7 @@ from r2keras.export.litert.write_codes import exact_file, integer_file
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
-from r2keras.export.tflite.cleanup import slim
+from r2keras.export.tflite.cleanup import all_tensors, slim
 from r2keras.export.tflite.writer import write
 from r2keras.export.weights.as_int8 import int8_record
 from r2keras.record import CompressionRecord
@@ -54,7 +54,8 @@ def to_litert(
         model: a built Functional or Sequential model on the TensorFlow backend with the values of `record`, or the
             tf_keras model that `r2keras.tfmot.finalize` returned.
         path: the file to write. It is written whole or not at all.
-        record: what `finalize` or `calibrate` returned with the model; None writes a float file.
+        record: what `finalize` or `calibrate` returned with the model; None writes a float file, in which all tensors
+            have names.
         activations: `"float"`: outputs differ from Keras' by float rounding only. `"int8"`: integer operators.
         io: type of the file's inputs and outputs with `activations="int8"`: `"float"` or `"int8"`.
         data: with `activations="int8"`, a few hundred unlabeled inputs (array, list of arrays, or dict by input name),
@@ -90,13 +91,13 @@ def to_litert(
     _check_choices(activations=activations, io=io, optimize=optimize, recurrent=recurrent)
     _check_options(activations, io, data, recurrent, record)
     check_backend()
-    source = read_model(model)
-    check_model(source)
+    source = checked_source(model)
     check_recurrent(source, activations, record)
     optional_packages.require_schema()
     if record is None:
         file = _float_file(source, recurrent)
-        slim(file, set())
+        # Other tools tell tensors by their names. They may quantize a float file, but not the codes of a record.
+        slim(file, all_tensors(file))
         content = write(file)
         file_sizes = measure_float(source.kernel_shapes(), source.num_values, content)
     else:

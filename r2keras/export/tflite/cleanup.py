@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UNREAD_METADATA = (b"min_runtime_version", b"CONVERSION_METADATA")
 
 
-def slim(file: ModelT, named: set[tuple[int, int]]) -> None:
+def slim(file: ModelT, named: Container[tuple[int, int]]) -> None:
     """Drops names of intermediate tensors, empty fields, the converter's metadata, and unused or repeated buffers.
 
     Kept: signatures, names of inputs and outputs, operators, all values.
@@ -42,6 +42,11 @@ def slim(file: ModelT, named: set[tuple[int, int]]) -> None:
         for operator in graph.operators:
             _slim_operator(operator)
     _merge_buffers(file)
+
+
+def all_tensors(file: ModelT) -> set[tuple[int, int]]:
+    """Returns `(subgraph, tensor)` of every tensor of a file."""
+    return {(index, i) for index, graph in enumerate(file.subgraphs) for i in range(len(graph.tensors))}
 
 
 def _slim_tensor(tensor: TensorT, is_end: bool, is_named: bool, in_loop: bool) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid_part
 from r2keras._util.files import atomic_write_bytes
-from r2keras.export.conversion.checks import check_backend, check_model, check_record
+from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.recurrent_layers import check_kernels
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
@@ -156,8 +156,7 @@ def to_tflm(
 def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) -> SourceModel:
     """Returns the model, read; raises if it or the record cannot be exported, or a package is missing."""
     check_backend()
-    source = read_model(model)
-    check_model(source)
+    source = checked_source(model)
     optional_packages.require_schema()
     if check:
         optional_packages.require_microcontrollers()

@@ -48,7 +48,9 @@ def test_every_layer_with_every_spec_is_exact(make, first, tmp_path):
 @pytest.mark.parametrize("make", [conv_net, sequence_net])
 def test_a_float_file_is_exact(make, tmp_path):
     model = make()
-    found = check_file(model, tmp_path / "model.tflite", None)
+    path = tmp_path / "model.tflite"
+    found = check_file(model, path, None)
+    assert all(tensor.name for graph in read(path).subgraphs for tensor in graph.tensors)
     assert all(row.num_bits == 32 for row in found.tensors)
 
 
