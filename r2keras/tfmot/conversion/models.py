@@ -20,7 +20,8 @@ def from_keras3(model: keras.Model) -> tf_keras.Model:
     layers. The copy is not compiled.
 
     An option that tf_keras does not have is dropped if it has its default value (`quantization_config=None`) and is an
-    error otherwise. The activation `hard_sigmoid` is an error too, because the two versions compute it differently.
+    error otherwise. The activation `hard_sigmoid` is an error too, because the two versions compute it differently, and
+    so is a function or class of your own, even if it has the name of one of Keras'.
 
     Args:
         model: a built Functional or Sequential model of Keras 3, possibly nested; left untouched.

@@ -18,9 +18,10 @@ from r2keras.tfmot.conversion.weights import carry_over
 Model: TypeAlias = keras.Model | tf_keras.Model
 
 _FIX = {
-    "keras": "Pass a compressed model through r2keras.finalize first; write operators as layers",
+    "keras": "Pass a compressed model through r2keras.finalize first; write operators as layers, and use functions "
+    "and classes that both versions have",
     "tf_keras": "Pass a wrapped model through r2keras.tfmot.finalize, strip_clustering or strip_pruning first; write "
-    "operators as layers",
+    "operators as layers, and use functions and classes that both versions have",
 }
 
 

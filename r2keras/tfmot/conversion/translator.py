@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tf_keras
 
+from r2keras.tfmot.conversion.own_objects import own_object
+
 Layer: TypeAlias = keras.Layer | tf_keras.layers.Layer
 
 KERAS_NAMES = {"keras": "Keras 3", "tf_keras": "tf_keras"}
@@ -55,6 +57,9 @@ class Translator:
             raise NoCounterpartError(f"{name} is not a layer of {KERAS_NAMES[self.source.__name__]}")
         target = self._in_target("layers", name)
         try:
+            own = own_object(layer, self.source, self.target)
+            if own is not None:
+                raise NoCounterpartError(own)
             return _from_config(target, self._config(type(layer), target, layer.get_config()))
         except (TypeError, ValueError, NotImplementedError) as error:
             reason = str(error).strip().splitlines()[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 from keras import layers
@@ -188,7 +189,7 @@ def test_every_layer_that_does_not_exist_is_named_at_once():
         "own (Own is not a layer of Keras 3)",
         "lora (Dense of tf_keras has no lora_rank=2",
         "glu (tf_keras has no activation glu)",
-        "function (__lambda__ is not a part of Keras 3)",
+        "function (the function <lambda> is a function of tests.tfmot.conversion.test_models, not of keras)",
         "the operation Exp",
         "the operation Multiply",
     ]
@@ -209,12 +210,88 @@ def ones(shape, dtype=None):
     ("make", "reason"),
     [
         (quantized, "tf_keras has no dtype policy QuantizedDTypePolicy"),
-        (lambda: stacked((4,), layers.Dense(2, kernel_initializer=ones, name="head")), "ones is not a part of Keras 3"),
+        (
+            lambda: stacked((4,), layers.Dense(2, kernel_initializer=ones, name="head")),
+            r"the kernel_initializer ones is a function",
+        ),
     ],
 )
 def test_parts_of_a_layer_are_checked(make, reason):
     with pytest.raises(ValueError, match=rf"head \({reason}"):
         r2.from_keras3(make())
+
+
+def relu(x):
+    return 2 * tf.nn.relu(x)
+
+
+class GlorotUniform(tf_keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None):
+        return tf.ones(shape, dtype)
+
+
+class Kurtosis(tf_keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return tf.reduce_sum(x)
+
+    def get_config(self):
+        return {}
+
+
+class L2(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return keras.ops.sum(x)
+
+    def get_config(self):
+        return {"l2": 0.1}
+
+
+class LSTMCell(tf_keras.layers.LSTMCell):
+    pass
+
+
+def in_tf_keras(layer, shape=(4,)):
+    return tf_keras.Sequential([tf_keras.Input(shape), layer])
+
+
+OF_TESTS = r"of tests\.tfmot\.conversion\.test_models, not of"
+NAMESAKES = [
+    (
+        lambda: in_tf_keras(tf_keras.layers.Dense(2, activation=relu)),
+        rf"activation relu is a function {OF_TESTS} tf_ker",
+    ),
+    (
+        lambda: in_tf_keras(tf_keras.layers.TimeDistributed(tf_keras.layers.Dense(2, activation=relu)), (3, 4)),
+        rf"activation relu is a function {OF_TESTS} tf_keras\.activations",
+    ),
+    (lambda: in_tf_keras(tf_keras.layers.Dense(2, kernel_regularizer=relu)), rf"function {OF_TESTS} tf_keras\)"),
+    (
+        lambda: in_tf_keras(tf_keras.layers.Dense(2, bias_initializer=GlorotUniform())),
+        rf"bias_initializer GlorotUniform is a class {OF_TESTS} tf_keras",
+    ),
+    (
+        lambda: in_tf_keras(tf_keras.layers.Dense(2, kernel_regularizer=Kurtosis())),
+        rf"kernel_regularizer Kurtosis is a class {OF_TESTS} tf_keras",
+    ),
+    (lambda: in_tf_keras(tf_keras.layers.RNN(LSTMCell(2)), (3, 4)), rf"cell LSTMCell is a class {OF_TESTS} tf_keras"),
+    (lambda: stacked((4,), layers.Dense(2, activation=relu)), rf"relu is a function {OF_TESTS} keras\.activations"),
+    (lambda: stacked((4,), layers.Dense(2, kernel_regularizer=L2())), rf"kernel_regularizer L2 is a class {OF_TESTS}"),
+    (lambda: stacked((4,), layers.Dense(2, activation=keras.ops.gelu)), r"gelu is a function of keras\.src\.ops"),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), NAMESAKES)
+def test_namesakes_of_what_keras_has_are_refused(make, reason):
+    model = make()
+    with pytest.raises(ValueError, match=reason):
+        (r2.to_keras3 if isinstance(model, tf_keras.Model) else r2.from_keras3)(model)
+
+
+@pytest.mark.parametrize("function", [tf.nn.relu, tf.nn.gelu, keras.ops.silu])
+def test_equal_functions_of_libraries_are_accepted(function):
+    model = stacked((4,), layers.Dense(3, activation=function))
+    values = RNG.normal(size=(2, 4)).astype("float32")
+    assert_close(outputs(r2.from_keras3(model), values), outputs(model, values))
 
 
 def test_parts_of_a_layer_that_both_have_stay():
