@@ -15,6 +15,36 @@ from r2keras.ops.ste import custom_gradient
 MIN_SCALE = 2.0**-64
 
 
+# The smallest scale of other tensors: half a step of it is a normal float32 number, which no processor flushes to zero.
+SMALLEST_SCALE = 2.0**-120
+
+
+def floored(scale):
+    """Returns scales to divide by: at least 2^-120, and 2^-64 in place of 0, which is that of a block of zeros.
+
+    Example:
+
+    >>> ops.convert_to_numpy(floored(ops.convert_to_tensor([0.0, 0.5]))).tolist() == [MIN_SCALE, 0.5]
+    True
+    """
+    return ops.where(scale <= 0.0, MIN_SCALE, ops.maximum(scale, SMALLEST_SCALE))
+
+
+def unit(largest):
+    """Returns powers of two by which values are multiplied so that float32 holds their squares: 1 for usual ones.
+
+    Args:
+        largest: float32 tensor, the largest magnitudes.
+
+    Example:
+
+    >>> [float(factor) for factor in unit(ops.convert_to_tensor([1e-30, 0.3, 1e30]))] == [2.0**80, 1.0, 2.0**-80]
+    True
+    """
+    is_small = ops.logical_and(largest > 0.0, largest < 2.0**-40)
+    return ops.where(is_small, 2.0**80, ops.where(largest > 2.0**40, 2.0**-80, 1.0))
+
+
 def expand(values, shape):
     """Repeats a scale along the axes where one entry serves a run of elements; the other axes broadcast as they are.
 
@@ -182,7 +212,7 @@ def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
         zero_point: 0 or -1/2.
 
     Returns:
-        float32 tensor of `shape`, at least 2^-64.
+        float32 tensor of `shape`, above 0 (see `floored`).
 
     Example:
 
@@ -197,8 +227,7 @@ def symmetric_scale(x, shape, quant_min, quant_max, zero_point=0.0):
     # scales must be equal.
     per_high = 1.0 / (quant_max - zero_point + slack)
     per_low = 1.0 / (quant_min - zero_point - slack)
-    scale = ops.maximum(high * per_high, low * per_low)
-    return ops.maximum(scale, MIN_SCALE)
+    return floored(ops.maximum(high * per_high, low * per_low))
 
 
 def asymmetric_range(x, shape, quant_min, quant_max):
@@ -225,7 +254,8 @@ def asymmetric_range(x, shape, quant_min, quant_max):
     low = ops.minimum(reduce(ops.min, x, shape), 0.0)
     high = ops.maximum(reduce(ops.max, x, shape), 0.0)
     # Multiplies by the reciprocal, as in `symmetric_scale`.
-    scale = ops.maximum((high - low) * (1.0 / (quant_max - quant_min)), MIN_SCALE)
+    # Halves, because the difference of huge values is infinite.
+    scale = floored((0.5 * high - 0.5 * low) * (2.0 / (quant_max - quant_min)))
     return scale, ops.clip(ops.round(quant_min - low / scale), quant_min, quant_max)
 
 
@@ -243,7 +273,7 @@ def refine_scale(x, scale, zero_point, quant_min, quant_max):
         quant_max: highest code.
 
     Returns:
-        float32 tensor of `scale`'s shape, at least 2^-64.
+        float32 tensor of `scale`'s shape, above 0 (see `floored`).
 
     Example:
 
@@ -258,4 +288,4 @@ def refine_scale(x, scale, zero_point, quant_min, quant_max):
     numerator = reduce(ops.sum, x * steps, scale.shape)
     denominator = reduce(ops.sum, ops.square(steps), scale.shape)
     refined = numerator / ops.where(denominator > 0, denominator, ops.ones_like(denominator))
-    return ops.where(denominator > 0, ops.maximum(refined, MIN_SCALE), scale)
+    return ops.where(denominator > 0, floored(refined), scale)

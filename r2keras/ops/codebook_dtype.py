@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-# The scale of an all-zero table: safe to divide by.
-MIN_SCALE = 2.0**-64
+from r2keras.ops.affine import floored
 
 
 def stored(codebook, dtype: str):
@@ -31,7 +30,7 @@ def stored(codebook, dtype: str):
     if dtype == "float16":
         return ops.cast(ops.cast(codebook, "float16"), "float32"), one
     largest = ops.max(ops.abs(codebook), axis=(1, 2), keepdims=True)
-    scale = ops.maximum(largest / 127.0, MIN_SCALE)
+    scale = floored(largest / 127.0)
     return ops.clip(ops.round(codebook / scale), -127.0, 127.0), scale
 
 

@@ -31,3 +31,8 @@ __all__ = [
     "make",
     "make_activation",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -76,7 +76,12 @@ class AffineQuantizer(WeightQuantizer):
         return self._min_max(weight)
 
     def _mse_range(self, weight):
-        return grid_search.mse_range(weight, self.scale_shape, *self.limits, self.offset, self.spec.symmetric)
+        largest = affine.reduce(ops.max, ops.abs(ops.cast(weight, "float32")), self.scale_shape)
+        unit = affine.unit(largest)
+        scaled = weight * ops.cast(affine.expand(unit, self.shape), weight.dtype)
+        grid = self.scale_shape, *self.limits, self.offset, self.spec.symmetric
+        scale, zero_point = grid_search.mse_range(scaled, *grid)
+        return affine.floored(scale / unit), zero_point
 
     def _min_max(self, weight):
         if not self.spec.symmetric:

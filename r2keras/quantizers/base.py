@@ -143,5 +143,5 @@ class WeightQuantizer(keras.layers.Layer):
 
 
 def mean_magnitude(weight, shape: tuple[int, ...]):
-    """Returns `mean |w|` over the weights that share an entry, at least 2^-64."""
-    return ops.maximum(affine.reduce(ops.mean, ops.abs(ops.cast(weight, "float32")), shape), affine.MIN_SCALE)
+    """Returns `mean |w|` over the weights that share an entry, above 0."""
+    return affine.floored(affine.reduce(ops.mean, ops.abs(ops.cast(weight, "float32")), shape))

@@ -58,7 +58,7 @@ class DoReFaQuantizer(WeightQuantizer):
     def _squashed(self, weight):
         """Returns `tanh w` and `max|tanh w|`, the latter repeated for every weight."""
         squashed = ops.tanh(ops.cast(weight, "float32"))
-        largest = ops.maximum(affine.reduce(ops.max, ops.abs(squashed), self.scale_shape), affine.MIN_SCALE)
+        largest = affine.floored(affine.reduce(ops.max, ops.abs(squashed), self.scale_shape))
         return squashed, affine.expand(largest, squashed.shape)
 
     def _gradient(self, upstream, weight):

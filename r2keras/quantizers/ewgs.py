@@ -34,8 +34,8 @@ def unit_steps(x, lower, upper, num_steps: int):
 
 
 def width(lower, upper):
-    """Returns `upper - lower`, at least 2^-64."""
-    return ops.maximum(upper - lower, affine.MIN_SCALE)
+    """Returns `upper - lower`, above 0."""
+    return affine.floored(upper - lower)
 
 
 def scaled_gradient(x, lower, upper, scale, zero_point, quant_min: int, quant_max: int, *, delta, share: float = 1.0):
@@ -152,7 +152,7 @@ class EWGSQuantizer(WeightQuantizer):
         levels = self.codes(weight) - self.offset
         fit = affine.reduce(ops.sum, weight * levels, self.scale_shape)
         squares = affine.reduce(ops.sum, ops.square(levels), self.scale_shape)
-        self.scale.assign(ops.maximum(fit / squares, affine.MIN_SCALE))
+        self.scale.assign(affine.floored(fit / squares))
 
     def call(self, weight, training: bool | None = None):
         """Returns the fake-quantized weight."""
@@ -176,8 +176,10 @@ class EWGSQuantizer(WeightQuantizer):
 
 def standard_deviation(weight, shape: tuple[int, ...]):
     """Returns the standard deviation of the weights that share an entry, or `mean|w|` if that is zero."""
-    mean = affine.expand(affine.reduce(ops.mean, weight, shape), weight.shape)
-    deviation = ops.sqrt(affine.reduce(ops.mean, ops.square(weight - mean), shape))
+    unit = affine.unit(affine.reduce(ops.max, ops.abs(weight), shape))
+    scaled = weight * affine.expand(unit, weight.shape)
+    mean = affine.expand(affine.reduce(ops.mean, scaled, shape), weight.shape)
+    deviation = ops.sqrt(affine.reduce(ops.mean, ops.square(scaled - mean), shape)) / unit
     return ops.where(deviation > 0, deviation, mean_magnitude(weight, shape))
 
 

@@ -113,8 +113,8 @@ class LSQQuantizer(WeightQuantizer):
 
 
 def positive(variable):
-    """Returns `max(|v|, 2^-64)`, so that a trained scale stays valid if an optimizer step takes it past zero."""
-    return ops.maximum(ops.abs(ops.convert_to_tensor(variable)), affine.MIN_SCALE)
+    """Returns `|v|`, floored so that a trained scale stays valid if an optimizer step takes it past zero."""
+    return affine.floored(ops.abs(ops.convert_to_tensor(variable)))
 
 
 @keras.saving.register_keras_serializable(package="r2keras")

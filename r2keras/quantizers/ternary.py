@@ -44,7 +44,7 @@ class TernaryQuantizer(WeightQuantizer):
         nonzero = ops.abs(self.codes(weight))
         total = affine.reduce(ops.sum, nonzero * ops.abs(ops.cast(weight, "float32")), self.scale_shape)
         count = affine.reduce(ops.sum, nonzero, self.scale_shape)
-        return ops.maximum(total / ops.maximum(count, 1.0), affine.MIN_SCALE), self.symmetric_zero()
+        return affine.floored(total / ops.maximum(count, 1.0)), self.symmetric_zero()
 
     def codes(self, weight):
         """Returns -1, 0 and 1."""

@@ -11,10 +11,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from r2keras._util.errors import invalid_part
 from r2keras.layers.kernels import initial_codebook
-from r2keras.ops import codebook_dtype, dkm, kmeans
+from r2keras.ops import affine, codebook_dtype, dkm, kmeans
 from r2keras.record import PaletteLayout, PalettizedTensor, RangeFigures
 from r2keras.specs import PaletteSpec
+
+# A table whose entries move by more than this fraction of the largest one is refused.
+TABLE_ERROR = 0.01
 
 
 class Palette(keras.layers.Layer):
@@ -80,7 +84,7 @@ class Palette(keras.layers.Layer):
             self.steps_done.assign(self.steps_done + 1.0)
         else:
             table = self.table()
-            values = kmeans.look_up(table, kmeans.nearest(vectors, table))
+            values = kmeans.look_up(table, _nearest(vectors, table))
         return ops.cast(self.layout.join(values, ops) * scale, weight.dtype)
 
     def soft(self, vectors, updates: int | None = None):
@@ -90,11 +94,27 @@ class Palette(keras.layers.Layer):
             vectors: float32 tensor `(groups, n, dim)`.
             updates: number of centroid updates; None uses the spec's.
         """
-        snap = None if self.spec.table_dtype == "float32" else self._snap
+        codebook = ops.convert_to_tensor(self.codebook)
+        unit = _unit(codebook)
+        snap = None if self.spec.table_dtype == "float32" else lambda table: unit * self._snap(table / unit)
         steps = self.spec.updates if updates is None else updates
-        return dkm.soft_palette(
-            vectors, ops.convert_to_tensor(self.codebook), temperature=self.temperature, steps=steps, snap=snap
+        values, codebook = dkm.soft_palette(
+            unit * vectors, unit * codebook, temperature=self.temperature, steps=steps, snap=snap
         )
+        return values / unit, codebook / unit
+
+    def check_table(self, path: str) -> None:
+        """Raises ValueError if the type of the table cannot hold the codebook: float16 ends at 65,504 and at 6e-8.
+
+        Args:
+            path: name of the weight, for the error.
+        """
+        codebook, table = (ops.convert_to_numpy(part) for part in (self.codebook, self.table()))
+        largest = np.abs(codebook).max()
+        if np.isfinite(largest) and not np.abs(table - codebook).max() <= TABLE_ERROR * largest:
+            received = f"values up to {largest:.3g} in the weight {path}, which {self.spec.table_dtype} does not hold"
+            fix = "Use table_dtype='float32', or channel_scale=True, which divides every channel by its largest value"
+            raise ValueError(invalid_part("table_dtype", "a type that holds the weight's values", received, fix))
 
     @property
     def temperature(self):
@@ -114,7 +134,7 @@ class Palette(keras.layers.Layer):
     def scale(self, weight):
         """Returns the scale of each output channel, without a gradient, in the weight's rank.
 
-        It is the largest magnitude of the channel, at least `2^-64`, so that a channel of zeros stays practically zero.
+        It is the largest magnitude of the channel, or `2^-64`, so that a channel of zeros stays practically zero.
         Without `channel_scale` it is 1.
         """
         rank = len(self.layout.shape)
@@ -122,15 +142,16 @@ class Palette(keras.layers.Layer):
             return ops.ones((1,) * rank, "float32")
         other_axes = tuple(axis for axis in range(rank) if axis not in self.channel_axes)
         largest = ops.max(ops.abs(ops.cast(ops.stop_gradient(weight), "float32")), axis=other_axes, keepdims=True)
-        return ops.maximum(largest, codebook_dtype.MIN_SCALE)
+        return affine.floored(largest)
 
     def gap(self, weight) -> tuple[float, float]:
         """Returns `|soft - hard|` and `|weight - hard|` relative to `|weight|` (0 for a weight of zeros)."""
         vectors, table = ops.stop_gradient(self.vectors(weight)), self.table()
-        hard = kmeans.look_up(table, kmeans.nearest(vectors, table))
+        hard = kmeans.look_up(table, _nearest(vectors, table))
         soft, _ = self.soft(vectors, updates=0)
-        norm = max(_norm(vectors), 1e-30)
-        return _norm(soft - hard) / norm, _norm(vectors - hard) / norm
+        unit = _unit(table)
+        norm = max(_norm(unit * vectors), 1e-30)
+        return _norm(unit * (soft - hard)) / norm, _norm(unit * (vectors - hard)) / norm
 
     def tensor(self, name: str, weight, values: np.ndarray) -> PalettizedTensor:
         """Returns the weight's indices and table, for the record.
@@ -142,7 +163,7 @@ class Palette(keras.layers.Layer):
         """
         vectors = self.vectors(weight)
         codes, table_scale = codebook_dtype.stored(ops.convert_to_tensor(self.codebook), self.spec.table_dtype)
-        indices = ops.convert_to_numpy(kmeans.nearest(vectors, self.table()))
+        indices = ops.convert_to_numpy(_nearest(vectors, self.table()))
         return PalettizedTensor(
             name,
             self.layout.join_indices(indices, np).astype(np.uint8),
@@ -158,6 +179,17 @@ class Palette(keras.layers.Layer):
     def _snap(self) -> Callable:
         """The function that rounds a codebook to the type of the table."""
         return functools.partial(codebook_dtype.snapped, dtype=self.spec.table_dtype)
+
+
+def _nearest(vectors, table):
+    """Returns the index of the entry nearest to each vector, of any magnitude."""
+    unit = _unit(table)
+    return kmeans.nearest(unit * vectors, unit * table)
+
+
+def _unit(table):
+    """Returns the powers of two that bring each group's entries near 1 if float32 does not hold their squares."""
+    return affine.unit(ops.max(ops.abs(table), axis=(1, 2), keepdims=True))
 
 
 def _norm(x) -> float:

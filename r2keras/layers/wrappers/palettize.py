@@ -83,10 +83,14 @@ class Palettize(SpecifiedWeights):
 
         Args:
             importance: weight of each squared error, by the kernels' names; None weights all errors equally.
+
+        Raises:
+            ValueError: the type of the table cannot hold a kernel's values.
         """
         kernels = self._kernels()
         for name, palette in self.palettes.items():
             palette.initialize(kernels[name].value, importance=(importance or {}).get(name))
+            palette.check_table(kernels[name].path)
 
     def quantized_tensors(self, path: str) -> list[tuple[str, PalettizedTensor]]:
         """Returns the current indices and table of every palettized kernel.
@@ -98,7 +102,7 @@ class Palettize(SpecifiedWeights):
             Pairs `(name relative to the layer, PalettizedTensor)`.
 
         Raises:
-            ValueError: a kernel has NaN or infinite values.
+            ValueError: a kernel has NaN or infinite values, or values that the type of its table cannot hold.
         """
         kernels = self._kernels()
         return [
@@ -134,7 +138,9 @@ class Palettize(SpecifiedWeights):
         return {name: too_small(self._spec(name), kernels[name].shape) for name in without_palette}
 
     def _tensor(self, path: str, variable: keras.Variable, palette: Palette) -> PalettizedTensor:
-        return palette.tensor(path, variable.value, values.finite(path, variable))
+        finite = values.finite(path, variable)
+        palette.check_table(path)
+        return palette.tensor(path, variable.value, finite)
 
 
 def remark(gap: tuple[float, float], tensor: PalettizedTensor) -> str:
