@@ -15,6 +15,7 @@ from r2keras._models.either_keras import SourceModel
 from r2keras._models.tf_keras_layers import is_a, without_fusion
 from r2keras._util import optional_packages
 from r2keras._util.native_log import quiet
+from r2keras.export.conversion.blame import missing_operations, remedy
 from r2keras.export.conversion.isolated_process import convert_apart
 from r2keras.export.conversion.recurrent_layers import BATCH
 from r2keras.export.tflite.interpreter import parse
@@ -71,8 +72,8 @@ def _converted(source: SourceModel, batch_size: int | None) -> bytes:
             return _converted_here(source, batch_size)
     except Exception as error:
         raise RuntimeError(
-            f"TensorFlow's converter could not convert the model {source.name!r}: {_reason(error)}. "
-            "Expected operations that LiteRT has. Replace the layer that needs this operation."
+            f"TensorFlow's converter could not convert the model {source.name!r}: {_reason(error)}. Expected "
+            f"operations that LiteRT has. {remedy(source, str(error), lambda: inference(source.model, batch_size))}."
         ) from error
 
 
@@ -112,7 +113,7 @@ def _tf_variables(source: SourceModel) -> list[tf.Variable]:
 def _reason(error: Exception) -> str:
     """Returns the reason of a failed conversion: the operations that LiteRT lacks, or the error's first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    missing = [line.partition(": ")[2] for line in lines if line.startswith(("Custom ops: ", "TF Select ops: "))]
+    missing = missing_operations(str(error))
     return f"LiteRT does not have {', '.join(missing)}" if missing else lines[0][:200].rstrip(".")
 
 
