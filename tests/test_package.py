@@ -88,3 +88,7 @@ def test_ci_runs_the_tests():
 
 def test_dir_shows_the_public_names():
     assert [name for name in dir(r2keras) if not name.startswith("__")] == sorted(r2keras.__all__)
+    packages = [getattr(r2keras, name) for name in r2keras.__all__]
+    for package in packages:
+        if hasattr(package, "__path__"):
+            assert dir(package) == sorted(package.__all__)

@@ -23,3 +23,8 @@ __all__ = [
     "sensitivity",
     "set_activation_ranges",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

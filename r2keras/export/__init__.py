@@ -29,3 +29,8 @@ __all__ = [
     "to_tflm",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -16,3 +16,8 @@ __all__ = [
     "QuantizedLSTM",
     "QuantizedSimpleRNN",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

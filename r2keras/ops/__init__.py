@@ -3,3 +3,8 @@
 from r2keras.ops import affine, dkm, kmeans, range_loss, ste
 
 __all__ = ["affine", "dkm", "kmeans", "range_loss", "ste"]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -20,3 +20,8 @@ __all__ = [
     "RangeFigures",
     "Tensor",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -7,3 +7,8 @@ from r2keras.regularizers.margin import R2Margin
 from r2keras.regularizers.soft_min_max import R2SoftMinMax
 
 __all__ = ["Kurtosis", "R2Linf", "R2Margin", "R2SoftMinMax", "regularize"]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

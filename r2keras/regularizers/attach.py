@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -39,11 +39,12 @@ def regularize(model: keras.Model, regularizer: Any, *, match: str = _ALL) -> ke
         A new model of the same class.
 
     Raises:
-        TypeError: `model` is not a Functional or Sequential Keras model.
-        ValueError: a model that is not built; an invalid regularizer; a pattern that is not a regular expression or
-            matches no kernel; a matching kernel without a regularizer argument; one argument for several kernels
-            (`MultiHeadAttention`) if only some of them match, if the regularizer has a learned scalar, or if their
-            channels lie on different axes; NaN or infinite weights; `dim` above the last axis of a kernel.
+        TypeError: `model` is not a Functional or Sequential Keras model; `regularizer` is not a regularizer.
+        ValueError: a model that is not built; an unknown name of a regularizer, or one without a config; a pattern that
+            is not a regular expression or matches no kernel; a matching kernel without a regularizer argument; one
+            argument for several kernels (`MultiHeadAttention`) if only some of them match, if the regularizer has a
+            learned scalar, or if their channels lie on different axes; NaN or infinite weights; `dim` above the last
+            axis of a kernel.
 
     Example:
 
@@ -87,8 +88,8 @@ class _Plan:
 
 
 def _check_regularizer(identifier: Any) -> keras.regularizers.Regularizer:
-    """Returns the regularizer of an identifier, or raises ValueError."""
-    regularizer = keras.regularizers.get(identifier)
+    """Returns the regularizer of an identifier; raises TypeError for another type, ValueError for an unknown name."""
+    regularizer = regularizer_of(identifier, keras.regularizers.get)
     fix = "Copies are created from its config: subclass keras.regularizers.Regularizer and implement get_config()"
     problem = invalid("regularizer", "a keras.regularizers.Regularizer with a config", identifier, fix)
     if not isinstance(regularizer, keras.regularizers.Regularizer):
@@ -98,6 +99,32 @@ def _check_regularizer(identifier: Any) -> keras.regularizers.Regularizer:
     except NotImplementedError as error:
         raise ValueError(problem) from error
     return regularizer
+
+
+def regularizer_of(identifier: Any, get: Callable[[Any], Any]) -> Any:
+    """Returns what an identifier names.
+
+    Args:
+        identifier: the caller's argument `regularizer`.
+        get: the `regularizers.get` of a Keras version.
+
+    Raises:
+        TypeError: neither a regularizer nor a name, a serialized form or a function.
+        ValueError: an unknown name, or a serialized form without a class.
+    """
+    expected = "a Keras regularizer, its name or its serialized form"
+    fix = "Pass an instance, such as R2Linf(0.01)"
+    if not (isinstance(identifier, (str, dict)) or callable(identifier)):
+        raise TypeError(invalid("regularizer", expected, identifier, fix))
+    try:
+        found = get(identifier)
+    except Exception as error:
+        # Whatever a damaged serialized form makes Keras raise, the argument is the reason.
+        raise ValueError(invalid("regularizer", expected, identifier, fix)) from error
+    # tf_keras returns an unknown name as it is.
+    if not callable(found):
+        raise ValueError(invalid("regularizer", expected, identifier, fix))
+    return found
 
 
 def _plan(view: ModelView, regularizer: keras.regularizers.Regularizer, match: str) -> dict[str, _Plan]:

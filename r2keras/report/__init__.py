@@ -28,3 +28,8 @@ __all__ = [
     "to_text",
     "write_html",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

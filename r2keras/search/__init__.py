@@ -5,3 +5,8 @@ from r2keras.search.processes import load, run
 from r2keras.search.settings import Search
 
 __all__ = ["Outcome", "Search", "load", "run"]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -14,3 +14,8 @@ from r2keras.specs.recipe import STEPS as STEPS
 from r2keras.specs.recipe import Recipe, Spec
 
 __all__ = ["ActivationSpec", "PaletteSpec", "QuantSpec", "Recipe", "Spec"]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -41,3 +41,8 @@ __all__ = [
     "scope",
     "to_keras3",
 ]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -13,6 +13,7 @@ from r2keras._models.tf_keras_layers import last_name, leaf_layers
 from r2keras._models.values import check_finite
 from r2keras._models.walk import full_name
 from r2keras._util.errors import check_pattern, invalid
+from r2keras.regularizers.attach import regularizer_of
 from r2keras.regularizers.base import OneWeight
 from r2keras.tfmot.checks import check_tf_keras
 from r2keras.tfmot.conversion.weights import carry_over, learned_regularizers, plain_weights
@@ -46,11 +47,11 @@ def regularize(model: tf_keras.Model, regularizer: Any, *, match: str = ".*") ->
         A new model of the same class.
 
     Raises:
-        TypeError: `model` is not a Functional or Sequential model of tf_keras.
-        ValueError: the model is not built; `regularizer` is not a regularizer, or is one for Keras 3 with a learned
-            scalar; `match` is not a regular expression or matches no kernel; NaN or infinite weights; a regularizer
-            that learns a scalar, on a layer with one argument for several kernels (`MultiHeadAttention`); `dim` larger
-            than a kernel's last axis.
+        TypeError: `model` is not a Functional or Sequential model of tf_keras; `regularizer` is not a regularizer.
+        ValueError: the model is not built; `regularizer` is an unknown name, has no config, or is one for Keras 3 with
+            a learned scalar; `match` is not a regular expression or matches no kernel; NaN or infinite weights; a
+            regularizer that learns a scalar, on a layer with one argument for several kernels (`MultiHeadAttention`);
+            `dim` larger than a kernel's last axis.
 
     Example:
 
@@ -98,7 +99,7 @@ class _Plan:
 
 def _serialized(identifier: Any) -> dict[str, Any]:
     """Returns the config of the regularizer that an identifier names."""
-    regularizer = tf_keras.regularizers.get(identifier)
+    regularizer = regularizer_of(identifier, tf_keras.regularizers.get)
     if isinstance(regularizer, OneWeight) and isinstance(regularizer, keras.Layer):
         fix = f"Use r2keras.tfmot.{type(regularizer).__name__} for models of tf_keras"
         raise ValueError(invalid("regularizer", "a regularizer for tf_keras", regularizer, fix))

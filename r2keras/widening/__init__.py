@@ -3,3 +3,8 @@
 from r2keras.widening.net2wider import widen
 
 __all__ = ["widen"]
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__

@@ -293,7 +293,16 @@ def test_a_bad_pattern_is_named(match):
         regularize(conv_net(), R2Linf(), match=match)
 
 
-@pytest.mark.parametrize("regularizer", [None, lambda w: 0.0, WithoutConfig()])
+@pytest.mark.parametrize(
+    ("regularizer", "kind"), [("l3", ValueError), ({"class_name": "L3"}, ValueError), (None, TypeError), (3, TypeError)]
+)
+def test_an_unknown_regularizer_is_refused_in_one_sentence(regularizer, kind):
+    expected = "Expected a Keras regularizer, its name or its serialized form"
+    with pytest.raises(kind, match=rf"argument `regularizer`\. {expected}\. Received: .* Pass an instance"):
+        regularize(conv_net(), regularizer)
+
+
+@pytest.mark.parametrize("regularizer", [lambda w: 0.0, WithoutConfig()])
 def test_what_is_not_a_regularizer_is_named(regularizer):
     with pytest.raises(ValueError, match=r"argument `regularizer`. Expected a keras.regularizers.Regularizer"):
         regularize(conv_net(), regularizer)

@@ -109,6 +109,7 @@ def keras3():
     [
         (model, r2keras.R2Margin(), ".*", r"for tf_keras.*r2keras\.tfmot\.R2Margin"),
         (model, lambda w: 0.0, ".*", "a regularizer with a config"),
+        (model, "l3", ".*", "a Keras regularizer, its name or its serialized form.*'l3'"),
         (model, r2.R2Linf(), "nothing", r"matches a kernel.*block/depth/depthwise_kernel"),
         (model, r2.R2Linf(), "(", "a regular expression"),
         (model, r2.R2Margin(dim=9), "head", "head.*`dim`"),
