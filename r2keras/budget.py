@@ -12,7 +12,7 @@ import numpy as np
 from r2keras._models import walk
 from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import bits, count, to_text
 from r2keras.compression.weight_plan import plan_of
@@ -220,6 +220,7 @@ def break_even_width(
         The break-even width factor. Round the resulting numbers of units down to whole units.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: `num_bits` out of range; `match` or `recipe` without a model; a model that is not smaller at width 1
             than as float; see `widen` and `footprint`.
 
@@ -230,8 +231,7 @@ def break_even_width(
 
     Source: Kapur et al., arXiv 1710.07706.
     """
-    if isinstance(num_bits, bool) or num_bits not in range(1, 9):
-        raise ValueError(invalid("num_bits", "an integer from 1 to 8", num_bits))
+    num_bits = check_int("num_bits", num_bits, 1, 8)
     if model is None:
         for name, value in (("match", match), ("recipe", recipe)):
             if value is not None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 
 from r2keras._models import walk
-from r2keras._util.errors import invalid
-from r2keras.callbacks.arguments import check_positive
+from r2keras._util.errors import check_positive, invalid
 from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.specs.palette import FINAL, START
 
@@ -25,6 +24,7 @@ class AnnealPalettes(keras.callbacks.Callback):
         until: share of the steps that the schedule takes, above 0, at most 1.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument out of its range; at the start of training, a model without palettes, or data whose
             number of batches is unknown.
 

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras.callbacks import curvature
-from r2keras.callbacks.arguments import check_integer
 
 
 class EWGSDelta(keras.callbacks.Callback):
@@ -38,6 +37,7 @@ class EWGSDelta(keras.callbacks.Callback):
         deltas: the last estimates by the full names of the kernels, as in a record.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument out of its range; data that are empty, not finite or of different lengths; not a loss;
             at the start of training, a model without a trained EWGS kernel; at an estimate, a gradient that is not
             finite.
@@ -71,10 +71,10 @@ class EWGSDelta(keras.callbacks.Callback):
         seed: int = 0,
     ):
         super().__init__()
-        self.every = check_integer("every", every, 1)
-        self.samples = check_integer("samples", samples, 1)
-        self.batch_size = check_integer("batch_size", batch_size, 1)
-        self.seed = check_integer("seed", seed, 0)
+        self.every = check_int("every", every, 1, None)
+        self.samples = check_int("samples", samples, 1, None)
+        self.batch_size = check_int("batch_size", batch_size, 1, None)
+        self.seed = check_int("seed", seed, 0, None)
         self.data = _checked_data(x, y)
         self.loss = _loss_of(loss)
         self.deltas: dict[str, float] = {}

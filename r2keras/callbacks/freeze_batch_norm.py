@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from r2keras._models import walk
-from r2keras.callbacks.arguments import check_integer
+from r2keras._util.errors import check_int
 
 
 class FreezeBatchNorm(keras.callbacks.Callback):
@@ -38,7 +38,7 @@ class FreezeBatchNorm(keras.callbacks.Callback):
 
     def __init__(self, epoch: int):
         super().__init__()
-        self.epoch = check_integer("epoch", epoch, 0)
+        self.epoch = check_int("epoch", epoch, 0, None)
 
     def on_train_begin(self, logs=None):
         """Raises for a model without batch normalization."""

@@ -10,8 +10,8 @@ from keras import ops
 
 from r2keras import quantizers
 from r2keras._models.sparse_marks import IgnoresSparseMarks
-from r2keras._util.errors import invalid
-from r2keras._util.numeric import as_number, is_finite
+from r2keras._util.errors import check_positive, invalid
+from r2keras._util.numeric import as_number
 from r2keras.ops.range_quantize import on_grid
 from r2keras.quantizers.observed import Observed
 from r2keras.specs import ActivationSpec
@@ -119,10 +119,10 @@ class GridForm:
     def _set_grid(self, scale: float, zero_point: int, num_bits: int) -> None:
         """Checks and stores the grid."""
         spec = ActivationSpec(num_bits=num_bits)
-        step, zero = as_number(scale), as_number(zero_point)
-        if step is None or not is_finite(step) or step <= 0:
-            raise ValueError(invalid("scale", "a positive, finite number", scale))
-        if zero is None or not spec.quant_min <= zero <= spec.quant_max:
+        step, zero = check_positive("scale", scale, "a positive, finite number"), as_number(zero_point)
+        if zero is None:
+            raise TypeError(invalid("zero_point", "a number", zero_point))
+        if not spec.quant_min <= zero <= spec.quant_max:
             raise ValueError(invalid("zero_point", f"a code from {spec.quant_min} to {spec.quant_max}", zero_point))
         self.scale = step
         self.zero_point = zero
@@ -153,6 +153,7 @@ class GridActivation(GridForm, IgnoresSparseMarks):
         name: the layer's name.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: a value out of range.
 
     Example:

@@ -119,7 +119,8 @@ def check_dim(dim: int) -> int:
     """Returns `dim` as a Python int; raises unless it is an integer of at least 1."""
     whole = as_int(dim)
     if whole is None or whole < 1:
-        raise ValueError(invalid("dim", "an integer of at least 1", dim))
+        kind = TypeError if whole is None else ValueError
+        raise kind(invalid("dim", "an integer of at least 1", dim))
     return whole
 
 

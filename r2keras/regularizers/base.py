@@ -23,22 +23,27 @@ def register(cls: type) -> type:
 
 
 def check_number(name: str, value: Any, *, positive: bool = False) -> float:
-    """Returns a finite number of at least 0 (above 0 if `positive`) as float, or raises ValueError."""
+    """Returns a finite number of at least 0 (above 0 if `positive`) as float; raises for anything else."""
+    expected = f"a finite number {'above 0' if positive else 'of at least 0'}"
     number = as_number(value)
-    if number is None or not is_finite(number) or number < 0 or (positive and number == 0):
-        raise ValueError(invalid(name, f"a finite number {'above 0' if positive else 'of at least 0'}", value))
+    if number is None:
+        raise TypeError(invalid(name, expected, value))
+    if not is_finite(number) or number < 0 or (positive and number == 0):
+        raise ValueError(invalid(name, expected, value))
     return float(number)
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Returns a bool, or raises ValueError."""
+    """Returns a bool, or raises TypeError."""
     if not isinstance(value, bool):
-        raise ValueError(invalid(name, "True or False", value))
+        raise TypeError(invalid(name, "True or False", value))
     return value
 
 
 def check_granularity(granularity: object, dim: int, channel_axis: Any) -> int | tuple[int, ...] | None:
-    """Returns the channel axis, several as a tuple, or raises ValueError if the three arguments do not go together."""
+    """Returns the channel axis, several as a tuple, or raises if the three arguments do not go together."""
+    if not isinstance(granularity, str):
+        raise TypeError(invalid("granularity", "'per_tensor' or 'per_channel'", granularity))
     if granularity not in ("per_tensor", "per_channel"):
         raise ValueError(invalid("granularity", "'per_tensor' or 'per_channel'", granularity))
     if granularity == "per_channel" and dim > 1:
@@ -50,7 +55,8 @@ def check_granularity(granularity: object, dim: int, channel_axis: Any) -> int |
     axes = channel_axis if isinstance(channel_axis, (list, tuple)) else (channel_axis,)
     integers = tuple(axis for axis in map(as_int, axes) if axis is not None)
     if channel_axis is not None and (not axes or len(integers) < len(axes)):
-        raise ValueError(invalid("channel_axis", "an integer, several integers, or None", channel_axis))
+        kind = TypeError if axes else ValueError
+        raise kind(invalid("channel_axis", "an integer, several integers, or None", channel_axis))
     if channel_axis is None:
         return None
     return integers if isinstance(channel_axis, (list, tuple)) else integers[0]

@@ -26,6 +26,7 @@ class Kurtosis(keras.regularizers.Regularizer):
         target: the target kurtosis, at least 0. Defaults to the paper's 1.8.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument is out of range.
 
     Example:

@@ -34,6 +34,7 @@ class R2Linf(RangeRegularizer):
             `(-2, -1)`, transposed convolutions -2, embeddings 0; `regularize` sets these.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument is out of range; on the first call, `dim` is larger than the weight's last axis.
 
     Example:

@@ -91,6 +91,7 @@ class R2Margin(MarginForm, LearnedRegularizer):
         margin: the learned variable `m`, in standard deviations, shape `()`, or `(dim,)` for `dim > 1`.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument is out of range; on a call, a second weight, or `dim` larger than the weight's last
             axis.
 

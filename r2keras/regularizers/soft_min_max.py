@@ -89,6 +89,7 @@ class R2SoftMinMax(SoftMinMaxForm, LearnedRegularizer):
         sharpness: the learned variable, shape `()`, or `(dim,)` for `dim > 1`; a float if fixed.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument is out of range; on a call, a second weight, or `dim` larger than the weight's last
             axis.
 

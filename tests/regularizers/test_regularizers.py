@@ -267,7 +267,9 @@ BAD = [(make, options, name) for make in R2 for options, name in BAD] + [
 
 @pytest.mark.parametrize(("make", "options", "name"), BAD)
 def test_bad_arguments_are_named(make, options, name):
-    with pytest.raises(ValueError, match=f"Invalid value for argument `{name}`. Expected .* Received: {name}="):
+    with pytest.raises(
+        (TypeError, ValueError), match=f"Invalid value for argument `{name}`. Expected .* Received: {name}="
+    ):
         make(**options)
 
 

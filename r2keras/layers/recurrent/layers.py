@@ -243,7 +243,8 @@ def _checked(units: object, normalization: object, *specs: Any) -> tuple[int, Re
     """Returns units and specs after checking the arguments that Keras does not check, or with a less clear message."""
     whole = as_int(units)
     if whole is None or whole < 1:
-        raise ValueError(invalid("units", "an integer of at least 1", units))
+        kind = TypeError if whole is None else ValueError
+        raise kind(invalid("units", "an integer of at least 1", units))
     if normalization not in (*NORMALIZATIONS, None):
         raise ValueError(invalid_choice("normalization", NORMALIZATIONS, normalization))
     return whole, RecurrentSpecs(*specs)

@@ -236,7 +236,7 @@ def test_mixed_precision_flips_no_codes():
 
 BAD = {
     "units": ({"units": 0}, ValueError, "units.*at least 1"),
-    "fraction": ({"units": 2.5}, ValueError, "units.*at least 1"),
+    "fraction": ({"units": 2.5}, TypeError, "units.*at least 1"),
     "kernel": ({"kernel_spec": ActivationSpec()}, TypeError, "kernel_spec.*a QuantSpec, a PaletteSpec or None"),
     "bits": ({"recurrent_spec": 2}, TypeError, "recurrent_spec.*a QuantSpec, a PaletteSpec or None"),
     "palette": ({"state_spec": PaletteSpec()}, TypeError, "state_spec.*a QuantSpec, an ActivationSpec or None"),
