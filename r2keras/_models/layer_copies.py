@@ -194,8 +194,9 @@ def _held(layer: keras.Operation) -> list[tuple[keras.Layer, keras.Layer]]:
 def _with_stand_ins(value: Any) -> Any:
     """Returns a config with references to the stand-ins in place of the layers for which they stand."""
     if isinstance(value, dict):
-        inner = value.get("config")
-        for old, _ in _STAND_INS.get() if isinstance(inner, dict) else ():
+        config = value.get("config")
+        inner = config if isinstance(config, dict) else None
+        for old, _ in _STAND_INS.get() if inner is not None else ():
             # Keras' own get_config() may leave the name out.
             if (value.get("class_name"), inner.get("name", old.name)) == (type(old).__name__, old.name):
                 token = _token(old)

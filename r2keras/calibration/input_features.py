@@ -31,7 +31,7 @@ class InputFeatures:
         sizes = [tensor.shape[-1] if len(tensor.shape) > 1 else None for tensor in model.inputs]
         self._layers = {index: layer for index, layer in named if layer is not None and (sizes[index] or 1) > 1}
         self._names = [tensor.name for tensor in model.inputs]
-        self._statistics = {index: _Features(sizes[index]) for index in self._layers}
+        self._statistics = {index: _Features(sizes[index] or 1) for index in self._layers}
 
     def add(self, batch: Batch) -> None:
         """Adds the values of a batch."""

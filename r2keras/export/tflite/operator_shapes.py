@@ -70,10 +70,12 @@ def check_shapes(file: ModelT, *, strict: bool) -> None:
         for position, operator in enumerate(graph.operators):
             kind = graph.kind(operator)
             try:
-                # What is computed from a tensor of unknown shape has an unknown one too.
-                if not strict and not unknown.isdisjoint(inputs_of(operator)):
+                check = _Check(graph, operator, kind, strict)
+                # What is computed from a tensor of unknown shape has an unknown one too. The sizes in a file with open
+                # ones, such as images of any size, are those of 1x1 images and can be impossible ones.
+                if not strict and (check.has_open_sizes() or not unknown.isdisjoint(inputs_of(operator))):
                     raise _Unknown
-                _Check(graph, operator, kind, strict).run()
+                check.run()
             except BrokenFileError as error:
                 raise BrokenFileError(f"operator {position} of subgraph {graph.index}, {kind}, {error}") from error
             except _Unknown:
@@ -97,6 +99,10 @@ class _Check:
         self._strict = strict
         self._inputs = inputs_of(operator)
         self._outputs = outputs_of(operator)
+
+    def has_open_sizes(self) -> bool:
+        """Whether an input has an open size besides the number of samples."""
+        return any(-1 in self._open(i) for i, tensor in enumerate(self._inputs) if tensor >= 0)
 
     def run(self) -> None:
         """Raises BrokenFileError unless the operator's results have the shapes and types that it computes."""
