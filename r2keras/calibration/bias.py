@@ -69,16 +69,28 @@ def correct_bias(
 
     Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix B.
     """
-    view = view_of(model)
+    view, quantized = view_of(model), view_of(small, "small")
+    # The models are checked before any data are read.
+    paths = _changed(view, quantized)
     checked = None if data is None else kept_batches(view, data, batch_size, max_samples)
-    return corrected(view, view_of(small, "small"), checked, means).model
+    return _corrected(view, quantized, paths, checked, means).model
 
 
 def corrected(
     view: ModelView, small: ModelView, data: list[Batch] | None, means: dict[str, np.ndarray] | None
 ) -> ModelView:
     """Returns the result of `correct_bias` for views and checked batches, as a view."""
-    paths = _changed(view, small)
+    return _corrected(view, small, _changed(view, small), data, means)
+
+
+def _corrected(
+    view: ModelView,
+    small: ModelView,
+    paths: list[str],
+    data: list[Batch] | None,
+    means: dict[str, np.ndarray] | None,
+) -> ModelView:
+    """Returns a copy of the quantized model with corrected biases in the layers at some paths."""
 
     def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
         return as_matrix.with_bias(layer) if path in paths and not _has_bias(layer) else None
@@ -163,7 +175,7 @@ def _predicted(
             f"These layers keep their bias, because their inputs do not come from a batch normalization: "
             f"{', '.join(unknown)}. Pass data to correct them too.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     floats, quantized = view.layers_by_path, small.layers_by_path
     return {path: _predicted_bias(floats[path], quantized[path], means[path]) for path in paths if path in means}
