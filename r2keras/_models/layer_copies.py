@@ -195,8 +195,8 @@ def _with_stand_ins(value: Any) -> Any:
     """Returns a config with references to the stand-ins in place of the layers for which they stand."""
     if isinstance(value, dict):
         config = value.get("config")
-        inner = config if isinstance(config, dict) else None
-        for old, _ in _STAND_INS.get() if inner is not None else ():
+        inner = config if isinstance(config, dict) else {}
+        for old, _ in _STAND_INS.get() if isinstance(config, dict) else ():
             # Keras' own get_config() may leave the name out.
             if (value.get("class_name"), inner.get("name", old.name)) == (type(old).__name__, old.name):
                 token = _token(old)
