@@ -54,7 +54,8 @@ def statistics(model):
 def test_the_outputs_get_nearer_to_the_float_model():
     distances = {how: distance(how) for how in (*HOWS, "auto")}
     assert max(distances["replace"], distances["shift"]) < 0.9 * distances["keep"]
-    assert distances["auto"] == min(distances[how] for how in HOWS)
+    # X is the data of the float model's statistics, so that "replace" and "shift" differ by rounding only.
+    assert distances["auto"] == pytest.approx(min(distances[how] for how in HOWS), rel=1e-6)
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -141,9 +142,9 @@ def test_the_model_is_copied_twice_for_rounded_weights_and_activations(monkeypat
 
 
 def test_compiled_and_eager_outputs_choose_the_same_statistics(monkeypatch):
-    model = net()
-    small, record = calibrate(model, EIGHT_BITS, [X])
+    model, shifted = net(), [2 * X[:40] + 1]
+    small, record = calibrate(model, EIGHT_BITS, shifted)
     monkeypatch.setattr(post_training, "EAGER_BATCHES", 0)
-    again, again_record = calibrate(model, EIGHT_BITS, [X])
+    again, again_record = calibrate(model, EIGHT_BITS, shifted)
     assert record.activations == again_record.activations
     np.testing.assert_equal(nets.weights_of(small), nets.weights_of(again))

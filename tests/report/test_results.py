@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from r2keras.report import Results, load_results, save_results
-from r2keras.report.results import COLUMNS, NULLABLE
+from r2keras.report.results import COLUMNS, NULLABLE, checked_row
 from tests.report.samples import row, run_rows
 
 
@@ -162,3 +162,28 @@ def test_a_path_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="Could not write"):
         save_results(tmp_path / "file" / "results.json", [row()])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('[{"seed": NaN}]', "NaN is not a number"),
+        ('[{"seed": 1, "seed": 2}]', "'seed' is given twice"),
+        ('["' + "x" * 10**6 + '"]', "not a dictionary"),
+        ('\ufeff[{"path": 1}]', "lacks the columns"),
+    ],
+)
+def test_hostile_files_are_refused_in_one_short_sentence(tmp_path, text, words):
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"not a readable results file .*{words}") as caught:
+        Results(tmp_path / "results.json")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("column", ["num_bits", "seed", "accuracy", "file_bytes", "latency_ms"])
+def test_numbers_that_no_float_holds_are_refused(column):
+    row = {"regularizer": "linf", "method": "qat", "num_bits": 2, "seed": 0, "float_accuracy": 1, "accuracy": 1}
+    rest = dict.fromkeys(["file_accuracy", "file_bytes", "ideal_bytes", "latency_ms", "max_over_std", "path"])
+    with pytest.raises(ValueError, match=f"column '{column}'"):
+        checked_row({**row, **rest, column: 10**400})
