@@ -76,9 +76,9 @@ class AffineQuantizer(WeightQuantizer):
         return self._min_max(weight)
 
     def _mse_range(self, weight):
-        largest = affine.reduce(ops.max, ops.abs(ops.cast(weight, "float32")), self.scale_shape)
-        unit = affine.unit(largest)
-        scaled = weight * ops.cast(affine.expand(unit, self.shape), weight.dtype)
+        weight = ops.cast(weight, "float32")
+        unit = affine.unit(affine.reduce(ops.max, ops.abs(weight), self.scale_shape))
+        scaled = weight * affine.expand(unit, self.shape)
         grid = self.scale_shape, *self.limits, self.offset, self.spec.symmetric
         scale, zero_point = grid_search.mse_range(scaled, *grid)
         return affine.floored(scale / unit), zero_point

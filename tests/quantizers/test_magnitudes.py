@@ -74,6 +74,15 @@ def test_zeros_stay_practically_zero(name):
     assert np.abs(quantized((SPECS | SQUASHED)[name], np.zeros_like(WEIGHT))).max() <= 2.0**-60
 
 
+def test_zeros_in_half_precision():
+    layer = layers.Dense(6, use_bias=False, dtype="float16")
+    layer.build((None, 16))
+    layer.kernel.assign(np.zeros_like(WEIGHT))
+    quantizer = compressor(SPECS["least error"], layer, layer.kernel, name="quantizer")
+    quantizer.initialize(layer.kernel.value)
+    assert not keras.ops.convert_to_numpy(quantizer(layer.kernel.value)).any()
+
+
 def test_channels_of_very_different_magnitudes():
     factors = np.array([1e30, 1.0, 1e-30, 1.0, 0.0, 1e-12], "float32")
     for name in ("percentile", "least error", "lsq", "binary", "alternating"):
