@@ -40,7 +40,7 @@ def matched(x: Data, names: list[str], expected: list[tuple[int, ...]], argument
         for shape, expected_shape in zip(shapes, expected, strict=True)
         for size, expected_size in zip(shape[1:], expected_shape[1:], strict=True)
     )
-    if not fits or len({shape[:1] for shape in shapes}) > 1 or 0 in (shape[0] for shape in shapes):
+    if not fits or len({shape[:1] for shape in shapes}) > 1 or any(shape[:1] in ((), (0,)) for shape in shapes):
         received = ", ".join(map(str, shapes))
         needed = f"arrays of equal length, with at least one sample and the shapes {expected} (-1 is any)"
         raise ValueError(invalid_part(argument, needed, f"arrays with the shapes {received}"))

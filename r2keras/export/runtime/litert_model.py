@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -74,6 +75,7 @@ class LiteRTModel:
         check_structure(content, str(path))
         optional_packages.interpreter()
         self._session: LiteRTSession | IsolatedSession
+        self._shapes: list[tuple[int, ...]] = []
         try:
             if isolated:
                 self._session = IsolatedSession(str(path))
@@ -84,6 +86,8 @@ class LiteRTModel:
         except RuntimeError as error:
             raise unreadable(str(path), error) from error
         self._inputs, self._outputs = self._session.inputs, self._session.outputs
+        if not self._inputs:
+            raise ValueError(invalid_part("path", "a file that takes inputs", f"{path}, which takes none"))
         self.input_names = [port.name for port in self._inputs]
         self.input_shapes = [port.shape for port in self._inputs]
 
@@ -172,13 +176,17 @@ class LiteRTModel:
         count = len(batch[0])
         if self._batch(count) != count:
             batch = [np.concatenate([a, np.repeat(a[-1:], step - count, axis=0)]) for a in batch]
+        shapes = [array.shape for array in batch]
+        # Only new shapes make LiteRT log, and silencing takes longer than a run of a small file.
+        silenced = quiet() if shapes != self._shapes else contextlib.nullcontext()
         try:
-            with quiet():
+            with silenced:
                 outputs = self._session.run([np.ascontiguousarray(array) for array in batch])
+            self._shapes = shapes
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             expected = f"arrays that {self.path} can run"
-            received = f"the shapes {[array.shape for array in batch]}, with which LiteRT fails ({reason})"
+            received = f"the shapes {shapes}, with which LiteRT fails ({reason})"
             raise ValueError(invalid_part(name, expected, received)) from error
         return [output[:count] for output in outputs]
 
