@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import app, flags
+from absl import flags
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -56,14 +56,19 @@ IMAGES = 64
 # Seconds after which a job is stopped.
 TIMEOUT = 1800
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("nets", list(NETS), f"Any of {', '.join(NETS)}.")
-flags.DEFINE_list("jobs", ["regularize", "prepare", "exact", "integer"], "Any of regularize, prepare, exact, integer.")
-flags.DEFINE_string("out", str(RESULTS), "The results file.")
-flags.DEFINE_bool("again", False, "Measure finished rows again instead of keeping them.")
-flags.DEFINE_bool("table", False, "Print the table of the results file and stop.")
-flags.DEFINE_bool("smoke", False, "One small network; the figures are meaningless.")
-flags.DEFINE_list("one", None, "Run one job (net, size, job) in this process and print its row.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_list("nets", list(NETS), f"Any of {', '.join(NETS)}.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "jobs",
+    ["regularize", "prepare", "exact", "integer"],
+    "Any of regularize, prepare, exact, integer.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("out", str(RESULTS), "The results file.", flag_values=FLAGS)
+flags.DEFINE_bool("again", False, "Measure finished rows again instead of keeping them.", flag_values=FLAGS)
+flags.DEFINE_bool("table", False, "Print the table of the results file and stop.", flag_values=FLAGS)
+flags.DEFINE_bool("smoke", False, "One small network; the figures are meaningless.", flag_values=FLAGS)
+flags.DEFINE_list("one", None, "Run one job (net, size, job) in this process and print its row.", flag_values=FLAGS)
 
 
 def images(count: int, size: int, seed: int) -> np.ndarray:
@@ -280,7 +285,8 @@ def _cells(jobs: dict[str, Row]) -> list[str]:
     ]
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
+    argv = FLAGS(sys.argv)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if FLAGS.one:
@@ -300,4 +306,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

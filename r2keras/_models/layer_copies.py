@@ -33,7 +33,7 @@ def copy_layer(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
         # Keras creates no function from a config, because a file could hide code in it. The function itself is safe.
         own = {"output_shape": lambda_output_shape(layer), "mask": layer.mask, "arguments": layer.arguments}
         return keras.layers.Lambda(layer.function, **own | {"name": layer.name, "dtype": layer.dtype_policy} | changes)
-    return recreate(layer, config_of(layer) | changes)
+    return recreate(layer, config_of(layer), changes=changes)
 
 
 def config_of(layer: keras.Layer) -> dict[str, Any]:
@@ -56,7 +56,12 @@ def named(layer: keras.Layer) -> dict[str, Any]:
     return {"name": layer.name} if isinstance(layer, keras.Layer) and "name" in _parameters(type(layer)) else {}
 
 
-def recreate(layer: keras.Layer, config: dict[str, Any], kind: type[keras.Layer] | None = None) -> keras.Layer:
+def recreate(
+    layer: keras.Layer,
+    config: dict[str, Any],
+    kind: type[keras.Layer] | None = None,
+    changes: dict[str, Any] | None = None,
+) -> keras.Layer:
     """Returns a new, unbuilt layer from a changed config of another one.
 
     Functions of the caller, also lambdas, are taken from the layer itself. Name and `trainable` are kept if the config
@@ -66,6 +71,7 @@ def recreate(layer: keras.Layer, config: dict[str, Any], kind: type[keras.Layer]
         layer: the layer that the config comes from.
         config: its config, with any changes.
         kind: the class of the new layer; None uses that of `layer`.
+        changes: entries that replace those of the config, also where these are functions of the caller.
 
     Raises:
         ValueError: the class does not accept the config.
@@ -82,7 +88,7 @@ def recreate(layer: keras.Layer, config: dict[str, Any], kind: type[keras.Layer]
     common = {name for name in ("name", "trainable", "dtype") if name not in known and isinstance(layer, keras.Layer)}
     tokens = functions_by_token(layer)
     with _registered({**tokens, **_references()}):
-        config = _with_functions(_with_stand_ins(config), layer, tokens)
+        config = _with_functions(_with_stand_ins(config), layer, tokens) | (changes or {})
         try:
             new = kind.from_config({name: value for name, value in config.items() if name not in common})
         except Exception as error:

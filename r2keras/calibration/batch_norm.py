@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from r2keras._models import layer_by_layer, rebuild
+from r2keras._models.layer_copies import recreate
 from r2keras._models.values import to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid
@@ -205,7 +206,7 @@ class Moments:
 
 def _measuring(norm: keras.layers.BatchNormalization) -> MeasuredNormalization:
     """Returns a copy of a batch-norm layer that measures."""
-    copy = MeasuredNormalization.from_config({**norm.get_config(), "trainable": True})
+    copy = recreate(norm, {**norm.get_config(), "trainable": True}, MeasuredNormalization)
     copy.build_from_config(norm.get_build_config())
     rebuild.transfer(norm.name, norm, copy)
     return copy

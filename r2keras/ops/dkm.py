@@ -39,8 +39,9 @@ def soft_palette(vectors, codebook, *, temperature, steps: int = 3, snap=None):
         values, book = dkm_scalar.soft_palette(flat, codebook, temperature, steps, snap)
         return ops.expand_dims(values, -1), book
     detached = ops.stop_gradient(vectors)
-    # A constant weight has variance 0, which tau divides by.
-    tau = temperature * ops.maximum(kmeans.variance(detached), 1e-30)
+    tau = temperature * kmeans.floored_variance(
+        kmeans.variance(detached), ops.mean(ops.square(detached), axis=(1, 2), keepdims=True)
+    )
     books, sums = dkm_vector.iterate(detached, ops.stop_gradient(codebook), tau, steps)
     last = None if snap is None else snap(books[-1])
     return dkm_vector.soft_palette(vectors, books, sums, tau, last), books[-1]

@@ -160,8 +160,9 @@ def soft_palette(values, codebook, temperature, steps: int, snap=None):
 def _variance(bins: Bins):
     """Returns the variance of the weights, `(groups, 1, 1)`, never 0."""
     total = ops.sum(bins.mass, axis=1, keepdims=True)
-    mean = ops.sum(bins.mass * bins.nodes, axis=1, keepdims=True) / total
-    return ops.maximum(ops.sum(bins.mass * ops.square(bins.nodes - mean), axis=1, keepdims=True) / total, 1e-30)
+    mean, mean_square = (ops.sum(bins.mass * x, axis=1, keepdims=True) / total for x in (bins.nodes, bins.nodes**2))
+    variance = ops.sum(bins.mass * ops.square(bins.nodes - mean), axis=1, keepdims=True) / total
+    return kmeans.floored_variance(variance, mean_square)
 
 
 def _count(index, amounts, size: int):

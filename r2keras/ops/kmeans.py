@@ -11,6 +11,8 @@ from keras import ops
 
 # A centroid that is assigned less than this fraction of one weight stays where it is: its mean would be 0 / 0.
 EMPTY = 1e-6
+# The least variance of a weight, relative to its mean square: at less, rounding errors are the variance.
+LEAST_VARIANCE = 2.0**-34
 # Assignments in one piece: 16 MiB of float32.
 PIECE = 4_194_304
 
@@ -30,6 +32,23 @@ def padded(vectors):
     [[[3.0, 1.0], [5.0, 1.0]]]
     """
     return ops.concatenate([vectors, ops.ones_like(vectors[..., :1])], axis=-1)
+
+
+def floored_variance(variance, mean_square):
+    """Returns a variance to divide by: that of a constant weight, which is 0 or rounding errors, is raised.
+
+    Gradients are divided by it; one that is too small would throw a constant weight far away in one step.
+
+    Args:
+        variance: the variance of a weight.
+        mean_square: its mean square.
+
+    Example:
+
+    >>> bool(floored_variance(ops.zeros(()), ops.ones(())) == LEAST_VARIANCE)
+    True
+    """
+    return ops.maximum(variance, ops.maximum(LEAST_VARIANCE * mean_square, 1e-30))
 
 
 def variance(vectors):

@@ -111,5 +111,5 @@ def test_lists_of_numbers_are_stored_as_plain_numbers():
     ],
 )
 def test_bad_numbers_name_their_argument(cls, arguments, name):
-    with pytest.raises(ValueError, match=f"Invalid value for argument `{name}`"):
+    with pytest.raises((TypeError, ValueError), match=f"Invalid value for argument `{name}`"):
         cls(**arguments)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from r2keras import prepare
 from r2keras.export import to_litert
 from r2keras.export.conversion import checks
 from r2keras.export.litert import write_codes
-from r2keras.specs import QuantSpec
+from r2keras.specs import QuantSpec, Recipe
 from tests.export.models import dense_net
 from tests.export.quantize import quantize
 
@@ -52,8 +53,8 @@ def test_a_subclassed_model(tmp_path):
 
 
 def test_a_model_that_still_has_wrappers(model, tmp_path):
-    model.get_layer("hidden").is_r2keras_wrapper = True
-    refused(model, tmp_path, ValueError, r"'hidden', which still trains.*r2keras\.finalize first")
+    student = prepare(model, Recipe([("hidden", QuantSpec(num_bits=4))]))
+    refused(student, tmp_path, ValueError, r"'hidden', which still trains.*r2keras\.finalize first")
 
 
 def test_a_record_that_is_none(model, tmp_path):

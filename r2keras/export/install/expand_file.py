@@ -13,11 +13,11 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_part
-from r2keras.export.tflite.cleanup import prune, slim
+from r2keras.export.tflite.cleanup import all_tensors, prune, slim
 from r2keras.export.tflite.constant_values import Constants
 from r2keras.export.tflite.interpreter import parse, read
 from r2keras.export.tflite.schema import shape_of
-from r2keras.export.tflite.structure import unreadable
+from r2keras.export.tflite.structure import check_structure, unreadable
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 from r2keras.export.tflite.writer import write
 
@@ -68,7 +68,11 @@ def expand(small: bytes | str | os.PathLike) -> bytes:
         file.buffers.append(optional_packages.schema().BufferT(data=data))
         folded.tensor(position).buffer = len(file.buffers) - 1
     folded.finish()
-    return write(file)
+    content = write(file)
+    with decoded(small):
+        # Decoded weights can contradict the operators that take them.
+        check_structure(content)
+    return content
 
 
 def load(small: bytes | str | os.PathLike) -> ModelT:
@@ -138,7 +142,7 @@ class Folded:
             self._file.subgraphs.pop()
         for index in range(len(self._file.subgraphs)):
             prune(self._file, index)
-        slim(self._file, set())
+        slim(self._file, all_tensors(self._file))
 
     def _fold(self, graph: Subgraph) -> None:
         """Drops the operators of one subgraph whose results follow from constants, and those without a use then."""

@@ -189,7 +189,7 @@ def _nearest(vectors, table):
 
 def _unit(table):
     """Returns the powers of two that bring each group's entries near 1 if float32 does not hold their squares."""
-    return affine.unit(ops.max(ops.abs(table), axis=(1, 2), keepdims=True))
+    return affine.unit(ops.max(ops.abs(ops.stop_gradient(table)), axis=(1, 2), keepdims=True))
 
 
 def _norm(x) -> float:

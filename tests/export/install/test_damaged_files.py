@@ -326,7 +326,7 @@ def _order(graph):
 
 @pytest.mark.parametrize(
     ("edit", "words"),
-    [(_far, "reads rows 91 to .* of a table of 16"), (_begin, "ends outside of it"), (_order, "has the order")],
+    [(_far, "reads rows 91 to .* of a table of 16"), (_begin, "SLICE, takes .* of "), (_order, "has the order")],
 )
 def test_values_that_no_runtime_computes_are_refused(data, edit, words):
     content = changed(data, edit)

@@ -165,8 +165,8 @@ def test_open_sizes_are_those_of_the_data(tmp_path):
         (np.float32(3), r"shapes \(\)"),
         (np.zeros((3, 16), "U4"), "arrays of numbers.*<U4"),
         (np.zeros((3, 16), complex), "arrays of numbers.*complex128"),
-        ([np.zeros((3, 16))] * 2, "one array for each of the inputs 'keras_tensor'. Received: 2 arrays"),
-        ({"other": np.zeros((3, 16))}, r"keys \['keras_tensor'\]"),
+        ([np.zeros((3, 16))] * 2, r"one array for each of the inputs 'keras_tensor\w*'. Received: 2 arrays"),
+        ({"other": np.zeros((3, 16))}, r"keys \['keras_tensor\w*'\]"),
     ],
 )
 def test_wrong_data_are_called_data(exported, data, words):

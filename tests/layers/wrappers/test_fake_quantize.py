@@ -48,7 +48,8 @@ def trained():
     before = {name: {k: array(v).copy() for k, v in kernels(model.get_layer(name).layer)} for name in LAYERS}
     jit = keras.backend.backend() == "jax"
     model.compile(optimizer=keras.optimizers.SGD(0.5), loss=dict.fromkeys(LAYERS, "mse"), jit_compile=jit)
-    targets = {name: RNG.normal(size=(BATCH, *out.shape[1:])) for name, out in model.output.items()}
+    # Of `EinsumDense`, Keras may leave sizes open that a call knows.
+    targets = {name: RNG.normal(size=out.shape) for name, out in outputs_of(model, x).items()}
     model.fit(fed(x), targets, batch_size=BATCH, epochs=2, verbose=0)
     return model, x, outputs_of(model, x), before
 

@@ -42,7 +42,8 @@ SPECS = {
 def fit(model, x, y=None, epochs=2, **options):
     jit = keras.backend.backend() == "jax"
     model.compile(optimizer=keras.optimizers.SGD(0.3), loss="mse", jit_compile=jit)
-    y = {n: np.ones((BATCH, *out.shape[1:]), "float32") for n, out in model.output.items()} if y is None else y
+    outputs = model(x, training=False) if y is None else {}
+    y = {n: np.ones(out.shape, "float32") for n, out in outputs.items()} if y is None else y
     return model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, **options).history
 
 
@@ -146,7 +147,7 @@ def test_a_constant_kernel_trains():
     student, wrapper = dense(kernel=np.full((6, 4), 0.25, "float32"))
     fit(student, np.ones((BATCH, 6)), np.ones((BATCH, 4)))
     values = array(wrapper.layer.kernel)
-    assert np.isfinite(values).all() and "1 of 4 centroids" in finalize(student)[1].notes["head/kernel"]
+    assert np.abs(values).max() < 10 and "1 of 4 centroids" in finalize(student)[1].notes["head/kernel"]
 
 
 @pytest.mark.parametrize("channel_scale", [False, True])
