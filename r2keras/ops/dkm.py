@@ -39,7 +39,7 @@ def soft_palette(vectors, codebook, *, temperature, steps: int = 3, snap=None):
         values, book = dkm_scalar.soft_palette(flat, codebook, temperature, steps, snap)
         return ops.expand_dims(values, -1), book
     detached = ops.stop_gradient(vectors)
-    tau = temperature * kmeans.floored_variance(
+    tau = temperature * kmeans.scale_of_distances(
         kmeans.variance(detached), ops.mean(ops.square(detached), axis=(1, 2), keepdims=True)
     )
     books, sums = dkm_vector.iterate(detached, ops.stop_gradient(codebook), tau, steps)

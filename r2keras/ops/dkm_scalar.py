@@ -162,7 +162,7 @@ def _variance(bins: Bins):
     total = ops.sum(bins.mass, axis=1, keepdims=True)
     mean, mean_square = (ops.sum(bins.mass * x, axis=1, keepdims=True) / total for x in (bins.nodes, bins.nodes**2))
     variance = ops.sum(bins.mass * ops.square(bins.nodes - mean), axis=1, keepdims=True) / total
-    return kmeans.floored_variance(variance, mean_square)
+    return kmeans.scale_of_distances(variance, mean_square)
 
 
 def _count(index, amounts, size: int):

@@ -11,7 +11,7 @@ from keras import ops
 
 # A centroid that is assigned less than this fraction of one weight stays where it is: its mean would be 0 / 0.
 EMPTY = 1e-6
-# The least variance of a weight, relative to its mean square: at less, rounding errors are the variance.
+# The variance of a weight, relative to its mean square, below which it consists of rounding errors.
 LEAST_VARIANCE = 2.0**-34
 # Assignments in one piece: 16 MiB of float32.
 PIECE = 4_194_304
@@ -34,10 +34,11 @@ def padded(vectors):
     return ops.concatenate([vectors, ops.ones_like(vectors[..., :1])], axis=-1)
 
 
-def floored_variance(variance, mean_square):
-    """Returns a variance to divide by: that of a constant weight, which is 0 or rounding errors, is raised.
+def scale_of_distances(variance, mean_square):
+    """Returns the variance of a weight to divide distances by; of a constant weight, the mean square.
 
-    Gradients are divided by it; one that is too small would throw a constant weight far away in one step.
+    Gradients are divided by it, and the variance of a constant weight is 0 or rounding errors: one step would throw
+    such a weight far away.
 
     Args:
         variance: the variance of a weight.
@@ -45,10 +46,10 @@ def floored_variance(variance, mean_square):
 
     Example:
 
-    >>> bool(floored_variance(ops.zeros(()), ops.ones(())) == LEAST_VARIANCE)
-    True
+    >>> [float(scale_of_distances(x, 4.0 * ops.ones(()))) for x in (ops.zeros(()), 0.5 * ops.ones(()))]
+    [4.0, 0.5]
     """
-    return ops.maximum(variance, ops.maximum(LEAST_VARIANCE * mean_square, 1e-30))
+    return ops.where(variance > LEAST_VARIANCE * mean_square, variance, ops.maximum(mean_square, 1e-30))
 
 
 def variance(vectors):
