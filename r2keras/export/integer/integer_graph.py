@@ -11,8 +11,8 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_part
-from r2keras.export.integer.adopted_grids import adopted_grids, quantize_outputs
-from r2keras.export.integer.constants import FLOAT_CONSTANT, constant_on, integer_constant
+from r2keras.export.integer.adoption import adopted_grids, quantize_outputs
+from r2keras.export.integer.integer_constants import FLOAT_CONSTANT, constant_on, integer_constant
 from r2keras.export.integer.kernel import NotIntegerError, check_ratio
 from r2keras.export.integer.products import (
     Affine,
