@@ -184,8 +184,11 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is the repr of its key.
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, OSError):
+        # `reading` names an argument of Python, which the flag of a program is not.
+        original = error.__cause__ if text.startswith("Invalid value for argument") else error
+        if isinstance(original, OSError) and original.filename:
+            text = f"{original.filename}: {original.strerror}"
     return cut(" ".join(text.split()).removesuffix("."), _LONGEST_LINE) or type(error).__name__
 
 

@@ -59,12 +59,12 @@ class Refuses:
         raise RuntimeError
 
 
-@pytest.mark.parametrize("value", ["x" * 10**7, b"x" * 10**7, [0] * 10**7, {"x" * 10**7: 1}, np.zeros(900), 10**300])
-def test_long_values_are_cut(value):
-    assert len(shown(value)) == LONGEST
-    assert shown(value).endswith("...")
-    assert len(invalid("x", "y", value)) < LONGEST + 100
-    assert len(invalid_choice("x", ["a", "b"], value)) < LONGEST + 100
+def test_long_values_are_cut():
+    for value in ("x" * 10**7, b"x" * 10**7, [0] * 10**7, {"x" * 10**7: 1}, np.zeros(900), 10**300):
+        assert len(shown(value)) == LONGEST
+        assert shown(value).endswith("...")
+        assert len(invalid("x", "y", value)) < LONGEST + 100
+        assert len(invalid_choice("x", ["a", "b"], value)) < LONGEST + 100
 
 
 def test_values_without_a_repr():

@@ -164,17 +164,18 @@ def test_a_path_that_cannot_be_written(tmp_path):
         save_results(tmp_path / "file" / "results.json", [row()])
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[" * 100_000, "nested too deeply"),
-        ('[{"seed": NaN}]', "NaN is not a number"),
-        ('[{"seed": 1, "seed": 2}]', "'seed' is given twice"),
-        ('["' + "x" * 10**6 + '"]', "not a dictionary"),
-        ('\ufeff[{"path": 1}]', "lacks the columns"),
-    ],
-)
-def test_hostile_files_are_refused_in_one_short_sentence(tmp_path, text, words):
+HOSTILE = {
+    "deep": ("[" * 100_000, "nested too deeply"),
+    "not a number": ('[{"seed": NaN}]', "NaN is not a number"),
+    "a repeated key": ('[{"seed": 1, "seed": 2}]', "'seed' is given twice"),
+    "long": ('["' + "x" * 10**6 + '"]', "not a dictionary"),
+    "a byte order mark": ('\ufeff[{"path": 1}]', "lacks the columns"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_in_one_short_sentence(tmp_path, name):
+    text, words = HOSTILE[name]
     (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"not a readable results file .*{words}") as caught:
         Results(tmp_path / "results.json")

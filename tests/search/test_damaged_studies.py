@@ -128,10 +128,10 @@ def test_hostile_attributes_of_trials_are_refused(name, value, folder):
         load(folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"op_code":99}\n', "null\n", '{"op_code":8}\n' * 3, "\x00\xff"])
-def test_other_journals_are_refused(text, folder):
-    (folder / JOURNAL).write_text(text)
-    loaded(folder)
+def test_other_journals_are_refused(folder):
+    for text in ("{", "[" * 100_000, '{"op_code":99}\n', "null\n", '{"op_code":8}\n' * 3, "\x00\xff"):
+        (folder / JOURNAL).write_text(text)
+        loaded(folder)
 
 
 def test_files_that_cannot_be_read(folder, tmp_path):

@@ -119,12 +119,12 @@ def test_hostile_yaml_is_refused_cheaply(name, tmp_path):
     assert peak_megabytes() - before < 100
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, '{"rules": 1, "rules": 2}', "NaN", "9" * 5000])
-def test_hostile_json_is_refused(text, tmp_path):
-    (tmp_path / "r.json").write_text(text)
-    with pytest.raises(ValueError, match="not valid JSON") as caught:
-        Recipe.load(tmp_path / "r.json")
-    check_refusal(caught.value, "r.json")
+def test_hostile_json_is_refused(tmp_path):
+    for text in ("[" * 100_000, '{"a": ' * 100_000, '{"rules": 1, "rules": 2}', "NaN", "9" * 5000):
+        (tmp_path / "r.json").write_text(text)
+        with pytest.raises(ValueError, match="not valid JSON") as caught:
+            Recipe.load(tmp_path / "r.json")
+        check_refusal(caught.value, "r.json")
 
 
 def test_aliases_and_merges_of_people_load(tmp_path):
