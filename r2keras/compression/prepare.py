@@ -44,7 +44,8 @@ def prepare(
     Raises:
         TypeError: a subclassed model, or `recipe` is not a Recipe.
         ValueError: the model is not built or is already prepared; a pattern of the recipe matches nothing; a weight is
-            NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation.
+            NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation; a
+            layer's `get_config()` does not create it again; two layers share a weight and neither holds the other one.
 
     Example:
 

@@ -94,10 +94,10 @@ MISTAKES = [
     ({"outptu": "m.tflite"}, "Did you mean: output"),
     ({"model": "none.keras"}, "none.keras: No such file"),
     ({"model": "x.npz"}, ".keras or .h5"),
-    ({"recipe": "none.yaml"}, "none.yaml', which does not exist"),
+    ({"recipe": "none.yaml"}, "none.yaml: No such file"),
     ({"recipe": "x.npz"}, ".yaml, .yml or .json"),
     ({"recipe": "recipe.yaml"}, "Give them with --calibration_data"),  # batch normalization wants some
-    ({"recipe": "recipe.yaml", "calibration_data": "none.npz"}, "none.npz', which does not exist"),
+    ({"recipe": "recipe.yaml", "calibration_data": "none.npz"}, "none.npz: No such file"),
     ({"recipe": "recipe.yaml", "calibration_data": "small.record.npz"}, "lacks the array `x`"),
     ({"record": "x.npz"}, "not a readable record"),
     ({"record": "small.record.npz"}, "stem/kernel|head/kernel"),  # a record of other values

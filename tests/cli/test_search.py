@@ -19,7 +19,7 @@ def run(made, tmp_path, **flags):
     [
         ({"out": ""}, "--out is missing"),
         ({"model": "none.keras"}, "none.keras: No such file"),
-        ({"data": "none.npz"}, "none.npz', which does not exist"),
+        ({"data": "none.npz"}, "none.npz: No such file"),
         ({"bits": "two"}, "--bits=two is not a list of numbers"),
         ({"bits": "9"}, "`bits`"),
         ({"widths": "0"}, "`widths`"),

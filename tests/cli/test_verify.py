@@ -44,7 +44,7 @@ def test_a_changed_code_disagrees(made, tmp_path):
     [
         ({"model": "none.keras"}, "none.keras: No such file"),
         ({"file": "none.tflite"}, "none.tflite"),
-        ({"data": "none.npz"}, "none.npz', which does not exist"),
+        ({"data": "none.npz"}, "none.npz: No such file"),
         ({"file": "x.npz"}, "x.npz"),
         ({"data": "small.tflite"}, "not a readable .npz"),
         ({"data": "small.record.npz"}, "Expected `x`"),
