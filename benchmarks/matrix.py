@@ -8,7 +8,7 @@ A seed gives a random small model, a random recipe and random data. The recipe i
 step and `finalize`, or by `calibrate`; then the model goes through every form of file. Files run on ai-edge-litert
 (built-in kernels) and tflite-micro themselves, not through `r2keras.export.verify`. A cell is one seed in one form:
 
-- exact: the kernels equal the record, and the file's outputs those of `keras.Model.predict`: to 1e-5 of the range or,
+- exact: the kernels equal the record, and the file's outputs those of `keras.Model.predict`: to 5e-5 of the range or,
   where operators compute on integers, to one step of the output's grid for 99 % of the outputs, with equal decisions.
 - rounded: integer operators are further off, but less than Keras is when its activations are one code off.
 - refused: an error that says what was expected, before any training.

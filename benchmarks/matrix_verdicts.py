@@ -27,7 +27,7 @@ KERAS, PLAIN, EXPAND, BUNDLE, TFLM, INTEGER, INTEGER_IO = FORMS = (
     "integer_io",
 )
 # Of the range of an output: float kernels add in another order than Keras.
-TOLERANCE = 1e-5
+TOLERANCE = 5e-5
 # The share of samples that may have a tie in a recurrent state, where ties are not searched.
 TIED_STATES = 0.1
 # The share of outputs that may be off by more than a step, and the least share of equal decisions.
