@@ -199,10 +199,8 @@ new = sorted({name.partition(".")[0] for name in set(sys.modules) - modules})
 same = environment == dict(os.environ)
 """
 ORDERS = (
-    "import r2keras, keras",
     "import r2keras.record, keras",  # needs no Keras itself
     "from r2keras.ops import affine; import keras",  # which the registered classes import themselves
-    "import r2keras.layers, keras",
 )
 MODEL = ROOT / "tests" / "fixtures" / "models" / "regularized_student.keras"
 LOAD = f"""
