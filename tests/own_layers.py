@@ -136,24 +136,24 @@ def steps():
 class Transposed(layers.Layer):
     """A projection by the table of an embedding or the kernel of a dense layer that it holds, as tutorials tie them."""
 
-    def __init__(self, to, **kwargs):
+    def __init__(self, source, **kwargs):
         super().__init__(**kwargs)
-        self.to = to
+        self.source = source
 
     def build(self, input_shape):
-        size = 20 if isinstance(self.to, layers.Embedding) else self.to.kernel.shape[0]
+        size = 20 if isinstance(self.source, layers.Embedding) else self.source.kernel.shape[0]
         self.bias = self.add_weight(name="bias", shape=(size,), initializer="zeros")
 
     def call(self, x):
-        weight = self.to.embeddings if isinstance(self.to, layers.Embedding) else self.to.kernel
+        weight = self.source.embeddings if isinstance(self.source, layers.Embedding) else self.source.kernel
         return ops.matmul(x, ops.transpose(weight)) + self.bias
 
     def get_config(self):
-        return {**super().get_config(), "to": keras.saving.serialize_keras_object(self.to)}
+        return {**super().get_config(), "source": keras.saving.serialize_keras_object(self.source)}
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "to": keras.saving.deserialize_keras_object(config["to"])})
+        return cls(**{**config, "source": keras.saving.deserialize_keras_object(config["source"])})
 
 
 OBJECTS["Transposed"] = Transposed

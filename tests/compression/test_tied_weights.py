@@ -29,7 +29,7 @@ def test_a_tied_weight_stays_one_through_training_record_and_files(net, tmp_path
     student.fit(x, np.zeros_like(nets.arrays(model(x))[0]), verbose=0)
     small, record = r2keras.finalize(student)
     assert [name.split("/")[0] for name in record.tensors] == [source]
-    assert small.get_layer("tied").to is small.get_layer(source)
+    assert small.get_layer("tied").source is small.get_layer(source)
     assert small.count_params() == model.count_params() == record.num_values
     # Both layers see the quantized weight in training.
     np.testing.assert_allclose(nets.arrays(small(x))[0], nets.arrays(student(x))[0], rtol=1e-4, atol=1e-5)
@@ -38,7 +38,7 @@ def test_a_tied_weight_stays_one_through_training_record_and_files(net, tmp_path
     loaded = keras.models.load_model(tmp_path / "student.keras", custom_objects=own_layers.OBJECTS)
     np.testing.assert_array_equal(nets.arrays(loaded(x))[0], nets.arrays(student(x))[0])
     again, _ = r2keras.finalize(loaded)
-    assert again.get_layer("tied").to is again.get_layer(source)
+    assert again.get_layer("tied").source is again.get_layer(source)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_calibrate_keeps_the_tie(recipe):
     small, record = r2keras.calibrate(model, recipe, x)
     # Folding the normalization would change the weights of the decoder too.
     assert small.get_layer("norm") is not None and list(record.tensors) == ["encoder/kernel"]
-    assert small.get_layer("tied").to is small.get_layer("encoder")
+    assert small.get_layer("tied").source is small.get_layer("encoder")
     first, second = (np.ravel(nets.arrays(m(x))[0]) for m in (small, model))
     assert np.corrcoef(first, second)[0, 1] > 0.98
 
@@ -66,7 +66,7 @@ def test_a_tied_weight_is_named_counted_and_regularized_once():
     assert [name for name, _ in read_model(model).weights] == ["table/embeddings", "tied/bias"]
     assert budget.footprint(model).bytes == 4 * model.count_params()
     regularized = r2keras.regularize(model, "l2")
-    assert regularized.get_layer("tied").to is regularized.get_layer("table")
+    assert regularized.get_layer("tied").source is regularized.get_layer("table")
     assert len(regularized.losses) == 1
 
 
@@ -75,7 +75,7 @@ def test_an_untied_layer_that_holds_an_uncompressed_one_keeps_it():
     student = r2keras.prepare(
         keras.Model(model.input, layers.Dense(2, name="head")(model.output)), Recipe([("head", QuantSpec(num_bits=4))])
     )
-    assert student.get_layer("tied").to is student.get_layer("encoder")
+    assert student.get_layer("tied").source is student.get_layer("encoder")
 
 
 def test_widening_a_tied_layer_is_refused():
@@ -86,9 +86,9 @@ def test_widening_a_tied_layer_is_refused():
 class ByWeight(layers.Layer):
     """A layer that takes the weight out of the other layer."""
 
-    def __init__(self, to, **kwargs):
+    def __init__(self, source, **kwargs):
         super().__init__(**kwargs)
-        self.taken = lambda: to.embeddings
+        self.taken = lambda: source.embeddings
 
     def build(self, input_shape):
         self.table, self.taken = self.taken(), None
@@ -100,12 +100,12 @@ class ByWeight(layers.Layer):
 class Unserialized(layers.Layer):
     """A layer that Keras cannot write down."""
 
-    def __init__(self, to, **kwargs):
+    def __init__(self, source, **kwargs):
         super().__init__(**kwargs)
-        self.to = to
+        self.source = source
 
     def call(self, x):
-        return ops.matmul(x, ops.transpose(self.to.embeddings))
+        return ops.matmul(x, ops.transpose(self.source.embeddings))
 
 
 def through_function():

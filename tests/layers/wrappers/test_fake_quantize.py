@@ -341,7 +341,7 @@ class Watched(layers.Dense):
 def test_only_a_layer_that_might_write_its_kernel_is_tried_in_training_mode(monkeypatch):
     own = FakeQuantize(Watched(4), STILL)
     own(keras.Input((6,)))
-    assert own.layer.trained_calls == 1
+    assert own.layer.trained_calls >= 1
     monkeypatch.setattr(layers.Dense, "call", lambda self, inputs, training=None: pytest.fail("a call was traced"))
     assert FakeQuantize(layers.Dense(4), STILL)(keras.Input((6,))).shape == (None, 4)
 
