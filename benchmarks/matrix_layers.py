@@ -164,12 +164,17 @@ def prelu(net: Net, x: Tensor) -> Tensor:
     return layers.PReLU(shared_axes=shared or None, name=net.name("prelu"))(linear(net, x, net.units())(x))
 
 
+def unmarked(net: Net, x: Tensor) -> Tensor:
+    """Returns a tensor that Keras does not take for sparse; on the others, layers of one's own fail in Keras itself."""
+    return linear(net, x, net.units())(x) if x.sparse else x
+
+
 def built(net: Net, x: Tensor) -> Tensor:
-    return Built(net.units(), name=net.name("built"))(x)
+    return Built(net.units(), name=net.name("built"))(unmarked(net, x))
 
 
 def unbuilt(net: Net, x: Tensor) -> Tensor:
-    return Unbuilt(net.units(), name=net.name("unbuilt"))(x)
+    return Unbuilt(net.units(), name=net.name("unbuilt"))(unmarked(net, x))
 
 
 def lambda_layer(net: Net, x: Tensor) -> Tensor:
@@ -335,7 +340,7 @@ def pooling(net: Net, x: Tensor) -> Tensor:
     kind = net.rng.choice(kinds[:2] if min(x.shape[1:-1]) < 4 else kinds)
     net.add(kind)
     y = linear(net, x, net.units())(x)
-    arguments = {"padding": "same"} if "Pooling" in kind else {}
+    arguments = {"pool_size": 2, "padding": "same"} if "Pooling" in kind else {}
     return getattr(layers, f"{kind}{rank}D")(name=net.name(kind.lower()), **arguments)(y)
 
 

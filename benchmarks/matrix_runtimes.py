@@ -17,10 +17,12 @@ class Outputs:
     Args:
         arrays: one float array per output; integers are converted to the values that they represent.
         steps: the step of each output's grid; None where the file computes it in float.
+        grids: the number of different grids that the file's operators round to.
     """
 
     arrays: list[np.ndarray]
     steps: list[float | None]
+    grids: int = 0
 
 
 def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
@@ -45,7 +47,7 @@ def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
         found.append([file.get_tensor(detail["index"]) for detail in file.get_output_details()])
     outputs = [np.concatenate(column) for column in zip(*found, strict=True)]
     arrays = [_as_float(array, detail) for array, detail in zip(outputs, file.get_output_details(), strict=True)]
-    return Outputs(arrays, _steps(file))
+    return Outputs(arrays, _steps(file), _grids(file))
 
 
 def run_tflm(content: bytes, inputs: list[np.ndarray], count: int) -> Outputs:
@@ -90,6 +92,13 @@ def _steps(file) -> list[float | None]:
             step = tensors[index]["quantization"][0]
         steps.append(float(step) or None)
     return steps
+
+
+def _grids(file) -> int:
+    """Returns the number of different grids of the integers that operators compute."""
+    tensors = {tensor["index"]: tensor for tensor in file.get_tensor_details()}
+    made = {int(output) for op in file._get_ops_details() for output in op["outputs"]}
+    return len({tensors[index]["quantization"] for index in made if tensors[index]["dtype"] == np.int8})
 
 
 def load_bundle(bundle: bytes) -> bytes:

@@ -116,10 +116,15 @@ def microcontrollers():
 @pytest.fixture
 def near(monkeypatch):
     """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
+    monkeypatch.setattr("r2keras.export.conversion.converter.convert_apart", converted_near)
+
+
+def converted_near(folder: Path, signature: str) -> bytes:
+    """Returns the float file of a SavedModel, converted in this process."""
     from r2keras._util.optional_packages import tensorflow
 
-    def converted(folder, signature):
-        converter = tensorflow().lite.TFLiteConverter
-        return converter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
-
-    monkeypatch.setattr("r2keras.export.conversion.converter.convert_apart", converted)
+    lite = tensorflow().lite.TFLiteConverter
+    with pytest.MonkeyPatch.context() as patch:
+        # The converter searches for garbage first: half a second among the objects of all tests.
+        patch.setattr("tensorflow.lite.python.lite.gc.collect", lambda: 0)
+        return lite.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()

@@ -11,6 +11,8 @@ from tests.scripts import run_warm
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+# Flags under which a small run does less; the slow tests run the rest.
+LESS = {"tfmot_qat": ["--variants=palette2"]}
 # What is run, and looked at more closely, in tests/examples.
 ELSEWHERE = {"pilot": "test_pilot.py", "ptb_lstm": "test_ptb.py"}
 
@@ -37,10 +39,18 @@ def test_layers_of_a_pattern_keep_8_bits(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ELSEWHERE])
 def test_example_runs(name, tmp_path):
-    code, out, error = run_warm(f"examples/{name}.py", "--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)
+    flags = "--smoke", *LESS.get(name, ()), f"--out={tmp_path / 'out'}"
+    code, out, error = run_warm(f"examples/{name}.py", *flags, cwd=tmp_path)
     assert code == 0, out[-2000:] + error[-4000:]
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
     assert list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow
+def test_integer_and_palette_variants_of_tfmot(tmp_path):
+    code, _, error = run_warm("examples/tfmot_qat.py", "--smoke", f"--out={tmp_path}")
+    assert code == 0, error
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 3
 
 
 @pytest.mark.slow

@@ -59,6 +59,6 @@ def is_inner_average(call: Call) -> bool:
 def separate_function(call: Call) -> str | None:
     """Returns the activation function of a convolution or dense layer that is an operator of its own on integers."""
     name = activation_name(call)
-    if call.layer is None or not call.kind.startswith(FOLDING) or name is None or name in FUSED:
+    if call.layer is None or not call.kind.startswith((*FOLDING, "EinsumDense")) or name is None or name in FUSED:
         return None
     return name if getattr(keras.activations, name, None) is call.layer.activation else None

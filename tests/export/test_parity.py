@@ -9,9 +9,9 @@ import pytest
 from keras import layers
 
 from r2keras import PaletteSpec, QuantSpec
-from r2keras._util.optional_packages import tensorflow
 from r2keras.export import LiteRTModel, TFLMModel, to_litert, to_tflm
 from r2keras.export.weights import lookup_forms
+from tests.conftest import converted_near
 from tests.export.models import norm
 from tests.export.palettize import compress
 
@@ -85,7 +85,7 @@ def run(group, exporter, folder):
     with pytest.MonkeyPatch.context() as patch:
         # Tables pay for the tiny kernels here too, and the converter of loops runs in this process.
         patch.setattr(lookup_forms, "OPERATOR_BYTES", -(10**7))
-        patch.setattr("r2keras.export.conversion.converter.convert_apart", converted)
+        patch.setattr("r2keras.export.conversion.converter.convert_apart", converted_near)
         found = EXPORTERS[exporter](model, path, record)
     rng = np.random.default_rng(0)
     inputs = [
@@ -98,12 +98,6 @@ def run(group, exporter, folder):
     names = [f"{kind}_{spec}" for kind, spec in itertools.product(GROUPS[group], SPECS)]
     off = {n: np.abs(a - e).max() / np.ptp(e) for n, a, e in zip(names, actual, map(np.asarray, expected), strict=True)}
     return off, {row.name: row for row in found.tensors}, record
-
-
-def converted(folder, signature):
-    """Converts in this process, where TensorFlow is loaded already."""
-    converter = tensorflow().lite.TFLiteConverter
-    return converter.from_saved_model(str(folder / "model"), signature_keys=[signature]).convert()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Recurrent models in files: equal outputs, few-bit weights, states on grids, one sample per run."""
 
+import itertools
 import signal
 from functools import partial
 
@@ -85,8 +86,7 @@ def mixed(first):
     return choose
 
 
-@pytest.mark.parametrize("first", [1, 2])
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize(("kind", "first"), zip(NETS, itertools.cycle([1, 2]), strict=False))
 def test_files_of_few_bits_compute_what_keras_computes(kind, first, tmp_path, near):
     model = net(kind)
     record = compress(model, mixed(first))

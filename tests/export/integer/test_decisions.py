@@ -56,7 +56,8 @@ def sequences(x):
     """One-dimensional convolutions, a dense layer on sequences, a lone batch normalization."""
     x = norm()(layers.SeparableConv1D(8, 3, activation="relu")(x))
     x = layers.Dense(6, activation="tanh")(layers.Conv1D(6, 3, activation="relu")(x))
-    return layers.AveragePooling1D(2)(x)
+    x = layers.EinsumDense("abc,cde->abde", output_shape=(8, 2, 4), activation="gelu")(x)
+    return layers.AveragePooling1D(2)(layers.Reshape((8, 8))(x))
 
 
 def joined(x):

@@ -88,7 +88,8 @@ def test_not_a_number_is_no_decision(exported, rows):
     found = verify(model, path, (x, np.zeros(len(x), int)))
     assert found.agreement == 1 - count / len(x)
     assert found.num_nan == count
-    assert found.model_accuracy <= found.agreement
+    # A ReLU may make 0 of "not a number", in Keras or in the file, by the instructions that it is compiled to.
+    assert min(found.model_accuracy, found.file_accuracy) <= found.agreement
     assert not found.passed()
     assert not found.passed(min_agreement=0.99)
     assert f"not a number        {count} of {len(x)} samples" in str(found)
