@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +46,7 @@ def batches(
     Args:
         model: the model whose inputs the data must fit, or its view.
         data: an array, a list of arrays (one per input), a dict of arrays by the inputs' names, or an iterable of such
-            batches.
+            batches: a list, a generator, a `tf.data.Dataset`, a `keras.utils.PyDataset`.
         batch_size: samples per batch.
         max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
             all, but 16,384 of an iterable that does not say how many batches it has.
@@ -137,7 +138,8 @@ class _Reader:
         self.max_samples = max_samples
         self.dtypes = [keras.backend.standardize_dtype(tensor.dtype) for tensor in self.model.inputs]
         self.arrays = _as_arrays(self.model, data, whole=True)
-        self.data = data
+        self.given = data
+        self.data = _Indexed(data) if isinstance(data, keras.utils.PyDataset) else data
         # Batches in a list are in memory already.
         self.is_list = isinstance(data, list)
         if self.arrays is None:
@@ -190,7 +192,7 @@ class _Reader:
             raise TypeError(invalid("data", expected, type(self.data)))
         if self.max_samples is None and _num_batches(self.data) == math.inf:
             fix = "Pass max_samples=1000, say, or take some batches of it: data.take(8)"
-            received = f"a {type(self.data).__name__} that repeats without end"
+            received = f"a {type(self.given).__name__} that repeats without end"
             raise ValueError(invalid_part("data", "data that end, or max_samples=", received, fix))
 
     def _parts(self) -> Iterator[Batch]:
@@ -212,6 +214,26 @@ class _Reader:
             check_values(self.model, batch, self.vocabulary_sizes)
             count += len(batch[0])
             yield batch
+
+
+class _Indexed:
+    """The batches of a dataset that is read by index.
+
+    Args:
+        dataset: the dataset.
+    """
+
+    def __init__(self, dataset: keras.utils.PyDataset):
+        self._dataset = dataset
+
+    def cardinality(self) -> int:
+        """Returns the number of batches, -1 without end, as a tf.data.Dataset does."""
+        count = self._dataset.num_batches
+        return -1 if count is None else count
+
+    def __iter__(self) -> Iterator[Any]:
+        count = self._dataset.num_batches
+        return (self._dataset[i] for i in (itertools.count() if count is None else range(count)))
 
 
 def _num_batches(data: Any) -> float | None:

@@ -207,6 +207,28 @@ def test_what_is_kept_in_memory_meets_a_bound(monkeypatch):
     assert rows(batches(single(), Batches())) == rows([[X]] * 5)
 
 
+class Rows(keras.utils.PyDataset):
+    """Rows of an array in batches of 4, with or without an end."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    num_batches = property(lambda self: self.count)
+
+    def __getitem__(self, index):
+        return X[4 * (index % 2) : 4 * (index % 2) + 4]
+
+
+def test_a_dataset_read_by_index_gives_the_batches_of_its_array():
+    found = [*batches(single(), Rows(2), 3)]
+    for a, b in zip(found, batches(single(), X[:8], 3), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+    with pytest.raises(ValueError, match="a Rows that repeats without end"):
+        kept_batches(single(), Rows(None))
+    assert sum(len(x) for (x,) in kept_batches(single(), Rows(None), max_samples=6)) == 6
+
+
 def test_a_generator_may_use_its_memory_again():
     def parts():
         buffer = np.empty((5, 4), "float32")
