@@ -39,11 +39,12 @@ pilot: $(STAMPS)/base ## run the pilot on the embedded digits; its report and fi
 check: lint types ## lint, types and the unit tests, in two minutes
 	KERAS_BACKEND=tensorflow $(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS) $(UNIT_TESTS)
 
-test: $(TEST_STAMPS) lint types ## lint, types, the tests with TensorFlow, then the backend tests with every other one of BACKENDS
-	@set -e; for backend in $(BACKENDS); do \
+# mypy uses one processor for half a minute, beside the first tests.
+test: $(TEST_STAMPS) lint ## lint, types, the tests with TensorFlow, then the backend tests with every other one of BACKENDS
+	@$(BIN)/mypy > $(VENV)/types.log 2>&1 & types=$$!; set -e; for backend in $(BACKENDS); do \
 	  echo "Tests with KERAS_BACKEND=$$backend"; \
 	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(MARKS) $(PYTEST_FLAGS); \
-	done
+	done; wait $$types || found=1; cat $(VENV)/types.log; exit $${found:-0}
 
 matrix: $(STAMPS)/dev ## every layer kind under random recipes in every form of file, against Keras; continues where it stopped
 	KERAS_BACKEND=tensorflow $(TEST_ENV) $(BIN)/python benchmarks/matrix.py $(MATRIX_FLAGS)

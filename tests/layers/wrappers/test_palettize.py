@@ -28,6 +28,9 @@ NAMES = (
     "lstm",
     "attention",
 )
+if keras.backend.backend() != "tensorflow":
+    # JAX compiles every layer for seconds.
+    NAMES = ("dense", "conv2d", "embedding", "lstm")
 # Every part of a spec on some layer; kernels that vectors of two do not fit have scalars.
 SPECS = {
     "dense": PaletteSpec(num_bits=3, dim=2, min_size=0),
