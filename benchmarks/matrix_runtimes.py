@@ -97,8 +97,8 @@ def _steps(file) -> list[float | None]:
 def _grids(file) -> int:
     """Returns the number of different grids of the integers that operators compute."""
     tensors = {tensor["index"]: tensor for tensor in file.get_tensor_details()}
-    made = {int(output) for op in file._get_ops_details() for output in op["outputs"]}
-    return len({tensors[index]["quantization"] for index in made if tensors[index]["dtype"] == np.int8})
+    made = [tensors[int(output)] for op in file._get_ops_details() for output in op["outputs"] if output >= 0]
+    return len({tensor["quantization"] for tensor in made if tensor["dtype"] == np.int8})
 
 
 def load_bundle(bundle: bytes) -> bytes:
