@@ -83,7 +83,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/base: $(STAMPS)/venv setup.cfg pyproject.toml
 	@echo 'Installing r2keras and what it needs (about 2.5 GB, one to three minutes)'
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[examples]'
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/base

@@ -111,7 +111,7 @@ def _template() -> Template:
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError(missing("jinja2", "An HTML report")) from error
+        raise ImportError(missing("jinja2", "An HTML report", "report")) from error
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -95,7 +95,7 @@ def _digits(data_dir: Path | None, scaled: bool) -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(missing("scikit-learn", "The data set 'digits'")) from error
+        raise ImportError(missing("scikit-learn", "The data set 'digits'", "palettes")) from error
     x, y = load_digits(return_X_y=True)
     x = x.reshape(-1, 8, 8, 1).astype(np.float32) / np.float32(16 if scaled else 1)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(x))

@@ -82,7 +82,7 @@ def vector_centroids(vectors: np.ndarray, k: int, weights: np.ndarray | None = N
     try:
         from sklearn.cluster import KMeans
     except ImportError as error:
-        raise ImportError(missing("scikit-learn", "The initial codebook of a vector palette")) from error
+        raise ImportError(missing("scikit-learn", "The initial codebook of a vector palette", "palettes")) from error
     return KMeans(k, n_init=1, max_iter=50, random_state=0).fit(sample, sample_weight=mass).cluster_centers_
 
 

@@ -83,7 +83,7 @@ def _context(settings: dict[Any, Any]) -> AbstractContextManager[None]:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError(missing("matplotlib", "A plot")) from error
+        raise ImportError(missing("matplotlib", "A plot", "report")) from error
     return matplotlib.rc_context({**settings})
 
 
