@@ -13,6 +13,8 @@ FILE = {
     "bytes": 1_712_144,
     "relative_difference": 9e-6,
     "steps": 22.0,
+    "mean_steps": 4.25,
+    "one_code_off": 8.5,
     "agreement": 0.969,
     "operators": 32,
     "float_operators": 1,
@@ -33,7 +35,7 @@ def test_table_shows_every_result():
         row_of("integer", **FILE),
     ]
     line = applications.table(rows).splitlines()[2]
-    assert line == "| MobileNet | 32 | 28 | yes | yes | 1.71 | 9.0e-06 | 1.71 | 22.0 | 96.9% | 1 of 32 | 0.700 |"
+    assert line == "| MobileNet | 32 | 28 | yes | yes | 1.71 | 9.0e-06 | 1.71 | 4.2 | 8.5 | 1 of 32 | 0.700 |"
 
 
 def test_table_names_a_fault():
