@@ -5,9 +5,9 @@
 
 Every job runs in a fresh process on a network with random weights, whose batch-norm statistics are measured on 128
 random images. 64 of them calibrate, 64 others compare the file with Keras. Random weights are harder than trained ones:
-nothing has learned to be robust. A row says what failed, if anything did. Differences of integer files from Keras are root
-mean squares in steps of the output; beside them stands how far Keras itself moves if a tenth of all activations is one code
-off, because integer operators round some sums the other way.
+nothing has learned to be robust. A row says what failed, if anything did. Differences of integer files from Keras are
+root mean squares in steps of the output; beside them stands how far Keras itself moves if a tenth of all activations is
+one code off, because integer operators round some sums the other way.
 """
 
 from __future__ import annotations

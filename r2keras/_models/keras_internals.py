@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,8 @@ def lambda_output_shape(layer: keras.layers.Lambda) -> Any:
 def run_through_graph(model: keras.Model, inputs: list, call: Callable) -> Any:
     """Runs the layers of a Functional model on other tensors than its own.
 
+    Each tensor is released after its last use; Keras' own run keeps all of them until the end.
+
     Args:
         model: a Functional model.
         inputs: one tensor per input.
@@ -54,7 +57,24 @@ def run_through_graph(model: keras.Model, inputs: list, call: Callable) -> Any:
     Returns:
         The outputs in the structure of `model.output`.
     """
-    return model._run_through_graph(inputs, call_fn=call)
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+    left = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    left.update(id(tensor) for tensor in model.outputs)
+    values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
+    del inputs
+    for node in nodes:
+        if any(id(tensor) not in values for tensor in node.input_tensors):
+            continue  # It does not follow from the inputs.
+        args, kwargs = node.arguments.fill_in(values)
+        outputs = call(node.operation, *args, **kwargs)
+        values |= {id(tensor): value for tensor, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True)}
+        del args, kwargs, outputs
+        for tensor in node.input_tensors:
+            left[id(tensor)] -= 1
+            if not left[id(tensor)]:
+                values.pop(id(tensor), None)
+    return keras.tree.pack_sequence_as(model._outputs_struct, [values[id(tensor)] for tensor in model.outputs])
 
 
 def own_nodes(model: keras.Model) -> list[tuple[keras.Operation, Any]]:

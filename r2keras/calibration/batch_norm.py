@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from typing import Any
@@ -20,6 +21,9 @@ from r2keras.calibration.data_checks import Batch
 Statistics = list[tuple[np.ndarray, np.ndarray]]
 # Largest change of a statistic between two runs, in standard deviations, at which it counts as settled.
 TOLERANCE = 1e-3
+# Bytes of the tensors that are in memory while a layer normalizes, and their number in sizes of the largest.
+MAX_BYTES = 2**31
+LIVE = 6
 
 
 def reestimate_batch_norm(
@@ -33,11 +37,12 @@ def reestimate_batch_norm(
     """Re-measures the statistics of every batch-norm layer, in place; nothing else changes.
 
     `mean` and `var` are those of a layer's inputs over all data, when the batch-norm layers before it normalize with
-    theirs. The data run through the model until no statistic changes by more than a thousandth of a standard deviation:
-    first each layer normalizes with the batch's own statistics, then with those of all data from the run before. One
-    run is enough for a single batch. The order of the data and their batches have no effect. Dropout stays off. Without
-    `reference`, `mean` and `var` replace the moving statistics, which is best if `data` are distributed like the
-    training data. With `reference`, the same is measured on the float model (`mean_f`, `var_f`) and only the change
+    theirs. All data run through the model at once, layer by layer. If that needs more than about 2 GiB, they run in
+    parts, each normalized by its own statistics, and the statistics of the parts are joined. The order of the data and
+    their batches have no effect. Dropout stays off.
+
+    Without `reference`, `mean` and `var` replace the moving statistics, which is best if `data` are distributed like
+    the training data. With `reference`, the same is measured on the float model (`mean_f`, `var_f`) and only the change
     through quantization is applied: `moving_mean += mean - mean_f`, `moving_variance *= var / var_f`. Data of another
     distribution then do no harm.
 
@@ -46,7 +51,7 @@ def reestimate_batch_norm(
             nested models, but not those inside a composite custom layer.
         data: unlabeled inputs: an array, a list of arrays (one per input), a dict by name, or an iterable of batches.
         reference: the float model that `model` was made from; None replaces the statistics.
-        batch_size: samples per batch; the data's own batches have no effect.
+        batch_size: the least number of samples per part; the data's own batches have no effect.
         max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
             all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
 
@@ -99,18 +104,51 @@ def measure(view: ModelView, data: list[Batch]) -> Statistics:
         Pairs `(mean, variance)` in the order of `batch_norms`.
     """
     measured = {id(norm): _measuring(norm) for norm in batch_norms(view)}
+    calls: collections.Counter[int] = collections.Counter()
 
     def call(path: str, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        calls[id(layer)] += 1
         return measured.get(id(layer), layer)(*args, **kwargs)
 
-    # After as many runs, the statistics of each layer follow from exact ones of the layers before it.
+    parts = _joined(view, data)
+    # A layer that is used twice normalizes with the statistics of both uses, which are known after the run.
     for _ in range(len(measured) + 1):
-        for batch in data:
-            layer_by_layer.run(view.model, batch, call)
+        calls.clear()
+        for part in parts:
+            layer_by_layer.run(view.model, part, call)
         changes = [layer.settle() for layer in measured.values()]
-        if len(data) == 1 or max(changes, default=0.0) < TOLERANCE:
+        is_shared = any(calls[key] > len(parts) for key in measured)
+        if not is_shared or max(changes) < TOLERANCE:
             break
     return [layer.settled for layer in measured.values() if layer.settled is not None]
+
+
+def _joined(view: ModelView, data: list[Batch]) -> list[Batch]:
+    """Returns the data in as few parts as memory allows, each of samples of one shape."""
+    if len(data) == 1:
+        return data
+    most = max(1, MAX_BYTES // (LIVE * _largest_bytes(view, [array[:1] for array in data[0]])))
+    parts: list[list[Batch]] = []
+    for batch in data:
+        fits = bool(parts) and [x.shape[1:] for x in batch] == [x.shape[1:] for x in parts[-1][0]]
+        if fits and len(batch[0]) + sum(len(other[0]) for other in parts[-1]) <= most:
+            parts[-1].append(batch)
+        else:
+            parts.append([batch])
+    return [[np.concatenate(arrays) for arrays in zip(*part, strict=True)] for part in parts]
+
+
+def _largest_bytes(view: ModelView, sample: Batch) -> int:
+    """Returns the size of the largest result of a layer for one sample."""
+    sizes = [1]
+
+    def call(path: str, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        sizes.append(4 * sum(math.prod(tensor.shape) for tensor in keras.tree.flatten(outputs)))
+        return outputs
+
+    layer_by_layer.run(view.model, sample, call)
+    return max(sizes)
 
 
 def shifted(view: ModelView, before: Statistics, after: Statistics) -> Statistics:

@@ -1,6 +1,7 @@
 """The private attributes of Keras that r2keras depends on: each test names the one that a new Keras release broke."""
 
 import re
+import weakref
 from pathlib import Path
 
 import keras
@@ -71,6 +72,25 @@ def test_run_through_graph_calls_every_layer_on_the_given_tensors():
     outputs = keras_internals.run_through_graph(model, [np.ones((5, 2), "float32")], call)
     assert calls == ["first", "second"]
     assert keras.tree.flatten(outputs)[0].shape == (5, 3)
+
+
+def test_run_through_graph_releases_tensors_after_their_last_use():
+    inputs = keras.Input((2,))
+    x = layers.ReLU(name="one")(inputs)
+    model = keras.Model(inputs, [layers.ReLU(name=f"{n}")(layers.ReLU()(x)) for n in ("left", "right")])
+    made, alive = [], []
+
+    class Value:
+        """The result of a layer."""
+
+    def call(layer, *args, **kwargs):
+        alive.append(sum(value() is not None for value in made))
+        value = Value()
+        made.append(weakref.ref(value))
+        return value
+
+    outputs = keras_internals.run_through_graph(model, [Value()], call)
+    assert len(made) == 5 and len(outputs) == 2 and max(alive) == 2
 
 
 def test_own_nodes_are_the_calls_of_one_model_and_history_names_their_tensors():

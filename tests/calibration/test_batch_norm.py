@@ -7,7 +7,7 @@ from keras import layers
 
 from r2keras import QuantSpec, Recipe, finalize, prepare
 from r2keras._models import walk
-from r2keras.calibration import reestimate_batch_norm
+from r2keras.calibration import batch_norm, reestimate_batch_norm
 from tests import nets
 
 pytestmark = pytest.mark.backends
@@ -81,10 +81,21 @@ def test_measuring_again_gives_the_same():
 
 @pytest.mark.parametrize("batch_size", [1, 5, 19])
 def test_batches_have_no_effect(batch_size):
-    """Beyond the thousandth of a standard deviation at which the runs end; with three runs, two norms are exact."""
     model, x = net(), np.concatenate(BATCHES)
     reestimate_batch_norm(model, x, batch_size=batch_size)
     check(model, measured(net(), [x]))
+
+
+def test_data_that_need_too_much_memory_are_measured_in_parts(monkeypatch):
+    """Each part is normalized by its own statistics: those of the first norm are exact."""
+    monkeypatch.setattr(batch_norm, "MAX_BYTES", 0)
+    model, x = net(), np.concatenate(BATCHES)
+    reestimate_batch_norm(model, x, batch_size=10)
+    found = [array(model.get_layer(name).moving_mean) for name in ("norm1", "norm2")]
+    (first, _), (second, _) = measured(net(), [x])
+    np.testing.assert_allclose(found[0], first, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], second, atol=0.5)
+    assert not np.allclose(found[1], second, rtol=1e-4, atol=1e-5)
 
 
 def test_batches_of_the_data_give_the_same_bits():
