@@ -23,7 +23,7 @@ STAMPS := $(VENV)/stamps
 TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(BACKENDS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help pilot check test matrix lint format types names clean
+.PHONY: help pilot check test docs matrix lint format types names clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,10 @@ test: $(TEST_STAMPS) lint ## lint, types, the tests with TensorFlow, then the ba
 
 matrix: $(STAMPS)/dev ## every layer kind under random recipes in every form of file, against Keras; continues where it stopped
 	KERAS_BACKEND=tensorflow $(TEST_ENV) $(BIN)/python benchmarks/matrix.py $(MATRIX_FLAGS)
+
+docs: $(STAMPS)/docs ## build the documentation site into out/site; fails on a broken link or reference
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'The site is in out/site. To look at it while writing: $(BIN)/mkdocs serve'
 
 lint: $(STAMPS)/dev ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -100,4 +104,9 @@ $(STAMPS)/torch: $(STAMPS)/base
 $(STAMPS)/jax: $(STAMPS)/base
 	@echo 'Installing jax'
 	@$(PIP) --editable '.[jax]'
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/base
+	@echo 'Installing MkDocs'
+	@$(PIP) --editable '.[docs]'
 	@touch $@
