@@ -102,7 +102,7 @@ def _grids(file) -> int:
 
 
 def load_bundle(bundle: bytes) -> bytes:
-    """Returns the float file of a bundle, as docs/bundle_layout.md says."""
+    """Returns the float file of a bundle, as docs/deploy/bundle_layout.md says."""
     magic, count, skeleton, size, expanded = struct.unpack_from("<8s4I", bundle)
     if magic != b"R2KBNDL1":
         raise AssertionError("The bundle does not begin with its eight bytes")

@@ -1,4 +1,4 @@
-"""The tables of examples/README.md have the figures of the rows that are kept as JSON."""
+"""The tables of docs/results have the figures of the rows that are kept as JSON."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def cells():
-    """Returns the rows of all tables as lists of texts."""
-    lines = (ROOT / "examples" / "README.md").read_text(encoding="utf-8").splitlines()
+def cells(page):
+    """Returns the rows of all tables of a page as lists of texts."""
+    lines = (ROOT / "docs" / "results" / f"{page}.md").read_text(encoding="utf-8").splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("search_*.json")), ids=lambda path: path.stem)
 def test_searches(path):
     found = json.loads(path.read_text())
-    metric, table = found["settings"]["metric"], cells()
+    metric, table = found["settings"]["metric"], cells("search")
     for row in found["rows"]:
         value = row[metric]
         text = "-" if value is None else f"{100 * value:.2f} %" if metric == "accuracy" else f"{value:.1f}"
@@ -30,7 +30,7 @@ def test_searches(path):
 
 
 def test_integer_files():
-    table = [line for line in cells() if len(line) == 11]
+    table = [line for line in cells("mlperf_tiny") if len(line) == 11]
     rows = json.loads((RESULTS / "mlperf_integer.json").read_text())
     for row in rows:
         name = f"W{row['num_bits']}A8" + ", AdaRound" * bool(row["steps"])
@@ -42,10 +42,10 @@ def test_integer_files():
         if row["num_bits"] < 8:
             assert line[7] == f"{100 * row['wide_accuracy']:.1f}" and line[9] == sizes["integer, 8-bit codes"]
             assert float(line[8]) == pytest.approx(100 * row["wide_agreement"], abs=0.05)
-        for line in (line for line in cells() if len(line) == 12 and line[:2] == [f"`{row['model']}`", name]):
+        for line in (line for line in cells("mlperf_tiny") if len(line) == 12 and line[:2] == [f"`{row['model']}`", name]):
             times = {r["name"]: [f"{r['file_bytes']:,}", f"{r['median_ms']:.3f}"] for r in row["routes"]}
             assert line[2:8] == times["float"] + times["exact"] + times["integer"]
             assert line[8:10] == (times["integer, 8-bit codes"] if row["num_bits"] < 8 else ["", ""])
             assert line[10:] == times.get("shipped", ["", ""])
     assert len(rows) == len([line for line in table if line[1].startswith("W")]) == 12
-    assert len([line for line in cells() if len(line) == 12 and line[1].startswith("W")]) == 8
+    assert len([line for line in cells("mlperf_tiny") if len(line) == 12 and line[1].startswith("W")]) == 8

@@ -1,4 +1,4 @@
-"""The loader of `docs/bundle_layout.md` in pure Python, line by line as a port to Kotlin or C++ would be."""
+"""The loader of `docs/deploy/bundle_layout.md` in pure Python, line by line as a port to Kotlin or C++ would be."""
 
 import struct
 

@@ -32,7 +32,7 @@ def bundle(small: bytes | str | os.PathLike) -> bytes:
     The bundle holds a float `.tflite` without its compressed weights (the skeleton), the packed codes and tables of
     those weights, and the offset of each. A loader copies the skeleton, appends each decoded weight, value by value
     `(table[(code + first) * dim + column % dim] * scale + add) * multiply`, and passes the bytes to LiteRT. The weights
-    equal those of `expand`, bit for bit. `docs/bundle_layout.md` describes the layout.
+    equal those of `expand`, bit for bit. `docs/deploy/bundle_layout.md` describes the layout.
 
     Args:
         small: a `.tflite`, as bytes or as a path.

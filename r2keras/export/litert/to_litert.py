@@ -48,7 +48,7 @@ def to_litert(
     """Writes a model as a `.tflite` file, its recorded weights as 2-, 4- or 8-bit integers.
 
     The file computes `scale * (code - zero_point)`, or `scale * table[index]` for a palette, from the stored integers.
-    Every code is read back and compared with the record before the file is written. docs/export.md explains the modes.
+    Every code is read back and compared with the record before the file is written. docs/how_to/export.md explains the modes.
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend with the values of `record`, or the
@@ -72,7 +72,7 @@ def to_litert(
         ImportError: TensorFlow or ai-edge-litert is not installed.
         RuntimeError: Keras runs on another backend, or TensorFlow's converter refuses the model or crashes.
         TypeError: `model` is subclassed, or `record` is not a record.
-        ValueError: an argument does not fit the others, the model or the record; docs/export.md lists the cases.
+        ValueError: an argument does not fit the others, the model or the record; docs/how_to/verify.md lists the cases.
         OSError: the file cannot be written.
 
     Warns:
