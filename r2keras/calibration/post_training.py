@@ -54,8 +54,8 @@ def calibrate(
 
     Each kernel that the recipe matches moves to the grid or palette of its spec. Then the steps of the recipe are done
     in their order; a recipe without `steps` has one, `"reestimate_batch_norm"`. Each step is also a function of
-    `r2keras.calibration`. Quantized activations get their ranges from the data at the end. docs/how_to/post_training.md explains
-    the steps and when to use them.
+    `r2keras.calibration`. Quantized activations get their ranges from the data at the end.
+    docs/how_to/post_training.md explains the steps and when to use them.
 
     Args:
         model: a built, trained Functional or Sequential model; left untouched.

@@ -5,8 +5,8 @@ r"""Expands a compact .tflite file to a plain float one, when a model is install
 Codes, palette indices and tables are decoded bit for bit as LiteRT would decode them at its first call. The float file
 runs as fast as one that was never compressed; ship the small one. No runtime opens the file: it is decoded with NumPy.
 
-A bundle, for loaders that cannot read flatbuffers (docs/deploy/bundle_layout.md): the skeleton of the file, codes, tables, and
-where each of them goes.
+A bundle, for loaders that cannot read flatbuffers (docs/deploy/bundle_layout.md): the skeleton of the file, codes,
+tables, and where each of them goes.
 
     r2keras-expand --input=small.tflite --output=small.bundle
 

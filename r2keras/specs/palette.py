@@ -12,7 +12,7 @@ GRANULARITIES = ("per_tensor", "per_group")
 TABLE_DTYPES = ("float32", "float16", "int8")
 # The default of `min_size`.
 SMALL = 2048
-# Default multiples of the temperature to anneal between; docs/results/palettes.md has a ResNet-20 with and without them.
+# Default multiples of the temperature to anneal between; docs/results/palettes.md has ResNet-20 with and without them.
 START, FINAL = 6.0, 0.2
 
 

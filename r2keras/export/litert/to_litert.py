@@ -48,7 +48,8 @@ def to_litert(
     """Writes a model as a `.tflite` file, its recorded weights as 2-, 4- or 8-bit integers.
 
     The file computes `scale * (code - zero_point)`, or `scale * table[index]` for a palette, from the stored integers.
-    Every code is read back and compared with the record before the file is written. docs/how_to/export.md explains the modes.
+    Every code is read back and compared with the record before the file is written. docs/how_to/export.md explains
+    the modes.
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend with the values of `record`, or the
