@@ -28,7 +28,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def described(name: str) -> str:
     """Returns the docstring and the flags of a program as Markdown."""
     program, settings = loaded(name)
-    return f"{prose(inspect.getdoc(program) or '')}\n\n## Flags\n\n{table(own_flags(settings))}\n"
+    return f"{prose(inspect.getdoc(program) or '')}\n\n## Flags\n\n{table(own_flags(settings), required(program))}\n"
 
 
 def loaded(name: str) -> tuple[ModuleType, ModuleType]:
@@ -46,13 +46,22 @@ def own_flags(module: ModuleType) -> list[flags.Flag]:
     """Returns the flags that a module defines, in its order, without those of absl."""
     values = getattr(module, "FLAGS", flags.FLAGS)
     found = values.flags_by_module_dict().get(module.__name__) or values.get_key_flags_for_module(module)
-    source = inspect.getsource(module)
-    return sorted(found, key=lambda flag: source.find(f'"{flag.name}"'))
+    names = re.findall(r'\bDEFINE_\w+\(\s*"(\w+)"', inspect.getsource(module))
+    return sorted((flag for flag in found if flag.name in names), key=lambda flag: names.index(flag.name))
 
 
-def table(found: list[flags.Flag]) -> str:
+def required(program: ModuleType) -> set[str]:
+    """Returns the flags that a program passes to `common.run` as required."""
+    named = re.search(r"\brequired=\(([^)]*)\)", inspect.getsource(program))
+    return set(re.findall(r'"(\w+)"', named[1])) if named else set()
+
+
+def table(found: list[flags.Flag], needed: set[str]) -> str:
     """Returns the table of flags."""
-    rows = [f"| `--{flag.name}` | {default(flag)} | {cell(flag.help)} |" for flag in found]
+    rows = [
+        f"| `--{flag.name}` | {'required' if flag.name in needed else default(flag)} | {cell(flag.help)} |"
+        for flag in found
+    ]
     return "\n".join(["| flag | default | meaning |", "| --- | --- | --- |", *rows])
 
 
@@ -63,8 +72,8 @@ def default(flag: flags.Flag) -> str:
 
 
 def cell(text: str) -> str:
-    """Returns a help text as a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Returns a help text as a cell of a table, without the choices that absl puts before it."""
+    return re.sub(r"^<[^>]*>: ", "", " ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def prose(text: str) -> str:
