@@ -12,9 +12,11 @@ import numpy as np
 from r2keras._models import walk
 from r2keras._models.channel_axes import output_axes, scale_shape
 from r2keras._models.walk import ModelView, view_of
+from r2keras._util.display import Tabular
 from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.tables import add_row, new_table, shape_text, text_cell
-from r2keras._util.text import bits, count, to_text
+from r2keras._util.text import bits, count
+from r2keras.compression.edges import with_edges
 from r2keras.compression.weight_plan import plan_of
 from r2keras.export.weights.uniform import container_bits
 from r2keras.layers.wrappers.by_spec import SpecifiedWeights
@@ -70,7 +72,7 @@ class TensorBytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Footprint:
+class Footprint(Tabular):
     """The bytes of a model's weights; `print` shows them as a table.
 
     Args:
@@ -138,9 +140,6 @@ class Footprint:
     def __rich__(self) -> Table:
         return footprint_table(self)
 
-    def __str__(self) -> str:
-        return to_text(self)
-
 
 def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
     """Returns the bytes of every weight of a model under a recipe, from shapes alone; nothing is quantized.
@@ -173,7 +172,7 @@ def footprint(model: keras.Model, recipe: Recipe | None = None) -> Footprint:
 
 def _footprint(view: ModelView, recipe: Recipe | None = None) -> Footprint:
     """As `footprint`, for the view of a model."""
-    plan = {} if recipe is None else plan_of(view, recipe)
+    plan = {} if recipe is None else plan_of(view, with_edges(recipe, view))
     tensors = []
     for path, layer in view.layers:
         specs = plan.get(path) or _own_specs(layer)

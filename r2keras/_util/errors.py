@@ -15,6 +15,10 @@ class DataNeededError(ValueError):
     """A step needs calibration data, and none were given."""
 
 
+class EdgesError(ValueError):
+    """A recipe has a rule for the first and last kernels, and the model has none between them."""
+
+
 def invalid(name: str, expected: str, received: object, fix: str = "") -> str:
     """Returns the message for a bad argument.
 

@@ -63,6 +63,15 @@ def add_row(table: Table, cells: Iterable[str]) -> None:
     table.add_row(*map(text_cell, cells))
 
 
+def pairs_table(title: str, pairs: Iterable[tuple[str, str]]) -> Table:
+    """Returns a table without a head: one figure and its value per line."""
+    table = new_table(title, [("figure", False), ("value", False)])
+    table.show_header = False
+    for pair in pairs:
+        add_row(table, pair)
+    return table
+
+
 def text_cell(text: str) -> Text:
     """Returns text that rich does not parse as markup."""
     from rich.text import Text

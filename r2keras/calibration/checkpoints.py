@@ -1,18 +1,16 @@
-"""Storage of finished layers in a folder, and a progress bar, for long steps."""
+"""Storage of finished layers in a folder, for long steps."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from r2keras._util.errors import invalid_part, missing
+from r2keras._util.errors import invalid_part
 from r2keras._util.files import atomic_write_bytes, one_line, reading
 from r2keras._util.json_text import member, parse_json
 from r2keras._util.npz_file import CORRUPT, NpzFile
@@ -93,20 +91,3 @@ def _read_tensor(archive: NpzFile, tensor: QuantizedTensor) -> QuantizedTensor:
             received = f"{cut(header.dtype)} of shape {cut(header.shape)}"
             raise ValueError(f"its {name} are {received}, not {expected.dtype} of shape {expected.shape}")
     return dataclasses.replace(tensor, codes=archive.read("codes"), scale=archive.read("scale"))
-
-
-@contextlib.contextmanager
-def progress_bar(shown: bool, total: int) -> Iterator[Callable[[str], None]]:
-    """Shows a progress bar; yields a function that advances it by one kernel, whose name it takes."""
-    if not shown:
-        yield lambda name: None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import Progress
-    except ImportError as error:
-        raise ImportError(missing("rich", "A progress bar")) from error
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("AdaRound", total=total)
-        yield lambda name: bar.update(task, advance=1, description=f"AdaRound {name}")

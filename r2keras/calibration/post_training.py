@@ -21,11 +21,13 @@ from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.equalization import equalized
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
+from r2keras.calibration.hints import hints, log_once
 from r2keras.calibration.rounding.adaround import rounded
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.calibration.squared_gradients import sensitivity_of
 from r2keras.compression import finalize, integer_forms, prepare, students, weight_plan
-from r2keras.compression.activation_plan import planned, warned_plan, with_layers_to_round
+from r2keras.compression.activation_plan import integer_ends, planned, warned_plan, with_layers_to_round
+from r2keras.compression.edges import with_edges
 from r2keras.compression.integer_biases import round_biases
 from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.record import CompressionRecord
@@ -44,6 +46,7 @@ def calibrate(
     batch_norm: str = "auto",
     input_bits: int | None = None,
     output_bits: int | None = None,
+    integer: bool = False,
     batch_size: int = 128,
     max_samples: int | None = None,
     options: AdaRoundOptions | None = None,
@@ -71,16 +74,19 @@ def calibrate(
         output_bits: bits of the other tensors that an integer file rounds, 2 to 8: results of global average pooling,
             and the model's outputs. An output is rounded before a last softmax, sigmoid or tanh, which becomes a layer
             of its own, `"<layer>_softmax"`. None leaves all of these float.
+        integer: whether the model is for a fully integer file: sets `input_bits` and `output_bits` to 8. The recipe
+            needs `activation_bits=8`, as in `Recipe.int8()`.
         batch_size: samples per batch; the data's own batches have no effect.
         max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
             all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
         options: settings of the step `"adaround"`; None uses the defaults.
         folder: a folder in which the step `"adaround"` stores finished layers, so that an interrupted run continues.
-        progress: whether the step `"adaround"` shows a progress bar if the output is a terminal.
+        progress: whether the step `"adaround"` shows its progress, in terminals and notebooks.
 
     Returns:
         `(model, record)`, as from `r2keras.finalize`; the model computes in float32. `record.notes` has AdaRound's
-        result for each kernel.
+        result for each kernel. A hint is logged, once, about bits that a file stores in wider containers, and about
+        fewer than 4 bits without steps.
 
     Raises:
         TypeError: `model` is subclassed, `recipe` is not a Recipe, or the data are not numbers.
@@ -108,6 +114,8 @@ def calibrate(
         raise ValueError(invalid_choice("batch_norm", BATCH_NORM, batch_norm))
     # Both plans come first: the steps would raise their errors only after minutes of work.
     view = in_float32(view_of(model))
+    recipe = with_edges(recipe, view)
+    input_bits, output_bits = integer_ends(integer, recipe, input_bits, output_bits)
     plan = weight_plan.plan_of(view, recipe)
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)
@@ -132,6 +140,8 @@ def calibrate(
         _reestimate(view, small, checked, batch_norm)
     record = dataclasses.replace(record, num_values=small.model.count_params())
     small, record = _with_activations(small, record, recipe, checked, input_bits, output_bits)
+    for hint in hints(recipe, record):
+        log_once(hint)
     return small.model, record
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+import r2keras
 from r2keras._util.errors import invalid, missing, sentence
 from r2keras._util.files import one_line, read_npz
 from r2keras._util.native_log import quiet_imports
@@ -41,7 +42,7 @@ def run(
 
     Args:
         values: the program's flags. Each program has its own, so that two of them can be imported side by side.
-        text: what `--help` prints above the flags: the program's module docstring.
+        text: what `--help` prints above the flags: the program's module docstring. `--version` prints the version.
         program: does the work and returns the exit code.
         argv: the program's name and arguments; None means `sys.argv`.
         required: names of the flags that have to be given.
@@ -53,7 +54,11 @@ def run(
     argv = list(sys.argv if argv is None else argv)
     values.unparse_flags()
     if {"--help", "-h", "--helpshort", "--helpfull"} & set(argv[1:]):
-        sys.stdout.write(f"{_named_as_called(text, argv[0]).strip()}\n\nFlags:\n{_flags_help(values, required)}")
+        sys.stdout.write(f"{_named_as_called(text, argv[0]).strip()}\n\nFlags:\n{flags_help(values, required)}")
+        sys.stdout.write("  --version: Print the version of r2keras, and do nothing else.\n")
+        return 0
+    if "--version" in argv[1:]:
+        sys.stdout.write(f"{_command(argv[0])} {r2keras.__version__}\n")
         return 0
     try:
         rest = values(argv)
@@ -218,10 +223,16 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "nothing"
 
 
-def _flags_help(values: flags.FlagValues, required: Sequence[str]) -> str:
-    """Returns one line per flag, in the order of definition, with its default or the note that it is required."""
+def flags_help(values: flags.FlagValues, required: Sequence[str] = (), names: Sequence[str] | None = None) -> str:
+    """Returns one line per flag, in the order of definition, with its default or the note that it is required.
+
+    Args:
+        values: the flags.
+        required: names of the flags that have to be given.
+        names: the flags to list; None lists all.
+    """
     lines = []
-    for name in values:
+    for name in values if names is None else names:
         if name not in ("", "?"):
             remark = " Required." if name in required else _default(values[name].default)
             lines.append(f"  --{name}: {values[name].help}{remark}\n")

@@ -4,27 +4,35 @@ A compressed model from `r2keras.finalize` or `r2keras.calibrate`, and its recor
 
     r2keras-convert --model=small.keras --record=small.record.npz --output=small.tflite
 
-A float model, quantized here by a recipe. The calibration data are a few hundred inputs in the form that the model
-takes, without labels: an .npz with the array `x`, or with one array by the name of each input.
+A float model, quantized here. The calibration data are a few hundred inputs in the form that the model takes, without
+labels: an .npz with the array `x`, or with one array by the name of each input. The same bits for all kernels, and
+--edge_bits for the first and last ones:
 
-    r2keras-convert --model=m.keras --recipe=w4.yaml --calibration_data=x.npz --output=small.tflite
+    r2keras-convert --model=m.keras --bits=4 --steps=adaround,correct_bias --calibration_data=x.npz \
+        --output=small.tflite
+
+A fully integer file of 8 bits; its inputs and outputs stay float unless --io=int8 is given. Its size and latency appear
+beside those of the file in float, and how often it decides as the Keras model, with a warning below 99 %.
+
+    r2keras-convert --model=m.keras --integer --calibration_data=x.npz --output=small.tflite
+
+Bits by layer, from a recipe; the first rule that matches a weight wins. Only --output is written unless --record_output
+and --model_output name two more files: a name made up here could be that of another file of yours.
+
     r2keras-convert --model=m.keras --recipe=w4.yaml --calibration_data=x.npz --output=small.tflite \
         --record_output=small.record.npz --model_output=small.keras
 
-The recipe w4.yaml; the first rule that matches a weight wins:
+The recipe w4.yaml:
 
     rules:
     - {match: "stem|head", quantize: {num_bits: 8}}
     - {match: "attention", keep_float: true}
     - {match: ".*", quantize: {num_bits: 4}}
 
-Integer operators, for a recipe with `activation_bits: 8` in its rules or a record made with one. With --output_bits=8
-the Keras model rounds its outputs as the file does; otherwise the calibration data determine their range. Inputs and
-outputs stay float unless --io=int8 is given. Size and latency are printed next to those of the float-operator file, and
-with calibration data how often the file decides as the Keras model, with a warning below 99 %.
+Integer operators for other recipes need `activation_bits: 8` in the rules. With --activations=int8 and not --integer, the
+Keras model keeps its inputs and outputs in float, and the calibration data determine their ranges:
 
-    r2keras-convert --model=m.keras --recipe=w4a8.yaml --input_bits=8 --output_bits=8 \
-        --calibration_data=x.npz --activations=int8 --output=small.tflite
+    r2keras-convert --model=m.keras --recipe=w4a8.yaml --integer --calibration_data=x.npz --output=small.tflite
 
 A file for microcontrollers, with look-up tables of 1 to 7 bits (needs `pip install 'r2keras[tflm]'`, on Linux):
 
@@ -57,9 +65,10 @@ from pathlib import Path
 from absl import flags
 
 import r2keras
-from r2keras._util.errors import DataNeededError
+from r2keras._util.errors import DataNeededError, EdgesError
 from r2keras._util.files import replacing
-from r2keras.cli import common
+from r2keras.cli import common, recipe_flags
+from r2keras.cli.stages import stage
 
 FLAGS = flags.FlagValues()
 # Share of equal decisions of an integer file and its model below which the tool warns.
@@ -69,16 +78,21 @@ SUFFIXES = {"output": ".tflite", "record": ".npz", "record_output": ".npz", "mod
 flags.DEFINE_string("model", None, "The Keras model, .keras or .h5.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "The .tflite file to write.", flag_values=FLAGS)
 flags.DEFINE_string("record", None, "The record of a compressed model, .npz.", flag_values=FLAGS)
-flags.DEFINE_string("recipe", None, "The recipe to quantize a float model by, .yaml or .json.", flag_values=FLAGS)
+recipe_flags.define(FLAGS)
 flags.DEFINE_string(
-    "calibration_data", None, "Inputs to calibrate on, .npz; with --recipe or --activations=int8.", flag_values=FLAGS
+    "calibration_data",
+    None,
+    "Inputs to calibrate on, .npz; with --recipe, --bits, --integer or --activations=int8.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("input_bits", None, "Bits for the model's inputs, 2 to 8; with --recipe.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "input_bits", None, "Bits for the model's inputs, 2 to 8; with --recipe or --bits.", flag_values=FLAGS
+)
 flags.DEFINE_integer(
     "output_bits",
     None,
     "Bits for the model's outputs and global-average-pooling results, rounded as the integer file rounds them, 2 to 8; "
-    "with --recipe.",
+    "with --recipe or --bits.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -98,7 +112,7 @@ flags.DEFINE_enum(
     "optimize",
     "size",
     ["size", "memory", "latency"],
-    "Which of size, memory or latency to optimize for; with --record or --recipe.",
+    "Which of size, memory or latency to optimize for; with --record, --recipe or --bits.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -108,9 +122,11 @@ flags.DEFINE_enum(
     "The form of LSTM layers: a loop, or fused, one operator that keeps its state until the interpreter resets it.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("record_output", None, "Where to write the new record, .npz; with --recipe.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "model_output", None, "Where to write the quantized model, .keras; with --recipe.", flag_values=FLAGS
+    "record_output", None, "Where to write the new record, .npz; with --recipe or --bits.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "model_output", None, "Where to write the quantized model, .keras; with --recipe or --bits.", flag_values=FLAGS
 )
 
 
@@ -123,31 +139,30 @@ def convert() -> int:
     """Converts as the flags say, and prints the size of the file and the savings of compression."""
     check_flags()
     record = r2keras.CompressionRecord.load(FLAGS.record) if FLAGS.record else None
-    recipe = r2keras.Recipe.load(FLAGS.recipe) if FLAGS.recipe else None
-    model = common.load_model(FLAGS.model)
+    recipe = recipe_flags.recipe_of(FLAGS)
+    with stage(f"Reading {FLAGS.model}", line=False):
+        model = common.load_model(FLAGS.model)
     data = calibration_data(model)
     if recipe is not None:
-        try:
-            model, record = r2keras.calibrate(
-                model, recipe, data, input_bits=FLAGS.input_bits, output_bits=FLAGS.output_bits
-            )
-        except DataNeededError as error:
-            raise ValueError(f"{error} Give them with --calibration_data") from error
+        model, record = calibrated(model, recipe, data)
     integer_options = {}
-    if FLAGS.activations == "int8":
+    if on_integers():
         integer_options = {"activations": "int8", "io": FLAGS.io, "data": data}
-    if FLAGS.format == "tflm":
-        sizes = r2keras.export.to_tflm(model, FLAGS.output, record)
-    else:
-        forms = {"optimize": FLAGS.optimize, "recurrent": FLAGS.recurrent}
-        r2keras.export.to_litert(model, FLAGS.output, record, **forms, **integer_options)
+    with stage(f"Writing {FLAGS.output}"):
+        if FLAGS.format == "tflm":
+            sizes = r2keras.export.to_tflm(model, FLAGS.output, record)
+        else:
+            forms = {"optimize": FLAGS.optimize, "recurrent": FLAGS.recurrent}
+            r2keras.export.to_litert(model, FLAGS.output, record, **forms, **integer_options)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
     if integer_options:
-        print(routes(model, record))
+        with stage("Measuring size and latency"):
+            compared = routes(model, record)
+        print(compared)
         if data is not None:
             check_decisions(model, data)
     if FLAGS.format == "tflm":
@@ -155,9 +170,28 @@ def convert() -> int:
     return 0
 
 
+def calibrated(model, recipe, data):
+    """Returns the quantized model and its record."""
+    ends = {"input_bits": FLAGS.input_bits, "output_bits": FLAGS.output_bits, "integer": FLAGS.integer}
+    # AdaRound shows a bar of its own.
+    with stage(" ".join(["Calibrating", *recipe.steps]), spinner="adaround" not in recipe.steps):
+        try:
+            return r2keras.calibrate(model, recipe, data, **ends)
+        except DataNeededError as error:
+            raise ValueError(f"{error} Give them with --calibration_data") from error
+        except EdgesError as error:
+            raise ValueError(f"{error} On the command line: --edge_bits=0") from error
+
+
+def on_integers() -> bool:
+    """Whether the file computes on integers."""
+    return FLAGS.integer or FLAGS.activations == "int8"
+
+
 def check_decisions(model, data) -> None:
     """Prints how often the file of integer operators decides as the model, with a warning if that is too seldom."""
-    agreement = r2keras.export.verify(model, FLAGS.output, data).agreement
+    with stage("Comparing the file with the Keras model"):
+        agreement = r2keras.export.verify(model, FLAGS.output, data).agreement
     if agreement is None:
         return
     print(f"same decision as the Keras model: {agreement:.2%} of the calibration data")
@@ -181,19 +215,22 @@ def check_flags() -> None:
     """Raises ValueError for flags that are missing, contradict each other or name a file of the wrong kind."""
     if FLAGS.record and FLAGS.recipe:
         raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
-    on_integers = FLAGS.activations == "int8"
+    recipe_flags.check(FLAGS)
+    quantizes, computes = recipe_flags.quantizes(FLAGS), on_integers()
     for name in ("calibration_data", "input_bits", "output_bits", "record_output", "model_output"):
-        if FLAGS[name].value and not FLAGS.recipe and not (on_integers and name == "calibration_data"):
-            raise ValueError(f"--{name} goes with --recipe, which is missing")
-    if FLAGS.optimize != "size" and not (FLAGS.record or FLAGS.recipe):
-        raise ValueError(f"--optimize={FLAGS.optimize} goes with --record or --recipe: a float file has one form")
-    if FLAGS.io == "int8" and not on_integers:
-        raise ValueError("--io=int8 goes with --activations=int8, which is missing")
-    if on_integers and FLAGS.format == "tflm":
+        if FLAGS[name].value and not quantizes and not (computes and name == "calibration_data"):
+            raise ValueError(f"--{name} goes with --recipe or --bits, which are missing")
+    if FLAGS.optimize != "size" and not (FLAGS.record or quantizes):
+        raise ValueError(
+            f"--optimize={FLAGS.optimize} goes with --record, --recipe or --bits: a float file has one form"
+        )
+    if FLAGS.io == "int8" and not computes:
+        raise ValueError("--io=int8 goes with --integer or --activations=int8, which are missing")
+    if computes and FLAGS.format == "tflm":
         raise ValueError("--activations=int8 goes with --format=litert: files for microcontrollers compute in float")
-    if FLAGS.recurrent == "fused" and (on_integers or FLAGS.format == "tflm"):
+    if FLAGS.recurrent == "fused" and (computes or FLAGS.format == "tflm"):
         raise ValueError("--recurrent=fused goes with --format=litert and --activations=float")
-    if on_integers and not (FLAGS.record or FLAGS.recipe):
+    if computes and not (FLAGS.record or quantizes):
         raise ValueError("--activations=int8 goes with --record or --recipe, which have the grids of the activations")
     for name, suffix in SUFFIXES.items():
         if FLAGS[name].value and Path(FLAGS[name].value).suffix != suffix:

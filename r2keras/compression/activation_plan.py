@@ -13,6 +13,7 @@ from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.numeric import as_int
 from r2keras.compression.activation_planner import ActivationPlanner
+from r2keras.compression.edges import with_edges
 from r2keras.compression.integer_forms import with_integer_forms
 from r2keras.compression.weight_plan import has_activation_bits
 from r2keras.specs import ActivationSpec, Recipe
@@ -74,6 +75,7 @@ def activation_plan(
     Source: Jacob et al., arXiv 1712.05877, section 3.
     """
     view = view_of(model)
+    recipe = with_edges(recipe, view)
     return warned_plan(with_layers_to_round(view, recipe, output_bits), recipe, input_bits, output_bits)
 
 
@@ -181,6 +183,26 @@ def _input_plan(model: keras.Model, spec: ActivationSpec, planner: ActivationPla
         if keras.backend.is_float_dtype(tensor.dtype):
             plan[tensor.name] = dataclasses.replace(spec, range=planner.range_of_input((index, 0)))
     return plan
+
+
+def integer_ends(
+    integer: bool, recipe: Recipe, input_bits: int | None, output_bits: int | None
+) -> tuple[int | None, int | None]:
+    """Returns the bits of inputs and outputs, which are 8 if the file is to be fully integer.
+
+    Raises:
+        ValueError: other bits are given, or the recipe does not quantize activations to 8 bits.
+    """
+    if not integer:
+        return input_bits, output_bits
+    for name, num_bits in (("input_bits", input_bits), ("output_bits", output_bits)):
+        if num_bits not in (None, 8):
+            raise ValueError(invalid(name, "8 or None with integer=True", num_bits, f"Leave {name} out"))
+    if all(spec is None or spec.activation_bits != 8 for _, spec in recipe.rules):
+        received = "a recipe without it"
+        fix = "Use Recipe.int8(), or pass activation_bits=8 to its specs"
+        raise ValueError(invalid_part("recipe", "activation_bits=8 in a rule with integer=True", received, fix))
+    return 8, 8
 
 
 def _end_spec(name: str, num_bits: int) -> ActivationSpec:

@@ -9,7 +9,8 @@ from r2keras._models.keras_internals import parts_of
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
 from r2keras.compression import integer_forms, recurrent
-from r2keras.compression.activation_plan import warned_plan, with_layers_to_round
+from r2keras.compression.activation_plan import integer_ends, warned_plan, with_layers_to_round
+from r2keras.compression.edges import with_edges
 from r2keras.compression.students import wrappers
 from r2keras.compression.weight_plan import WeightPlan, plan_of
 from r2keras.layers.quantize_activation import QuantizeActivation
@@ -21,7 +22,12 @@ from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 
 
 def prepare(
-    model: keras.Model, recipe: Recipe, *, input_bits: int | None = None, output_bits: int | None = None
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    input_bits: int | None = None,
+    output_bits: int | None = None,
+    integer: bool = False,
 ) -> keras.Model:
     """Returns a copy of a model for training under compression: kernels that the recipe matches are fake-quantized.
 
@@ -35,6 +41,8 @@ def prepare(
         output_bits: bits of the other tensors that an integer-only file rounds: the model's outputs, before a final
             softmax, sigmoid or tanh (which becomes a separate layer, `"<layer>_softmax"`), and the results of global
             average pooling; 2 to 8; None leaves them float.
+        integer: whether the model is for a fully integer file: sets both to 8. The recipe needs `activation_bits=8`, as
+            in `Recipe.int8()`.
 
     Returns:
         A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize` or
@@ -56,6 +64,8 @@ def prepare(
     'FakeQuantize'
     """
     view = view_of(model)
+    recipe = with_edges(recipe, view)
+    input_bits, output_bits = integer_ends(integer, recipe, input_bits, output_bits)
     plan = plan_of(view, recipe)
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)

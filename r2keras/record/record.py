@@ -7,10 +7,11 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid
 from r2keras._util.files import atomic_write_bytes, one_line, reading
 from r2keras._util.npz_file import CORRUPT, NpzFile
@@ -18,6 +19,10 @@ from r2keras.record.palettized_tensor import PalettizedTensor
 from r2keras.record.quantized_activation import QuantizedActivation
 from r2keras.record.quantized_tensor import QuantizedTensor
 from r2keras.record.record_file import CONFIG, FORMAT_VERSION, read_parts
+from r2keras.record.record_table import record_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Tensor = QuantizedTensor | PalettizedTensor
 
@@ -29,8 +34,8 @@ def table_bytes(tensor: Tensor) -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CompressionRecord:
-    """The result of compressing a model: all that exporters and reports need to know.
+class CompressionRecord(Tabular):
+    """The result of compressing a model: all that exporters and reports need to know; `print` shows it as a table.
 
     Args:
         tensors: the compressed weights by name.
@@ -56,6 +61,9 @@ class CompressionRecord:
     model_name: str
     activations: dict[str, QuantizedActivation] = dataclasses.field(default_factory=dict)
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __rich__(self) -> Table:
+        return record_table(self.model_name, self.tensors, self.kept_float, self.activations, self.notes)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one `.npz` with the arrays, and the rest as JSON; without pickle, atomically.

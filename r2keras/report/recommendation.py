@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid
 from r2keras._util.numeric import as_number
+from r2keras._util.tables import text_cell
 from r2keras._util.text import count, percent, points
 from r2keras.report.groups import REFERENCE, Baseline, Group, bytes_of, float_baseline, group
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # Means that differ by less count as equal: sums of decimal fractions are not exact.
 EQUAL_ACCURACY = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Tabular):
     """The recommended group of rows under two limits, and the closest alternatives.
 
     Args:
@@ -93,6 +98,9 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
     def text(self) -> str:
         """The sentences as one paragraph."""
         return " ".join(self.sentences)
+
+    def __rich__(self) -> Text:
+        return text_cell(self.text)
 
     def __str__(self) -> str:
         return self.text

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid
 from r2keras._util.tables import add_row, new_table
-from r2keras._util.text import count, number, to_text
+from r2keras._util.text import count, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +48,7 @@ class Route:
 
 
 @dataclasses.dataclass(frozen=True)
-class Routes:
+class Routes(Tabular):
     """Figures of several files; `print` shows them as a table.
 
     Args:
@@ -71,9 +72,6 @@ class Routes:
 
     def __rich__(self) -> Table:
         return routes_table(self)
-
-    def __str__(self) -> str:
-        return to_text(self)
 
 
 def compare_routes(

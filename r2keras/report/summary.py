@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid, invalid_part
-from r2keras._util.text import count, to_text
+from r2keras._util.text import count
 from r2keras.record import CompressionRecord, PalettizedTensor, RangeFigures, Tensor, table_bytes
 from r2keras.report.figures.occupancy import Clusters
 from r2keras.report.summary_tables import summary_tables
@@ -101,7 +102,7 @@ class KeptFloat:
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class Summary(Tabular):
     """Sizes and ranges of a compressed model; `print` shows them as tables.
 
     Args:
@@ -217,9 +218,6 @@ class Summary:
 
     def __rich__(self) -> RenderableGroup:
         return summary_tables(self)
-
-    def __str__(self) -> str:
-        return to_text(self)
 
 
 def summarize(

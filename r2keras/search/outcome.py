@@ -8,10 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid
 from r2keras._util.files import atomic_write_text
 from r2keras._util.tables import add_row, new_table, text_cell
-from r2keras._util.text import DASH, count, number, percent, points, to_text
+from r2keras._util.text import DASH, count, number, percent, points
 from r2keras.search.plot import write_front
 from r2keras.search.settings import FLOAT, Search
 from r2keras.search.space import Candidate, Space
@@ -31,7 +32,7 @@ CandidateRow = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(Tabular):
     """The rows of a search; `print` shows them as a table.
 
     Args:
@@ -136,9 +137,6 @@ points below. The float model of the same width has 98.00% in 9,000 bytes.
 
     def __rich__(self) -> Table:
         return search_table(self)
-
-    def __str__(self) -> str:
-        return to_text(self)
 
     def _recommendation(self) -> list[str]:
         """Returns the recommended candidate, or why there is none."""

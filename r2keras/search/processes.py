@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 
-from r2keras._util.errors import invalid, missing
+from r2keras._util.errors import invalid
 from r2keras._util.numeric import as_int
+from r2keras._util.progress import progress_bar
 from r2keras.search import study as studies
 from r2keras.search.data import load_data
 from r2keras.search.outcome import Outcome, outcome_of
@@ -172,25 +173,14 @@ def _error_of(folder: str | os.PathLike, worker: int, code: int) -> str:
 @contextlib.contextmanager
 def _progress_bar(study: Study, search: Search, space: Space, progress: bool) -> Iterator[Callable[[], None]]:
     """Shows a progress bar and yields the function that updates it."""
-    if not progress:
-        yield lambda: None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    except ImportError as error:
-        raise ImportError(missing("rich", "A progress bar")) from error
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     controls = sum(c.is_control for c in space.candidates)
     quantized = len(space.candidates) - controls
     total = controls + min(quantized, search.trials or quantized)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("search", total=total)
-        yield lambda: bar.update(task, **_progress(study, search))
+    with progress_bar(progress, total, "search") as update:
+        yield lambda: update(*_progress(study, search)) if progress else None
 
 
-def _progress(study: Study, search: Search) -> dict[str, Any]:
+def _progress(study: Study, search: Search) -> tuple[int, str]:
     """Returns the number of finished trials, and a description of the running ones and of the best one."""
     trials = study.get_trials(deepcopy=False)
     ended = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED") or "failed" in t.user_attrs]
@@ -200,4 +190,4 @@ def _progress(study: Study, search: Search) -> dict[str, Any]:
     best = max(complete, key=lambda t: t.values[0], default=None)
     if best is not None:
         texts.append(f"best {best.user_attrs['value']:.4g} ({best.user_attrs['label']})")
-    return {"completed": len(ended), "description": "; ".join(texts) or "search"}
+    return len(ended), "; ".join(texts) or "search"

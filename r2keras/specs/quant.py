@@ -49,7 +49,7 @@ class QuantSpec(BaseSpec):
     | asymmetric | `-2^(b-1) .. 2^(b-1) - 1` | an integer code |
 
     Args:
-        num_bits: bits per weight, 1 to 8.
+        num_bits: bits per weight, 1 to 8; the only argument that may be positional.
         method: the quantizer used in training, each from one paper: `"ste"` (straight-through estimator), `"lsq"`
             (learned step size), `"ewgs"` (element-wise gradient scaling), `"dorefa"`, `"wrpn"`, `"binary"`,
             `"ternary"`, `"balanced"`, `"alternating"` (signs times coefficients per row). See `r2keras.quantizers`.
@@ -85,7 +85,7 @@ class QuantSpec(BaseSpec):
 
     Example:
 
-    >>> spec = QuantSpec(num_bits=4)
+    >>> spec = QuantSpec(4)
     >>> spec.quant_min, spec.quant_max
     (-7, 7)
     >>> QuantSpec(num_bits=2).levels
@@ -94,7 +94,7 @@ class QuantSpec(BaseSpec):
     Source: Jacob et al., arXiv 1712.05877, section 2; Nagel et al., arXiv 2106.08295, section 2.
     """
 
-    num_bits: int = 8
+    num_bits: int = dataclasses.field(default=8, kw_only=False)
     method: str = "ste"
     range: str | None = None
     percentile: float | None = None

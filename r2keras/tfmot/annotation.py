@@ -8,11 +8,12 @@ import tf_keras
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import full_name
 from r2keras._util.errors import invalid, invalid_part
+from r2keras.compression.edges import edges_in
 from r2keras.compression.weight_plan import check_patterns
 from r2keras.specs import Recipe, Spec
 from r2keras.tfmot.checks import check_model, check_weights
 from r2keras.tfmot.scheme import config_of, specs_of
-from r2keras.tfmot.surgery import copy_layer, copy_model
+from r2keras.tfmot.surgery import copy_layer, copy_model, graph_of
 
 quantization = tfmot.quantization.keras
 
@@ -48,6 +49,7 @@ def annotate(model: tf_keras.Model, recipe: Recipe) -> tf_keras.Model:
         raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
     check_model(model)
     check_weights(model)
+    recipe = edges_in(recipe, lambda: graph_of(model), kernels)
     specs_by_layer = {layer.name: specs_of(layer, recipe) for layer in model.layers}
     specs_by_layer = {name: specs for name, specs in specs_by_layer.items() if specs}
     _check_recipe(model, recipe, specs_by_layer)

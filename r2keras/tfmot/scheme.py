@@ -13,6 +13,7 @@ from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import QUANTIZED_SUFFIX, full_name
 from r2keras._util.errors import invalid
 from r2keras.compression.activation_plan import plan_graph
+from r2keras.compression.edges import edges_in
 from r2keras.compression.prepare import wrapper_of
 from r2keras.layers.wrappers.fake_quantize import FakeQuantize
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe, Spec
@@ -92,6 +93,13 @@ class LowBitLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
         Raises:
             ValueError: a layer annotated without a config, and no recipe.
         """
+        if self.recipe is None:
+            return self._applied(model, layer_quantize_map)
+        recipe = edges_in(self.recipe, lambda: graph_of(model), kernels)
+        return LowBitLayout(recipe, self.input_spec)._applied(model, layer_quantize_map)
+
+    def _applied(self, model: tf_keras.Model, layer_quantize_map: QuantizeMap) -> tuple[tf_keras.Model, QuantizeMap]:
+        """Does the work of `apply` with a recipe whose rules match by name."""
         inputs = {layer.name for layer in model._input_layers}
         annotated = {name: entry["quantize_config"] for name, entry in layer_quantize_map.items() if name not in inputs}
         given = {name: config for name, config in annotated.items() if config is not None}

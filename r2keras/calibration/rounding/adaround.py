@@ -14,8 +14,9 @@ import numpy as np
 from r2keras._models import rebuild, values, walk
 from r2keras._models.walk import Kernel, ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.progress import progress_bar
 from r2keras.calibration import as_matrix
-from r2keras.calibration.checkpoints import LayerStore, progress_bar
+from r2keras.calibration.checkpoints import LayerStore
 from r2keras.calibration.data import Data, kept_batches
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.rounding.coordinate_descent import KernelGrid, refine
@@ -63,7 +64,7 @@ def adaround(
             all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
         folder: a folder for finished layers, one `.npz` each, from which an interrupted run continues. None stores
             nothing.
-        progress: whether to show a progress bar if the output is a terminal.
+        progress: whether to show a progress bar, in terminals and notebooks.
 
     Returns:
         `(small, record)`, both new. `record.notes` has the improvement of every kernel, or the reason why it keeps
@@ -112,9 +113,10 @@ def rounded(
     store = LayerStore(folder, run.fingerprint()) if folder is not None else None
     tensors: dict[str, Any] = dict(record.tensors)
     notes = dict(record.notes)
-    with progress_bar(progress, len(tensors)) as advance:
-        for kernel in run.kernels:
+    with progress_bar(progress, len(tensors), "AdaRound") as update:
+        for number, kernel in enumerate(run.kernels):
             full = kernel.full_name
+            update(number, f"AdaRound {full}")
             stored = None if store is None else store.load(full, tensors[full])
             if stored is not None:
                 tensors[full], notes[full] = stored
@@ -123,7 +125,7 @@ def rounded(
                 if store is not None:
                     store.save(full, tensors[full].codes, tensors[full].scale, notes[full])
             run.assign(kernel, tensors[full])
-            advance(full)
+        update(len(tensors), "AdaRound")
     for full, note in record.notes.items():
         if notes[full] != note:
             notes[full] = f"{notes[full]}; {note}"

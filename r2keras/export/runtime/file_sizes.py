@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid_part
+from r2keras._util.tables import add_row, new_table, shape_text, text_cell
+from r2keras._util.text import bits, count
 from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.integer_operators import RULES
 from r2keras.export.tflite.interpreter import read
@@ -22,6 +25,7 @@ from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor,
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, TensorT
+    from rich.table import Table
 
 FLOAT_BYTES = 4
 # The note on a weight in a file of integer operators whose own operator stayed float.
@@ -65,8 +69,8 @@ class TensorSize:
 
 
 @dataclasses.dataclass(frozen=True)
-class FileSizes:
-    """Sizes of one `.tflite` file, in bytes.
+class FileSizes(Tabular):
+    """Sizes of one `.tflite` file, in bytes; `print` shows them as a table.
 
     Args:
         tensors: one row per compressed weight (per kernel if nothing is compressed).
@@ -102,6 +106,21 @@ class FileSizes:
         rows = [{**dataclasses.asdict(row), "shape": list(row.shape)} for row in self.tensors]
         totals = ("float_bytes", "file_bytes", "packed_bytes", "ideal_bytes", "gzip_bytes")
         return {"tensors": rows, **{name: getattr(self, name) for name in totals}}
+
+    @property
+    def text(self) -> str:
+        """The totals in one line."""
+        sizes = f"File: {count(self.file_bytes)} bytes, {count(self.gzip_bytes)} after gzip"
+        return f"{sizes}; all values as float: {count(self.float_bytes)}."
+
+    def __rich__(self) -> Table:
+        columns = [("tensor", False), ("shape", False), ("weights", True), ("float", True), ("ideal", True)]
+        table = new_table("Bytes in the file", [*columns, ("in file", True), ("note", False)])
+        for row in self.tensors:
+            figures = map(count, (row.float_bytes, row.ideal_bytes, row.packed_bytes))
+            add_row(table, [row.name, shape_text(row.shape), bits(row.num_bits), *figures, row.note])
+        table.caption = text_cell(self.text)
+        return table
 
 
 def sizes(record: CompressionRecord, path: str | os.PathLike) -> FileSizes:

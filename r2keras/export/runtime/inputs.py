@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.progress import progress_bar
 from r2keras.export.tflite.activation_grid import Data
 
 
@@ -58,11 +59,12 @@ def check_numeric(arrays: Sequence[np.ndarray], argument: str) -> None:
 @contextlib.contextmanager
 def advancing(show: bool, total: int, label: str) -> Iterator[Callable[[int], object]]:
     """Yields a function that advances a progress bar; without `show`, a function that does nothing."""
-    if not show:
-        yield lambda count: None
-        return
-    from rich.progress import Progress
+    done = 0
 
-    with Progress(transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda count: progress.advance(task, count)
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        update(done, label)
+
+    with progress_bar(show, total, label) as update:
+        yield advance

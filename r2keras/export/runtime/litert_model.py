@@ -6,22 +6,28 @@ import contextlib
 import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2keras._util import optional_packages
+from r2keras._util.display import Tabular
 from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras._util.numeric import as_int
+from r2keras._util.tables import pairs_table
 from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.sessions import LiteRTSession, Port
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.structure import check_structure, unreadable
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 @dataclasses.dataclass(frozen=True)
-class Latency:
+class Latency(Tabular):
     """Time of one run at batch size 1, in milliseconds.
 
     Args:
@@ -36,6 +42,10 @@ class Latency:
 
     median_ms: float
     p90_ms: float
+
+    def __rich__(self) -> Table:
+        figures = [("median", f"{self.median_ms:.3f} ms"), ("90th percentile", f"{self.p90_ms:.3f} ms")]
+        return pairs_table("Latency of one run", figures)
 
 
 class LiteRTModel:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.tables import pairs_table
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.tflm_model import TFLMModel
 from r2keras.export.tflite.activation_grid import Data, output_steps
@@ -18,6 +20,7 @@ from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
+    from rich.table import Table
 
 # In shares of an output's largest value: the range below which it is constant up to rounding, and the smallest range.
 CONSTANT, SMALLEST_RANGE = 2.0**-21, 2.0**-5
@@ -26,8 +29,8 @@ UNDECIDED = -(2**62)
 
 
 @dataclasses.dataclass(frozen=True)
-class Verification:
-    """The comparison of a model and its file on the same data.
+class Verification(Tabular):
+    """The comparison of a model and its file on the same data; `print` shows it as a table.
 
     Args:
         max_abs_difference: largest absolute difference between the outputs; of the worst output if there are several.
@@ -84,22 +87,22 @@ class Verification:
         """Returns all figures as plain JSON."""
         return {**dataclasses.asdict(self), "relative_difference": self.relative_difference, "steps": self.steps}
 
-    def __str__(self) -> str:
-        lines = [
-            f"samples             {self.num_samples}",
-            f"largest difference  {self.max_abs_difference:.3g} ({self.relative_difference:.2g} of the output range)",
-        ]
+    def __rich__(self) -> Table:
+        return pairs_table("File and Keras model", self._figures())
+
+    def _figures(self) -> list[tuple[str, str]]:
+        """Returns the names and values of the figures that are known."""
+        difference = f"{self.max_abs_difference:.3g} ({self.relative_difference:.2g} of the output range)"
         if self.steps is not None:
-            lines[-1] += f", {self.steps:.1f} steps of the output's grid"
+            difference += f", {self.steps:.1f} steps of the output's grid"
+        figures = [("samples", str(self.num_samples)), ("largest difference", difference)]
         if self.num_nan:
-            lines.append(f"not a number        {self.num_nan} of {self.num_samples} samples")
+            figures.append(("not a number", f"{self.num_nan} of {self.num_samples} samples"))
         if self.agreement is not None:
-            lines.append(f"same decision       {self.agreement:.2%}")
+            figures.append(("same decision", f"{self.agreement:.2%}"))
         if self.model_accuracy is not None:
-            lines.append(
-                f"accuracy            {self.model_accuracy:.2%} in Keras, {self.file_accuracy:.2%} in the file"
-            )
-        return "\n".join(lines)
+            figures.append(("accuracy", f"{self.model_accuracy:.2%} in Keras, {self.file_accuracy:.2%} in the file"))
+        return figures
 
 
 def verify(

@@ -14,6 +14,7 @@ from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid_part
 from r2keras._util.files import atomic_write_bytes
+from r2keras._util.text import count
 from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.recurrent_layers import check_kernels
@@ -61,6 +62,12 @@ class TFLMSizes(FileSizes):
     def to_dict(self) -> dict[str, Any]:
         """Returns rows and totals as plain JSON."""
         return {**super().to_dict(), "arena_bytes": self.arena_bytes}
+
+    @property
+    def text(self) -> str:
+        """The totals in one line."""
+        arena = "" if self.arena_bytes is None else f" Memory at run time (arena): {count(self.arena_bytes)} bytes."
+        return super().text + arena
 
 
 @dataclasses.dataclass(eq=False)
