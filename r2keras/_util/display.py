@@ -47,10 +47,12 @@ def _table_html(table: Table) -> str:
     sides = ["right" if column.justify == "right" else "left" for column in table.columns]
     rows = zip(*(column.cells for column in table.columns), strict=True)
     lines = [_row_html("td", row, sides) for row in rows]
-    head = _row_html("th", [column.header for column in table.columns], sides) if table.show_header else ""
+    head = ""
+    if table.show_header:
+        head = f"<thead>{_row_html('th', [column.header for column in table.columns], sides)}</thead>"
     title = f"<p><b>{_escaped(table.title)}</b></p>" if table.title else ""
     caption = f"<p>{_escaped(table.caption)}</p>" if table.caption else ""
-    return f"{title}<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{caption}"
+    return f"{title}<table>{head}<tbody>{''.join(lines)}</tbody></table>{caption}"
 
 
 def _row_html(tag: str, cells: list, sides: list[str]) -> str:

@@ -29,8 +29,8 @@ The recipe w4.yaml:
     - {match: "attention", keep_float: true}
     - {match: ".*", quantize: {num_bits: 4}}
 
-Integer operators for other recipes need `activation_bits: 8` in the rules. With --activations=int8 and not --integer, the
-Keras model keeps its inputs and outputs in float, and the calibration data determine their ranges:
+Integer operators for other recipes need `activation_bits: 8` in the rules. With --activations=int8 but not --integer,
+the Keras model keeps its inputs and outputs in float, and the calibration data determine their ranges:
 
     r2keras-convert --model=m.keras --recipe=w4a8.yaml --integer --calibration_data=x.npz --output=small.tflite
 
@@ -174,7 +174,7 @@ def calibrated(model, recipe, data):
     """Returns the quantized model and its record."""
     ends = {"input_bits": FLAGS.input_bits, "output_bits": FLAGS.output_bits, "integer": FLAGS.integer}
     # AdaRound shows a bar of its own.
-    with stage(" ".join(["Calibrating", *recipe.steps]), spinner="adaround" not in recipe.steps):
+    with stage(" ".join(["Calibrating", ", ".join(recipe.steps)]).rstrip(), spinner="adaround" not in recipe.steps):
         try:
             return r2keras.calibrate(model, recipe, data, **ends)
         except DataNeededError as error:

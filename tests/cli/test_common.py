@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import r2keras
 from r2keras.cli import common, convert, expand, search, verify
 
 REQUIRED = {
@@ -32,6 +33,13 @@ def test_defaults_are_written_as_on_the_command_line(capsys):
     shown = capsys.readouterr().out
     for text in ("Default: 2,3,4,8.", "Default: true.", "Default: accuracy.", "Default: 1e-05."):
         assert text in shown
+
+
+@pytest.mark.parametrize("program", REQUIRED, ids=lambda program: program.__name__)
+def test_version(program, capsys):
+    name = program.__name__.rpartition(".")[2]
+    assert program.main([f"/usr/bin/r2keras-{name}", "--version"]) == 0
+    assert capsys.readouterr().out == f"r2keras-{name} {r2keras.__version__}\n"
 
 
 @pytest.fixture(scope="module")
