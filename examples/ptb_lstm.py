@@ -1,4 +1,4 @@
-r"""A few-bit LSTM language model: embedding, LSTM and softmax at 1 to 8 bits, the hidden state too, at any width.
+r"""A low-bit LSTM language model: embedding, LSTM and softmax at 1 to 8 bits, the hidden state too, at any width.
 
     python examples/ptb_lstm.py                                       # a small generated text, float
     python examples/ptb_lstm.py --data_dir=DIR                        # Penn Treebank, 300 units, the float network
@@ -11,7 +11,7 @@ Every finished run is a row of `results.json`. Training is truncated back-propag
 LSTM's state carried from window to window. The perplexity is that of the whole validation text, over all words of the
 vocabulary. To resume a killed run after its last whole epoch, run the same command again.
 
-With `--export`, one step of the network is written to a `.tflite` file with few-bit weights, which then reads the text
+With `--export`, one step of the network is written to a `.tflite` file with low-bit weights, which then reads the text
 word by word on ai-edge-litert, next to Keras. A finished run is not trained again for that.
 """
 
@@ -20,15 +20,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from absl import flags
 from common_lib.flag_checks import UsageError
 from common_lib.program import make_console, start
-from ptb_lib import settings as flag_settings
 from ptb_lib.settings import Settings, settings_from_flags
 
 from r2keras._util.native_log import quiet_imports
-
-flags.adopt_module_key_flags(flag_settings)  # So that --help lists them.
 
 
 def main() -> int:

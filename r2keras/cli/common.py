@@ -245,7 +245,7 @@ def _default(value: object) -> str:
     >>> _default(["1", "1.25"]), _default(True), _default(None)
     (' Default: 1,1.25.', ' Default: true.', '')
     """
-    if value is None:
+    if value is None or value == []:
         return ""
     if isinstance(value, list):
         return f" Default: {','.join(value)}."

@@ -1,5 +1,6 @@
 """The Penn Treebank example: its rows, and runs as a person starts them."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -40,6 +41,17 @@ def start(*flags, **options):
 def start_warm(*flags, **options):
     """Does the same where TensorFlow is imported already."""
     return run_warm("examples/ptb_lstm.py", *flags, **options)
+
+
+def test_help_shows_every_flag_with_its_default(tmp_path):
+    from ptb_lib.settings import Settings
+
+    code, out, error = start("--help", cwd=tmp_path)
+    assert (code, error) == (0, "")
+    lines = {line.split(":")[0].strip(" -"): line for line in out.splitlines() if line.startswith("  --")}
+    assert list(lines) == [field.name for field in dataclasses.fields(Settings)]
+    assert lines["units"].endswith(" Default: 300.")
+    assert "python examples/ptb_lstm.py --data_dir=DIR" in out
 
 
 class TestRows:

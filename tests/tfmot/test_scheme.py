@@ -26,6 +26,14 @@ def test_outputs_are_quantized_where_keras_3_quantizes_them(recipe):
     assert outputs_of(applied(recipe=recipe)) == activation_plan(keras3_net(), recipe)
 
 
+def test_the_rule_for_the_edges_finds_the_first_and_last_kernels():
+    recipe = Recipe.uniform(4, activation_bits=8)
+    model = applied(recipe=recipe)
+    found = {name: config.spec.num_bits for name, config in configs(model).items() if config.kernels != {}}
+    assert found == {"stem": 8, "dw": 4, "pw": 4, "hidden": 4, "head": 8}
+    assert outputs_of(model) == activation_plan(keras3_net(), recipe)
+
+
 def test_nothing_is_quantized_inside_a_fused_operator_as_in_the_8_bit_scheme():
     theirs = quantization.quantize_apply(quantization.quantize_annotate_model(net()))
     for layer in (layer for layer in theirs.layers if hasattr(layer, "quantize_config") and layer.layer.name in INNER):
