@@ -122,7 +122,7 @@ if not TYPE_CHECKING:  # A type checker takes the names from the imports above, 
 
 def __dir__() -> list[str]:
     """Returns the public names, whether they are imported already or not."""
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    return sorted([*__all__, "__version__"])
 
 
 register_with_keras()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from r2keras._util.text import to_text
@@ -55,7 +56,7 @@ def _table_html(table: Table) -> str:
     return f"{title}<table>{head}<tbody>{''.join(lines)}</tbody></table>{caption}"
 
 
-def _row_html(tag: str, cells: list, sides: list[str]) -> str:
+def _row_html(tag: str, cells: Sequence[RenderableType], sides: list[str]) -> str:
     """Returns one row; `sides` are the alignments of the columns."""
     pairs = zip(cells, sides, strict=True)
     return "<tr>" + "".join(f'<{tag} style="text-align: {side}">{_escaped(c)}</{tag}>' for c, side in pairs) + "</tr>"

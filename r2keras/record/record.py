@@ -55,7 +55,7 @@ class CompressionRecord(Tabular):
     {'head/kernel': 'no rule of the recipe matches'}
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor] = dataclasses.field(repr=False)
     kept_float: dict[str, str]
     num_values: int
     model_name: str

@@ -92,7 +92,7 @@ MISTAKES = [
     ({"edge_bits": 4, "recipe": "recipe.yaml"}, "--edge_bits cannot be combined with --recipe"),
     ({"steps": "adaround"}, "--steps goes with --bits"),
     ({"activation_bits": 8}, "--activation_bits goes with --bits"),
-    ({"bits": 0}, "`num_bits`"),
+    ({"bits": 9}, "`num_bits`"),
     ({"bits": 4, "edge_bits": 9}, "`edges`"),
     ({"bits": 4, "steps": "adarond"}, "Did you mean 'adaround'"),
     ({"bits": 4, "calibration_data": "x.npz"}, "--edge_bits=0"),  # the model has a first and a last kernel only
@@ -122,7 +122,7 @@ MISTAKES = [
     ({"record": "small.record.npz"}, "stem/kernel|head/kernel"),  # a record of other values
     ({"activations": "int8"}, "--activations=int8 goes with --record or --recipe"),
     ({"activations": "int4"}, "activations"),
-    ({"io": "int8"}, "--io=int8 goes with --activations=int8"),
+    ({"io": "int8"}, "--io=int8 goes with --integer or --activations=int8"),
     ({"input_bits": 8}, "--input_bits goes with --recipe"),
     ({"output_bits": 8}, "--output_bits goes with --recipe"),
     ({"model": "small.keras", "record": "small.record.npz", "activations": "int8"}, "a record without activations"),
@@ -301,7 +301,7 @@ def test_latency_holds_8_bits_a_weight(made, tmp_path):
 
 def test_a_float_file_has_one_form(made, tmp_path, capsys):
     err = refused(capsys, model=made / "float.keras", output=tmp_path / "m.tflite", optimize="latency")
-    assert "--optimize=latency goes with --record or --recipe" in err
+    assert "--optimize=latency goes with --record, --recipe or --bits" in err
 
 
 def test_a_checkout_without_keras_says_what_to_install(monkeypatch, capsys):
