@@ -65,8 +65,8 @@ class Recipe(Tabular):
     >>> print(recipe)
     Recipe
     <BLANKLINE>
-     pattern    weights  activations  method     settings
-     ────────────────────────────────────────────────────
+     pattern    weights  activations  method
+     ──────────────────────────────────────────
      stem|head   8 bits        float  ste
      .*conv.*    2 bits        float  ste
     """

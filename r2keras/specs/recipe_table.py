@@ -18,15 +18,16 @@ MAIN = ("num_bits", "method", "activation_bits")
 
 def recipe_table(rules: tuple[tuple[str, QuantSpec | PaletteSpec | None], ...], steps: tuple[str, ...]) -> Table:
     """Returns one line per rule: pattern, bits of weights and of activations, method, and the other settings."""
-    columns = [("pattern", False), ("weights", True), ("activations", True), ("method", False), ("settings", False)]
-    table = new_table("Recipe", columns)
-    for pattern, spec in rules:
+    columns = [("pattern", False), ("weights", True), ("activations", True), ("method", False)]
+    settings = ["" if spec is None else _settings(spec) for _, spec in rules]
+    table = new_table("Recipe", [*columns, ("settings", False)] if any(settings) else columns)
+    for (pattern, spec), setting in zip(rules, settings, strict=True):
         if spec is None:
-            add_row(table, [pattern, "float", "float", "", ""])
+            cells = ["float", "float", ""]
         else:
             activations = "float" if spec.activation_bits is None else bits(spec.activation_bits)
-            method = spec.method if isinstance(spec, QuantSpec) else "palette"
-            add_row(table, [pattern, bits(spec.num_bits), activations, method, _settings(spec)])
+            cells = [bits(spec.num_bits), activations, spec.method if isinstance(spec, QuantSpec) else "palette"]
+        add_row(table, [pattern, *cells, setting][: len(table.columns)])
     if steps:
         table.caption = text_cell(f"Steps: {', '.join(steps)}")
     return table

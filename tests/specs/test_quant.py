@@ -104,12 +104,12 @@ def test_grid_fits_its_bits(num_bits, symmetric):
     assert spec.quant_max <= 127
 
 
-def test_is_frozen_hashable_and_takes_keywords_only():
+def test_is_frozen_hashable_and_takes_only_the_bits_by_position():
     spec = QuantSpec(num_bits=4)
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.num_bits = 2
     with pytest.raises(TypeError):
-        QuantSpec(4)
+        QuantSpec(4, "lsq")
     assert {spec: 1}[QuantSpec(num_bits=4)] == 1
 
 
