@@ -6,6 +6,7 @@ BACKENDS ?= tensorflow jax
 TORCH ?= torch
 PILOT_FLAGS ?=
 MATRIX_FLAGS ?= --jobs=2
+NOTEBOOKS ?=
 PYTEST_FLAGS ?= -n 2 --dist worksteal
 SLOW ?=
 
@@ -23,10 +24,10 @@ STAMPS := $(VENV)/stamps
 TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(BACKENDS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help pilot check test docs matrix lint format types names clean
+.PHONY: help pilot check test docs matrix notebooks lint format types names clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo 'Variables: PYTHON=python3.12, VENV=.venv, PILOT_FLAGS="--smoke", MATRIX_FLAGS="--cells=2000",'
 	@echo '           BACKENDS="tensorflow jax torch",'
 	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record",'
@@ -52,6 +53,9 @@ matrix: $(STAMPS)/dev ## every layer kind under random recipes in every form of 
 docs: $(STAMPS)/docs ## build the documentation site into out/site; fails on a broken link or reference
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The site is in out/site. To look at it while writing: $(BIN)/mkdocs serve'
+
+notebooks: $(STAMPS)/notebooks ## execute the tutorials and store their outputs; NOTEBOOKS="lstm r2" for some of them
+	$(BIN)/python docs/tutorials/execute.py $(NOTEBOOKS)
 
 lint: $(STAMPS)/dev ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -93,6 +97,11 @@ $(STAMPS)/base: $(STAMPS)/venv setup.cfg pyproject.toml
 $(STAMPS)/dev: $(STAMPS)/base
 	@echo 'Installing pytest, ruff and mypy'
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(STAMPS)/notebooks: $(STAMPS)/base
+	@echo 'Installing nbclient and ipykernel'
+	@$(PIP) --editable '.[notebooks]'
 	@touch $@
 
 # torch by its own name first: TORCH chooses the build, and the extra is then satisfied.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -24,6 +25,7 @@ FOLDERS = ("r2keras", "tools", "examples", "benchmarks")
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(path for top in ("docs", "examples", "benchmarks") for path in (ROOT / top).rglob("*.md")),
+    *(ROOT / "docs").rglob("*.ipynb"),
 ]
 SOURCES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 
@@ -31,7 +33,10 @@ SOURCES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 def prose(path: Path) -> str:
     """Returns the text of a document without code, or the strings and comments of a source file."""
     text = path.read_text(encoding="utf-8")
-    if path.suffix == ".md":
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    if path.suffix in (".md", ".ipynb"):
         text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         return re.sub(r"`[^`\n]*`", "", text)
     strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
