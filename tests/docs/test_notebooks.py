@@ -103,7 +103,7 @@ def test_first_cell_opens_the_notebook_in_colab(path):
 def test_r2keras_is_installed_only_where_it_is_missing(path):
     first = next(source(cell) for cell in cells_of(path) if cell["cell_type"] == "code")
     condition = first.index('if importlib.util.find_spec("r2keras") is None:')
-    assert first.index(f"    %pip install --quiet git+{REPOSITORY}\n".rstrip()) > condition
+    assert first.index(f'    %pip install --quiet "r2keras[palettes,report] @ git+{REPOSITORY}"') > condition
 
 
 @every_notebook
