@@ -186,3 +186,18 @@ def test_an_unknown_notebook_is_named():
     pytest.importorskip("nbclient")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ipynb is missing\. Expected one of: image_classifier"):
         executor().notebooks(["nowhere"])
+
+
+def test_the_native_log_is_removed_and_warnings_stay():
+    pytest.importorskip("nbclient")
+    import nbformat
+
+    log = "I0000 00:00:1796045238.620601    2074 port.cc:153] oneDNN\n2026-11-30 13:35:13.751411: I tensorflow/core\n"
+    warning = "x.py:1: UserWarning: samples were left out\n"
+    mixed, native = (
+        executor().without_native_log(nbformat.v4.new_output("stream", name="stderr", text=text))
+        for text in (log + warning, log)
+    )
+    assert (mixed.text, native.text) == (warning.strip(), "")
+    plain = nbformat.v4.new_output("stream", name="stdout", text=log)
+    assert executor().without_native_log(plain).text == log
