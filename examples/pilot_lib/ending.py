@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from absl import flags
 from rich.console import Console
 
-from pilot_lib.settings import Settings
+from pilot_lib.settings import PALETTES, Settings, defaults_of
 from pilot_lib.store import Store
 from r2keras import CompressionRecord
 from r2keras import report as reports
@@ -26,7 +29,7 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
     if not rows:
         console.print("No row is finished yet.")
         return
-    advice = reports.recommend(rows, max_accuracy_drop=settings.max_accuracy_drop, max_bytes=settings.max_bytes)
+    advice = reports.recommend(rows, max_accuracy_drop=settings.max_drop, max_bytes=settings.max_bytes)
     page = store.folder / "report.html"
     reports.write_html(
         page,
@@ -34,11 +37,45 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
         recommendation=advice,
         records=_summaries(rows, advice),
         settings=_provenance(settings, rows, data),
+        default_settings=_split_fixed(settings)[0],
+        commands=list(_commands(store, advice.row, data)),
         title=f"{settings.dataset}, {Path(settings.model).name}: accuracy at low bit widths",
     )
     console.print(reports.results_table(rows))
     console.print(advice.text, markup=False, highlight=False)
     console.print(f"Rows: {store.results.path}. Report: {page}.", markup=False, highlight=False)
+
+
+def _commands(store: Store, row: dict[str, Any] | None, data: Dataset) -> Iterator[tuple[str, str]]:
+    """Yields what to do next with the recommended file: purpose and command line."""
+    if row is None:
+        return
+    file = Path(row["path"])
+    is_float = row["method"] == "float"
+    model = store.model_path(row["regularizer"], row["seed"]) if is_float else file.with_suffix(".keras")
+    if not model.is_file():  # Rows of earlier versions have no Keras model.
+        return
+    samples = store.write_samples(data.x_test, data.y_test)
+    yield (
+        "Check the file against its Keras model on test images",
+        shlex.join(["r2keras-verify", f"--model={model}", f"--file={file}", f"--data={samples}"]),
+    )
+    form = "memory" if row["method"] in PALETTES else "latency"
+    record = [] if is_float else [f"--record={file.with_suffix('.npz')}", f"--optimize={form}"]
+    output = file.with_name(f"{file.stem}_{'copy' if is_float else form}.tflite")
+    purposes = {"memory": "Write the form that needs the least memory", "latency": "Write the form that runs fastest"}
+    yield (
+        "Convert the model again" if is_float else purposes[form],
+        shlex.join(["r2keras-convert", f"--model={model}", *record, f"--output={output}"]),
+    )
+
+
+def _split_fixed(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the settings that have their default, and the others."""
+    by_dataset, fixed = defaults_of(settings.dataset), settings.fixed()
+    default = {name: by_dataset.get(name, flags.FLAGS[name].default) for name in fixed}
+    same = {name: value for name, value in fixed.items() if value == default[name]}
+    return same, {name: value for name, value in fixed.items() if name not in same}
 
 
 def _summaries(rows: list[dict[str, Any]], advice: reports.Recommendation) -> dict[str, reports.Summary]:
@@ -60,8 +97,9 @@ def _provenance(settings: Settings, rows: list[dict[str, Any]], data: Dataset) -
     return {
         "command": " ".join(["python", *sys.argv]),
         "seeds": sorted({row["seed"] for row in rows}),
-        "images": f"{data.source}: {len(data.y_train)} for training, {len(data.y_test)} for testing",
-        **settings.fixed(),
+        "images": f"{data.source}: {len(data.y_train)} for training, {len(data.y_validation)} for the choice, "
+        f"{len(data.y_test)} for testing",
+        **_split_fixed(settings)[1],
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": ", ".join(versions),
     }

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common_lib.flag_checks import UsageError
 
 import r2keras.report
 from pilot_lib.settings import Settings
 from r2keras._util.files import atomic_write_text, replacing
+
+# Test images that are stored for checks of a file.
+SAMPLES = 500
 
 
 class Store:
@@ -43,6 +47,13 @@ class Store:
     def file_path(self, regularizer: str, seed: int, method: str, num_bits: int) -> Path:
         """Returns the path of an exported file; its record has the same name with the suffix `.npz`."""
         return self.folder / "files" / f"{regularizer}_seed{seed}_{method}_w{num_bits}.tflite"
+
+    def write_samples(self, x: np.ndarray, y: np.ndarray) -> Path:
+        """Writes the first test images and their classes for `r2keras-verify`; returns the path."""
+        path = self.folder / "samples.npz"
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, x=x[:SAMPLES], y=y[:SAMPLES])
+        return path
 
     def write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Calls `write` with a temporary path, then renames the file to `path`."""

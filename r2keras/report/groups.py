@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from r2keras._util.errors import invalid
-from r2keras._util.text import DASH, bits, number
+from r2keras._util.text import MIN_FLOAT_BITS
+from r2keras.report.names import REFERENCE, regularizer_name, setting_name
 from r2keras.report.results import ResultRow, checked_rows
+from r2keras.report.stats import Stat
 
-# The name of the models trained without a regularizer.
-REFERENCE = "none"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stat:
-    """Mean and spread of a figure over seeds.
-
-    Args:
-        mean: arithmetic mean.
-        std: sample standard deviation (divisor `n - 1`); None for one seed.
-        n: number of seeds that have the figure.
-    """
-
-    mean: float
-    std: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Stat:
-        """Returns the statistics of at least one value.
-
-        >>> Stat.of([0.5, 0.7]).mean
-        0.6
-        """
-        values = list(values)
-        mean = math.fsum(values) / len(values)
-        if len(values) == 1:
-            return cls(mean, None, 1)
-        return cls(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
+# Optional columns: accuracies on data that neither training nor testing uses.
+VALIDATION = ("validation_accuracy", "float_validation_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +39,39 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The group in words."""
-        name = "no regularizer" if self.regularizer == REFERENCE else self.regularizer
-        return ", ".join(dict.fromkeys((name, self.method, bits(self.num_bits))))
+        """The group in words, without the regularizer if there is none."""
+        return self.name if self.regularizer == REFERENCE else f"{self.name}, {regularizer_name(self.regularizer)}"
+
+    @property
+    def name(self) -> str:
+        """Bit width and method in words."""
+        return setting_name(self.method, self.num_bits)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the weights are floating-point numbers."""
+        return self.num_bits >= MIN_FLOAT_BITS
 
     def stat(self, column: str) -> Stat | None:
         """Returns mean and spread of a column over the seeds that have a value; None if no seed has one."""
-        values = [row[column] for row in self.rows if row[column] is not None]
+        values = [row[column] for row in self.rows if row.get(column) is not None]
         return Stat.of(values) if values else None
+
+    @property
+    def test_samples(self) -> int | None:
+        """Number of samples that the accuracies were measured on; None if a row does not say it."""
+        sizes = [row.get("test_samples") for row in self.rows]
+        return None if None in sizes else min(sizes)
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether every seed has the accuracies of file and float model on validation data."""
+        return all(row.get(name) is not None for row in self.rows for name in VALIDATION)
+
+    @property
+    def choice_column(self) -> str:
+        """The accuracy column that a choice among seeds reads: of the validation data, else `score_column`."""
+        return "validation_accuracy" if self.has_validation else self.score_column
 
     @property
     def on_file(self) -> bool:
@@ -98,12 +96,13 @@ class Group:
 
     @property
     def typical_row(self) -> ResultRow:
-        """The row closest to the median accuracy over seeds; of equals the less accurate one, then the lower seed."""
-        ordered = sorted(row[self.score_column] for row in self.rows)
+        """The row closest to the median of `choice_column`; of equals the less accurate one, then the lower seed."""
+        column = self.choice_column
+        ordered = sorted(row[column] for row in self.rows)
         middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
         def distance(row: ResultRow) -> tuple:
-            accuracy = row[self.score_column]
+            accuracy = row[column]
             return round(abs(accuracy - middle), 12), accuracy, row["seed"]
 
         return min(self.rows, key=distance)
@@ -133,19 +132,6 @@ def bytes_of(part: Group) -> int:
     return part.file_bytes
 
 
-def percent_stat(stat: Stat | None) -> str:
-    """Returns mean and spread of fractions in percent, `98.77 ±0.12`; without the spread for one seed."""
-    if stat is None:
-        return DASH
-    spread = "" if stat.std is None else f" \u00b1{100 * stat.std:.2f}"
-    return f"{100 * stat.mean:.2f}{spread}"
-
-
-def number_stat(stat: Stat | None) -> str:
-    """Returns the mean of a figure with three significant digits."""
-    return DASH if stat is None else number(stat.mean)
-
-
 def group(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     """Groups rows that differ only in their seed.
 
@@ -166,7 +152,7 @@ def group(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     ...            file_accuracy=0.97, file_bytes=27912, ideal_bytes=20000, latency_ms=0.2, max_over_std=2.5, path="a")
     >>> [both] = group([row, {**row, "seed": 1, "file_accuracy": 0.95}])
     >>> both.label, round(both.score.mean, 4), round(both.score.std, 4)
-    ('linf, qat, 2 bits', 0.96, 0.0141)
+    ('2-bit, trained, R2 L-infinity', 0.96, 0.0141)
     """
     checked = checked_rows(rows)
     for column in ("dataset", "model"):
@@ -182,11 +168,15 @@ def group(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
     return sorted(groups, key=lambda g: (regularizers.index(g.regularizer), methods.index(g.method), -g.num_bits))
 
 
-def float_baseline(groups: Iterable[Group]) -> Baseline:
+def float_baseline(groups: Iterable[Group], column: str = "float_accuracy") -> Baseline:
     """Returns the float accuracy that all groups are compared with.
 
     This is the mean over seeds of the models trained without a regularizer (`"none"`), or the best mean of any
     regularizer if there are no such models.
+
+    Args:
+        groups: result groups.
+        column: the accuracy of the float models: on the test data, or `float_validation_accuracy`.
 
     Raises:
         ValueError: no groups.
@@ -194,7 +184,7 @@ def float_baseline(groups: Iterable[Group]) -> Baseline:
     accuracies: dict[str, dict[int, list[float]]] = {}
     for part in groups:
         for row in part.rows:
-            accuracies.setdefault(part.regularizer, {}).setdefault(row["seed"], []).append(row["float_accuracy"])
+            accuracies.setdefault(part.regularizer, {}).setdefault(row["seed"], []).append(row[column])
     if not accuracies:
         raise ValueError(invalid("groups", "at least one group", []))
     # A seed has one float model but a row for each of its files, so rows are averaged within a seed first.
@@ -204,6 +194,14 @@ def float_baseline(groups: Iterable[Group]) -> Baseline:
     }
     best = REFERENCE if REFERENCE in stats else max(stats, key=lambda regularizer: stats[regularizer].mean)
     return Baseline(stats[best], best)
+
+
+def float_latency(groups: Iterable[Group], regularizer: str) -> float | None:
+    """Returns the mean latency of the float files in milliseconds, of one regularizer if it has any; None for none."""
+    timed = [g for g in groups if g.is_float and g.stat("latency_ms")]
+    own = [g for g in timed if g.regularizer == regularizer] or timed
+    stat = own[0].stat("latency_ms") if own else None
+    return None if stat is None else stat.mean
 
 
 def pareto(groups: Iterable[Group]) -> list[Group]:

@@ -10,19 +10,26 @@ from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid
 from r2keras._util.numeric import as_number
 from r2keras._util.tables import text_cell
-from r2keras._util.text import count, percent, points
-from r2keras.report.groups import REFERENCE, Baseline, Group, bytes_of, float_baseline, group
+from r2keras._util.text import count, number, percent, points
+from r2keras.report.groups import Baseline, Group, bytes_of, float_baseline, float_latency, group
+from r2keras.report.names import REFERENCE, regularizer_name
+from r2keras.report.noise import difference_noise
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 # Means that differ by less count as equal: sums of decimal fractions are not exact.
 EQUAL_ACCURACY = 1e-9
+# Latencies that differ by less are called equal.
+EQUAL_LATENCY = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation(Tabular):
     """The recommended group of rows under two limits, and the closest alternatives.
+
+    If every row has `validation_accuracy` and `float_validation_accuracy`, the choice is made by these, and the
+    accuracies of the test data are only reported.
 
     Args:
         chosen: the group with the smallest file that meets both limits; None if no group does.
@@ -30,7 +37,10 @@ class Recommendation(Tabular):
         smallest: the group with the smallest file that meets the limit on accuracy; None if no group does.
         nearest: the most accurate group of all.
         smallest_of_all: the group with the smallest file of all.
-        baseline: the float accuracy that drops are measured from.
+        baseline: the float accuracy that drops are measured from, on the test data.
+        choice_baseline: the same on the data that the choice was made on.
+        on_validation: whether the choice was made on validation data.
+        float_ms: latency of the float file in milliseconds; None if it was not measured.
         max_accuracy_drop: the limit on lost accuracy, a fraction; None for no limit.
         max_bytes: the limit on the file size; None for no limit.
 
@@ -43,7 +53,7 @@ class Recommendation(Tabular):
     (True, None)
     >>> print(advice)
     No result meets the limits (at most 2.00 points of accuracy lost and at most 20,000 bytes). The smallest \
-file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
+file, 2-bit, trained, R2 L-infinity (97.00% in 27,912 bytes), is 7,912 bytes too large.
     """
 
     chosen: Group | None
@@ -52,12 +62,28 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
     nearest: Group
     smallest_of_all: Group
     baseline: Baseline
+    choice_baseline: Baseline
+    on_validation: bool
+    float_ms: float | None
     max_accuracy_drop: float | None
     max_bytes: int | None
 
     def drop(self, part: Group) -> float:
-        """Returns the accuracy that a group loses relative to the float baseline; negative for a gain."""
+        """Returns the test accuracy that a group loses relative to the float baseline; negative for a gain."""
         return self.baseline.accuracy.mean - part.score.mean
+
+    def choice_drop(self, part: Group) -> float:
+        """Returns the accuracy that a group loses on the data that the choice was made on."""
+        return self.choice_baseline.accuracy.mean - choice_score(part, self.on_validation)
+
+    def noise(self, part: Group) -> float | None:
+        """Returns half the width of the 95% interval of `drop`; None if neither samples nor spread are known."""
+        return difference_noise(self.baseline.accuracy, part.score, part.test_samples)
+
+    def slowdown(self, part: Group) -> float | None:
+        """Returns the latency of a group relative to the float file; None if one of them was not measured."""
+        latency = part.stat("latency_ms")
+        return latency.mean / self.float_ms if latency and self.float_ms else None
 
     @property
     def row(self) -> dict[str, Any] | None:
@@ -89,10 +115,18 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
 
     @property
     def sentences(self) -> list[str]:
-        """The recommendation in one to three sentences."""
+        """The recommendation in a few sentences."""
         if self.chosen is None:
-            return [f"No result meets the limits ({self.limits}).", *self._misses()]
-        return [self._take(self.chosen), self._which_seed(self.chosen), *self._alternative()]
+            return [f"No result meets the limits ({self.limits}).", *self._misses(), *self._how_chosen()]
+        part = self.chosen
+        return [
+            f"Use {part.label}: {count(part.file_bytes)} bytes at {self._accuracy_text(part)}.",
+            self._drop_text(part),
+            *self._latency_text(part),
+            self._which_seed(part),
+            *self._alternative(),
+            *self._how_chosen(),
+        ]
 
     @property
     def text(self) -> str:
@@ -115,6 +149,8 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
             "max_accuracy_drop": self.max_accuracy_drop,
             "max_bytes": self.max_bytes,
             "baseline": dataclasses.asdict(self.baseline),
+            "choice_baseline": dataclasses.asdict(self.choice_baseline),
+            "on_validation": self.on_validation,
             **{name: self._group_dict(getattr(self, name)) for name in named},
         }
 
@@ -122,13 +158,14 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         """Returns a group's figures as plain JSON."""
         if part is None:
             return None
-        figures = {"accuracy": dataclasses.asdict(part.score), "drop": self.drop(part), "file_bytes": part.file_bytes}
+        figures = {
+            "accuracy": dataclasses.asdict(part.score),
+            "drop": self.drop(part),
+            "noise": self.noise(part),
+            "file_bytes": part.file_bytes,
+            "slowdown": self.slowdown(part),
+        }
         return {"regularizer": part.regularizer, "method": part.method, "num_bits": part.num_bits, **figures}
-
-    def _take(self, part: Group) -> str:
-        """Returns the sentence on the recommended group."""
-        size, accuracy = f"{count(part.file_bytes)} bytes", self._accuracy_text(part)
-        return f"Use {part.label}: {size} at {accuracy}, {self._drop_text(part)}."
 
     def _accuracy_text(self, part: Group) -> str:
         """Returns the accuracy of a group with its spread and where it was measured."""
@@ -136,16 +173,53 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         where = "on the file" if part.on_file else "in Keras, not on the file"
         if score.std is None:
             return f"{percent(score.mean)} accuracy (one seed only, measured {where})"
-        spread = f"{percent(score.mean)} \u00b1 {100 * score.std:.2f}"
-        return f"{spread} accuracy (mean of {score.n} seeds, measured {where})"
+        return (
+            f"{percent(score.mean)} accuracy (mean of {score.n} seeds \u00b1 {100 * score.std:.2f}, measured {where})"
+        )
 
     def _drop_text(self, part: Group) -> str:
-        """Returns the distance of a group from the float baseline."""
-        drop = self.drop(part)
-        side = "below" if drop >= 0 else "above"
+        """Returns the sentence on the distance of a group from the float baseline, next to the noise."""
+        drop, noise = self.drop(part), self.noise(part)
         name = self.baseline.regularizer
-        kind = "trained without a regularizer" if name == REFERENCE else f"trained with {name}"
-        return f"{points(abs(drop))} {side} the float model {kind} ({percent(self.baseline.accuracy.mean)})"
+        trained = "" if name == REFERENCE else f", trained with {regularizer_name(name)}"
+        against = f"the float model ({percent(self.baseline.accuracy.mean)}{trained})"
+        if noise is not None and abs(drop) <= noise:
+            return (
+                f"No measurable loss against {against}: the difference of {points(abs(drop))} is within the noise of "
+                f"\u00b1{points(noise)} ({self._noise_text(part)})."
+            )
+        interval = "" if noise is None else f" \u00b1 {100 * noise:.2f} ({self._noise_text(part)})"
+        verb = "loses" if drop >= 0 else "gains"
+        return f"It {verb} {points(abs(drop))}{interval} against {against}."
+
+    def _noise_text(self, part: Group) -> str:
+        """Returns what the noise is made of."""
+        seeds = "1 seed" if part.score.n == 1 else f"{part.score.n} seeds"
+        samples = "" if part.test_samples is None else f"{count(part.test_samples)} test samples, "
+        return f"95%: {samples}{seeds}"
+
+    def _latency_text(self, part: Group) -> list[str]:
+        """Returns the sentence on the latency, if it was measured."""
+        latency, slowdown = part.stat("latency_ms"), self.slowdown(part)
+        if latency is None:
+            return []
+        text = f"It takes {number(latency.mean)} ms on this CPU"
+        if slowdown is None or part.is_float:
+            return [f"{text}."]
+        return [f"{text}, {slowdown_text(slowdown)} ({number(self.float_ms)} ms)."]
+
+    def _how_chosen(self) -> list[str]:
+        """Returns the sentence on the data of the choice, unless the test data were used."""
+        if not self.on_validation:
+            return []
+        part = self.chosen or self.nearest
+        sizes = {row.get("validation_samples") for row in part.rows} - {None}
+        samples = f"{count(min(sizes))} validation samples" if sizes else "the validation data"
+        if self.chosen is None:
+            return [f"The limit on accuracy was checked on {samples}; all accuracies given are those of the test data."]
+        drop = self.choice_drop(part)
+        lost = "equals the float model" if drop == 0 else f"{'loses' if drop > 0 else 'gains'} {points(abs(drop))}"
+        return [f"Chosen on {samples}, where it {lost}; all accuracies given are those of the test data."]
 
     def _which_seed(self, part: Group) -> str:
         """Returns the sentence on the recommended file of the chosen group."""
@@ -153,8 +227,9 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         file = row["path"] or f"the file of seed {row['seed']}"
         if part.score.n == 1:
             return f"The file is {file} (seed {row['seed']})."
-        accuracy = percent(row[part.score_column])
-        return f"The file is {file}: seed {row['seed']} with {accuracy}, the closest to the median over seeds."
+        accuracy = percent(row[part.choice_column])
+        kind = "validation accuracy" if part.has_validation else "accuracy"
+        return f"The file is {file}: seed {row['seed']} with {accuracy} {kind}, the closest to the median over seeds."
 
     def _alternative(self) -> list[str]:
         """Returns the sentence on the most accurate file within the limit on bytes, if it is another one."""
@@ -162,7 +237,8 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         if part is None or part is self.chosen:
             return ["No other file within the limit on bytes is more accurate."] if self.max_bytes else []
         within = "within the limit on bytes" if self.max_bytes else "of all"
-        return [f"The most accurate file {within} is {self._figures(part)}."]
+        where = " on the validation data" if self.on_validation else ""
+        return [f"The most accurate file {within}{where} is {self._figures(part)}."]
 
     def _misses(self) -> list[str]:
         """Returns for each limit a sentence on how far the closest file misses it."""
@@ -173,7 +249,7 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
         part = self.most_accurate
         if part is not None:
             assert self.max_accuracy_drop is not None  # Without this limit, `part` would have been chosen.
-            excess = points(self.drop(part) - self.max_accuracy_drop)
+            excess = points(self.choice_drop(part) - self.max_accuracy_drop)
             return f"Within the limit on bytes, {self._figures(part)} comes closest: it loses {excess} too much."
         assert self.max_bytes is not None  # Without this limit, every file would be small enough.
         excess = count(bytes_of(self.smallest_of_all) - self.max_bytes)
@@ -188,7 +264,7 @@ file, linf, qat, 2 bits (97.00% in 27,912 bytes), is 7,912 bytes too large.
             return [f"Within the limit on accuracy, {self._figures(part)} is the smallest: {excess} bytes too large."]
         if part is None and self.nearest is not self.most_accurate:
             assert self.max_accuracy_drop is not None  # Without this limit, `smallest` would be a group.
-            excess = points(self.drop(self.nearest) - self.max_accuracy_drop)
+            excess = points(self.choice_drop(self.nearest) - self.max_accuracy_drop)
             return [f"The most accurate of all, {self._figures(self.nearest)}, still loses {excess} too much."]
         return []
 
@@ -202,10 +278,12 @@ def recommend(
 ) -> Recommendation:
     """Recommends the smallest file that meets both limits on average over seeds.
 
-    A group (regularizer, method, num_bits) counts with its mean accuracy on the file (in Keras if the file of a seed
-    was not run) and with its largest file. The drop is measured from the mean float accuracy of the regularizer
-    `"none"`, or from the best float mean if that row is missing. Of equally small files the more accurate one is
-    recommended. Within the group, the seed closest to the median is named: the best seed would be luck.
+    A group (regularizer, method, num_bits) counts with its largest file and with its mean accuracy: on validation data
+    if every row has `validation_accuracy` and `float_validation_accuracy`, else `file_accuracy`, or `accuracy` if the
+    file of a seed was not run. A choice by `file_accuracy` reports the accuracy that it was made on, which is then too
+    high by luck. The drop is measured from the mean float accuracy of the regularizer `"none"`, or from the best float
+    mean if that row is missing. Of equally small files the more accurate one is recommended. Within the group, the
+    seed closest to the median is named: the best seed would be luck.
 
     Args:
         rows: result rows of one dataset and one model.
@@ -224,8 +302,7 @@ def recommend(
     >>> row = dict(regularizer="none", method="qat", num_bits=8, seed=0, float_accuracy=0.98, accuracy=0.98,
     ...            file_accuracy=0.975, file_bytes=90000, ideal_bytes=80000, latency_ms=0.2, max_over_std=6.1, path="a")
     >>> print(recommend([row], max_accuracy_drop=0.01, max_bytes=100_000).sentences[0])
-    Use no regularizer, qat, 8 bits: 90,000 bytes at 97.50% accuracy (one seed only, measured on the file), \
-0.50 points below the float model trained without a regularizer (98.00%).
+    Use 8-bit, trained: 90,000 bytes at 97.50% accuracy (one seed only, measured on the file).
     """
     _check_limits(max_accuracy_drop, max_bytes)
     groups = group(rows)
@@ -233,30 +310,53 @@ def recommend(
     sized = [part for part in groups if part.file_bytes is not None]
     if not sized:
         raise ValueError(invalid("rows", "rows with `file_bytes`", "no row has a file", "Export the models first"))
-    floor = -1.0 if max_accuracy_drop is None else baseline.accuracy.mean - max_accuracy_drop - EQUAL_ACCURACY
-    accurate = [part for part in sized if part.score.mean >= floor]
+    on_validation = all(part.has_validation for part in groups)
+    choice_baseline = float_baseline(groups, "float_validation_accuracy") if on_validation else baseline
+    floor = -1.0 if max_accuracy_drop is None else choice_baseline.accuracy.mean - max_accuracy_drop - EQUAL_ACCURACY
+    accurate = [part for part in sized if choice_score(part, on_validation) >= floor]
     small = [part for part in sized if max_bytes is None or bytes_of(part) <= max_bytes]
     both = [part for part in accurate if part in small]
     return Recommendation(
-        chosen=_smallest(both) if both else None,
-        most_accurate=_most_accurate(small) if small else None,
-        smallest=_smallest(accurate) if accurate else None,
-        nearest=_most_accurate(sized),
-        smallest_of_all=_smallest(sized),
+        chosen=_smallest(both, on_validation) if both else None,
+        most_accurate=_most_accurate(small, on_validation) if small else None,
+        smallest=_smallest(accurate, on_validation) if accurate else None,
+        nearest=_most_accurate(sized, on_validation),
+        smallest_of_all=_smallest(sized, on_validation),
         baseline=baseline,
+        choice_baseline=choice_baseline,
+        on_validation=on_validation,
+        float_ms=float_latency(groups, baseline.regularizer),
         max_accuracy_drop=max_accuracy_drop,
         max_bytes=max_bytes,
     )
 
 
-def _smallest(groups: list[Group]) -> Group:
+def choice_score(part: Group, on_validation: bool) -> float:
+    """Returns the mean accuracy that a choice reads: on validation data, or else the reported one."""
+    stat = part.stat("validation_accuracy") if on_validation else part.score
+    assert stat is not None  # `on_validation` says that every row has the column.
+    return stat.mean
+
+
+def slowdown_text(ratio: float) -> str:
+    """Returns a latency relative to the float file in words.
+
+    >>> slowdown_text(4.21), slowdown_text(0.5), slowdown_text(1.01)
+    ('4.2x slower than the float file', '2.0x faster than the float file', 'as fast as the float file')
+    """
+    if abs(ratio - 1) <= EQUAL_LATENCY:
+        return "as fast as the float file"
+    return f"{ratio:.1f}x slower than the float file" if ratio > 1 else f"{1 / ratio:.1f}x faster than the float file"
+
+
+def _smallest(groups: list[Group], on_validation: bool) -> Group:
     """Returns the group with the smallest file; of equals the most accurate, then the first by name."""
-    return min(groups, key=lambda g: (bytes_of(g), -g.score.mean, g.key))
+    return min(groups, key=lambda g: (bytes_of(g), -choice_score(g, on_validation), g.key))
 
 
-def _most_accurate(groups: list[Group]) -> Group:
+def _most_accurate(groups: list[Group], on_validation: bool) -> Group:
     """Returns the most accurate group; of equals the one with the smallest file, then the first by name."""
-    return min(groups, key=lambda g: (-g.score.mean, bytes_of(g), g.key))
+    return min(groups, key=lambda g: (-choice_score(g, on_validation), bytes_of(g), g.key))
 
 
 def _check_limits(drop: object, size: object) -> None:

@@ -23,6 +23,10 @@ SIZES = ("file_bytes", "ideal_bytes")
 FIGURES = ("latency_ms", "max_over_std")
 COLUMNS = (*TEXTS, "num_bits", "seed", *ACCURACIES, *SIZES, *FIGURES, "path")
 NULLABLE = ("file_accuracy", *SIZES, *FIGURES, "path")
+# Columns that a row may lack, checked where they are present.
+OPTIONAL_ACCURACIES = ("validation_accuracy", "float_validation_accuracy")
+OPTIONAL_COUNTS = ("test_samples", "validation_samples")
+OPTIONAL = (*OPTIONAL_ACCURACIES, *OPTIONAL_COUNTS)
 
 ResultRow = dict[str, Any]
 
@@ -38,6 +42,13 @@ def checked_row(row: Mapping[str, Any], name: str = "The row") -> ResultRow:
     | `file_accuracy` | a fraction from 0 to 1, or None if no file was run |
     | `file_bytes`, `ideal_bytes`, `latency_ms`, `max_over_std` | numbers of at least 0, or None |
     | `path` | text, or None |
+
+    Optional columns, each a value or None:
+
+    | column | value |
+    |---|---|
+    | `validation_accuracy`, `float_validation_accuracy` | of file and float model; `recommend` chooses by them |
+    | `test_samples`, `validation_samples` | integers: how many samples the accuracies were measured on |
 
     Other columns (`dataset`, `model`, `epochs`, ...) are kept unchanged.
 
@@ -67,8 +78,8 @@ def checked_row(row: Mapping[str, Any], name: str = "The row") -> ResultRow:
         columns = ("column " if len(absent) == 1 else "columns ") + ", ".join(map(repr, absent))
         raise ValueError(f"{name} lacks the {columns}. Write None where nothing was measured.")
     plain = {column: _plain(value) for column, value in row.items()}
-    for column in COLUMNS:
-        if plain[column] is not None or column not in NULLABLE:
+    for column in (*COLUMNS, *(name for name in OPTIONAL if name in plain)):
+        if plain[column] is not None or column not in (*NULLABLE, *OPTIONAL):
             _check_value(name, column, plain[column])
     return plain
 
@@ -236,7 +247,9 @@ def _check_value(row: str, column: str, value: object) -> None:
         fits, expected = _is_int(value, 1), "an integer of at least 1"
     elif column == "seed":
         fits, expected = _is_int(value, 0), "an integer of at least 0"
-    elif column in ACCURACIES:
+    elif column in OPTIONAL_COUNTS:
+        fits, expected = _is_int(value, 1), "an integer of at least 1"
+    elif column in (*ACCURACIES, *OPTIONAL_ACCURACIES):
         fits, expected = _is_number(value, 0, 1), "a fraction from 0 to 1, not percent"
     else:
         fits, expected = _is_number(value, 0), "a finite number of at least 0"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from r2keras._util.tables import add_row, new_table, text_cell
 from r2keras._util.text import bits, count, percent
-from r2keras.report.groups import Group, float_baseline, group, number_stat, percent_stat
+from r2keras.report.groups import Group, float_baseline, group
+from r2keras.report.stats import number_stat, percent_stat
 
 if TYPE_CHECKING:
     from rich.table import Table

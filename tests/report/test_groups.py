@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from r2keras.report import group
-from r2keras.report.groups import Stat, float_baseline, pareto
+from r2keras.report.groups import float_baseline, float_latency, pareto
+from r2keras.report.stats import Stat
 from tests.report.samples import row, run_rows
 
 COLUMNS = ("float_accuracy", "accuracy", "file_accuracy", "file_bytes", "ideal_bytes", "latency_ms", "max_over_std")
@@ -136,7 +137,7 @@ def test_several_datasets_or_models_are_not_averaged(column):
 
 
 def test_trainings_of_different_length_are_not_averaged():
-    with pytest.raises(ValueError, match="one in the group linf, qat, 2 bits"):
+    with pytest.raises(ValueError, match="one in the group 2-bit, trained, R2 L-infinity"):
         group([row(epochs=3), row(epochs=5, seed=1)])
     assert len(group([row(epochs=3), row(epochs=5, seed=1, method="ptq")])) == 2
 
@@ -144,3 +145,23 @@ def test_trainings_of_different_length_are_not_averaged():
 def test_no_rows():
     with pytest.raises(ValueError, match="at least one result row"):
         group([])
+
+
+def test_the_seed_is_chosen_on_validation_data():
+    accuracies = [(0.90, 0.99), (0.95, 0.90), (0.99, 0.95)]  # On validation data and on test data, for each seed.
+    rows = [
+        row(seed=seed, validation_accuracy=chosen, float_validation_accuracy=0.97, file_accuracy=reported)
+        for seed, (chosen, reported) in enumerate(accuracies)
+    ]
+    [part] = group(rows)
+    assert (part.typical_row["seed"], part.choice_column) == (1, "validation_accuracy")
+    [part] = group([*rows[:2], row(seed=2, file_accuracy=0.95)])
+    assert (part.typical_row["seed"], part.choice_column) == (2, "file_accuracy")
+
+
+def test_latency_of_float_files():
+    slow = row(regularizer="none", method="float", num_bits=32, latency_ms=0.5)
+    groups = group([row(latency_ms=9.0), row(method="float", num_bits=32, latency_ms=0.1), slow])
+    assert float_latency(groups, "none") == 0.5
+    assert float_latency(groups[:-1], "none") == 0.1
+    assert float_latency(group([row()]), "none") is None

@@ -40,10 +40,10 @@ def test_needs_nothing_else(full):
     assert "http" not in full
     assert "@import" not in full
     page = Page(full)
-    assert not {"script", "link", "iframe", "img", "object", "embed"} & set(page.tags)
-    for _, name, value in page.attributes:
+    assert not {"link", "iframe", "img", "object", "embed", "form"} & set(page.tags)
+    for tag, name, value in page.attributes:
         assert name not in ("src", "srcset", "data", "action")
-        assert name != "href" or value.startswith("#")
+        assert name != "href" or tag == "a" or value.startswith("#")
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", full))
 
 
@@ -59,6 +59,7 @@ def test_every_colour_is_one_of_the_page(full):
     assert "#f1e0" not in full
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", full))
     light, dark = re.findall(r":root \{(.*?)\}", full, re.DOTALL)
+    assert "@media screen and (prefers-color-scheme: dark)" in full  # Printed pages are light.
     for theme in (light, dark):
         assert used <= set(re.findall(r"(--[a-z0-9-]+):", theme))
 
@@ -76,6 +77,7 @@ def test_has_every_run_and_every_mean(full):
     for one in rows:
         cells = [f"{100 * one[name]:.2f}%" for name in ("float_accuracy", "accuracy", "file_accuracy")]
         assert " ".join([*cells, f"{one['file_bytes']:,}"]) in text
+        assert f"{one['latency_ms']:#.3g}" in text
         assert one["path"] in text
     for key in {(r["regularizer"], r["method"], r["num_bits"]) for r in rows}:
         values = 100 * np.array(
@@ -102,7 +104,7 @@ def test_has_sizes_ranges_and_reasons(full):
 def test_plots_have_words_for_those_who_do_not_see_them(full):
     page = Page(full)
     labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(labels) == page.tags.count("svg") == 2 + 2 + 3 + 3
+    assert len(labels) == page.tags.count("svg") == 2 + 2 + 2 + 3 + 3
     assert all(len(label) > 40 for label in labels)
     weights = record().tensors["dense/kernel"]
     levels = len(np.unique(weights.values()))
@@ -138,6 +140,57 @@ def test_names_are_escaped_everywhere(tmp_path):
     assert page.text.count(EVIL) >= 12
     labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
     assert all(EVIL in label for label in labels)
+
+
+def test_front_comes_first_and_constant_columns_are_told(full):
+    table = full[full.index('id="results"') : full.index("All runs")]
+    marks = ["&#9670;" in line for line in table.split("<tr")[2:]]
+    assert marks == sorted(marks, reverse=True) and 0 < sum(marks) < len(marks)
+    assert "The same in every row: seeds 3." in Page(full).text
+    assert ">seeds</th>" not in full
+    assert "The same in every run: ideal_bytes 20,000, dataset digits." in Page(full).text
+
+
+def test_files_are_relative_links(tmp_path):
+    (tmp_path / "my files").mkdir()
+    file = tmp_path / "my files" / "a.tflite"
+    file.write_bytes(b"1")
+    rows = [row(path=str(file)), row(num_bits=4, path=str(tmp_path / "absent.tflite"))]
+    advice = recommend(rows, max_accuracy_drop=None, max_bytes=None)
+    page = Page(write(tmp_path / "links.html", rows, recommendation=advice))
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert links == ["my%20files/a.tflite"] * 3
+    assert "Open the recommended file" in page.text
+
+
+def test_next_commands_and_default_settings(tmp_path):
+    advice = recommend(run_rows(), max_accuracy_drop=0.5, max_bytes=None)
+    options = {"commands": [("Check <it>", "r2keras-verify --file=a")], "default_settings": {"epochs": 15}}
+    text = write(tmp_path / "c.html", recommendation=advice, **options)
+    page = Page(text)
+    assert "Check <it>: r2keras-verify --file=a" in page.text
+    folded = text[text.index("Settings at their default") :]
+    assert "<dt>epochs</dt><dd>15</dd>" in folded and text.count("<details>") == 2
+
+
+def test_validation_and_noise_are_shown(tmp_path):
+    columns = {"float_validation_accuracy": 0.97, "test_samples": 500, "validation_samples": 129}
+    rows = [{**one, **columns, "validation_accuracy": one["file_accuracy"]} for one in run_rows()]
+    advice = recommend(rows, max_accuracy_drop=0.5, max_bytes=None)
+    text = Page(write(tmp_path / "v.html", rows, recommendation=advice)).text
+    assert "95% interval of 500 samples" in text
+    assert "Chosen on 129 validation samples" in text
+    assert "validation %" in text
+    assert "checked on validation data" in text
+
+
+def test_sixty_runs_stay_below_a_megabyte(tmp_path):
+    names = ("none", "l2", "linf", "margin", "kurtosis")
+    rows = run_rows(regularizers=names, methods=("ptq_mse",), seeds=(0, 1, 2))
+    assert len(rows) == 60
+    advice = recommend(rows, max_accuracy_drop=0.5, max_bytes=None)
+    records = {"a": file_summary(), "b": file_summary()}
+    assert len(write(tmp_path / "60.html", rows, recommendation=advice, records=records).encode()) < 1_000_000
 
 
 def test_nothing_fits(tmp_path):

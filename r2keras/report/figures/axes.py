@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from r2keras._util.text import bits
 from r2keras.report.figures.svg import FAINT
-from r2keras.report.groups import Baseline, Group, Stat, bytes_of
+from r2keras.report.groups import Baseline, Group, bytes_of
+from r2keras.report.noise import binomial_interval
 from r2keras.report.recommendation import Recommendation
+from r2keras.report.stats import Stat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,9 +29,14 @@ MANTISSAS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.
 LABEL_GAP = 0.7
 
 
-def accuracy_axis(axes: Axes, groups: list[Group], baseline: Baseline) -> Callable[[float], float]:
-    """Sets up the accuracy axis and returns the function that maps an accuracy to its position."""
-    accuracies = [end for g in groups for end in ends(g.score)] + [baseline.accuracy.mean]
+def accuracy_axis(
+    axes: Axes, groups: list[Group], baseline: Baseline, *, others: Sequence[float] = ()
+) -> Callable[[float], float]:
+    """Sets up the accuracy axis and returns the function that maps an accuracy to its position.
+
+    The axis holds the spread of every group, the baseline, and `others`.
+    """
+    accuracies = [*(end for g in groups for end in ends(g.score)), baseline.accuracy.mean, *others]
     low, high = min(accuracies), max(accuracies)
     is_linear = high - low <= LINEAR_RANGE
     scale = (lambda a: a) if is_linear else (lambda a: -math.log(max(high - a, 0.0) + RESOLUTION))
@@ -84,6 +91,17 @@ def byte_ticks(axes: Axes, low: float, high: float, *, most: int) -> None:
     axes.set_xlim(low, high)
 
 
+def latency_axis(axes: Axes, latencies: list[float], *, most: int) -> None:
+    """Sets up the log axis of latencies in milliseconds, with at most `most` ticks."""
+    low, high = min(latencies) / 1.25, max(latencies) * 1.25
+    ticks = _log_ticks(low, high, most)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(ticks, [f"{t:g} ms" for t in ticks])
+    axes.set_xlim(low, high)
+    axes.set_xlabel("median latency on this CPU, batch size 1 (log scale)")
+
+
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     """Returns at most `most` round numbers between two bounds."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -132,6 +150,11 @@ def _cluster_text(cluster: list[int]) -> str:
     """
     *first, last = sorted(cluster)
     return ", ".join([*map(str, first), bits(last)])
+
+
+def interval(part: Group) -> tuple[float, ...]:
+    """Returns the ends of the 95% interval of the test set; nothing if its size is not known."""
+    return binomial_interval(part.score.mean, part.test_samples) if part.test_samples else ()
 
 
 def ends(stat: Stat) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,7 @@ def histogram(tensor: Tensor, *, name: str) -> Markup:
     """
     levels, counts = np.unique(tensor.values(), return_counts=True)
     with style():
-        figure = new_figure(3.1, 1.5)
+        figure = new_figure(3.1, 1.9)
         axes = figure.add_subplot()
         top = _draw_bars(axes, tensor.before)
         if len(levels) <= MAX_STEMS:
@@ -73,8 +74,10 @@ def _finish(axes: Axes, before: RangeFigures, levels: np.ndarray, top: float) ->
     has_zero = low < -0.15 * (high - low) and high > 0.15 * (high - low)
     ticks = [low, 0.0, high] if has_zero else [low, high]
     axes.set_xticks(ticks, [number(t) if t else "0" for t in ticks])
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("weight")
+    most = max(before.counts)
+    axes.set_yticks([0.0, math.sqrt(most)], ["0", count(most)])
+    axes.set_ylabel("weights per bin")
     axes.spines["bottom"].set_color(FAINT)
 
 

@@ -110,7 +110,7 @@ def occupancy(tensor: PalettizedTensor, *, name: str) -> Markup:
     """
     clusters = Clusters.of(tensor)
     with style():
-        figure = new_figure(3.1, 0.9)
+        figure = new_figure(3.1, 1.2)
         axes = figure.add_subplot()
         _draw(axes, np.sort(clusters.counts)[::-1], sum(clusters.counts))
         return to_svg(figure, name, _describe(tensor, clusters))
@@ -124,7 +124,8 @@ def _draw(axes: Axes, counts: np.ndarray, total: int) -> None:
     axes.set_xlim(0, len(counts))
     axes.set_xticks([])
     axes.set_yticks([counts[0] / total], [percent(counts[0] / total)])
-    axes.set_xlabel("entries, most frequent first")
+    axes.set_xlabel("centroids, most frequent first")
+    axes.set_ylabel("share")
 
 
 def _describe(tensor: PalettizedTensor, clusters: Clusters) -> str:

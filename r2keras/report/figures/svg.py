@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from r2keras._util.errors import missing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from markupsafe import Markup
@@ -94,13 +95,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def to_svg(figure: Figure, name: str, description: str) -> Markup:
+def to_svg(figure: Figure, name: str, description: str, *, tips: Mapping[str, str] | None = None) -> Markup:
     """Returns a figure as inline SVG; call it inside `style()`.
 
     Args:
         figure: the figure.
         name: prefix of the ids, unique in the page.
         description: text for readers who cannot see the figure.
+        tips: hover text of artists, by their `gid`.
 
     Returns:
         SVG without XML header, metadata or namespaces, scaled to the width of its container.
@@ -113,6 +115,8 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    for gid, words in (tips or {}).items():
+        text = text.replace(f'<g id="{gid}">', f'<g class="tip"><title>{escape(words)}</title>', 1)
     text = _with_prefixed_ids(text, name).replace("xlink:href", "href")
     text = re.sub("#f1e0[0-9a-f]{2}", lambda match: VARIABLES[match.group()], text)
     box = text.partition('viewBox="')[2].partition('"')[0]
