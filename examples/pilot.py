@@ -9,9 +9,9 @@ images.
     python examples/pilot.py --dataset=cifar10 --data_dir=DIR --model=resnet8 --regularizers=none,linf,kurtosis
     python examples/pilot.py --methods=ptq_mse,qat@2,dkm_vector@1 --bits=8,4 --max_drop=0.02 --max_bytes=8000
 
-On the digits a small net with one scale per kernel and every kernel at the same width shows the differences; on other
-data, below 4 bits, the first and last kernels stay at 8 bits (`--edge_bits`), as is common: they hold few weights and
-matter most. To resume a killed run, run the same command again.
+The digits are easy, so that the pilot makes them harder: one scale per kernel, and every kernel at the same width. On
+other data, below 4 bits, the first and last kernels stay at 8 bits (`--edge_bits`), as is common: they hold few weights
+and matter most. To resume a killed run, run the same command again.
 """
 
 from __future__ import annotations

@@ -29,18 +29,24 @@ DATASETS = ("digits", "fashion_mnist", "cifar10")
 GRANULARITIES = ("per_channel", "per_tensor")
 EPOCHS = {"digits": 15, "fashion_mnist": 6, "cifar10": 15}
 QAT_EPOCHS = {"digits": 5, "fashion_mnist": 2, "cifar10": 4}
-# Defaults that depend on the data set. The digits are easy: a small net with all kernels at the same low width, and one
-# scale per kernel, shows what precision costs.
-METHODS_OF_OTHERS = ("ptq_min_max", "ptq_mse", "qat")
+# Defaults that depend on the data set. The digits are easy: a net with few filters in front, all kernels at
+# the same width and one scale per kernel show what precision costs.
 DEFAULTS = {
     "digits": {
-        "model": "small_cnn",
+        "model": "tapered_cnn",
         "granularity": "per_tensor",
         "edge_bits": 0,
-        "methods": ("ptq_min_max", "ptq_mse", "qat@2", "dkm_vector@1"),
+        "methods": ("ptq_min_max", "ptq_mse@2", "qat@2", "dkm_vector@1"),
+        "regularizers": ("none", "linf"),
     }
 }
-DEFAULTS_OF_OTHERS = {"model": "cnn", "granularity": "per_channel", "edge_bits": 8, "methods": METHODS_OF_OTHERS}
+DEFAULTS_OF_OTHERS = {
+    "model": "cnn",
+    "granularity": "per_channel",
+    "edge_bits": 8,
+    "methods": ("ptq_min_max", "ptq_mse", "qat"),
+    "regularizers": ("none", "soft_min_max"),
+}
 SMOKE_CHOICES = {"regularizers": ["none", "linf"], "methods": ["ptq_mse", "qat"], "bits": ["4", "2"]}
 SMOKE = SMOKE_CHOICES | {"seeds": "1", "epochs": 1, "qat_epochs": 1}
 # Flags that may differ between two runs with the same --out: they add rows, or only choose among them.
@@ -66,7 +72,7 @@ flags.DEFINE_bool("raw_pixels", False, "Feed unscaled pixels, 0 to 255, as ic_re
 flags.DEFINE_string(
     "model", None, f"A net of r2keras.workloads.nets, or a .keras or .h5 file to start from; {_by_dataset('model')}."
 )
-flags.DEFINE_list("regularizers", ["none", "linf"], f"Any of {', '.join(REGULARIZERS)}.")
+flags.DEFINE_list("regularizers", None, f"Any of {', '.join(REGULARIZERS)}; {_by_dataset('regularizers')}.")
 flags.DEFINE_float("factor", None, "Strength of every regularizer; by default each has its own.")
 flags.DEFINE_list("bits", ["8", "4", "2"], "Bits per weight, 1 to 8.")
 flags.DEFINE_integer("activation_bits", None, "Bits per activation, 2 to 8 (inputs get 8); float by default.")

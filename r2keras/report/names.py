@@ -22,7 +22,7 @@ METHOD_NAMES = {
     "ternary": "trained (ternary)",
     "binary": "trained (binary)",
     "dkm": "trained palette",
-    "dkm_vector": "trained palette of vectors",
+    "dkm_vector": "trained vector palette",
 }
 REGULARIZER_NAMES = {
     REFERENCE: "no regularizer",

@@ -54,7 +54,11 @@ def _loss(recommendation: Recommendation, part: Group) -> Fact:
     drop, noise = recommendation.drop(part), recommendation.noise(part)
     title = "below float" if drop >= 0 else "above float"
     if noise is not None and abs(drop) <= noise:
-        return "loss against float", "not measurable", f"difference {-100 * drop:+.2f} \u00b1 {points(noise)}"
+        return (
+            "loss against float",
+            "not measurable",
+            f"difference {round(-100 * drop, 2) + 0.0:+.2f} \u00b1 {points(noise)}",
+        )
     return title, points(abs(drop)), "" if noise is None else f"noise \u00b1 {points(noise)}"
 
 

@@ -89,11 +89,12 @@ def _columns(groups: list[Group], page: Path) -> dict[str, Callable[[Group], Cel
         "time / float": lambda g: _ratio_cell(g, float_ms),
         "validation %": lambda g: _stat_cell(g.stat("validation_accuracy"), percent_stat),
         "in Keras %": lambda g: _stat_cell(g.stat("accuracy"), percent_stat),
-        "float %": lambda g: _stat_cell(g.stat("float_accuracy"), percent_stat),
         "max|w|/std": lambda g: _stat_cell(g.stat("max_over_std"), number_stat),
         "seeds": lambda g: Cell(str(len(g.rows)), len(g.rows)),
         "file": lambda g: _file_cell(g, page),
     }
+    if all(percent_stat(g.stat("accuracy")) == percent_stat(g.score) for g in groups):
+        del columns["in Keras %"]
     if not any(g.stat("validation_accuracy") for g in groups):
         del columns["validation %"]
     if all(link(g.typical_row["path"], page) is None for g in groups):

@@ -66,8 +66,12 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Fact
     return _plain_cnn(input_shape, num_classes, kernel_regularizer, (16, 32, 64), "cnn")
 
 
-def small_cnn(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None) -> keras.Model:
-    """Half as wide as `cnn`: about 6,000 weights, too few to lose precision unnoticed.
+def tapered_cnn(
+    input_shape: tuple[int, ...], num_classes: int, kernel_regularizer: Factory | None = None
+) -> keras.Model:
+    """`cnn` with few filters first and many last: about 40,000 weights.
+
+    Coarse grids cost the few filters in front the most, and the many weights behind make the file.
 
     Args:
         input_shape: `(height, width, channels)`.
@@ -77,11 +81,11 @@ def small_cnn(input_shape: tuple[int, ...], num_classes: int, kernel_regularizer
     Returns:
         A functional model: `stem`, `block1_conv`, `block2_conv`, `head`.
     """
-    return _plain_cnn(input_shape, num_classes, kernel_regularizer, (8, 16, 32), "small_cnn")
+    return _plain_cnn(input_shape, num_classes, kernel_regularizer, (8, 32, 128), "tapered_cnn")
 
 
 def _plain_cnn(input_shape, num_classes, kernel_regularizer, filters, name):
-    """Builds the convolutions of `cnn` and `small_cnn`; `filters` has one entry per convolution."""
+    """Builds the convolutions of `cnn` and `tapered_cnn`; `filters` has one entry per convolution."""
     inputs = keras.Input(input_shape, name="image")
     x = conv_bn_relu(inputs, filters[0], "stem", kernel_regularizer)
     for block, count in enumerate(filters[1:], 1):
@@ -188,7 +192,7 @@ def mobilenet_v2_035(
 
 NETS: dict[str, Callable[..., keras.Model]] = {
     "cnn": cnn,
-    "small_cnn": small_cnn,
+    "tapered_cnn": tapered_cnn,
     "resnet8": resnet8,
     "resnet20": resnet20,
     "mobilenet_v1": mobilenet_v1,

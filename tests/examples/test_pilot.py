@@ -1,6 +1,9 @@
 """The pilot as a person runs it: to the end, killed and resumed, stopped, and with bad flags."""
 
+import html
 import json
+import re
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -23,6 +26,10 @@ KEYS = {
     "latency_ms",
     "max_over_std",
     "path",
+    "validation_accuracy",
+    "float_validation_accuracy",
+    "test_samples",
+    "validation_samples",
 }
 SMALL = ("--smoke", "--regularizers=none", "--bits=4", "--methods=ptq_mse")
 
@@ -84,6 +91,7 @@ class TestKilledAndResumed:
             assert row["file_accuracy"] == pytest.approx(row["accuracy"], abs=0.01)
             assert row["latency_ms"] > 0 and row["max_over_std"] > 1
             assert 0 <= row["float_accuracy"] <= 1
+            assert (row["test_samples"], row["validation_samples"]) == (256, 129)
 
     def test_fewer_bits_are_smaller_files(self, killed_and_resumed):
         sizes = {row["num_bits"]: row["file_bytes"] for row in rows_in(killed_and_resumed[0])}
@@ -100,6 +108,25 @@ class TestKilledAndResumed:
         assert (folder / "models" / "linf_seed0.keras").is_file()
         assert (folder / "files" / "linf_seed0_qat_w2.npz").is_file()
 
+    def test_the_report_links_the_files_and_says_what_to_do_next(self, killed_and_resumed):
+        folder, _, out = killed_and_resumed
+        assert "Chosen on 129 validation samples" in " ".join(out.split())
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        links = re.findall(r'<a href="([^"]*)"', page)
+        assert links and all((folder / link).is_file() for link in links)
+        commands = [html.unescape(text) for text in re.findall(r"<pre>(r2keras-[^<]*)</pre>", page)]
+        assert [command.split()[0] for command in commands] == ["r2keras-verify", "r2keras-convert"]
+        for command in commands:
+            name, *flags = shlex.split(command)
+            code, out, error = run_warm(f"tools/{name.removeprefix('r2keras-')}.py", *flags)
+            assert code == 0, (command, out, error)
+
+    def test_settings_at_their_default_are_folded_away(self, killed_and_resumed):
+        page = (killed_and_resumed[0] / "report.html").read_text(encoding="utf-8")
+        shown, _, folded = page.partition("Settings at their default")
+        assert "<dt>epochs</dt><dd>1</dd>" in shown
+        assert "<dt>batch_size</dt><dd>64</dd>" in folded and "<dt>model</dt><dd>tapered_cnn</dd>" in folded
+
     def test_other_settings_are_refused(self, killed_and_resumed):
         folder, _, _ = killed_and_resumed
         before = state(folder)
@@ -111,10 +138,23 @@ class TestKilledAndResumed:
     def test_a_second_run_only_reports(self, killed_and_resumed):
         folder, _, _ = killed_and_resumed
         before = state(folder)
-        code, out, error = run_warm("--smoke", f"--out={folder}", "--max_accuracy_drop=0.99", "--max_bytes=1")
+        code, out, error = run_warm("--smoke", f"--out={folder}", "--max_drop=0.99", "--max_bytes=1")
         assert code == 0, error
         assert "No result meets the limits" in out
         assert state(folder) == before
+
+
+def test_help_shows_the_flags_and_their_defaults():
+    code, out, _ = run("--help")
+    text = " ".join(out.split())
+    assert code in (0, 1)
+    assert (
+        "--max_drop: Accuracy that may be lost on the validation images; 0.01 is one point. (default: '0.01')" in text
+    )
+    assert "--max_accuracy_drop: Alias for --max_drop." in text
+    assert "by default 15 for digits, 6 for fashion_mnist" in text
+    flags = set(re.findall(r"--(?:\[no\])?(\w+): ", out))
+    assert {"dataset", "model", "methods", "bits", "seeds", "epochs", "out", "smoke", "edge_bits"} <= flags
 
 
 @pytest.mark.slow
@@ -183,13 +223,18 @@ def test_a_model_file_without_training(tmp_path):
         (["--seeds=0"], "expected integers from 1"),
         (["--seeds=a,b"], "expected integers"),
         (["--epochs=0"], "expected at least 1"),
-        (["--max_accuracy_drop=1"], "one percentage point is 0.01"),
+        (["--max_drop=1"], "one percentage point is 0.01"),
+        (["--max_accuracy_drop=1"], "--max_drop=1.0 is not a fraction"),
+        (["--methods=qat@9"], "expected integers from 1 to 8"),
+        (["--methods=qat@"], "expected integers"),
+        (["--methods=ternary@4"], "ternary has 2 bits per weight"),
         (["--max_bytes=0"], "expected at least 1"),
         (["--edge_bits=9"], "at most 8"),
         (["--activation_bits=9"], "expected 2 to 8"),
         (["--methods=qat,pact"], "give --activation_bits too"),
         (["--methods=dkm", "--activation_bits=8"], "cannot be combined with --methods=dkm"),
         (["--methods=wrpn", "--bits=2,1"], "remove 1 from --bits"),
+        (["--methods=wrpn@1"], "write wrpn@2"),
         (["--learning_rate=-1"], "above 0"),
         (["--factor=0"], "above 0"),
         (["--epoch=3"], "epoch"),

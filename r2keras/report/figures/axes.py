@@ -25,6 +25,8 @@ TICK_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 TICK_ROUNDING = 1e-9
 # Sets of ticks per power of ten, from dense to sparse.
 MANTISSAS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+# Factor between the left end of a log axis and the first point: labels stand to the left of their points.
+LABEL_ROOM = 1.6
 # Labels of bit widths closer than this, in inches, are joined.
 LABEL_GAP = 0.7
 
@@ -78,7 +80,7 @@ def bytes_axis(axes: Axes, groups: list[Group], recommendation: Recommendation |
     limit = recommendation.max_bytes if recommendation else None
     if limit and min(sizes) / 4 <= limit <= max(sizes) * 4:
         sizes.append(limit)
-    byte_ticks(axes, min(sizes) / 1.25, max(sizes) * 1.25, most=most)
+    byte_ticks(axes, min(sizes) / LABEL_ROOM, max(sizes) * 1.25, most=most)
     axes.set_xlabel("file size in bytes (log scale)")
 
 
@@ -93,7 +95,7 @@ def byte_ticks(axes: Axes, low: float, high: float, *, most: int) -> None:
 
 def latency_axis(axes: Axes, latencies: list[float], *, most: int) -> None:
     """Sets up the log axis of latencies in milliseconds, with at most `most` ticks."""
-    low, high = min(latencies) / 1.25, max(latencies) * 1.25
+    low, high = min(latencies) / LABEL_ROOM, max(latencies) * 1.25
     ticks = _log_ticks(low, high, most)
     axes.set_xscale("log")
     axes.minorticks_off()
