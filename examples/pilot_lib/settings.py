@@ -37,7 +37,6 @@ DEFAULTS = {
         "granularity": "per_tensor",
         "edge_bits": 0,
         "methods": ("ptq_min_max", "ptq_mse@2", "qat@2", "dkm_vector@1"),
-        "regularizers": ("none", "linf"),
     }
 }
 DEFAULTS_OF_OTHERS = {
@@ -45,7 +44,6 @@ DEFAULTS_OF_OTHERS = {
     "granularity": "per_channel",
     "edge_bits": 8,
     "methods": ("ptq_min_max", "ptq_mse", "qat"),
-    "regularizers": ("none", "soft_min_max"),
 }
 SMOKE_CHOICES = {"regularizers": ["none", "linf"], "methods": ["ptq_mse", "qat"], "bits": ["4", "2"]}
 SMOKE = SMOKE_CHOICES | {"seeds": "1", "epochs": 1, "qat_epochs": 1}
@@ -72,7 +70,7 @@ flags.DEFINE_bool("raw_pixels", False, "Feed unscaled pixels, 0 to 255, as ic_re
 flags.DEFINE_string(
     "model", None, f"A net of r2keras.workloads.nets, or a .keras or .h5 file to start from; {_by_dataset('model')}."
 )
-flags.DEFINE_list("regularizers", None, f"Any of {', '.join(REGULARIZERS)}; {_by_dataset('regularizers')}.")
+flags.DEFINE_list("regularizers", ["none", "soft_min_max"], f"Any of {', '.join(REGULARIZERS)}.")
 flags.DEFINE_float("factor", None, "Strength of every regularizer; by default each has its own.")
 flags.DEFINE_list("bits", ["8", "4", "2"], "Bits per weight, 1 to 8.")
 flags.DEFINE_integer("activation_bits", None, "Bits per activation, 2 to 8 (inputs get 8); float by default.")

@@ -51,10 +51,14 @@ def link(path: str | None, page: Path) -> str | None:
 
 
 def results_context(groups: list[Group], recommendation: Recommendation | None, page: Path) -> dict[str, Any]:
-    """Returns the table of groups: the Pareto front from small to large, then the others in the same order."""
+    """Returns the table of groups: the recommended one, the Pareto front from small to large, then the others."""
     front = {part.key for part in pareto(groups)}
     chosen = recommendation.chosen.key if recommendation and recommendation.chosen else None
-    ordered = sorted(groups, key=lambda g: (g.key not in front, g.file_bytes is None, g.file_bytes or 0))
+
+    def order(part: Group) -> tuple[bool, bool, bool, int]:
+        return part.key != chosen, part.key not in front, part.file_bytes is None, part.file_bytes or 0
+
+    ordered = sorted(groups, key=order)
     baseline = float_baseline(groups)
     cells_of = _columns(groups, page)
     rows = [[cell(part) for cell in cells_of.values()] for part in ordered]
@@ -64,7 +68,7 @@ def results_context(groups: list[Group], recommendation: Recommendation | None, 
             "cells": row,
             "chosen": part.key == chosen,
             "front": part.key in front,
-            "first": before is not None and (part.key in front) != (before.key in front),
+            "first": part.key not in front and before is not None and before.key in front,
         }
         for row, part, before in zip(rows, ordered, [None, *ordered], strict=False)
     ]

@@ -142,10 +142,19 @@ def test_names_are_escaped_everywhere(tmp_path):
     assert all(EVIL in label for label in labels)
 
 
-def test_front_comes_first_and_constant_columns_are_told(full):
-    table = full[full.index('id="results"') : full.index("All runs")]
-    marks = ["&#9670;" in line for line in table.split("<tr")[2:]]
-    assert marks == sorted(marks, reverse=True) and 0 < sum(marks) < len(marks)
+def test_the_recommended_setting_comes_first_then_the_front(tmp_path):
+    accuracies = {1: 0.80, 2: 0.95, 3: 0.94, 4: 0.96, 8: 0.955}
+    rows = [row(num_bits=bits, file_bytes=1000 * bits, file_accuracy=value) for bits, value in accuracies.items()]
+    advice = recommend(rows, max_accuracy_drop=0.02, max_bytes=None)
+    text = write(tmp_path / "order.html", rows, recommendation=advice)
+    table = text[text.index('id="results"') : text.index("All runs")]
+    lines = table.split("<tr")[2:]
+    assert [int(re.search(r">(\d)-bit", line)[1]) for line in lines] == [4, 1, 2, 3, 8]
+    assert ["&#9670;" in line for line in lines] == [True, True, True, False, False]
+    assert ["chosen" in line for line in lines] == [True, False, False, False, False]
+
+
+def test_constant_columns_are_told_once(full):
     assert "The same in every row: seeds 3." in Page(full).text
     assert ">seeds</th>" not in full
     assert "The same in every run: ideal_bytes 20,000, dataset digits." in Page(full).text

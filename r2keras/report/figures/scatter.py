@@ -132,10 +132,10 @@ def _finish(plot: Plot, front: list[Group], recommendation: Recommendation | Non
     chosen = recommendation.chosen if recommendation is not None else None
     if chosen is not None and chosen.key in {g.key for g in plot.groups}:
         _draw_choice(plot, chosen)
-    first = [chosen] if chosen is not None and chosen.key in front_keys else []
+    first = [] if chosen is None else [g for g in plot.groups if g.key == chosen.key]
     labeled = [*first, *(g for g in front if chosen is None or g.key != chosen.key)]
     labels = [(plot.point(g), _names(g, plot.is_wide)) for g in labeled]
-    place_labels(plot.axes, labels, [*(plot.point(g) for g in plot.groups), *_steps(plot, front)])
+    place_labels(plot.axes, labels, [*_lines(plot), *_steps(plot, front)])
     tips = {f"tip{index}": tip(part) for index, part in enumerate(plot.groups)}
     return to_svg(plot.axes.figure, name, text, tips=tips)
 
@@ -176,6 +176,15 @@ def _draw_front(plot: Plot, front: list[Group]) -> None:
     points = [plot.point(g) for g in front]
     line = {"color": FAINT, "linewidth": 1.2, "linestyle": (0, (1, 2)), "drawstyle": "steps-post", "zorder": 2}
     plot.axes.plot([x for x, _ in points], [y for _, y in points], **line)
+
+
+def _lines(plot: Plot) -> list[tuple[float, float]]:
+    """Returns the points of the groups and others along the lines of their spread, which labels avoid."""
+    points = [plot.point(part) for part in plot.groups]
+    for part in plot.groups:
+        low, high = map(plot.scale, ends(part.score))
+        points += [(plot.x_of(part), low + share * (high - low)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return points
 
 
 def _steps(plot: Plot, front: list[Group]) -> list[tuple[float, float]]:
