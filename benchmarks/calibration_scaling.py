@@ -132,8 +132,7 @@ def write_plot(rows: list[Row], path: Path) -> None:
         rows: at least one.
         path: an `.svg` or `.png` file, written whole or not at all.
     """
-    from r2keras._util.files import replacing
-    from r2keras.report.figures.svg import FAINT, GRID, PLAIN, SERIES, new_figure, plain_style
+    from r2keras.report.figures.svg import FAINT, GRID, PLAIN, SERIES, new_figure, plain_style, write_plain
 
     with plain_style():
         figure = new_figure(*SIZE)
@@ -151,14 +150,14 @@ def write_plot(rows: list[Row], path: Path) -> None:
                 axes.axhline(GOALS[step], color=PLAIN[FAINT], linestyle=(0, (4, 2)), linewidth=1, label="goal")
             axes.set_title(step)
             axes.set_xlabel("kernels")
-            axes.set_ylim(bottom=0)
+            highest = max(_per_kernel(row, step) for row in rows)
+            axes.set_ylim(0, 1.1 * max(highest, GOALS[step] or 0.0))
             axes.grid(True, axis="y", color=PLAIN[GRID])
             axes.tick_params(colors=PLAIN[FAINT])
         panels[0].set_ylabel("processor seconds per kernel")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), frameon=False)
+        write_plain(figure, path, title="Processor time per kernel of prepare, finalize and calibrate")
 
 
 def _per_kernel(row: Row, step: str) -> float:

@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks.common import Row, Rows, machine
 from benchmarks.dkm_step import UPDATES, WAYS, apart
-from r2keras._util.files import replacing
-from r2keras.report.figures.svg import FAINT, GRID, PLAIN, SERIES, new_figure, plain_style
+from r2keras.report.figures.svg import FAINT, GRID, PLAIN, SERIES, new_figure, plain_style, write_plain
 
 KEYS = ("size", "num_bits", "dim", "updates", "way")
 DIMS = (1, 4)
@@ -83,9 +82,8 @@ def write_plot(rows: list[Row], path: Path) -> None:
         for axes, panel in zip(panels[-1], PANELS, strict=True):
             axes.set_xlabel(LABELS[panel])
         handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), frameon=False)
+        write_plain(figure, path, title="Time and extra memory of one palette per training step")
 
 
 def series(rows: list[Row], panel: str, way: str, dim: int) -> list[Row]:

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,7 @@ class TestKilledAndResumed:
         assert [command.split()[0] for command in commands] == ["r2keras-verify", "r2keras-convert"]
         for command in commands:
             name, *flags = shlex.split(command)
-            code, out, error = run_warm(f"tools/{name.removeprefix('r2keras-')}.py", *flags)
-            assert code == 0, (command, out, error)
+            assert import_module(f"r2keras.cli.{name.removeprefix('r2keras-')}").main([name, *flags]) == 0
 
     def test_settings_at_their_default_are_folded_away(self, killed_and_resumed):
         page = (killed_and_resumed[0] / "report.html").read_text(encoding="utf-8")

@@ -92,7 +92,8 @@ def test_plot_shows_candidates_front_and_controls(search, tmp_path, suffix, metr
         assert data.startswith(b"\x89PNG")
     else:
         legend = ("float, widened", "Pareto front", "width 2", "lsq", "limits", "recommended")
-        words = (*legend, f"validation {metric}", "8b", "\u00d72")
+        title = f"{metric.capitalize()} against bytes of the weights"
+        words = (*legend, f"validation {metric}", "8 bits", "\u00d72", title)
         assert [word for word in words if word not in data.decode()] == []
         assert b"#f1e0" not in data
 

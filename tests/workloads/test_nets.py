@@ -13,7 +13,7 @@ import pytest
 from r2keras.workloads import nets
 
 CIFAR = (32, 32, 3)
-KERNELS = {"cnn": 4, "resnet8": 10, "resnet20": 20, "mobilenet_v1": 28, "mobilenet_v2_035": 53}
+KERNELS = {"cnn": 4, "tapered_cnn": 4, "resnet8": 10, "resnet20": 20, "mobilenet_v1": 28, "mobilenet_v2_035": 53}
 
 
 def trainable(model):

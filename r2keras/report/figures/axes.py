@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # With a larger range, a linear axis would squeeze the accuracies that matter into one line at the top.
-LINEAR_RANGE = 0.2
+LINEAR_RANGE = 0.12
 # The stretched axis shows `-log(best - accuracy + RESOLUTION)`: nearly linear within this distance of the best.
 RESOLUTION = 0.01
 TICK_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -38,7 +38,15 @@ def accuracy_axis(
 
     The axis holds the spread of every group, the baseline, and `others`.
     """
-    accuracies = [*(end for g in groups for end in ends(g.score)), baseline.accuracy.mean, *others]
+    return accuracy_scale(axes, [*(end for g in groups for end in ends(g.score)), baseline.accuracy.mean, *others])
+
+
+def accuracy_scale(axes: Axes, accuracies: Sequence[float]) -> Callable[[float], float]:
+    """Sets up an axis for these accuracies and returns the function that maps an accuracy to its position.
+
+    The axis is stretched toward the best if they are far apart: failures keep their positions and do not squeeze the
+    others.
+    """
     low, high = min(accuracies), max(accuracies)
     is_linear = high - low <= LINEAR_RANGE
     scale = (lambda a: a) if is_linear else (lambda a: -math.log(max(high - a, 0.0) + RESOLUTION))

@@ -25,6 +25,8 @@ PLACES: tuple[tuple[tuple[float, float], str, str], ...] = (
     ((0, 11), "center", "bottom"),
     ((0, -11), "center", "top"),
 )
+# Points that stand for one step of a front.
+STEPS = 24
 # Half the width of the box that a point needs, in points.
 POINT_SIZE = 4.0
 
@@ -65,6 +67,16 @@ def place_labels(
                 break
             label.remove()
     return placed
+
+
+def along_steps(front: Sequence[Point]) -> list[Point]:
+    """Returns points along the steps of a front, with a log axis below: obstacles for `place_labels`."""
+    points = []
+    for (left, low), (right, high) in itertools.pairwise(front):
+        shares = [step / STEPS for step in range(1, STEPS)]
+        points += [(left * (right / left) ** share, low) for share in shares]
+        points += [(right, low + share * (high - low)) for share in shares]
+    return points
 
 
 def _point_box(axes: Axes, point: tuple[float, float], scale: float) -> Bbox:

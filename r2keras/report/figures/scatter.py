@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from r2keras._util.text import count, number, percent
 from r2keras.report.figures.axes import accuracy_axis, bytes_axis, ends, interval, label_bits, latency_axis
-from r2keras.report.figures.labels import place_labels
+from r2keras.report.figures.labels import along_steps, place_labels
 from r2keras.report.figures.looks import method_colors, regularizer_markers
 from r2keras.report.figures.svg import FAINT, GOOD, INK, LIMIT, new_figure, style, to_svg
 from r2keras.report.groups import Group, bytes_of, float_baseline, pareto
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 # The function that maps an accuracy to its position on the axis.
 Scale = Callable[[float], float]
-# Points that stand for a step of the Pareto front where labels are placed.
-STEPS = 24
 # Narrower figures, in inches, get short labels.
 WIDE = 6.0
 
@@ -135,7 +132,7 @@ def _finish(plot: Plot, front: list[Group], recommendation: Recommendation | Non
     first = [] if chosen is None else [g for g in plot.groups if g.key == chosen.key]
     labeled = [*first, *(g for g in front if chosen is None or g.key != chosen.key)]
     labels = [(plot.point(g), _names(g, plot.is_wide)) for g in labeled]
-    place_labels(plot.axes, labels, [*_lines(plot), *_steps(plot, front)])
+    place_labels(plot.axes, labels, [*_lines(plot), *along_steps([plot.point(g) for g in front])])
     tips = {f"tip{index}": tip(part) for index, part in enumerate(plot.groups)}
     return to_svg(plot.axes.figure, name, text, tips=tips)
 
@@ -184,15 +181,6 @@ def _lines(plot: Plot) -> list[tuple[float, float]]:
     for part in plot.groups:
         low, high = map(plot.scale, ends(part.score))
         points += [(plot.x_of(part), low + share * (high - low)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return points
-
-
-def _steps(plot: Plot, front: list[Group]) -> list[tuple[float, float]]:
-    """Returns points along the horizontal steps of the Pareto front, which labels avoid."""
-    points = []
-    for before, after in itertools.pairwise(front):
-        (left, y), (right, _) = plot.point(before), plot.point(after)
-        points += [(left * (right / left) ** (step / STEPS), y) for step in range(1, STEPS)]
     return points
 
 

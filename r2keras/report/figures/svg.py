@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2keras._util.errors import missing
+from r2keras._util.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +35,9 @@ PLAIN_SERIES = ("#1f5fbf", "#c2570c", "#18794e", "#8436b5", "#c02158", "#0d7487"
 PLAIN |= dict(zip(SERIES, PLAIN_SERIES, strict=True))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MARKER_GLYPHS = "\u25cf\u25a0\u25b2\u25c6\u25bc\u271a\u2716\u2605"
+
+# Resolution of standalone `.png` files.
+DOTS_PER_INCH = 150
 
 STYLE: dict[str, Any] = {
     # Without a fixed salt, the ids differ on every run.
@@ -93,6 +99,21 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_plain(figure: Figure, path: str | os.PathLike, *, title: str, description: str = "") -> None:
+    """Writes a standalone figure with a visible title; call it inside `plain_style()`.
+
+    Args:
+        figure: the figure.
+        path: an `.svg` or `.png` file. The write is atomic, and equal figures give equal files.
+        title: heading of the figure.
+        description: text for readers who cannot see the figure; the title by default.
+    """
+    figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold", color=PLAIN[INK])
+    metadata = {"Title": description or title} | ({"Date": None} if Path(path).suffix == ".svg" else {})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
 def to_svg(figure: Figure, name: str, description: str, *, tips: Mapping[str, str] | None = None) -> Markup:
