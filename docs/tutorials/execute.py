@@ -32,7 +32,7 @@ def notebooks(names: list[str]) -> list[Path]:
     """Returns the paths of the notebooks with these names, or of all.
 
     Raises:
-        FileNotFoundError: there is no notebook of that name.
+        FileNotFoundError: no notebook has that name.
     """
     paths = [FOLDER / f"{name}.ipynb" for name in names] or sorted(FOLDER.glob("*.ipynb"))
     for path in paths:

@@ -60,8 +60,8 @@ class Group:
     @property
     def test_samples(self) -> int | None:
         """Number of samples that the accuracies were measured on; None if a row does not say it."""
-        sizes = [row.get("test_samples") for row in self.rows]
-        return None if None in sizes else min(sizes)
+        sizes = [row["test_samples"] for row in self.rows if row.get("test_samples") is not None]
+        return min(sizes) if len(sizes) == len(self.rows) else None
 
     @property
     def has_validation(self) -> bool:

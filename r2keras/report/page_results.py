@@ -40,7 +40,7 @@ class Cell:
 
 
 def link(path: str | None, page: Path) -> str | None:
-    """Returns the URL of a file relative to the page, or None if there is no such file."""
+    """Returns the URL of a file relative to the page, or None if it does not exist."""
     if path is None or not Path(path).is_file():
         return None
     try:

@@ -213,7 +213,7 @@ file, 2-bit, trained, R2 L-infinity (97.00% in 27,912 bytes), is 7,912 bytes too
         if not self.on_validation:
             return []
         part = self.chosen or self.nearest
-        sizes = {row.get("validation_samples") for row in part.rows} - {None}
+        sizes = {row["validation_samples"] for row in part.rows if row.get("validation_samples") is not None}
         samples = f"{count(min(sizes))} validation samples" if sizes else "the validation data"
         if self.chosen is None:
             return [f"The limit on accuracy was checked on {samples}; all accuracies given are those of the test data."]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2keras._util.text import bits, percent
 from r2keras.report.figures.axes import accuracy_axis, ends
@@ -78,9 +78,15 @@ def _draw_panel(axes: Axes, groups: list[Group], regularizer: str, colors: dict[
 def _draw_point(axes: Axes, x: float, part: Group, scale: Scale, color: str, gid: str) -> None:
     """Draws mean and spread of a group; the marker is open, so that points of equal width remain visible."""
     low, high = ends(part.score)
-    line = {"color": color, "linewidth": 2.2, "alpha": 0.5, "zorder": 3, "solid_capstyle": "butt"}
+    line: dict[str, Any] = {"color": color, "linewidth": 2.2, "alpha": 0.5, "zorder": 3, "solid_capstyle": "butt"}
     axes.plot([x, x], [scale(low), scale(high)], **line)
-    look = {"markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.4, "color": color, "zorder": 4}
+    look: dict[str, Any] = {
+        "markersize": 6,
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.4,
+        "color": color,
+        "zorder": 4,
+    }
     axes.plot([x], [scale(part.score.mean)], "o", gid=gid, **look)
 
 

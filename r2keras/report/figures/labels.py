@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from r2keras.report.figures.svg import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
 Point = tuple[float, float]
@@ -50,7 +51,7 @@ def place_labels(
     Returns:
         The texts that found a place.
     """
-    figure = axes.figure
+    figure = cast("Figure", axes.figure)
     figure.draw_without_rendering()
     scale = figure.dpi / 72
     taken = [_point_box(axes, point, scale) for point in points]

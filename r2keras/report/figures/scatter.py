@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from r2keras._util.text import count, number, percent
 from r2keras.report.figures.axes import accuracy_axis, bytes_axis, ends, interval, label_bits, latency_axis
@@ -19,6 +19,7 @@ from r2keras.report.stats import percent_stat
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # The function that maps an accuracy to its position on the axis.
 Scale = Callable[[float], float]
@@ -134,7 +135,7 @@ def _finish(plot: Plot, front: list[Group], recommendation: Recommendation | Non
     labels = [(plot.point(g), _names(g, plot.is_wide)) for g in labeled]
     place_labels(plot.axes, labels, [*_lines(plot), *along_steps([plot.point(g) for g in front])])
     tips = {f"tip{index}": tip(part) for index, part in enumerate(plot.groups)}
-    return to_svg(plot.axes.figure, name, text, tips=tips)
+    return to_svg(cast("Figure", plot.axes.figure), name, text, tips=tips)
 
 
 def _names(part: Group, is_wide: bool) -> list[str]:
@@ -150,12 +151,18 @@ def _draw_points(plot: Plot, front: set[tuple[str, str, int]]) -> None:
         x, y = plot.point(part)
         color = colors[part.method]
         in_front = part.key in front
-        line = {"color": color, "alpha": 0.6, "zorder": 3, "solid_capstyle": "butt"}
+        line: dict[str, Any] = {"color": color, "alpha": 0.6, "zorder": 3, "solid_capstyle": "butt"}
         plot.axes.plot([x, x], [*map(plot.scale, ends(part.score))], linewidth=2.2, **line)
         if in_front and interval(part):
             plot.axes.plot([x, x], [*map(plot.scale, interval(part))], linewidth=0.9, **line)
         fill = color if in_front else "none"
-        look = {"markersize": 7, "markeredgewidth": 1.5, "markerfacecolor": fill, "color": color, "zorder": 4}
+        look: dict[str, Any] = {
+            "markersize": 7,
+            "markeredgewidth": 1.5,
+            "markerfacecolor": fill,
+            "color": color,
+            "zorder": 4,
+        }
         plot.axes.plot([x], [y], markers[part.regularizer], gid=f"tip{index}", **look)
 
 
@@ -171,7 +178,13 @@ def _fast_front(groups: list[Group]) -> list[Group]:
 def _draw_front(plot: Plot, front: list[Group]) -> None:
     """Draws the Pareto front as a step line."""
     points = [plot.point(g) for g in front]
-    line = {"color": FAINT, "linewidth": 1.2, "linestyle": (0, (1, 2)), "drawstyle": "steps-post", "zorder": 2}
+    line: dict[str, Any] = {
+        "color": FAINT,
+        "linewidth": 1.2,
+        "linestyle": (0, (1, 2)),
+        "drawstyle": "steps-post",
+        "zorder": 2,
+    }
     plot.axes.plot([x for x, _ in points], [y for _, y in points], **line)
 
 
@@ -204,7 +217,13 @@ def _draw_limits(plot: Plot, recommendation: Recommendation) -> None:
 def _draw_choice(plot: Plot, chosen: Group) -> None:
     """Draws a circle around the recommended group."""
     x, y = plot.point(chosen)
-    look = {"markersize": 15, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.5, "zorder": 5}
+    look: dict[str, Any] = {
+        "markersize": 15,
+        "markerfacecolor": "none",
+        "markeredgecolor": INK,
+        "markeredgewidth": 1.5,
+        "zorder": 5,
+    }
     plot.axes.plot([x], [y], "o", **look)
 
 
