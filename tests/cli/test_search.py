@@ -54,6 +54,6 @@ def test_no_candidate_that_could_be_trained_is_no_success(made, tmp_path, monkey
 def test_rows_plots_and_the_answer_are_written(made, tmp_path, capsys):
     pytest.importorskip("optuna")
     assert run(made, tmp_path, bits="4", widths="1", max_drop=1) == 0
-    assert "Take ste, 4 bits, width 1" in " ".join(capsys.readouterr().out.split())
+    assert "Use ste, 4 bits, width 1:" in " ".join(capsys.readouterr().out.split())
     assert json.loads((tmp_path / "results.json").read_text())["chosen"] == "ste, 4 bits, width 1"
     assert {"front.png", "front.svg", "study"} <= {path.name for path in tmp_path.iterdir()}
