@@ -71,6 +71,21 @@ def test_links_lead_somewhere(path):
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
+def test_absolute_links_into_the_repository_lead_somewhere():
+    """An index of packages shows README without the repository, so its links are absolute."""
+    text = FENCE.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    own = re.compile(r"https://(?:raw\.githubusercontent|github)\.com/r2keras/r2keras/(?:(?:blob|tree)/)?main/(.+)")
+    found = [own.match(link) for link in LINK.findall(text)]
+    paths = [match[1] for match in found if match]
+    assert len(paths) > 5 and [path for path in paths if not (ROOT / path).exists()] == []
+    assert [link for link in LINK.findall(text) if "://" not in link and not link.startswith("#")] == []
+
+
+def test_readme_is_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 700 and text.count("\n") <= 130
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
 def test_links_to_headings_exist(path):
     text = path.read_text(encoding="utf-8")
