@@ -43,13 +43,20 @@ flags.DEFINE_bool("smoke", False, "Measure an untrained net in seconds; the figu
 
 
 def planned(names: list[str], tools: list[str], finished: set[tuple]) -> list[tuple[str, Variant, int]]:
-    """Returns the rows to measure: the main ones of all models, then the rest, then AdaRound's other seeds."""
+    """Returns the rows to measure, in the order in which they are due."""
     shipped = ("resnet8", "dscnn")
     every = [(name, variant, seed) for name in names for variant in front_tools.variants() for seed in variant.seeds]
     every = [row for row in every if row[1].tool != front_tools.MLPERF or row[0] in shipped]
     every = [row for row in every if row[1].tool in tools]
     every = [row for row in every if (row[0], row[1].tool, row[1].name, row[2]) not in finished]
-    return sorted(every, key=lambda row: (row[2], not row[1].is_main))
+    return sorted(every, key=lambda row: (_rank(row[1], row[2]), row[2]))
+
+
+def _rank(variant: Variant, seed: int) -> int:
+    """Returns when a row is due: the main rows first, then those of other tools, which are quick."""
+    if variant.is_main:
+        return 2 if seed else 0
+    return 3 if variant.tool == front_tools.OURS else 1
 
 
 def measure(task: front_models.Task, float_file: Path, variant: Variant, seed: int, folder: Path) -> Row:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 MODELS = {
     "resnet8": "ResNet-8, CIFAR-10",
     "dscnn": "DS-CNN, keyword spotting",
-    "mobilenet": "MobileNetV1 0.25, ImageNet",
     "resnet20": "ResNet-20, CIFAR-10",
+    "mobilenet": "MobileNetV1 0.25, ImageNet",
 }
 SMOKE = "digits"
 # Calibration inputs that a seed draws: of 18,000 CIFAR-10 training images; of the first 500 inputs of the models
