@@ -167,6 +167,8 @@ def test_print_is_light_and_complete(browser, path):
     browser.open(path, width=800)
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.evaluate('getComputedStyle(document.querySelector(".filter")).display') == "none"
+    wide = '[...document.querySelectorAll(".scroll:not(details *) table")].map((e) => e.getBoundingClientRect().right)'
+    assert max(browser.evaluate(wide)) <= 800
     browser.media()
     pdf = base64.b64decode(browser.send("Page.printToPDF", printBackground=True)["data"])
     assert pdf.startswith(b"%PDF") and len(pdf) > 20_000

@@ -26,7 +26,7 @@ TICK_ROUNDING = 1e-9
 # Sets of ticks per power of ten, from dense to sparse.
 MANTISSAS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 # Factor between the left end of a log axis and the first point: labels stand to the left of their points.
-LABEL_ROOM = 1.6
+LABEL_ROOM = 1.8
 # Labels of bit widths closer than this, in inches, are joined.
 LABEL_GAP = 0.7
 
@@ -53,13 +53,21 @@ def accuracy_scale(axes: Axes, accuracies: Sequence[float]) -> Callable[[float],
     # Equal accuracies still need room for two ticks.
     margin = max(0.07 * (scale(high) - scale(low)), 0.01 if is_linear else 0.0)
     bottom, top = scale(low) - margin, scale(high) + margin
+    find = _even_ticks if is_linear else _accuracy_ticks
     # The stretched axis ends at the best accuracy: it has no positions above.
-    highest_tick = high + margin if is_linear else high
-    ticks = [t for t in _accuracy_ticks(low, highest_tick, scale, (top - bottom) / 10) if bottom <= scale(t) <= top]
+    ticks = find(low, min(1.0, high + margin) if is_linear else high, scale, (top - bottom) / 10)
+    ticks = [t for t in ticks if bottom <= scale(t) <= top]
     axes.set_yticks([scale(t) for t in ticks], [f"{100 * t:.4g}%" for t in ticks])
     axes.set_ylim(bottom, top)
     axes.grid(True, axis="y")
     return scale
+
+
+def _even_ticks(low: float, high: float, _: Callable[[float], float], gap: float) -> list[float]:
+    """Returns the multiples of a round step, at least `gap`, from just below `low` to `high` on a linear axis."""
+    step = next((step for step in TICK_STEPS if step >= gap), TICK_STEPS[-1])
+    first, last = math.floor(low / step + TICK_ROUNDING), math.floor(high / step + TICK_ROUNDING)
+    return [round(index * step, 4) for index in range(max(first, 0), last + 1)]
 
 
 def _accuracy_ticks(low: float, high: float, scale: Callable[[float], float], gap: float) -> list[float]:
