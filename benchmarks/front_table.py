@@ -68,10 +68,14 @@ def short_table(rows: list[Row]) -> str:
         columns = [(FLOAT, 32), *((OURS, bits) for bits in (8, 4, 2)), (TFLITE, 8), (MLPERF, 8)]
         columns += [(RIVAL, bits) for bits in (8, 4, 2)]
         shown = [chosen(groups, tool, bits) for tool, bits in columns]
-        lines.append(
-            [TITLES[name], *(EMPTY if group is None else f"{score(group)} % in {size(group)}" for group in shown)]
-        )
+        lines.append([TITLES[name], *(EMPTY if group is None else _cell(group) for group in shown)])
     return markdown(header, lines)
+
+
+def _cell(group: list[Row]) -> str:
+    """Returns accuracy and size in one cell; without an accuracy if outputs are not numbers."""
+    is_broken = any(row["not_finite"] for row in group)
+    return f"NaN in {size(group)}" if is_broken else f"{score(group)} % in {size(group)}"
 
 
 def long_table(groups: list[list[Row]]) -> str:
@@ -108,7 +112,7 @@ def size(group: list[Row]) -> str:
     >>> size([{"bytes": 47344}])
     '47 kB'
     """
-    return f"{statistics.fmean(row['bytes'] for row in group) / 1000:.0f} kB"
+    return f"{statistics.fmean(row['bytes'] for row in group) / 1000:,.0f} kB"
 
 
 def left_float(row: Row) -> str:

@@ -84,7 +84,7 @@ def _rivals() -> list[Variant]:
         is_main = kind == "weight_only" and title == ("min-max" if bits == 8 else "OCTAV")
         result.append(Variant(RIVAL, name, bits, _rival(kind, _operators(bits), algorithm), is_main=is_main))
     mixed = _rival("dynamic", {2: ("FULLY_CONNECTED",), 4: ("CONV_2D",), 8: ("DEPTHWISE_CONV_2D",)}, "OCTAV")
-    return [*result, Variant(RIVAL, "W2 dynamic, convolutions W4, OCTAV", 2, mixed)]
+    return [*result, Variant(RIVAL, "W4 dynamic, dense W2, OCTAV", 4, mixed)]
 
 
 def _own() -> list[Variant]:
