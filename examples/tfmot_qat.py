@@ -28,6 +28,7 @@ from pathlib import Path
 
 from absl import flags
 from common_lib.flag_checks import UsageError, apply_smoke, check_positive, unique_integers, unique_words
+from common_lib.images import resized
 from common_lib.program import make_console, start
 
 from r2keras._util.native_log import quiet_imports
@@ -351,13 +352,6 @@ def load() -> Task:
         return distillation_task(file, "imagenet_samples", photographs[:500], photographs[500:])
     images = data.load("cifar10", folder, scaled=False)
     return distillation_task(file, "cifar10", images.x_train, images.x_test, images.y_test)
-
-
-def resized(photographs):
-    """Converts photographs of 224 x 224 pixels, -1 to 1, to the person detector's input: 96 x 96 pixels, 0 to 1."""
-    import tensorflow as tf
-
-    return tf.image.resize((photographs + 1) / 2, (96, 96), method="area").numpy()
 
 
 def distillation_task(file: Path, dataset: str, x, x_test, y_test=None) -> Task:

@@ -1,6 +1,5 @@
 """The Penn Treebank example: its rows, and runs as a person starts them."""
 
-import dataclasses
 import json
 import re
 import sys
@@ -44,12 +43,11 @@ def start_warm(*flags, **options):
 
 
 def test_help_shows_every_flag_with_its_default(tmp_path):
-    from ptb_lib.settings import Settings
-
+    settings = (Path(__file__).parents[2] / "examples" / "ptb_lib" / "settings.py").read_text(encoding="utf-8")
     code, out, error = start("--help", cwd=tmp_path)
     assert (code, error) == (0, "")
     lines = {line.split(":")[0].strip(" -"): line for line in out.splitlines() if line.startswith("  --")}
-    assert list(lines) == [field.name for field in dataclasses.fields(Settings)]
+    assert list(lines) == re.findall(r'DEFINE_\w+\(\s*"(\w+)"', settings) and len(lines) > 20
     assert lines["units"].endswith(" Default: 300.")
     assert "python examples/ptb_lstm.py --data_dir=DIR" in out
 

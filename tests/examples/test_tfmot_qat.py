@@ -51,10 +51,10 @@ def test_a_file_is_judged_by_its_own_decisions_and_other_settings_are_measured_a
 def test_photographs_are_made_smaller_and_lie_between_0_and_1(monkeypatch):
     pytest.importorskip("tensorflow")
     monkeypatch.syspath_prepend(str(scripts.ROOT / "examples"))
-    import tfmot_qat
+    from common_lib.images import resized
 
     halves = np.concatenate([-np.ones((1, 224, 112, 3), "float32"), np.ones((1, 224, 112, 3), "float32")], axis=2)
-    small = tfmot_qat.resized(halves)
+    small = resized(halves)
     assert small.shape == (1, 96, 96, 3)
     np.testing.assert_allclose(small[:, :, :47], 0, atol=1e-5)
     np.testing.assert_allclose(small[:, :, 49:], 1, atol=1e-5)

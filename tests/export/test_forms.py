@@ -249,7 +249,7 @@ def test_the_bundle_is_as_documented(made):
     records = [struct.unpack_from("<20I", data, 24 + 80 * row) for row in range(count)]
     assert sorted((r[2], r[5]) for r in records) == [(24 * 4, 2), (16 * 24, 4)]
     assert all(r[0] % 16 == 0 and r[0] >= size for r in records)
-    document = (ROOT / "docs" / "bundle_layout.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "deploy" / "bundle_layout.md").read_text(encoding="utf-8")
     assert str(magic, "ascii") in document
     assert "bundle_loader.py" in document
 
