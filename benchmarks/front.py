@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,20 +26,25 @@ if __package__ in (None, ""):
 from benchmarks import front_figure, front_models, front_table, front_tools
 from benchmarks.common import Row, Rows, machine
 from benchmarks.front_tools import Job, Variant
+from r2keras.cli import common as cli
 
 RESULTS = Path(__file__).with_name("results") / "front.json"
 KEYS = ("model", "tool", "variant", "seed")
 TOOLS = (front_tools.FLOAT, front_tools.TFLITE, front_tools.MLPERF, front_tools.RIVAL, front_tools.OURS)
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder of the data and the pretrained models.")
-flags.DEFINE_list("models", list(front_models.MODELS), f"Any of {', '.join(front_models.MODELS)}.")
-flags.DEFINE_list("tools", list(TOOLS), f"Any of {', '.join(TOOLS)}.")
-flags.DEFINE_integer("iterations", None, "AdaRound's iterations per kernel; by default r2keras' own.", lower_bound=1)
-flags.DEFINE_string("out", str(RESULTS), "The results file; the figure gets its name.")
-flags.DEFINE_bool("table", False, "Print the tables of the results file and stop.")
-flags.DEFINE_bool("figure", False, "Draw the figure of the results file and stop.")
-flags.DEFINE_bool("smoke", False, "Measure an untrained net in seconds; the figures are meaningless.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Folder of the data and the pretrained models.", flag_values=FLAGS)
+flags.DEFINE_list("models", list(front_models.MODELS), f"Any of {', '.join(front_models.MODELS)}.", flag_values=FLAGS)
+flags.DEFINE_list("tools", list(TOOLS), f"Any of {', '.join(TOOLS)}.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "iterations", None, "AdaRound's iterations per kernel; by default r2keras' own.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_string("out", str(RESULTS), "The results file; the figure gets its name.", flag_values=FLAGS)
+flags.DEFINE_bool("table", False, "Print the tables of the results file and stop.", flag_values=FLAGS)
+flags.DEFINE_bool("figure", False, "Draw the figure of the results file and stop.", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "smoke", False, "Measure an untrained net in seconds; the figures are meaningless.", flag_values=FLAGS
+)
 
 
 def planned(names: list[str], tools: list[str], finished: set[tuple]) -> list[tuple[str, Variant, int]]:
@@ -106,18 +111,15 @@ def run(store: Rows, names: list[str], tools: list[str]) -> None:
             print(f"{progress}: {row['accuracy']:.4f} in {row['bytes']:,} bytes", file=sys.stderr, flush=True)
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # litert-quantizer logs each file it writes.
     names = [front_models.SMOKE] if FLAGS.smoke else FLAGS.models
     choices = (("models", names, [*front_models.MODELS, front_models.SMOKE]), ("tools", FLAGS.tools, TOOLS))
     wrong = [(flag, value, known) for flag, values, known in choices for value in values if value not in known]
-    if argv[1:] or wrong:
-        text = f"Unexpected argument {argv[1]!r}: write --flag=value." if argv[1:] else ""
-        for flag, value, known in wrong:
-            text = text or f"--{flag}={value} is unknown: expected any of {', '.join(known)}."
-        sys.stderr.write(f"{text}\n")
+    for flag, value, known in wrong:
+        sys.stderr.write(f"--{flag}={value} is unknown: expected any of {', '.join(known)}.\n")
         return 2
     if not (FLAGS.table or FLAGS.figure or FLAGS.smoke or FLAGS.data_dir):
         sys.stderr.write("--data_dir is missing: give the folder of the data, or try --smoke.\n")
@@ -139,4 +141,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(cli.run(FLAGS, __doc__, main))
