@@ -118,7 +118,7 @@ def test_rows_are_measured_kept_and_shown(tmp_path):
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] / 4
     assert by_name[OURS, "W4 AdaRound"]["iterations"] == 5 and by_name[OURS, "W4"]["iterations"] is None
     code, again, _ = scripts.run("benchmarks/front.py", *flags)
-    assert code == 0 and again == table
+    assert code == 0 and table.endswith(again)  # Keras reports the SavedModels on standard output, too.
     code, told, _ = scripts.run("benchmarks/front.py", "--figure", f"--out={tmp_path / 'rows.json'}")
     assert code == 0 and (tmp_path / "rows.svg").is_file() and "rows.svg" in told
 
