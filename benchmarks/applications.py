@@ -252,7 +252,8 @@ def run(nets: dict[str, int], jobs: list[str], store: Rows, again: bool) -> None
 def table(rows: list[Row]) -> str:
     """Returns the rows as a Markdown table, one line per network."""
     header = ["network", "pixels", "kernels", "R2, one step", "W4A8, one step", "W4 file, MB", "its difference"]
-    header += ["W8A8 file, MB", "its difference, steps", "one code off, steps", "float operators", "error to float"]
+    header += ["W8A8 file, MB", "its difference, steps", "at most", "same decision"]
+    header += ["one code off, steps", "float operators", "error to float"]
     by_net: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_net.setdefault(row["net"], {})[row["job"]] = row
@@ -287,6 +288,8 @@ def _cells(jobs: dict[str, Row]) -> list[str]:
         cell("exact", lambda row: f"{row['relative_difference']:.1e}"),
         cell("integer", lambda row: f"{row['bytes'] / 1e6:.2f}"),
         cell("integer", lambda row: "" if row["mean_steps"] is None else f"{row['mean_steps']:.1f}"),
+        cell("integer", lambda row: "" if row["steps"] is None else f"{row['steps']:.1f}"),
+        cell("integer", lambda row: f"{row['agreement']:.1%}"),
         cell("integer", lambda row: f"{row['one_code_off']:.1f}"),
         cell("integer", lambda row: f"{row['float_operators']} of {row['operators']}"),
         cell("integer", lambda row: f"{row['error_to_float']:.3f}"),

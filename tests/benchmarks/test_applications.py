@@ -35,7 +35,10 @@ def test_table_shows_every_result():
         row_of("integer", **FILE),
     ]
     line = applications.table(rows).splitlines()[2]
-    assert line == "| MobileNet | 32 | 28 | yes | yes | 1.71 | 9.0e-06 | 1.71 | 4.2 | 8.5 | 1 of 32 | 0.700 |"
+    assert (
+        line
+        == "| MobileNet | 32 | 28 | yes | yes | 1.71 | 9.0e-06 | 1.71 | 4.2 | 22.0 | 96.9% | 8.5 | 1 of 32 | 0.700 |"
+    )
 
 
 def test_table_names_a_fault():
