@@ -12,6 +12,8 @@ from r2keras.layers.quantize_activation import GridActivation
 
 # Of the largest value of a tensor: what another order of float additions changes.
 JITTER = 2e-6
+# Of the largest value of a tensor: about two units in the last place of float32.
+ULPS = 2e-7
 TRIALS = 8
 Change = Callable[[GridActivation, np.ndarray], np.ndarray]
 
@@ -45,12 +47,7 @@ def _outputs(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
 
 def tied_samples(model: keras.Model, inputs: list[np.ndarray], tolerance: float) -> np.ndarray:
     """Returns a mask of the samples whose outputs move by `tolerance` of the range if float rounding differs."""
-    rng = np.random.default_rng(0)
-
-    def jitter(_: GridActivation, values: np.ndarray) -> np.ndarray:
-        size = JITTER * np.abs(values).max(initial=0.0)
-        return values + (size * rng.uniform(-1, 1, values.shape)).astype(values.dtype)
-
+    jitter = _jitter(JITTER)
     plain, tied = _outputs(model, inputs), np.zeros(len(inputs[0]), bool)
     for _ in range(TRIALS):
         with _changed(jitter, _as_it_is):
@@ -58,6 +55,37 @@ def tied_samples(model: keras.Model, inputs: list[np.ndarray], tolerance: float)
         for a, b in zip(plain, moved, strict=True):
             tied |= (np.abs(a - b) > tolerance * max(float(np.ptp(a)), 1e-12)).reshape(len(a), -1).any(axis=1)
     return tied
+
+
+def against_itself(model: keras.Model, data: np.ndarray) -> tuple[float, float]:
+    """Compares a model with itself where float sums differ by two units in the last place before they are rounded.
+
+    Args:
+        model: a finalized classifier with one input and one output.
+        data: its inputs.
+
+    Returns:
+        The root mean square difference of the outputs, and the share of equal decisions.
+    """
+    jitter, (plain,) = _jitter(ULPS), _outputs(model, [data])
+    squares, equal = [], []
+    for _ in range(TRIALS // 2):
+        with _changed(jitter, _as_it_is):
+            (moved,) = _outputs(model, [data])
+        squares.append(np.square(moved - plain).mean())
+        equal.append(np.mean(moved.argmax(axis=-1) == plain.argmax(axis=-1)))
+    return float(np.sqrt(np.mean(squares))), float(np.mean(equal))
+
+
+def _jitter(share: float) -> Change:
+    """Returns a change that moves values by up to a share of the tensor's largest."""
+    rng = np.random.default_rng(0)
+
+    def moved(_: GridActivation, values: np.ndarray) -> np.ndarray:
+        size = share * np.abs(values).max(initial=0.0)
+        return values + (size * rng.uniform(-1, 1, values.shape)).astype(values.dtype)
+
+    return moved
 
 
 def one_code_off(model: keras.Model, inputs: list[np.ndarray], share: float) -> list[float]:
