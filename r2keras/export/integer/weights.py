@@ -87,7 +87,8 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
     for item in weights:
         owner = record.tensors[item.assignment.owner]
         assert isinstance(owner, QuantizedTensor)  # `add_weight` rejects palettes.
-        stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]])
+        # A convolution may be stored as a matrix.
+        stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]]).reshape(item.kernel.codes.shape)
         difference = item.kernel.differs(stored, owner, item.assignment.matches[item.assignment.owner], item.constant)
         if difference:
             raise broken(owner.name, difference)

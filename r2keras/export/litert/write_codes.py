@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from r2keras.export.conversion.activation_marks import restore_grids
 from r2keras.export.integer.integer_graph import NO_GRID, Integerizer, needs_range
+from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import check_weights
 from r2keras.export.litert.embedding_rows import is_table, look_up
@@ -76,6 +77,7 @@ def integer_file(
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
     weights = integerizer.weights
+    pack_products(integerizer.graph, weights)
     new_indices = prune(file)
     for weight in weights:
         weight.tensors = [new_indices.get(i, i) for i in weight.tensors]

@@ -80,10 +80,15 @@ def add_tensor(
     schema = optional_packages.schema()
     tensor = schema.TensorT(shape=np.asarray(shape, np.int32), type=kind, name=name)
     if data is not None:
-        file.buffers.append(schema.BufferT(data=np.ascontiguousarray(data).view(np.uint8).ravel()))
-        tensor.buffer = len(file.buffers) - 1
+        set_data(file, tensor, data)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def set_data(file: ModelT, tensor: TensorT, data: np.ndarray) -> None:
+    """Gives a tensor other bytes, in a buffer of its own."""
+    file.buffers.append(optional_packages.schema().BufferT(data=np.ascontiguousarray(data).view(np.uint8).ravel()))
+    tensor.buffer = len(file.buffers) - 1
 
 
 def quantization(scale: np.ndarray | float, zero_point: np.ndarray | int = 0, axis: int = 0) -> QuantizationParametersT:

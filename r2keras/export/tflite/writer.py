@@ -1,4 +1,4 @@
-"""Serialization of schema objects: equal vectors and strings are written once, buffers are aligned."""
+"""Serialization of schema objects: equal vectors, strings and tables are written once, buffers are aligned."""
 
 from __future__ import annotations
 
@@ -34,16 +34,43 @@ def _sharing_builder() -> type:
     import flatbuffers
 
     class SharingBuilder(flatbuffers.Builder):
-        """A builder that writes equal vectors of numbers, and equal strings, only once.
+        """A builder that writes equal vectors of numbers, equal strings and equal tables only once.
 
         Every tensor has its own shape, scales and zero points, and many are equal: zero points of 0 alone take eight
-        bytes per channel.
+        bytes per channel. So are the grids of tensors and the options of operators.
         """
 
         def __init__(self, size: int):
             super().__init__(size)
             self._vectors: dict[tuple[int, int, bytes], int] = {}
             self._start: tuple[int, int, int] | None = None
+            self._tables: dict[tuple, int] = {}
+            self._fields: list[tuple] = []
+
+        def StartObject(self, numfields):
+            """Remembers the fields of the table, so that `EndObject` can compare it."""
+            self._fields = []
+            super().StartObject(numfields)
+
+        def PrependSlot(self, flags, o, x, d):
+            """Writes a field that holds a number."""
+            self._fields.append((o, flags.__name__, x))
+            super().PrependSlot(flags, o, x, d)
+
+        def PrependUOffsetTRelativeSlot(self, o, x, d):
+            """Writes a field that refers to a vector, a string or a table."""
+            self._fields.append((o, "offset", x))
+            super().PrependUOffsetTRelativeSlot(o, x, d)
+
+        def EndObject(self):
+            """Ends the table; if an equal one was written before, removes this one and returns the earlier one."""
+            first = self._tables.get(key := (len(self.current_vtable), *self._fields))
+            if first is None:
+                first = self._tables[key] = super().EndObject()
+            else:
+                self.head = len(self.Bytes) - self.objectEnd
+                self.current_vtable, self.nested = None, False
+            return first
 
         def StartVector(self, elemSize, numElems, alignment):
             """Remembers where the vector starts, so that `EndVector` can remove it."""

@@ -169,7 +169,8 @@ def test_damaged_files_are_refused_or_run(files):
     found = outcomes(files, 60)
     assert found["crashed"] == 0, found
     assert found["refused"] > 10, found
-    assert found["ran"] > 5, found
+    # Equal tables are written once, so that most changes break several operators.
+    assert found["ran"] > 2, found
 
 
 @pytest.mark.slow

@@ -1,0 +1,111 @@
+"""Convolutions of few-bit weights as products of patches: the codes of the convolution, at every size and stride."""
+
+import keras
+import numpy as np
+import pytest
+
+from r2keras import QuantSpec, Recipe, calibrate
+from r2keras.export import LiteRTModel, to_litert
+from tests.export.integer.test_integer_graph import operators, read
+
+pytestmark = pytest.mark.usefixtures("near")
+
+
+def convolution(size, kernel, stride, padding, channels=16, filters=8, **options):
+    """A convolution with a bias and a ReLU, and data."""
+    keras.utils.set_random_seed(1)
+    layer = keras.layers.Conv2D(
+        filters, kernel, strides=stride, padding=padding, activation="relu", name="conv",
+        bias_initializer="normal", **options,
+    )  # fmt: skip
+    model = keras.Sequential([keras.Input((*size, channels)), layer, keras.layers.Flatten(), keras.layers.Dense(4)])
+    data = np.random.default_rng(2).normal(1, 1, (12, *(d or 9 for d in size), channels)).astype("float32")
+    return model, data
+
+
+def written(model, data, path, bits=4, **options):
+    """Calibrates a model and writes its integer file; returns the model in Keras."""
+    spec = QuantSpec(num_bits=bits, granularity="per_channel", activation_bits=8, **options)
+    model, record = calibrate(model, Recipe([(".*", spec)]), data, integer=True, progress=False)
+    to_litert(model, path, record, activations="int8")
+    return model
+
+
+CASES = [
+    ((8, 8), (3, 3), 1, "same"),
+    ((8, 8), (3, 3), 2, "same"),
+    ((9, 7), (3, 3), 2, "same"),
+    ((9, 7), (3, 3), 1, "valid"),
+    ((9, 8), (3, 3), 2, "valid"),
+    ((8, 8), (1, 1), 1, "same"),
+    ((8, 7), (1, 1), 2, "same"),
+    ((8, 8), (5, 2), 2, "same"),
+    ((8, 8), (1, 3), 2, "valid"),
+    ((6, 9), (4, 1), 1, "same"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_of_patches_are_the_convolution(case, tmp_path):
+    model, data = convolution(*case)
+    model = written(model, data, tmp_path / "m.tflite")
+    kinds = operators(tmp_path / "m.tflite")
+    assert "CONV_2D" not in kinds and kinds.count("FULLY_CONNECTED") == 2
+    expected = model.predict(data, verbose=0)
+    for batch in (data, data[:1]):
+        outputs = LiteRTModel(tmp_path / "m.tflite").predict(batch)
+        # XNNPACK rounds once, as Keras does; a tie may fall on the other side.
+        assert np.mean(np.abs(outputs - expected[: len(batch)]) > 1e-5 * np.ptp(expected)) < 0.03
+
+
+def test_two_bits_lie_in_two_bits(tmp_path):
+    model, data = convolution((8, 8), (3, 3), 1, "same")
+    model = written(model, data, tmp_path / "m.tflite", bits=2, levels="mid_tread")
+    graph = read(tmp_path / "m.tflite").subgraphs[0]
+    INT2 = 19
+    assert sum(tensor.type == INT2 for tensor in graph.tensors) == 2
+    expected = model.predict(data, verbose=0)
+    outputs = LiteRTModel(tmp_path / "m.tflite").predict(data)
+    assert np.mean(np.abs(outputs - expected) > 1e-5 * np.ptp(expected)) < 0.03
+
+
+def test_rows_that_are_no_multiple_of_four_stay_in_four_bits(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((18,)), keras.layers.Dense(6), keras.layers.Dense(4)])
+    data = np.random.default_rng(0).normal(size=(16, 18)).astype("float32")
+    written(model, data, tmp_path / "m.tflite", bits=2, levels="mid_tread")
+    types = {tuple(t.shape): t.type for t in read(tmp_path / "m.tflite").subgraphs[0].tensors if len(t.shape) == 2}
+    assert types[6, 18] == types[4, 6] == 17  # INT4
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((8, 8), {"groups": 4, "channels": 64}),
+        ((None, None), {}),
+        ((8, 8), {"channels": 8}),
+    ],
+    ids=["groups", "open sizes", "few channels"],
+)
+def test_other_convolutions_are_in_8_bits(size, options, tmp_path):
+    model, data = convolution((8, 8), (3, 3), 1, "same", **options)
+    if size == (None, None):
+        x = inputs = keras.Input((None, None, 16))
+        x = keras.layers.GlobalAveragePooling2D()(model.get_layer("conv")(x))
+        model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    model = written(model, data, tmp_path / "m.tflite")
+    kinds = operators(tmp_path / "m.tflite")
+    assert "CONV_2D" in kinds and "CONCATENATION" not in kinds
+    tensors = [t for t in read(tmp_path / "m.tflite").subgraphs[0].tensors if t.shape is not None and len(t.shape) == 4]
+    assert not any(tensor.type == 17 for tensor in tensors)
+    expected = model.predict(data, verbose=0)
+    outputs = LiteRTModel(tmp_path / "m.tflite").predict(data)
+    assert np.mean(np.abs(outputs - expected) > 1e-5 * np.ptp(expected)) < 0.05
+
+
+def test_one_channel_stays_in_4_bits(tmp_path):
+    model, data = convolution((8, 8), (4, 3), 2, "same", channels=1)
+    written(model, data, tmp_path / "m.tflite")
+    assert "CONV_2D" in operators(tmp_path / "m.tflite")
+    types = {tuple(t.shape): t.type for t in read(tmp_path / "m.tflite").subgraphs[0].tensors if t.shape is not None}
+    assert types[8, 4, 3, 1] == 17
