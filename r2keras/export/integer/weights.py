@@ -26,16 +26,20 @@ class IntegerWeight:
     """One weight of an integer operator.
 
     Args:
-        tensors: indices in the first subgraph: the codes, then, if the operator has a bias input, the bias or -1.
+        tensors: indices in the subgraph: the codes, then, if the operator has a bias input, the bias or -1.
         assignment: the float constant and the weights that it holds.
         kernel: codes, scales and bias.
         constant: values of the float constant.
+        subgraph: index of the subgraph.
+        halved: whether the file holds `c` for the codes `2 c + 1` of the kernel.
     """
 
     tensors: list[int]
     assignment: Assignment
     kernel: IntegerKernel
     constant: np.ndarray
+    subgraph: int = 0
+    halved: bool = False
 
 
 def add_weight(
@@ -87,8 +91,12 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
     for item in weights:
         owner = record.tensors[item.assignment.owner]
         assert isinstance(owner, QuantizedTensor)  # `add_weight` rejects palettes.
-        # A convolution may be stored as a matrix.
-        stored = stored_codes(file, file.subgraphs[0].tensors[item.tensors[0]]).reshape(item.kernel.codes.shape)
+        stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.tensors[0]])
+        shape = item.kernel.codes.shape
+        if stored.shape != shape:
+            # A convolution may be stored as a matrix, whose rows may end with zeros.
+            stored = stored[:, : item.kernel.codes[0].size].reshape(shape)
+        stored = 2 * stored + 1 if item.halved else stored
         difference = item.kernel.differs(stored, owner, item.assignment.matches[item.assignment.owner], item.constant)
         if difference:
             raise broken(owner.name, difference)

@@ -10,6 +10,7 @@ from r2keras.export.integer.integer_graph import NO_GRID, Integerizer, needs_ran
 from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import check_weights
+from r2keras.export.litert.dynamic_products import dynamic_weight, no_product
 from r2keras.export.litert.embedding_rows import is_table, look_up
 from r2keras.export.litert.read_back import Written, check_written
 from r2keras.export.litert.replace_constant import replace_constant
@@ -29,22 +30,38 @@ if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
 
 
-def exact_file(file: ModelT, record: CompressionRecord, once: Once | None) -> tuple[bytes, ModelT]:
+def exact_file(
+    file: ModelT, record: CompressionRecord, once: Once | None, *, dynamic: bool = False
+) -> tuple[bytes, ModelT]:
     """Writes the codes of a record into a float file, edited in place.
 
     Args:
         file: the schema's `ModelT`.
         record: codes, indices and scales.
         once: decodes palettes once; None decodes them where they are used.
+        dynamic: whether matrix products take the codes themselves, and round each row of their input to 8 bits.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
+
+    Raises:
+        ValueError: `dynamic`, and there is no such product.
     """
     where = list(constants(file))
-    written = [
-        _put(file, where[assignment.constant], assignment, record, once) for assignment in assignments_of(where, record)
-    ]
-    return _finished(file, written, set())
+    assignments = assignments_of(where, record)
+    weights, written = [], []
+    for assignment in assignments:
+        subgraph, tensor, _ = where[assignment.constant]
+        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if dynamic else None
+        if weight is not None:
+            weights.append(weight)
+        else:
+            written.append(_put(file, where[assignment.constant], assignment, record, once))
+    if dynamic and not weights:
+        raise no_product()
+    content, read_back = _finished(file, written, {(weight.subgraph, weight.tensors[0]) for weight in weights})
+    check_weights(read_back, weights, record)
+    return content, read_back
 
 
 def integer_file(
