@@ -103,8 +103,8 @@ def frozen(path: str, layer: keras.Layer) -> keras.Layer | None:
     fixed = {"kernel_spec": None, "recurrent_spec": None}
     for name, rounder in (("state_spec", parts.state), ("input_spec", parts.inputs)):
         fixed[name] = None if rounder is None else rounder.grid("") or rounder.spec
-    if not any(fixed.values()) and layer.normalization is None:
-        own = (*fixed, "normalization")
+    if not any(fixed.values()) and layer.normalization is None and not layer.dynamic_products:
+        own = (*fixed, "normalization", "dynamic_products")
         plain = {name: value for name, value in config.items() if name not in own}
         return recreate(layer, plain, PLAIN[type(layer)])
     return rebuild.copy_layer(layer, **fixed)

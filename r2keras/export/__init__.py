@@ -1,5 +1,6 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
+from r2keras.export.conversion.dynamic_twin import dynamic_twin
 from r2keras.export.conversion.one_step import streaming
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
@@ -21,6 +22,7 @@ __all__ = [
     "TensorSize",
     "Verification",
     "bundle",
+    "dynamic_twin",
     "expand",
     "sizes",
     "streaming",

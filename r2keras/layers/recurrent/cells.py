@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from r2keras.ops.dynamic import dynamic_quantize
 from r2keras.ops.gates import gate_product, masked, unit_columns
 from r2keras.ops.gru import gru_step
 from r2keras.ops.lstm import lstm_step
@@ -27,6 +28,8 @@ class GatedCell:
     # Number of gates side by side in a kernel.
     gates = 1
     normalization: str | None = None
+    # Whether rows are rounded to 8 bits in front of the kernels.
+    rounds_rows = False
     # Set during a call: the state's part of the pre-activations as a function, and the quantization of the state.
     recurrent: Callable | None = None
     quantize: Callable | None = None
@@ -75,6 +78,7 @@ class GatedCell:
         self.recurrent = functools.partial(self._recurrent_product, recurrent_kernel, recurrent_bias, gain, training)
         self.quantize = quantize
         inputs = ops.cast(sequences, dtype)
+        inputs = dynamic_quantize(inputs) if self.rounds_rows else inputs
         if training:
             inputs = self._dropped(inputs)
         batch, steps, features = ops.shape(sequences)
@@ -108,6 +112,7 @@ class GatedCell:
     def _recurrent_product(self, kernel, bias, gain, training, h, first=0, last=None):
         """Returns the state's part of the pre-activations of the gates `first` to `last - 1`."""
         last = self.gates if last is None else last
+        h = dynamic_quantize(h) if self.rounds_rows else h
         masks = self.get_recurrent_dropout_mask(h) if training and 0.0 < self.recurrent_dropout < 1.0 else None
         if last - first < self.gates:
             columns = slice(first * self.units, last * self.units)

@@ -27,8 +27,19 @@ class QuantizedRNN(keras.layers.RNN):
     # `build` creates them.
     parts: RecurrentParts
 
-    def __init__(self, cell: keras.Layer, *, specs: RecurrentSpecs, normalization: str | None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        cell: keras.Layer,
+        *,
+        specs: RecurrentSpecs,
+        normalization: str | None,
+        dynamic_products: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(self.cell_class.like(cell, normalization), **kwargs)
+        if not isinstance(dynamic_products, bool):
+            raise TypeError(invalid("dynamic_products", "True or False", dynamic_products))
+        self.dynamic_products = self.cell.rounds_rows = dynamic_products
         self.specs = specs
         self.normalization = normalization
         gate_activation = getattr(cell, "recurrent_activation", None)
@@ -62,7 +73,8 @@ class QuantizedRNN(keras.layers.RNN):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments as plain JSON."""
-        return {**super().get_config(), **self.specs.config(), "normalization": self.normalization}
+        own = {"normalization": self.normalization, "dynamic_products": self.dynamic_products}
+        return {**super().get_config(), **self.specs.config(), **own}
 
     def _check_states(self, states) -> None:
         """Raises unless the initial states have the shapes of the cell's states."""
@@ -150,7 +162,9 @@ class QuantizedLSTM(keras.layers.LSTM, QuantizedRNN):
             row at run time. An `ActivationSpec` has a range that starts there and is trained. None leaves it float.
         input_spec: spec of the layer's input: an `ActivationSpec`, a `QuantSpec` with `method="alternating"`, or None.
         normalization: `"layer"`, `"weight"` or None; the gains `g` are trained.
-        **kwargs: Keras' own arguments: `return_sequences`, `stateful`, `dropout`, `recurrent_dropout`...
+        **kwargs: Keras' own arguments: `return_sequences`, `stateful`, `dropout`, `recurrent_dropout`...; and
+            `dynamic_products=True`, which rounds the rows of the input and of the state to 8 bits in front of the
+            kernels (`ops.dynamic_quantize`), as files with `activations="dynamic"` do.
 
     Raises:
         TypeError: a spec of the wrong type.
@@ -252,7 +266,7 @@ def _checked(units: object, normalization: object, *specs: Any) -> tuple[int, Re
 
 def _without_cudnn(kwargs: dict[str, Any], specs: RecurrentSpecs, normalization: str | None) -> dict[str, Any]:
     """Returns Keras' arguments with cuDNN turned off if the layer has its own time step."""
-    if not specs.any and normalization is None:
+    if not specs.any and normalization is None and not kwargs.get("dynamic_products"):
         return kwargs
     if kwargs.get("use_cudnn") is True:
         raise ValueError(invalid("use_cudnn", "False or 'auto' for a quantized or normalized layer", True))
