@@ -20,7 +20,8 @@ def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
     Recorded kernels of `Dense`, `EinsumDense` (along its last input axis), pointwise `Conv2D`, `LSTM`, `GRU`,
     `SimpleRNN` and of these in a `Bidirectional` get inputs that `ops.dynamic_quantize` has rounded row by row. Other
     layers, and kernels inside layers of layers such as `MultiHeadAttention`, compute as they are, though the file
-    rounds their inputs too where it can. `verify(dynamic_twin(model, record), path, x)` compares the file with the copy.
+    rounds their inputs too where it can. `verify(dynamic_twin(model, record), path, x)` compares the file with the
+    copy.
 
     Args:
         model: what `finalize` or `calibrate` returned.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,10 +39,27 @@ def is_table(graph: Subgraph, tensor: int, stored: Stored | StoredPalette) -> bo
         return False
     if isinstance(stored, StoredPalette) and stored.dim > 1:
         return False
-    # LiteRT addresses rows by whole bytes.
-    if shape[1] * stored.bits % 8:
+    if _missing(stored) and not _can_be_padded(stored):
         return False
     return bool(consumers) and not graph.is_output(tensor) and all(_takes_rows(graph, op, tensor) for op in consumers)
+
+
+def _missing(stored: Stored | StoredPalette) -> int:
+    """Returns the number of columns that a table lacks to rows of whole bytes, by which LiteRT addresses them."""
+    return -stored.codes.shape[1] % (8 // stored.bits)
+
+
+def _can_be_padded(stored: Stored | StoredPalette) -> bool:
+    """Whether the same arithmetic applies to all columns of a table."""
+    factors = [stored.multiply, stored.offset if isinstance(stored, StoredPalette) else stored.add]
+    if isinstance(stored, Stored) and stored.axis != 0 and stored.scale.size > 1:
+        return False
+    return all(values is None or np.ndim(values) == 0 or np.shape(values)[-1] == 1 for values in factors)
+
+
+def _padded(stored: Stored | StoredPalette) -> Stored | StoredPalette:
+    """Returns a table with columns of zeros at the end, up to whole bytes."""
+    return dataclasses.replace(stored, codes=np.pad(stored.codes, ((0, 0), (0, _missing(stored)))))
 
 
 def _takes_rows(graph: Subgraph, op: OperatorT, tensor: int) -> bool:
@@ -75,6 +93,7 @@ def look_up(graph: Subgraph, tensor: int, stored: Stored | StoredPalette, name: 
     Returns:
         The indices of the tensors that carry the name, the codes first, then the table of a palette; the first look-up.
     """
+    size, stored = stored.codes.shape[1], _padded(stored)
     if isinstance(stored, StoredPalette):
         named, steps, table_operators = _add_palette(graph, stored, name)
     else:
@@ -84,7 +103,7 @@ def look_up(graph: Subgraph, tensor: int, stored: Stored | StoredPalette, name: 
     graph.insert_before(gathers[0], table_operators)
     lookups = []
     for gather in gathers:
-        operators, lookup = _row_operators(graph, gather, named[0], steps)
+        operators, lookup = _row_operators(graph, gather, named[0], steps, size)
         graph.replace(gather, operators)
         lookups.append(lookup)
     graph.tensor(tensor).buffer = 0
@@ -138,20 +157,21 @@ def _dequantizing(stored: Stored) -> list[tuple[str, np.ndarray]]:
 
 
 def _row_operators(
-    graph: Subgraph, gather: OperatorT, codes: int, steps: list[DecodingStep]
+    graph: Subgraph, gather: OperatorT, codes: int, steps: list[DecodingStep], size: int
 ) -> tuple[list[OperatorT], RowLookup]:
     """Returns the operators that replace one GATHER.
 
-    They look up rows of the codes, and rows of those constants that have one per row of the table.
+    They look up rows of the codes, and rows of those constants that have one per row of the table; `size` columns of
+    these are returned.
     """
     file = graph.file
     source, result = inputs_of(gather)[1], outputs_of(gather)[0]
-    count, size = int(np.prod(graph.shape(source))), graph.shape(codes)[1]
+    count, stored_size = int(np.prod(graph.shape(source))), graph.shape(codes)[1]
     operators, ids = [], source
     if len(graph.shape(source)) != 1:
         ids = graph.add_tensor((count,), INT32)
         operators.append(operator(file, "RESHAPE", 1, [source], [ids], newShape=np.asarray([-1], np.int32)))
-    rows = graph.add_tensor((count, size), FLOAT32)
+    rows = graph.add_tensor((count, stored_size), FLOAT32)
     operators.append(operator(file, "EMBEDDING_LOOKUP", LOOKUP_VERSION, [ids, codes], [rows], "NONE"))
     for step in steps:
         others = step.others
@@ -159,8 +179,13 @@ def _row_operators(
             others = (graph.add_tensor((count, graph.shape(others[0])[1]), FLOAT32),)
             operators.append(operator(file, "GATHER", 1, [step.others[0], ids], others))
         inputs = step._replace(others=others).inputs(rows)
-        rows = graph.add_tensor((count, size), step.result)
+        rows = graph.add_tensor((count, stored_size), step.result)
         operators.append(step.as_operator(file, inputs, [rows]))
+    if stored_size > size:
+        inputs = [rows, *(graph.add_tensor((2,), INT32, np.asarray(ends, np.int32)) for ends in ((0, 0), (-1, size)))]
+        rows = graph.add_tensor((count, size), FLOAT32)
+        graph.tensor(rows).shapeSignature = np.asarray([-1, size], np.int32)
+        operators.append(operator(file, "SLICE", 1, inputs, [rows], "SliceOptions"))
     shape = np.asarray([*_signature(graph.tensor(source)), size], np.int32)
     operators.append(operator(file, "RESHAPE", 1, [rows], [result], newShape=shape))
     return operators, RowLookup(ids, rows)

@@ -36,9 +36,10 @@ def slim(file: ModelT, named: Container[tuple[int, int]]) -> None:
     for graph in subgraphs(file):
         # Callers see the inputs and outputs of the first subgraph only.
         ends = {*graph.inputs, *graph.outputs} if graph.index == 0 else set()
+        slices = {outputs_of(op)[0] for op in graph.operators if graph.kind(op) == "SLICE"}
         for i, tensor in enumerate(graph.schema.tensors):
             is_named = (graph.index, i) in named
-            _slim_tensor(tensor, is_end=i in ends, is_named=is_named, in_loop=graph.index > 0)
+            _slim_tensor(tensor, is_end=i in ends, is_named=is_named, is_fixed=graph.index > 0 or i in slices)
         for operator in graph.operators:
             _slim_operator(operator)
     _merge_buffers(file)
@@ -49,13 +50,14 @@ def all_tensors(file: ModelT) -> set[tuple[int, int]]:
     return {(index, i) for index, graph in enumerate(file.subgraphs) for i in range(len(graph.tensors))}
 
 
-def _slim_tensor(tensor: TensorT, is_end: bool, is_named: bool, in_loop: bool) -> None:
+def _slim_tensor(tensor: TensorT, is_end: bool, is_named: bool, is_fixed: bool) -> None:
     """Empties the fields of a tensor that nothing reads."""
     if not (is_end or is_named):
         tensor.name = None
-    if not (is_end or in_loop):
+    if not (is_end or is_fixed):
         # Callers resize inputs only, and the operators determine the other shapes. The body of a loop needs them:
-        # LiteRT checks its operators' shapes before it knows those that depend on the number of the step.
+        # LiteRT checks its operators' shapes before it knows those that depend on the number of the step. So does
+        # SLICE, which refuses a result of another size than the file says.
         tensor.shapeSignature = None
     if tensor.quantization is not None and tensor.quantization.scale is None:
         tensor.quantization = None

@@ -198,9 +198,16 @@ def _dequantize(inputs: list[np.ndarray], source: TensorT, result: TensorT) -> n
 
 
 def _slice(inputs: list[np.ndarray], source: TensorT, result: TensorT) -> np.ndarray:
-    """Returns the values from the second input on, as many along each axis as the result has."""
-    ends = list(zip(inputs[1].tolist(), shape_of(result), strict=True))
-    if any(not 0 <= begin <= size - taken for (begin, taken), size in zip(ends, inputs[0].shape, strict=False)):
+    """Returns the values from the second input on, as many along each axis as the third says; -1 is the rest."""
+    starts, full = inputs[1].tolist(), inputs[0].shape
+    sizes = inputs[2].tolist() if len(inputs) > 2 else list(shape_of(result))
+    if not len(starts) == len(sizes) == len(full):
+        raise ValueError(f"a slice of {len(starts)} and {len(sizes)} numbers of a tensor of {len(full)} axes")
+    ends = [
+        (begin, whole - begin if taken == -1 else taken)
+        for begin, taken, whole in zip(starts, sizes, full, strict=True)
+    ]
+    if any(taken < 0 or not 0 <= begin <= size - taken for (begin, taken), size in zip(ends, full, strict=True)):
         raise ValueError(f"a slice from {inputs[1].tolist()} of a tensor of shape {inputs[0].shape} ends outside of it")
     return inputs[0][tuple(slice(begin, begin + size) for begin, size in ends)]
 
