@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import TypeVar
 
 import keras
@@ -181,6 +182,10 @@ def _check_graph(model: object, argument: str) -> None:
     """Raises unless the model can be rebuilt from its graph."""
     if not isinstance(model, keras.Model):
         fix = "Use r2keras.tfmot for models of tf_keras"
+        if isinstance(model, (str, os.PathLike)):
+            fix = "Load the file with keras.saving.load_model"
+        elif isinstance(model, tuple):
+            fix = "Pass the model alone, without its record"
         raise TypeError(invalid_part(argument, "a Keras 3 model", str(type(model)), fix))
     if not _is_graph(model):
         received = f"the subclassed {type(model).__name__} {model.name!r}"

@@ -206,6 +206,8 @@ def subclassed_inside():
         (lambda: keras.Sequential([layers.Dense(3)], name="raw"), ValueError, "'raw', which is not built.*keras.Input"),
         (lambda: object(), TypeError, r"`model`.*Keras 3 model.*r2keras\.tfmot"),
         (lambda: layers.Dense(3), TypeError, "`model`.*Keras 3 model"),
+        (lambda: "model.keras", TypeError, "`model`.*Keras 3 model.*keras.saving.load_model"),
+        (lambda: (object(), object()), TypeError, "`model`.*Keras 3 model.*without its record"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_refused(make, error, match):

@@ -351,7 +351,10 @@ class Integerizer:
             return tensor
         if tensor not in self.int8_tensors:
             expected = "'float', because the output of the model has no grid"
-            fix = "Pass data=, a few hundred inputs to measure its range, if the last layer can compute in integers"
+            fix = (
+                "Pass output_bits=8 to calibrate or prepare, or data= here, a few hundred inputs to measure its range, "
+                "if the last layer can compute in integers"
+            )
             raise ValueError(invalid("io", expected, io, fix))
         return self.int8_tensors[tensor]
 

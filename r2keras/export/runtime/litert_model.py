@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from r2keras.export.runtime.inputs import advancing, matched
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.sessions import LiteRTSession, Port
 from r2keras.export.tflite.activation_grid import Data
+from r2keras.export.tflite.interpreter import existing
 from r2keras.export.tflite.structure import check_structure, unreadable
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class LiteRTModel:
 
     Raises:
         FileNotFoundError: the file does not exist.
+        TypeError: `path` is not a path.
         ValueError: the file is truncated, corrupt, or not a `.tflite`; it ended the process of its own.
         ImportError: ai-edge-litert is not installed.
 
@@ -76,10 +77,7 @@ class LiteRTModel:
     """
 
     def __init__(self, path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True, isolated: bool = False):
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
-        self.path = path
+        self.path = path = existing(path)
         num_threads = check_int("num_threads", num_threads, 1, None)
         content = path.read_bytes()
         check_structure(content, str(path))

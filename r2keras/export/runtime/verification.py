@@ -136,6 +136,7 @@ def verify(
     Raises:
         FileNotFoundError: the file does not exist.
         ImportError: the package that runs the file is not installed.
+        TypeError: `model` is not a model, or `path` is not a path.
         ValueError: the file is not a `.tflite`, or ended the process of its own; the data does not fit its inputs; the
             labels are given twice, not integers, or not one per sample.
 
@@ -149,6 +150,8 @@ def verify(
     >>> verify(model, path, np.eye(4, dtype=np.float32)).passed()
     True
     """
+    if not callable(getattr(model, "predict", None)):
+        raise TypeError(invalid_part("model", "the Keras model that was exported", str(type(model))))
     inputs, labels = _split(data, labels)
     file = read(path)
     actual = _outputs(file, path, inputs, batch_size, isolated)
@@ -210,7 +213,8 @@ def _split(data: Data | tuple[Data, np.ndarray], labels: np.ndarray | None) -> t
         return inputs, None
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(invalid("labels", "integer class labels", labels.dtype.name, "Take argmax of one-hot labels"))
+        fix = "Cast class numbers to int, or take argmax of one-hot labels"
+        raise ValueError(invalid_part("labels", "integer class labels", f"values of type {labels.dtype}", fix))
     arrays = keras.tree.flatten(inputs)
     count = (np.shape(arrays[0]) if arrays else ())[:1] or (0,)
     if labels.size != count[0]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from r2keras._util import optional_packages
+from r2keras._util.errors import invalid_part
 from r2keras._util.native_log import quiet
 from r2keras.export.tflite.structure import check_structure, unreadable
 
@@ -21,16 +22,30 @@ if TYPE_CHECKING:
     )
 
 
+def existing(path: str | os.PathLike) -> Path:
+    """Returns the path of a file that exists.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        TypeError: `path` is not a path.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(invalid_part("path", "the path of a .tflite", str(type(path))))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
+    return path
+
+
 def read(path: str | os.PathLike) -> ModelT:
     """Returns the schema's `ModelT` of a file.
 
     Raises:
         FileNotFoundError: the file does not exist.
+        TypeError: `path` is not a path.
         ValueError: the file is truncated, corrupt, or not a `.tflite`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
+    path = existing(path)
     return parse(path.read_bytes(), str(path))
 
 

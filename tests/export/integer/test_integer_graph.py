@@ -318,7 +318,7 @@ def float_input():
         (
             two_bits := lambda: quantized(two_layers, 2),
             {"io": "int8"},
-            "`io`.*the output of the model has no grid.*data=",
+            "`io`.*the output of the model has no grid.*output_bits=8.*data=",
         ),
         (two_bits, {"io": "int4"}, "one of 'float', 'int8'"),
         (two_bits, {"activations": "int4"}, "one of 'float', 'int8'"),

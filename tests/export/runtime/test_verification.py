@@ -64,7 +64,7 @@ def test_outputs_that_are_no_classification_have_no_agreement(tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [(np.zeros(32), "integer class labels"), (np.zeros(5, int), "one label for each of 32 samples")],
+    [(np.zeros(32), "integer class labels.*float64.*argmax"), (np.zeros(5, int), "one label for each of 32 samples")],
 )
 def test_labels_that_do_not_fit_are_refused(exported, labels, words):
     model, _, path, _ = exported
@@ -173,3 +173,16 @@ def test_open_sizes_are_those_of_the_data(tmp_path):
 def test_wrong_data_are_called_data(exported, data, words):
     with pytest.raises(ValueError, match=f"argument `data`.*{words}"):
         verify(exported[0], exported[2], data)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model, path: verify(path, model, np.zeros((1, 16))), "`model`.*the Keras model that was exported"),
+        (lambda model, path: verify(model, model, np.zeros((1, 16))), r"`path`.*the path of a .*Received: <class"),
+        (lambda model, path: LiteRTModel(model), r"`path`.*the path of a \.tflite"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_named(exported, call, words):
+    with pytest.raises(TypeError, match=words):
+        call(exported[0], exported[2])
