@@ -14,6 +14,7 @@ from r2keras._util.files import atomic_write_bytes
 from r2keras.export.conversion.activation_marks import convert_marked
 from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
+from r2keras.export.conversion.early_products import with_early_products
 from r2keras.export.conversion.fused_lstm import check_fused, fused
 from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
@@ -106,6 +107,8 @@ def to_litert(
         file_sizes = measure_float(source.kernel_shapes(), source.num_values, content)
     else:
         check_record(source, record)
+        if activations == "dynamic" and recurrent == "loop":
+            source = with_early_products(source)
         stored_record = int8_record(record) if optimize == "latency" else record
         file = convert_marked(source, record) if activations == "int8" else _float_file(source, recurrent)
         if recurrent == "fused":
