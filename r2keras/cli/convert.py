@@ -48,6 +48,11 @@ call reset_all_variables() before each sequence:
 
     r2keras-convert --model=small.keras --record=small.record.npz --recurrent=fused --output=fused.tflite
 
+Matrix products (Dense, recurrent, pointwise) that take 4- and 2-bit weights themselves and round each row of their
+input to 8 bits, which is several times faster (docs/how_to/size_or_speed.md):
+
+    r2keras-convert --model=m.keras --bits=4 --activations=dynamic --output=fast.tflite
+
 A float model as it is, for comparison with the others:
 
     r2keras-convert --model=m.keras --output=float.tflite
@@ -99,7 +104,11 @@ flags.DEFINE_enum(
     "format", "litert", ["litert", "tflm"], "The runtime that the file is for: litert or tflm.", flag_values=FLAGS
 )
 flags.DEFINE_enum(
-    "activations", "float", ["float", "int8"], "The type that operators compute in: float or int8.", flag_values=FLAGS
+    "activations",
+    "float",
+    ["float", "dynamic", "int8"],
+    "What operators compute in: float; dynamic, where products take few-bit weights and round their input; or int8.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "io",
@@ -145,21 +154,23 @@ def convert() -> int:
     data = calibration_data(model)
     if recipe is not None:
         model, record = calibrated(model, recipe, data)
-    integer_options = {}
+    options = {}
     if on_integers():
-        integer_options = {"activations": "int8", "io": FLAGS.io, "data": data}
+        options = {"activations": "int8", "io": FLAGS.io, "data": data}
+    elif FLAGS.activations == "dynamic":
+        options = {"activations": "dynamic"}
     with stage(f"Writing {FLAGS.output}"):
         if FLAGS.format == "tflm":
             sizes = r2keras.export.to_tflm(model, FLAGS.output, record)
         else:
             forms = {"optimize": FLAGS.optimize, "recurrent": FLAGS.recurrent}
-            r2keras.export.to_litert(model, FLAGS.output, record, **forms, **integer_options)
+            r2keras.export.to_litert(model, FLAGS.output, record, **forms, **options)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
-    if integer_options:
+    if options:
         with stage("Measuring size and latency"):
             compared = routes(model, record)
         print(compared)
@@ -208,7 +219,17 @@ def routes(model, record):
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder, "exact.tflite")
         r2keras.export.to_litert(model, exact, record, optimize=FLAGS.optimize)
-        return r2keras.report.compare_routes({"exact, in float": exact, "on integers": FLAGS.output}, isolated=True)
+        name = "on integers" if on_integers() else "dynamic"
+        return r2keras.report.compare_routes({"exact, in float": exact, name: FLAGS.output}, isolated=True)
+
+
+def check_dynamic(quantizes: bool) -> None:
+    """Raises ValueError for flags that contradict --activations=dynamic."""
+    if FLAGS.integer or FLAGS.format == "tflm":
+        other = "--integer" if FLAGS.integer else "--format=tflm"
+        raise ValueError(f"--activations=dynamic is for LiteRT, with float inputs and outputs; leave {other} out")
+    if not (FLAGS.record or quantizes):
+        raise ValueError("--activations=dynamic goes with --record, --recipe or --bits: a float file has no codes")
 
 
 def check_flags() -> None:
@@ -228,6 +249,8 @@ def check_flags() -> None:
         raise ValueError("--io=int8 goes with --integer or --activations=int8, which are missing")
     if computes and FLAGS.format == "tflm":
         raise ValueError("--activations=int8 goes with --format=litert: files for microcontrollers compute in float")
+    if FLAGS.activations == "dynamic":
+        check_dynamic(quantizes)
     if FLAGS.recurrent == "fused" and (computes or FLAGS.format == "tflm"):
         raise ValueError("--recurrent=fused goes with --format=litert and --activations=float")
     if computes and not (FLAGS.record or quantizes):

@@ -55,7 +55,8 @@ def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
     twin = rebuild(model, replace)
     if not twins:
         expected = "a record with a symmetric kernel of a Dense, recurrent or pointwise layer"
-        raise ValueError(invalid_part("record", expected, f"the record of {', '.join(map(repr, record.tensors))}"))
+        received = f"the record of {', '.join(map(repr, record.tensors)) or 'no weight'}"
+        raise ValueError(invalid_part("record", expected, received))
     return twin
 
 
@@ -69,34 +70,38 @@ def _twin(path: str, layer: keras.Layer, record: CompressionRecord) -> keras.Lay
         return copy_bidirectional(layer, forward, backward)
     if isinstance(layer, QuantizedRNN) or type(layer) in QUANTIZED:
         return _recurrent(path, layer, record)
-    return DynamicInput(copy_layer(layer)) if _is_product(layer) and _takes(record, f"{path}/kernel") else None
+    axis = _input_axis(layer)
+    if axis is None or not _takes(record, f"{path}/kernel", axis):
+        return None
+    return DynamicInput(copy_layer(layer))
 
 
 def _recurrent(path: str, layer: keras.Layer, record: CompressionRecord) -> keras.Layer | None:
     """Returns the quantized form of a recurrent layer whose two kernels take rounded rows."""
     names = [f"{path}/{layer.cell.name}/{name}" for name in ("kernel", "recurrent_kernel")]
-    if not all(_takes(record, name) for name in names):
+    if not all(_takes(record, name, 0) for name in names):
         return None
     config = {**config_of(layer), "dynamic_products": True}
     return recreate(layer, config, QUANTIZED.get(type(layer), type(layer)))
 
 
-def _is_product(layer: keras.Layer) -> bool:
-    """Whether a layer is a matrix product over the last axis of its input."""
+def _input_axis(layer: keras.Layer) -> int | None:
+    """Returns the axis of a kernel that a product over the last axis of the input sums over; None without one."""
     if type(layer) is keras.layers.EinsumDense:
         left, right = layer.equation.replace(" ", "").split("->")
         source, kernel = left.split(",")
-        return source[-1] in kernel and source[-1] not in right and not set(source[:-1].strip(".")) & set(kernel)
+        is_row = source[-1] in kernel and source[-1] not in right and not set(source[:-1].strip(".")) & set(kernel)
+        return kernel.index(source[-1]) if is_row else None
     if type(layer) is keras.layers.Conv2D:
         sizes = (*layer.kernel_size, *layer.strides, *layer.dilation_rate, layer.groups)
-        return set(sizes) == {1} and layer.data_format == "channels_last"
-    return type(layer) is keras.layers.Dense
+        return 2 if set(sizes) == {1} and layer.data_format == "channels_last" else None
+    return 0 if type(layer) is keras.layers.Dense else None
 
 
-def _takes(record: CompressionRecord, name: str) -> bool:
-    """Whether products take the codes of a weight: a grid around zero, with one scale per row at most."""
+def _takes(record: CompressionRecord, name: str, axis: int) -> bool:
+    """Whether products take the codes of a weight: a grid around zero, whose scale is the same along an axis."""
     tensor = record.tensors.get(name)
-    if not isinstance(tensor, QuantizedTensor):
+    if not isinstance(tensor, QuantizedTensor) or np.shape(tensor.scale)[axis] > 1:
         return False
     zero_point = np.asarray(tensor.zero_point)
     return bool(np.all(zero_point == 0) or np.all(zero_point == -0.5))
