@@ -12,10 +12,12 @@ ai-edge-litert; the time is the processor's, to make the file. AdaRound runs wit
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -36,6 +38,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Folder of the data and the pretrained models.", flag_values=FLAGS)
 flags.DEFINE_list("models", list(front_models.MODELS), f"Any of {', '.join(front_models.MODELS)}.", flag_values=FLAGS)
 flags.DEFINE_list("tools", list(TOOLS), f"Any of {', '.join(TOOLS)}.", flag_values=FLAGS)
+flags.DEFINE_list("variants", ["*"], "Shell patterns over the names of variants.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "iterations", None, "AdaRound's iterations per kernel; by default r2keras' own.", lower_bound=1, flag_values=FLAGS
 )
@@ -47,12 +50,15 @@ flags.DEFINE_bool(
 )
 
 
-def planned(names: list[str], tools: list[str], finished: set[tuple]) -> list[tuple[str, Variant, int]]:
+def planned(
+    names: list[str], tools: list[str], finished: set[tuple], patterns: Sequence[str] = ("*",)
+) -> list[tuple[str, Variant, int]]:
     """Returns the rows to measure, in the order in which they are due."""
     shipped = ("resnet8", "dscnn")
     every = [(name, variant, seed) for name in names for variant in front_tools.variants() for seed in variant.seeds]
     every = [row for row in every if row[1].tool != front_tools.MLPERF or row[0] in shipped]
     every = [row for row in every if row[1].tool in tools]
+    every = [row for row in every if any(fnmatch.fnmatchcase(row[1].name, pattern) for pattern in patterns)]
     every = [row for row in every if (row[0], row[1].tool, row[1].name, row[2]) not in finished]
     return sorted(every, key=lambda row: (_rank(row[1], row[2]), row[2]))
 
@@ -97,7 +103,7 @@ def run(store: Rows, names: list[str], tools: list[str]) -> None:
     """Measures what the results file lacks, one row after the other."""
     front_tools.require(tools)
     finished = {tuple(row[key] for key in KEYS) for row in store.rows}
-    jobs = planned(names, tools, finished)
+    jobs = planned(names, tools, finished, FLAGS.variants)
     loaded: tuple[str, front_models.Task] | None = None
     with tempfile.TemporaryDirectory() as folder:
         float_file = Path(folder) / "float.tflite"

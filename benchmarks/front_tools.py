@@ -91,6 +91,7 @@ def _own() -> list[Variant]:
     """Returns the variants of r2keras."""
     result = [Variant(OURS, "W8A8", 8, _ours(8, activations=True))]
     result += [Variant(OURS, f"W{bits}", bits, _ours(bits), is_main=bits > 2) for bits in (8, 4, 2)]
+    result += [Variant(OURS, f"W{bits} dynamic", bits, _ours(bits, dynamic=True)) for bits in (4, 2)]
     result += [Variant(OURS, f"palette {bits}", bits, _ours(bits, palette=True)) for bits in (4, 2)]
     for bits in (4, 2):
         write = _ours(bits, steps=STEPS)
@@ -213,6 +214,7 @@ def _ours(
     steps: tuple[str, ...] = (),
     palette: bool = False,
     activations: bool = False,
+    dynamic: bool = False,
     eight: bool = False,
 ) -> Callable[[Job], None]:
     """Returns the writer of a recipe of r2keras; `eight` keeps the first and all depthwise kernels at 8 bits."""
@@ -232,7 +234,8 @@ def _ours(
         small, record = r2keras.calibrate(
             job.task.model, recipe, job.calibration, options=options, progress=False, **ends
         )
-        r2keras.export.to_litert(small, job.path, record, activations="int8" if activations else "float")
+        form = "int8" if activations else "dynamic" if dynamic else "float"
+        r2keras.export.to_litert(small, job.path, record, activations=form)
 
     return write
 

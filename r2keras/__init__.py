@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from r2keras.budget import Footprint, break_even_width, footprint
     from r2keras.calibration import calibrate
     from r2keras.compression.activation_plan import activation_plan
+    from r2keras.compression.dynamic_twin import dynamic_twin
     from r2keras.compression.finalize import finalize
     from r2keras.compression.prepare import prepare
     from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedActivation, QuantizedTensor
@@ -61,6 +62,7 @@ __all__ = [
     "calibrate",
     "calibration",
     "callbacks",
+    "dynamic_twin",
     "export",
     "finalize",
     "footprint",
@@ -96,6 +98,7 @@ _MODULES = {
     "R2SoftMinMax": "r2keras.regularizers",
     "Recipe": "r2keras.specs",
     "activation_plan": "r2keras.compression.activation_plan",
+    "dynamic_twin": "r2keras.compression.dynamic_twin",
     "break_even_width": "r2keras.budget",
     "calibrate": "r2keras.calibration",
     "finalize": "r2keras.compression.finalize",

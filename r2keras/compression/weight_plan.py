@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 
 from r2keras._models.values import check_finite, to_numpy
@@ -71,9 +73,13 @@ def _already_compressed(path: str) -> ValueError:
 
 
 def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
-    """Raises for a pattern that matches no kernel, and, where it quantizes activations, no other layer either."""
+    """Raises for a pattern that matches no kernel, and, where it quantizes activations, no other layer either.
+
+    Warns of a rule that never applies, because earlier rules take all that it matches.
+    """
     quantizes = has_activation_bits(recipe)
-    for pattern, spec in recipe.rules:
+    applied = {recipe.index(*pair) for pair in (names + others if quantizes else names)}
+    for number, (pattern, spec) in enumerate(recipe.rules):
         any_layer = quantizes and (spec is None or spec.activation_bits)
         searched = names + others if any_layer else names
         if Recipe([(pattern, None)]).index(*[name for pair in searched for name in pair]) is None:
@@ -82,3 +88,10 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
             received = f"the pattern {shown(pattern)}, which matches nothing"
             fix = f"Correct it or delete the rule. The model's kernels: {known or 'none'}"
             raise ValueError(invalid_part("recipe", expected, received, fix))
+        if number not in applied:
+            warnings.warn(
+                f"The recipe's rule {shown(pattern)} never applies: the first rule that matches decides, and earlier "
+                "rules take all that it matches. Move it up, or delete it.",
+                UserWarning,
+                stacklevel=4,
+            )

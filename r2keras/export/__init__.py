@@ -1,6 +1,5 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
-from r2keras.export.conversion.dynamic_twin import dynamic_twin
 from r2keras.export.conversion.one_step import streaming
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
@@ -22,7 +21,6 @@ __all__ = [
     "TensorSize",
     "Verification",
     "bundle",
-    "dynamic_twin",
     "expand",
     "sizes",
     "streaming",

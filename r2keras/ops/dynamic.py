@@ -26,9 +26,9 @@ def dynamic_quantize(x):
 
     Example:
 
-    >>> rows = ops.convert_to_tensor([[0.0, 0.1, 255.0], [-1.0, 0.0, 0.003]])
-    >>> ops.convert_to_numpy(dynamic_quantize(rows)).round(4).tolist()
-    [[0.0, 0.0, 255.0], [-0.9991, 0.0, 0.0039]]
+    >>> rows = ops.convert_to_tensor([[0.0, 0.1, 255.0], [-128.0, 0.4, 127.0]])
+    >>> ops.convert_to_numpy(dynamic_quantize(rows)).tolist()
+    [[0.0, 0.0, 255.0], [-128.0, 0.0, 127.0]]
 
     Source: Dukhan et al., XNNPACK, `xnn_f32_qd8_asymmetric_quantization_params`.
     """

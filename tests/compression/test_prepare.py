@@ -1,5 +1,7 @@
 """prepare and finalize: every shape of model, preserved properties, exact values, and errors."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -384,3 +386,15 @@ def test_a_stateful_layer_goes_on_where_it_was_until_it_is_reset(make, bits):
     np.testing.assert_allclose([nets.arrays(small(x))[0] for _ in range(2)], [first, second], atol=1e-4)
     student.layers[1].reset_state()
     np.testing.assert_array_equal(nets.arrays(student(x))[0], first)
+
+
+def test_a_rule_that_never_applies_is_told():
+    parts = [keras.layers.Dense(4, name=name) for name in ("dense", "middle", "head")]
+    model = keras.Sequential([keras.Input((4,)), *parts])
+    rules = [(".*", QuantSpec(num_bits=4)), ("dense", QuantSpec(num_bits=8))]
+    with pytest.warns(UserWarning, match=r"rule 'dense' never applies.*Move it up"):
+        prepare(model, Recipe(rules))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        prepare(model, Recipe(rules[::-1]))
+        prepare(model, Recipe.uniform(num_bits=4))

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from r2keras._models.gated_cells import GatedCell, GRUCell, LSTMCell, SimpleRNNCell
 from r2keras._util.errors import invalid, invalid_choice
 from r2keras._util.numeric import as_int
-from r2keras.layers.recurrent.cells import GatedCell, GRUCell, LSTMCell, SimpleRNNCell
 from r2keras.layers.recurrent.parts import RecurrentParts
 from r2keras.layers.recurrent.specs import NORMALIZATIONS, KernelSpec, RecurrentSpecs, ValueSpec
 from r2keras.quantizers.state import state_range

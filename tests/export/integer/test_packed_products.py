@@ -6,9 +6,16 @@ import pytest
 
 from r2keras import QuantSpec, Recipe, calibrate
 from r2keras.export import LiteRTModel, to_litert
-from tests.export.integer.test_integer_graph import operators, read
+from r2keras.export.tflite.interpreter import read
+from r2keras.export.tflite.subgraph import Subgraph
 
 pytestmark = pytest.mark.usefixtures("near")
+
+
+def operators(path):
+    """The kinds of the operators of a file."""
+    graph = Subgraph(read(path))
+    return [graph.kind(op) for op in graph.operators]
 
 
 def convolution(size, kernel, stride, padding, channels=16, filters=8, **options):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, calibrate
-from r2keras.export import LiteRTModel, dynamic_twin, streaming, to_litert, verify
+from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, calibrate, dynamic_twin
+from r2keras.export import LiteRTModel, streaming, to_litert, verify
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT2, INT4, INT8
 from r2keras.export.tflite.subgraph import subgraphs

@@ -1,4 +1,4 @@
-"""Cells of the quantized recurrent layers: Keras' weights and dropout masks with the steps of `r2keras.ops`."""
+"""Recurrent cells whose products with the input precede the time loop: Keras' weights, the steps of `r2keras.ops`."""
 
 from __future__ import annotations
 
