@@ -321,7 +321,7 @@ def float_input():
             "`io`.*the output of the model has no grid.*output_bits=8.*data=",
         ),
         (two_bits, {"io": "int4"}, "one of 'float', 'int8'"),
-        (two_bits, {"activations": "int4"}, "one of 'float', 'int8'"),
+        (two_bits, {"activations": "int4"}, "one of 'float', 'dynamic', 'int8'"),
         (two_bits, {"activations": "float", "data": X}, "`io` or `data`"),
         (two_bits, {"data": X[:0]}, "of one length above 0"),
         (two_bits, {"data": X[..., :2]}, r"the shapes \[\('n', 8, 8, 3\)\]"),
