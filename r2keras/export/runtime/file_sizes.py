@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 # The note on a weight in a file of integer operators whose own operator stayed float.
 IN_FLOAT = "its operator computes in float"
+# Notes on weights of a dynamic file: codes in a product as they are, rows of a table; others are decoded first.
+READERS = {"FULLY_CONNECTED": "packed", "EMBEDDING_LOOKUP": "decoded row by row"}
+DECODED = "decoded"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +172,7 @@ def measure(record: CompressionRecord, file: ModelT, content: bytes, name: str) 
     stored = _StoredWeights(file)
     lookup_tables = stored_as(file) if is_for_microcontrollers(file) else {}
     integer = _in_integer_operators(file)
+    dynamic = {} if integer else _readers(file)
     rows = []
     for tensor in record.tensors.values():
         if tensor.name not in stored.packed:
@@ -177,9 +181,28 @@ def measure(record: CompressionRecord, file: ModelT, content: bytes, name: str) 
             raise ValueError(invalid_part("path", "the file that was written with this record", received, fix))
         width, note = lookup_tables.get(tensor.name) or _container(tensor, stored)
         if integer and tensor.name not in integer:
-            note = f"{note}, {IN_FLOAT}" if note else IN_FLOAT
+            note = _joined(note, IN_FLOAT)
+        if READERS["FULLY_CONNECTED"] in dynamic.values():
+            note = _joined(note, dynamic.get(tensor.name, DECODED))
         rows.append(_row(tensor, stored, width, note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(content), _gzip_bytes(content))
+
+
+def _joined(*notes: str) -> str:
+    """Returns notes separated by commas."""
+    return ", ".join(filter(None, notes))
+
+
+def _readers(file: ModelT) -> dict[str, str]:
+    """Returns how float operators read the codes of weights, by name, where they read them at all."""
+    notes: dict[str, str] = {}
+    for graph in file.subgraphs:
+        for op in graph.operators:
+            kind = kind_of(file, op)
+            weight = graph.tensors[op.inputs[1]] if kind in READERS else None
+            if weight is not None and weight.type in WIDTHS:
+                notes |= dict.fromkeys(_names(weight), READERS[kind])
+    return notes
 
 
 def _in_integer_operators(file: ModelT) -> set[str]:

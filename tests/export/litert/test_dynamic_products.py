@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, calibrate, dynamic_twin
-from r2keras.export import LiteRTModel, streaming, to_litert, verify
+from r2keras.export import LiteRTModel, sizes, streaming, to_litert, verify
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT2, INT4, INT8
 from r2keras.export.tflite.subgraph import subgraphs
@@ -119,7 +119,10 @@ def test_weights_without_a_packed_form_stay_exact(tmp_path):
     ]
     data = np.random.default_rng(0).normal(size=(32, 40)).astype("float32")
     model, record = calibrate(keras.Model(inputs, x), Recipe(rules), data, progress=False)
-    to_litert(model, tmp_path / "m.tflite", record, activations="dynamic")
+    found = to_litert(model, tmp_path / "m.tflite", record, activations="dynamic")
+    notes = {row.name: row.note.rpartition(", ")[2] for row in found.tensors}
+    assert notes == {"palette/kernel": "decoded", "packed/kernel": "packed", "asymmetric/kernel": "decoded"}
+    assert sizes(record, tmp_path / "m.tflite") == found
     twin = dynamic_twin(model, record)
     assert [layer.name for layer in twin.layers if type(layer).__name__ == "DynamicInput"] == ["packed"]
     median, share = off(LiteRTModel(tmp_path / "m.tflite").predict(data), twin.predict(data, verbose=0))
