@@ -66,7 +66,9 @@ def to_litert(
         data: with `activations="int8"`, a few hundred unlabeled inputs (array, list of arrays, or dict by input name),
             on which ranges are measured that the record lacks. None keeps operators without a range in float.
         optimize: `"size"`: palettes are decoded once, at the first call; `"memory"`: at every call; `"latency"`: never,
-            as the file stores 8-bit weights, which needs `PaletteSpec(table_dtype="int8")`.
+            as the file stores 8-bit weights, which needs `PaletteSpec(table_dtype="int8")`. With `activations="int8"`,
+            `"memory"` keeps convolutions of 4 bits as they are, as microcontrollers need them; `"size"` makes them
+            products of patches, which XNNPACK runs as fast as convolutions of 8 bits.
         recurrent: `"loop"`: every recurrent layer is a loop. `"fused"`: every LSTM is one operator, which keeps its
             state between calls until the caller resets it.
 
@@ -115,7 +117,7 @@ def to_litert(
             join_gates(file, record)
         once = Once(file) if optimize == "size" else None
         if activations == "int8":
-            content, file = integer_file(file, stored_record, once, io, data)
+            content, file = integer_file(file, stored_record, once, io, data, packs=optimize == "size")
         else:
             content, file = exact_file(file, stored_record, once, dynamic=activations == "dynamic")
         file_sizes = measure(record, file, content, str(path))

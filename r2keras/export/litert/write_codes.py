@@ -65,7 +65,7 @@ def exact_file(
 
 
 def integer_file(
-    file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None
+    file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None, *, packs: bool = True
 ) -> tuple[bytes, ModelT]:
     """Converts a float file to integer operators, edited in place.
 
@@ -75,6 +75,7 @@ def integer_file(
         once: decodes palettes once; None decodes them where they are used.
         io: `"float"` or `"int8"`.
         data: inputs to measure ranges on, or None.
+        packs: whether convolutions of 4 bits or less become products that XNNPACK runs.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
@@ -94,7 +95,8 @@ def integer_file(
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
     weights = integerizer.weights
-    pack_products(integerizer.graph, weights)
+    if packs:
+        pack_products(integerizer.graph, weights)
     new_indices = prune(file)
     for weight in weights:
         weight.tensors = [new_indices.get(i, i) for i in weight.tensors]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from r2keras import QuantSpec, Recipe, calibrate
-from r2keras.export import LiteRTModel, to_litert
+from r2keras.export import LiteRTModel, TFLMModel, to_litert
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.subgraph import Subgraph
 
@@ -108,6 +108,22 @@ def test_other_convolutions_are_in_8_bits(size, options, tmp_path):
     expected = model.predict(data, verbose=0)
     outputs = LiteRTModel(tmp_path / "m.tflite").predict(data)
     assert np.mean(np.abs(outputs - expected) > 1e-5 * np.ptp(expected)) < 0.05
+
+
+def test_microcontrollers_run_the_memory_form(tmp_path, microcontrollers):
+    model, data = convolution((8, 8), (3, 3), 2, "same")
+    model.pop()
+    model.pop()
+    spec = QuantSpec(num_bits=4, granularity="per_channel", activation_bits=8)
+    model, record = calibrate(model, Recipe([(".*", spec)]), data, integer=True, progress=False)
+    to_litert(model, tmp_path / "m.tflite", record, activations="int8", optimize="memory")
+    assert operators(tmp_path / "m.tflite") == ["QUANTIZE", "CONV_2D", "DEQUANTIZE"]
+    expected, outputs = model.predict(data, verbose=0), TFLMModel(tmp_path / "m.tflite").predict(data)
+    step = record.activations["conv"].scale
+    assert np.abs(outputs - expected).max() < 1.01 * step
+    # The packed form is larger, and faster elsewhere.
+    to_litert(model, tmp_path / "p.tflite", record, activations="int8")
+    assert (tmp_path / "p.tflite").stat().st_size > (tmp_path / "m.tflite").stat().st_size
 
 
 def test_one_channel_stays_in_4_bits(tmp_path):
