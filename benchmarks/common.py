@@ -159,14 +159,20 @@ def _read(path: Path) -> list[Row]:
     return rows
 
 
+# What products of 8-bit integers depend on, by the names in /proc/cpuinfo.
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "asimddp", "i8mm")
+
+
 def _cpu() -> str:
-    """Returns the processor's name."""
+    """Returns the processor's name and instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    found = ", ".join(name for name in INSTRUCTIONS if name in flags)
+    return f"{names[0] if names else platform.machine()}{f' ({found})' if found else ''}"
 
 
 def _version(name: str) -> str | None:
