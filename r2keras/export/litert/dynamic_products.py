@@ -20,8 +20,8 @@ from r2keras.record import CompressionRecord, QuantizedTensor
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import OperatorT
 
-# Activations have no grid of their own; weights keep any scale that a float32 product can have.
-NO_GRID = ActivationGrid(1e-20, 0)
+# Float activations as grids for which no scale of a weight is too small: those of dead channels are 1e-12 and less.
+NO_GRIDS = ActivationGrid(1.0, 0), ActivationGrid(1e-25, 0)
 PAD_VERSION = 2
 
 
@@ -47,7 +47,7 @@ def dynamic_weight(
     if not all(_is_product(graph, op, tensor) for op in products):
         return None
     try:
-        kernel = integer_kernel(owner, match, 0, None, (NO_GRID, NO_GRID), shared=False)
+        kernel = integer_kernel(owner, match, 0, None, NO_GRIDS, shared=False)
     except NotIntegerError:
         return None
     constant = values_of(graph.file, graph.tensor(tensor)).copy()

@@ -129,6 +129,20 @@ def test_weights_without_a_packed_form_stay_exact(tmp_path):
     assert median < 1e-6 and share < 0.1
 
 
+@pytest.mark.parametrize("spec", ["2", "4"])
+def test_channels_that_a_batch_normalization_has_silenced(spec, tmp_path):
+    keras.utils.set_random_seed(0)
+    norm = layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((4, 4, 8)), layers.Conv2D(6, 1, use_bias=False), norm, layers.Flatten()])
+    norm.gamma.assign([1, 1e-12, -1, -1e-9, 0, 2])
+    data = np.random.default_rng(0).normal(size=(8, 4, 4, 8)).astype("float32")
+    recipe = Recipe([(".*", QuantSpec(granularity="per_channel", **SPECS[spec]))])
+    model, record = calibrate(model, recipe, data, progress=False)
+    to_litert(model, tmp_path / "m.tflite", record, activations="dynamic")
+    median, share = off(LiteRTModel(tmp_path / "m.tflite").predict(data), dynamic_twin(model, record).predict(data))
+    assert median < 1e-6 and share < 0.15
+
+
 def test_verify_against_the_twin(tmp_path):
     model, record, data = compressed("dense", num_bits=4)
     to_litert(model, tmp_path / "m.tflite", record, activations="dynamic")
