@@ -122,6 +122,9 @@ MISTAKES = [
     ({"record": "small.record.npz"}, "stem/kernel|head/kernel"),  # a record of other values
     ({"activations": "int8"}, "--activations=int8 goes with --record or --recipe"),
     ({"activations": "int4"}, "activations"),
+    ({"activations": "dynamic"}, "--activations=dynamic goes with --record, --recipe or --bits"),
+    ({"activations": "dynamic", "integer": "true"}, "leave --integer out"),
+    ({"activations": "dynamic", "format": "tflm", "bits": 4}, "leave --format=tflm out"),
     ({"io": "int8"}, "--io=int8 goes with --integer or --activations=int8"),
     ({"input_bits": 8}, "--input_bits goes with --recipe"),
     ({"output_bits": 8}, "--output_bits goes with --recipe"),
@@ -182,6 +185,16 @@ def test_bits_and_steps_replace_a_recipe(made, tmp_path, capsys):
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
     told = capsys.readouterr().err
     assert f"Calibrating adaround, correct_bias ...\nWriting {tmp_path / 'b.tflite'} ...\n" in told
+
+
+def test_dynamic_products(made, tmp_path, capsys):
+    out = tmp_path / "m.tflite"
+    flags = {"model": made / "small.keras", "record": made / "small.record.npz", "output": out}
+    assert run(**flags, activations="dynamic") == 0
+    shown = capsys.readouterr().out
+    assert "packed" in shown and "dynamic" in shown and "exact, in float" in shown
+    notes = [row.note for row in sizes(CompressionRecord.load(made / "small.record.npz"), out).tensors]
+    assert any("packed" in note for note in notes)
 
 
 def test_integer_does_all_of_it(made, tmp_path, capsys):
