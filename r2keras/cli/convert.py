@@ -225,9 +225,8 @@ def routes(model, record):
 
 def check_dynamic(quantizes: bool) -> None:
     """Raises ValueError for flags that contradict --activations=dynamic."""
-    if FLAGS.integer or FLAGS.format == "tflm":
-        other = "--integer" if FLAGS.integer else "--format=tflm"
-        raise ValueError(f"--activations=dynamic is for LiteRT, with float inputs and outputs; leave {other} out")
+    if FLAGS.format == "tflm":
+        raise ValueError("--activations=dynamic goes with --format=litert; leave --format=tflm out")
     if not (FLAGS.record or quantizes):
         raise ValueError("--activations=dynamic goes with --record, --recipe or --bits: a float file has no codes")
 

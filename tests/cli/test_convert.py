@@ -123,7 +123,6 @@ MISTAKES = [
     ({"activations": "int8"}, "--activations=int8 goes with --record or --recipe"),
     ({"activations": "int4"}, "activations"),
     ({"activations": "dynamic"}, "--activations=dynamic goes with --record, --recipe or --bits"),
-    ({"activations": "dynamic", "integer": "true"}, "leave --integer out"),
     ({"activations": "dynamic", "format": "tflm", "bits": 4}, "leave --format=tflm out"),
     ({"io": "int8"}, "--io=int8 goes with --integer or --activations=int8"),
     ({"input_bits": 8}, "--input_bits goes with --recipe"),
