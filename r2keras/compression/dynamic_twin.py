@@ -13,15 +13,18 @@ from r2keras.layers.dynamic_input import DynamicInput
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.record import CompressionRecord, QuantizedTensor
 
+# The largest code of a product's weight.
+LARGEST = 127
+
 
 def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
     """Returns a copy of a model that rounds to 8 bits what a file with `activations="dynamic"` rounds.
 
-    Recorded kernels of `Dense`, `EinsumDense` (along its last input axis), pointwise `Conv2D`, `LSTM`, `GRU`,
-    `SimpleRNN` and of these in a `Bidirectional` get inputs that `ops.dynamic_quantize` has rounded row by row. Other
-    layers, and kernels inside layers of layers such as `MultiHeadAttention`, compute as they are, though the file
-    rounds their inputs too where it can. `verify(dynamic_twin(model, record), path, x)` compares the file with the
-    copy.
+    Recorded kernels of `Dense`, `EinsumDense` (along its last input axis), pointwise `Conv1D` and `Conv2D`, `LSTM`,
+    `GRU`, `SimpleRNN` and of these in a `Bidirectional` get inputs that `ops.dynamic_quantize` has rounded row by row.
+    Other layers (separable convolutions, an `EinsumDense` over two axes) and kernels inside layers of layers
+    (`MultiHeadAttention`, `TimeDistributed`) compute as they are, though the file rounds their inputs too where it can.
+    `verify(dynamic_twin(model, record), path, x)` compares the file with the copy.
 
     Args:
         model: what `finalize` or `calibrate` returned.
@@ -92,9 +95,9 @@ def _input_axis(layer: keras.Layer) -> int | None:
         source, kernel = left.split(",")
         is_row = source[-1] in kernel and source[-1] not in right and not set(source[:-1].strip(".")) & set(kernel)
         return kernel.index(source[-1]) if is_row else None
-    if type(layer) is keras.layers.Conv2D:
+    if type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D):
         sizes = (*layer.kernel_size, *layer.strides, *layer.dilation_rate, layer.groups)
-        return 2 if set(sizes) == {1} and layer.data_format == "channels_last" else None
+        return layer.rank if set(sizes) == {1} and layer.data_format == "channels_last" else None
     return 0 if type(layer) is keras.layers.Dense else None
 
 
@@ -103,5 +106,9 @@ def _takes(record: CompressionRecord, name: str, axis: int) -> bool:
     tensor = record.tensors.get(name)
     if not isinstance(tensor, QuantizedTensor) or np.shape(tensor.scale)[axis] > 1:
         return False
-    zero_point = np.asarray(tensor.zero_point)
-    return bool(np.all(zero_point == 0) or np.all(zero_point == -0.5))
+    zero_point, codes = np.asarray(tensor.zero_point), tensor.codes.astype(np.int16)
+    if np.all(zero_point == -0.5):
+        codes = 2 * codes + 1
+    elif np.any(zero_point):
+        return False
+    return bool(np.abs(codes).max(initial=0) <= LARGEST)

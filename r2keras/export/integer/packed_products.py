@@ -33,8 +33,8 @@ VERSIONS = {8: 12, 4: 12, 2: 14}
 FEWEST_CHANNELS = 16
 # With fewer than these, XNNPACK fills most of its vectors with zeros, and the built-in 4-bit kernel is faster.
 FEWEST_FOR_XNNPACK = 3
-# XNNPACK takes 2-bit rows of a multiple of this many weights.
-ROW_MULTIPLE = 4
+# XNNPACK takes 2-bit rows of a multiple of four weights; in 4-bit rows of an odd number, it rounds some sums up.
+ROW_MULTIPLES = {8: 1, 4: 2, 2: 4}
 
 
 def pack_products(graph: Subgraph, weights: Sequence[IntegerWeight]) -> None:
@@ -59,16 +59,20 @@ def pack_products(graph: Subgraph, weights: Sequence[IntegerWeight]) -> None:
 def _pack(graph: Subgraph, op: OperatorT, weight: IntegerWeight, constants: Constants) -> None:
     """Replaces one operator, or widens its weight."""
     kind, codes = graph.kind(op), weight.kernel.codes
-    if kind == "FULLY_CONNECTED":
-        _store(graph, weight, codes.shape)
-        set_kind(graph.file, op, kind, VERSIONS[_bits(codes)] if weight.kernel.scale.size > 1 else RULES[kind].narrow)
-        return
+    is_product = kind == "FULLY_CONNECTED"
     window = None if kind != "CONV_2D" else _window(graph, op, codes.shape)
-    if window is not None and window.channels >= FEWEST_CHANNELS:
-        rows = (codes.shape[0], codes[0].size)
-        _store(graph, weight, rows)
+    if is_product or (window is not None and window.channels >= FEWEST_CHANNELS):
+        # A product may flatten its input; its rows then do not lie along the last axis.
+        has_rows = not is_product or graph.shape(inputs_of(op)[0])[-1] == codes.shape[1]
+        bits, extra = _store(graph, weight, has_rows)
         patches = _Patches(graph, inputs_of(op)[0], constants)
-        graph.replace(op, _product(graph, op, window, patches, VERSIONS[_bits(codes.reshape(rows))]))
+        if window is not None:
+            patches.lay(window)
+        patches.lengthen(extra)
+        keeps_rank = not is_product or bool(op.builtinOptions.keepNumDims)
+        shares_scale = is_product and weight.kernel.scale.size == 1
+        version = RULES["FULLY_CONNECTED"].narrow if shares_scale and bits == 4 else VERSIONS[bits]
+        graph.replace(op, _product(graph, op, patches, keeps_rank, version))
     elif kind == "DEPTHWISE_CONV_2D" or codes.shape[-1] >= FEWEST_FOR_XNNPACK:
         tensor = graph.tensor(weight.tensors[0])
         set_data(graph.file, tensor, pack(codes, 8))
@@ -76,18 +80,30 @@ def _pack(graph: Subgraph, op: OperatorT, weight: IntegerWeight, constants: Cons
         set_kind(graph.file, op, kind, RULES[kind].version)
 
 
-def _bits(rows: np.ndarray) -> int:
-    """Returns the width of the integers for rows of codes."""
-    fits = rows.min(initial=0) >= -2 and rows.max(initial=0) <= 1
-    return 2 if fits and rows.shape[-1] % ROW_MULTIPLE == 0 else 4
+def row_container(rows: np.ndarray, bits: int, can_lengthen: bool) -> tuple[int, int]:
+    """Returns the width of the integers for rows of codes, and how many zeros each row needs at its end.
+
+    Args:
+        rows: codes, one row per output.
+        bits: 4 or 8, a width that holds them.
+        can_lengthen: whether zeros may be added.
+    """
+    fits = bits < 8 and rows.min(initial=0) >= -2 and rows.max(initial=0) <= 1
+    widths = [width for width in (2, 4, 8) if width >= (2 if fits else bits)]
+    extras = [(width, -rows.shape[1] % ROW_MULTIPLES[width]) for width in widths]
+    return next((width, extra) for width, extra in extras if can_lengthen or not extra)
 
 
-def _store(graph: Subgraph, weight: IntegerWeight, shape: tuple[int, ...]) -> None:
-    """Stores codes as rows of a FULLY_CONNECTED."""
-    tensor, bits = graph.tensor(weight.tensors[0]), _bits(weight.kernel.codes.reshape(shape))
-    tensor.shape = np.asarray(shape, np.int32)
-    set_data(graph.file, tensor, pack(weight.kernel.codes, bits))
+def _store(graph: Subgraph, weight: IntegerWeight, can_lengthen: bool) -> tuple[int, int]:
+    """Stores codes as rows of a FULLY_CONNECTED; returns the width of the integers, and the zeros after each row."""
+    tensor, codes = graph.tensor(weight.tensors[0]), weight.kernel.codes
+    rows = codes.reshape(codes.shape[0], -1)
+    bits, extra = row_container(rows, 4, can_lengthen)
+    rows = np.pad(rows, ((0, 0), (0, extra)))
+    tensor.shape = np.asarray(rows.shape, np.int32)
+    set_data(graph.file, tensor, pack(rows, bits))
     tensor.type = TYPES[bits]
+    return bits, extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +156,11 @@ def _sizes(graph: Subgraph, tensor: int) -> tuple[int, int]:
     return int(shape[1]), int(shape[2])
 
 
-def _product(graph: Subgraph, op: OperatorT, window: _Window, patches: _Patches, version: int) -> list[OperatorT]:
+def _product(graph: Subgraph, op: OperatorT, patches: _Patches, keeps_rank: bool, version: int) -> list[OperatorT]:
     """Returns the operators that lay the patches side by side and multiply them by the weights."""
-    if window.size != (1, 1) or window.stride > 1:
-        patches.pad(window)
-        (patches.by_phase if window.stride == 2 else patches.by_shift)(window)
     activation = op.builtinOptions.fusedActivationFunction
     inputs, outputs = [patches.tensor, *inputs_of(op)[1:]], outputs_of(op)
-    options = {"keepNumDims": True, "fusedActivationFunction": activation}
+    options = {"keepNumDims": keeps_rank, "fusedActivationFunction": activation}
     product = operator(graph.file, "FULLY_CONNECTED", version, inputs, outputs, "FullyConnectedOptions", **options)
     return [*patches.operators, product]
 
@@ -165,6 +178,19 @@ class _Patches:
         self.tensor = source
         self.constants = constants
         self.operators: list[OperatorT] = []
+
+    def lay(self, window: _Window) -> None:
+        """Lays the patches of a window side by side; those of one pixel are there already."""
+        if window.size != (1, 1) or window.stride > 1:
+            self.pad(window)
+            (self.by_phase if window.stride == 2 else self.by_shift)(window)
+
+    def lengthen(self, extra: int) -> None:
+        """Adds zeros at the end of each row."""
+        if extra:
+            sizes = self.graph.shape(self.tensor)
+            ends = self._constant([*[(0, 0)] * (len(sizes) - 1), (0, extra)])
+            self._append("PAD", [self.tensor, ends], (*sizes[1:-1], sizes[-1] + extra), "PadOptions")
 
     def pad(self, window: _Window) -> None:
         """Adds the zeros around the image."""
@@ -218,9 +244,12 @@ class _Patches:
     def _append(
         self, kind: str, inputs: Sequence[int], shape: tuple[int, ...], options_name: str, **options: int
     ) -> int:
-        """Adds an operator whose output, of an open number of samples, becomes the tensor."""
-        index = self.graph.add_tensor((1, *shape), INT8)
-        self.graph.tensor(index).shapeSignature = np.asarray((-1, *shape), np.int32)
+        """Adds an operator whose output, of as many samples as the tensor, becomes the tensor."""
+        signature = self.graph.tensor(self.tensor).shapeSignature
+        samples = self.graph.shape(self.tensor)[0]
+        index = self.graph.add_tensor((samples, *shape), INT8)
+        if signature is not None:
+            self.graph.tensor(index).shapeSignature = np.asarray((signature[0], *shape), np.int32)
         set_grid(self.graph.tensor(index), grid_of(self.graph.tensor(self.tensor)))
         version = 2 if kind != "SPACE_TO_DEPTH" else 1
         self.operators.append(operator(self.graph.file, kind, version, list(inputs), [index], options_name, **options))

@@ -8,7 +8,7 @@ import numpy as np
 
 from r2keras._util.errors import invalid_part
 from r2keras.export.integer.kernel import NotIntegerError, integer_kernel
-from r2keras.export.integer.packed_products import ROW_MULTIPLE, VERSIONS
+from r2keras.export.integer.packed_products import VERSIONS, row_container
 from r2keras.export.integer.weights import IntegerWeight
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
@@ -56,7 +56,10 @@ def dynamic_weight(
     if halved:
         # -3, -1, 1 and 3 need 4 bits, -2 to 1 need 2: w x = 2 scale c x + scale sum(x).
         rows, scale = (rows - 1) // 2, 2 * scale
-    bits, extra = _container(rows, kernel.bits)
+    has_rows = all(graph.shape(inputs_of(op)[0])[-1] == rows.shape[1] for op in products)
+    bits, extra = row_container(rows, kernel.bits, has_rows)
+    # Rows of float activations may have an odd number of 4-bit weights.
+    extra = extra if bits == 2 else 0
     stored = graph.tensor(tensor)
     set_data(graph.file, stored, pack(np.pad(rows, ((0, 0), (0, extra))), bits))
     stored.type, stored.shape = TYPES[bits], np.asarray((len(rows), rows.shape[1] + extra), np.int32)
@@ -86,16 +89,6 @@ def _is_product(graph: Subgraph, op: OperatorT, tensor: int) -> bool:
     options, shape = op.builtinOptions, graph.shape(tensor)
     is_pointwise = kind == "CONV_2D" and shape[1:3] == (1, 1) and (options.strideH, options.strideW) == (1, 1)
     return is_pointwise and graph.shape(inputs[0])[-1] == shape[3]
-
-
-def _container(rows: np.ndarray, bits: int) -> tuple[int, int]:
-    """Returns the width of the integers for rows of codes, and the zeros to append to each row.
-
-    XNNPACK takes 2-bit rows of a multiple of four weights.
-    """
-    if bits == 8 or rows.min(initial=0) < -2 or rows.max(initial=0) > 1:
-        return bits, 0
-    return 2, -rows.shape[1] % ROW_MULTIPLE
 
 
 class _Product:

@@ -110,18 +110,20 @@ def test_streams_and_low_bit_states(tmp_path):
 def test_weights_without_a_packed_form_stay_exact(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((40,))
-    x = layers.Dense(64, name="palette")(inputs)
+    x = layers.Dense(40, name="wide")(layers.Dense(64, name="palette")(inputs))
     x = layers.Dense(40, name="asymmetric")(layers.Dense(40, name="packed")(x))
     rules = [
         ("palette", PaletteSpec(num_bits=2)),
         ("asymmetric", QuantSpec(num_bits=4, symmetric=False)),
         ("packed", QuantSpec(num_bits=4)),
+        ("wide", QuantSpec(num_bits=8, levels="mid_rise")),
     ]
     data = np.random.default_rng(0).normal(size=(32, 40)).astype("float32")
     model, record = calibrate(keras.Model(inputs, x), Recipe(rules), data, progress=False)
     found = to_litert(model, tmp_path / "m.tflite", record, activations="dynamic")
     notes = {row.name: row.note.rpartition(", ")[2] for row in found.tensors}
-    assert notes == {"palette/kernel": "decoded", "packed/kernel": "packed", "asymmetric/kernel": "decoded"}
+    decoded = dict.fromkeys(("palette/kernel", "asymmetric/kernel", "wide/kernel"), "decoded")
+    assert notes == {**decoded, "packed/kernel": "packed"}
     assert sizes(record, tmp_path / "m.tflite") == found
     twin = dynamic_twin(model, record)
     assert [layer.name for layer in twin.layers if type(layer).__name__ == "DynamicInput"] == ["packed"]
@@ -187,4 +189,7 @@ def test_a_model_without_a_product_is_refused(tmp_path):
         to_litert(model, tmp_path / "m.tflite", activations="dynamic")
     with pytest.raises(TypeError, match="the CompressionRecord that came with the model"):
         dynamic_twin(model, model)
+    model, record, _ = compressed("dense", num_bits=4)
+    with pytest.raises(ValueError, match=r"Export the model that was passed to dynamic_twin"):
+        to_litert(dynamic_twin(model, record), tmp_path / "m.tflite", record, activations="dynamic")
     assert not list(tmp_path.iterdir()) and isinstance(record, CompressionRecord)
