@@ -17,7 +17,7 @@ from r2keras.export.integer.weights import IntegerWeight
 from r2keras.export.tflite.activation_grid import grid_of, set_grid
 from r2keras.export.tflite.bit_packing import pack
 from r2keras.export.tflite.integer_operators import RULES
-from r2keras.export.tflite.schema import INT8, INT32, TYPES, operator, set_data, set_kind
+from r2keras.export.tflite.schema import INT8, INT32, TYPES, operator, quantization, set_data, set_kind
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 
 if TYPE_CHECKING:
@@ -103,6 +103,12 @@ def _store(graph: Subgraph, weight: IntegerWeight, can_lengthen: bool) -> tuple[
     tensor.shape = np.asarray(rows.shape, np.int32)
     set_data(graph.file, tensor, pack(rows, bits))
     tensor.type = TYPES[bits]
+    if bits == 2 and weight.kernel.scale.size == 1:
+        # XNNPACK takes 2-bit weights with one scale per row only; the bias has as many.
+        for index in weight.tensors:
+            if index >= 0:
+                scale = np.broadcast_to(graph.tensor(index).quantization.scale, len(rows))
+                graph.tensor(index).quantization = quantization(scale)
     return bits, extra
 
 

@@ -32,7 +32,7 @@ def convolution(size, kernel, stride, padding, channels=16, filters=8, **options
 
 def written(model, data, path, bits=4, **options):
     """Calibrates a model and writes its integer file; returns the model in Keras."""
-    spec = QuantSpec(num_bits=bits, granularity="per_channel", activation_bits=8, **options)
+    spec = QuantSpec(num_bits=bits, **{"granularity": "per_channel", "activation_bits": 8, **options})
     model, record = calibrate(model, Recipe([(".*", spec)]), data, integer=True, progress=False)
     to_litert(model, path, record, activations="int8")
     return model
@@ -76,13 +76,15 @@ def test_two_bits_lie_in_two_bits(tmp_path):
     assert np.mean(np.abs(outputs - expected) > 1e-5 * np.ptp(expected)) < 0.03
 
 
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize(("bits", "levels", "sizes"), [(4, None, (18, 18)), (2, "mid_tread", (20, 20))])
-def test_rows_of_other_lengths_end_with_zeros(bits, levels, sizes, tmp_path):
+def test_rows_of_other_lengths_end_with_zeros(bits, levels, sizes, granularity, tmp_path):
     keras.utils.set_random_seed(3)
     dense = keras.layers.Dense
     model = keras.Sequential([keras.Input((17,)), dense(17, bias_initializer="normal", activation="relu"), dense(5)])
     data = np.random.default_rng(0).normal(0.2, 1, (256, 17)).astype("float32")
-    model = written(model, data, tmp_path / "m.tflite", bits=bits, levels=levels)
+    options = {"bits": bits, "levels": levels, "granularity": granularity}
+    model = written(model, data, tmp_path / "m.tflite", **options)
     tensors = read(tmp_path / "m.tflite").subgraphs[0].tensors
     assert sorted(tuple(t.shape) for t in tensors if t.name and len(t.shape) == 2 and t.type in (17, 19)) == [
         (5, sizes[0]),
