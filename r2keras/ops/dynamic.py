@@ -15,7 +15,8 @@ def dynamic_quantize(x):
     Forward, for each row along the last axis: `low = min(0, min(x))`, `high = max(0, max(x))`,
     `scale = 255 / (high - low)`, `y = (clip(round(scale x), -128 - z, 127 - z)) / scale`. The zero point `z` is the
     nearest code of zero, so that zeros stay zeros. A row of zeros stays as it is. These are the steps of XNNPACK, in
-    float32; LiteRT's built-in kernels differ from them in single codes.
+    float32; LiteRT's built-in kernels differ from them in single codes. A NaN makes its row NaN, where the runtime
+    returns numbers.
     Gradient: `dy/dx = 1`.
 
     Args:

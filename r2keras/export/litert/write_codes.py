@@ -45,7 +45,7 @@ def exact_file(
         The file's bytes, and the file as read back from them, compared with the record.
 
     Raises:
-        ValueError: `dynamic`, and there is no such product.
+        ValueError: `dynamic`, and the model lacks such a product.
     """
     where = list(constants(file))
     assignments = assignments_of(where, record)
