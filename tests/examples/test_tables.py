@@ -31,7 +31,6 @@ def test_searches(path):
 
 def test_integer_files():
     table = [line for line in cells("mlperf_tiny") if len(line) == 11]
-    timed = [line for line in cells("mlperf_tiny") if len(line) == 12]
     rows = json.loads((RESULTS / "mlperf_integer.json").read_text())
     for row in rows:
         name = f"W{row['num_bits']}A8" + ", AdaRound" * bool(row["steps"])
@@ -43,10 +42,4 @@ def test_integer_files():
         if row["num_bits"] < 8:
             assert line[7] == f"{100 * row['wide_accuracy']:.1f}" and line[9] == sizes["integer, 8-bit codes"]
             assert float(line[8]) == pytest.approx(100 * row["wide_agreement"], abs=0.05)
-        for line in (line for line in timed if line[:2] == [f"`{row['model']}`", name]):
-            times = {r["name"]: [f"{r['file_bytes']:,}", f"{r['median_ms']:.3f}"] for r in row["routes"]}
-            assert line[2:8] == times["float"] + times["exact"] + times["integer"]
-            assert line[8:10] == (times["integer, 8-bit codes"] if row["num_bits"] < 8 else ["", ""])
-            assert line[10:] == times.get("shipped", ["", ""])
-    assert len(rows) == len([line for line in table if line[1].startswith("W")]) == 12
-    assert len([line for line in timed if line[1].startswith("W")]) == 8
+    assert len(rows) == len([line for line in table if line[1].startswith("W")]) == 11

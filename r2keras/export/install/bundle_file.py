@@ -113,7 +113,10 @@ def _store(file: ModelT, tensors: list[TensorT], **fields: np.ndarray | int) -> 
 
 def _lay_out(file: ModelT, buffers: list[BufferT], decodings: list[Decoding]) -> bytes:
     """Returns the bundle of a skeleton, the buffers outside of it, and the decoding of each."""
-    # Nonzero offsets all take the same number of bytes, so the second skeleton is as long as the first.
+    # Nonzero offsets all take the same number of bytes, and different ones are not shared, so the second skeleton is as
+    # long as the first.
+    for number, buffer in enumerate(buffers):
+        buffer.offset = UNKNOWN_OFFSET + number
     targets, end = [], _aligned(len(write(file)))
     for buffer in buffers:
         buffer.offset = end

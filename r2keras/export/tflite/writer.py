@@ -53,8 +53,8 @@ def _sharing_builder() -> type:
             super().StartObject(numfields)
 
         def PrependSlot(self, flags, o, x, d):
-            """Writes a field that holds a number."""
-            self._fields.append((o, flags.__name__, x))
+            """Writes a field that holds a number, unless it is the default, which is another one in other tables."""
+            self._fields.append((o, flags.__name__, None if x == d else x))
             super().PrependSlot(flags, o, x, d)
 
         def PrependUOffsetTRelativeSlot(self, o, x, d):
