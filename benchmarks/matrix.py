@@ -10,8 +10,9 @@ step and `finalize`, or by `calibrate`; then the model goes through every form o
 
 - exact: the kernels equal the record, and the file's outputs those of `keras.Model.predict`: to 5e-5 of the range or,
   where operators compute on integers, to one step of the output's grid for 99 % of the outputs, with equal decisions.
-- rounded: integer operators are further off, but less than Keras is when its activations are one code off, and those
-  that only the file rounds (`data=`) too.
+- rounded: the outputs are further off, but less than Keras' are when its activations are one code off and, with
+  `data=`, what only the file rounds is rounded; and each integer operator, compared with exact arithmetic on the inputs
+  that it had, is off by one code at most.
 - refused: an error that says what was expected, before any training.
 - wrong: other outputs than Keras', and no error. There must be none.
 - fault: any other error, a crash, or a refusal after training. There must be none.

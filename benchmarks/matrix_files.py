@@ -9,8 +9,18 @@ import numpy as np
 
 import r2keras
 from benchmarks.matrix_finalized import Finalized, predicted
-from benchmarks.matrix_runtimes import Outputs, load_bundle, run_litert, run_tflm
-from benchmarks.matrix_verdicts import BUNDLE, EXPAND, INTEGER, INTEGER_IO, PLAIN, TFLM, same_integers
+from benchmarks.matrix_runtimes import Outputs, load_bundle, operators_off, run_litert, run_tflm
+from benchmarks.matrix_verdicts import (
+    BUNDLE,
+    EXPAND,
+    INTEGER,
+    INTEGER_IO,
+    PLAIN,
+    ROUNDED,
+    TFLM,
+    WRONG,
+    same_integers,
+)
 
 
 class Files:
@@ -42,13 +52,18 @@ class Files:
         """Returns the verdict on a form, its reason, and its difference: of the range, or in steps."""
         found = self.outputs(form)
         if form in (INTEGER, INTEGER_IO):
-            return same_integers(self.expected, found, lambda: self._noise(found))
+            # With `data=` a file rounds more tensors than Keras.
+            verdict = same_integers(self.expected, found, lambda: self.done.noise(every_layer=self.done.job.measures))
+            return self._by_operator(form, verdict) if verdict[0] == ROUNDED else verdict
         return self.done.same_floats(self.expected, found)
 
-    def _noise(self, found: Outputs) -> list[float]:
-        """Returns how far one code moves each output, in the file: with `data=` it rounds more tensors than Keras."""
-        own = len({(float(grid.scale), int(grid.zero_point)) for grid in self.done.record.activations.values()})
-        return [noise * max(1.0, found.grids / own) ** 0.5 for noise in self.done.noise()]
+    def _by_operator(self, form: str, verdict: tuple[str, str, float]) -> tuple[str, str, float]:
+        """Returns WRONG where an operator of a file is more than one code from exact arithmetic on its own inputs."""
+        kinds = operators_off((self.folder / form).read_bytes(), self.done.case.testing)
+        worst = {kind: row["largest"] for kind, row in kinds.items() if row.get("largest", 0) > 1}
+        if worst:
+            return WRONG, f"{verdict[1]}; operators off by more than one code: {worst}", verdict[2]
+        return verdict
 
     def outputs(self, form: str) -> Outputs:
         """Writes a form, runs it on its runtime, and returns its outputs."""

@@ -48,10 +48,13 @@ class Finalized:
         """Returns a mask of the samples with a tie."""
         return tied_samples(self.model, self.case.testing, TOLERANCE)
 
-    def noise(self) -> list[float]:
-        """Returns how far one code moves each output: of few values, or of half of them after kernels of 4 bits."""
-        few = any(tensor.spec.num_bits <= 4 for tensor in self.record.tensors.values())
-        return one_code_off(self.model, self.case.testing, 0.5 if few else 0.1)
+    def noise(self, every_layer: bool = False) -> list[float]:
+        """Returns how far each output moves when activations are one code off.
+
+        Args:
+            every_layer: whether layers that Keras does not round are rounded, too.
+        """
+        return one_code_off(self.model, self.case.testing, 1.0, every_layer)
 
     def same_floats(self, expected: list[np.ndarray], found: Outputs) -> tuple[str, str, float]:
         """Returns the verdict on outputs that should be Keras' up to float rounding."""

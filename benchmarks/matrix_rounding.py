@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -15,6 +16,8 @@ JITTER = 2e-6
 # Of the largest value of a tensor: about two units in the last place of float32.
 ULPS = 2e-7
 TRIALS = 8
+# Layers whose output has the codes of their input.
+KEEPS_CODES = (keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute)
 Change = Callable[[GridActivation, np.ndarray], np.ndarray]
 
 
@@ -88,13 +91,47 @@ def _jitter(share: float) -> Change:
     return moved
 
 
-def one_code_off(model: keras.Model, inputs: list[np.ndarray], share: float) -> list[float]:
+def _unrounded(model: keras.Model) -> list[keras.Layer]:
+    """Returns the layers whose outputs another layer reads without rounding them first."""
+    found = []
+    for layer in model._flatten_layers(include_self=False):
+        readers = [node.operation for node in layer._outbound_nodes]
+        computes = not isinstance(layer, (GridActivation, keras.Model, *KEEPS_CODES))
+        if computes and not all(isinstance(reader, GridActivation) for reader in readers):
+            found.append(layer)
+    return found
+
+
+@contextlib.contextmanager
+def _rounded(layers: list[keras.Layer], change: Callable[[np.ndarray], np.ndarray]) -> Iterator[None]:
+    """Changes the float outputs of layers while the block runs."""
+    calls = [layer.call for layer in layers]
+
+    def changed(call: Callable[..., object]) -> Callable[..., object]:
+        def one(tensor: object) -> object:
+            values = np.asarray(tensor)
+            return keras.ops.convert_to_tensor(change(values)) if values.dtype.kind == "f" else tensor
+
+        return functools.wraps(call)(lambda *args, **kwargs: keras.tree.map_structure(one, call(*args, **kwargs)))
+
+    for layer, call in zip(layers, calls, strict=True):
+        layer.call = changed(call)
+    try:
+        yield
+    finally:
+        for layer, call in zip(layers, calls, strict=True):
+            layer.call = call
+
+
+def one_code_off(model: keras.Model, inputs: list[np.ndarray], share: float, every_layer: bool = False) -> list[float]:
     """Returns how far each output moves (root mean square) if a share of all activations is one code off.
 
     Args:
         model: a finalized model.
         inputs: its inputs.
         share: share of the values that move, half of them up.
+        every_layer: whether outputs of layers that Keras does not round are rounded, as in a file with `data=`: to 8
+            bits over the range that they have.
     """
     rng = np.random.default_rng(0)
 
@@ -103,10 +140,15 @@ def one_code_off(model: keras.Model, inputs: list[np.ndarray], share: float) -> 
         ends = [layer.scale * (code - layer.zero_point) for code in (-128, 127)]
         return np.clip(values + moves, *ends).astype(values.dtype)
 
+    def to_8_bits(values: np.ndarray) -> np.ndarray:
+        step = float(np.ptp(values)) / 255 or 1.0
+        start = rng.uniform(0, step)
+        return ((np.rint((values - start) / step)) * step + start).astype(values.dtype)
+
     plain = _outputs(model, inputs)
     squares = np.zeros(len(plain))
     for _ in range(TRIALS // 2):
-        with _changed(_as_it_is, off):
+        with _changed(_as_it_is, off), _rounded(_unrounded(model) if every_layer else [], to_8_bits):
             moved = _outputs(model, inputs)
         squares += [np.square(a - b).mean() for a, b in zip(plain, moved, strict=True)]
     return [float(value) for value in np.sqrt(squares / (TRIALS // 2))]

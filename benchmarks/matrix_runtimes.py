@@ -7,6 +7,8 @@ import struct
 
 import numpy as np
 
+from benchmarks.operator_rounding import codes_off
+
 ARENA_BYTES = 2**24
 
 
@@ -17,12 +19,10 @@ class Outputs:
     Args:
         arrays: one float array per output; integers are converted to the values that they represent.
         steps: the step of each output's grid; None where the file computes it in float.
-        grids: the number of different grids that the file's operators round to.
     """
 
     arrays: list[np.ndarray]
     steps: list[float | None]
-    grids: int = 0
 
 
 def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
@@ -47,7 +47,16 @@ def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
         found.append([file.get_tensor(detail["index"]) for detail in file.get_output_details()])
     outputs = [np.concatenate(column) for column in zip(*found, strict=True)]
     arrays = [_as_float(array, detail) for array, detail in zip(outputs, file.get_output_details(), strict=True)]
-    return Outputs(arrays, _steps(file), _grids(file))
+    return Outputs(arrays, _steps(file))
+
+
+def operators_off(content: bytes, inputs: list[np.ndarray]) -> dict[str, dict[str, float]]:
+    """Compares each integer operator of a file with exact arithmetic on its own inputs, on the built-in kernels."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(model_content=content).get_input_details()
+    typed = [_as_input(array, detail) for detail, array in zip(details, inputs, strict=True)]
+    return codes_off(content, *typed, built_in=True)
 
 
 def run_tflm(content: bytes, inputs: list[np.ndarray], count: int) -> Outputs:
@@ -92,13 +101,6 @@ def _steps(file) -> list[float | None]:
             step = tensors[index]["quantization"][0]
         steps.append(float(step) or None)
     return steps
-
-
-def _grids(file) -> int:
-    """Returns the number of different grids of the integers that operators compute."""
-    tensors = {tensor["index"]: tensor for tensor in file.get_tensor_details()}
-    made = [tensors[int(output)] for op in file._get_ops_details() for output in op["outputs"] if output >= 0]
-    return len({tensor["quantization"] for tensor in made if tensor["dtype"] == np.int8})
 
 
 def load_bundle(bundle: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ PADDING = {0: "SAME", 1: "VALID"}
 
 
 class Run:
-    """A file that ran on XNNPACK with every tensor as an output, so that all of them can be read."""
+    """A file that ran with every tensor as an output, so that all of them can be read.
 
-    def __init__(self, path: str | Path, data: np.ndarray):
+    Args:
+        content: the file.
+        inputs: its inputs, in the order of the interpreter's.
+        built_in: whether it runs on the built-in kernels, without XNNPACK.
+    """
+
+    def __init__(self, content: bytes, inputs: Sequence[np.ndarray], built_in: bool):
         from ai_edge_litert import schema_py_generated as schema
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
         from ai_edge_litert.tools import flatbuffer_utils
 
-        file = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
+        file = schema.ModelT.InitFromPackedBuf(content, 0)
         self.graph = file.subgraphs[0]
         outputs = [int(tensor) for op in self.graph.operators for tensor in op.outputs]
         self.graph.outputs = [i for i in dict.fromkeys(outputs) if self.graph.tensors[i].type in (FLOAT32, INT8)]
@@ -31,11 +38,15 @@ class Run:
         kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
         codes = [kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in file.operatorCodes]
         self.operators = [(codes[op.opcodeIndex], op) for op in self.graph.operators]
-        self.interpreter = Interpreter(model_content=bytes(flatbuffer_utils.convert_object_to_bytearray(file)))
-        source = self.interpreter.get_input_details()[0]["index"]
-        self.interpreter.resize_tensor_input(source, data.shape)
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if built_in else OpResolverType.AUTO
+        everything = bytes(flatbuffer_utils.convert_object_to_bytearray(file))
+        self.interpreter = Interpreter(model_content=everything, experimental_op_resolver_type=resolver)
+        details = self.interpreter.get_input_details()
+        for detail, array in zip(details, inputs, strict=True):
+            self.interpreter.resize_tensor_input(detail["index"], array.shape)
         self.interpreter.allocate_tensors()
-        self.interpreter.set_tensor(source, data)
+        for detail, array in zip(details, inputs, strict=True):
+            self.interpreter.set_tensor(detail["index"], array)
         self.interpreter.invoke()
         self.details = {item["index"]: item for item in self.interpreter.get_tensor_details()}
 
@@ -61,18 +72,19 @@ class Run:
         return scale * (codes.astype(np.float64) - zero_point)
 
 
-def codes_off(path: str | Path, data: np.ndarray) -> dict[str, dict[str, float]]:
+def codes_off(file: str | Path | bytes, *inputs: np.ndarray, built_in: bool = False) -> dict[str, dict[str, float]]:
     """Compares each operator's codes with the rounded result of float64 arithmetic on its own inputs.
 
     Args:
-        path: an integer file with one input.
-        data: the input.
+        file: an integer file, or its path.
+        inputs: its inputs, in the order of the interpreter's.
+        built_in: whether it runs on the built-in kernels, without XNNPACK.
 
     Returns:
         By kind of operator: `operators`, `values`, `off` (values with another code), `largest` (in codes). Kinds
         without a reference here have `operators` alone.
     """
-    run = Run(path, data)
+    run = Run(file if isinstance(file, bytes) else Path(file).read_bytes(), inputs, built_in)
     found: dict[str, dict[str, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
     for kind, op in run.operators:
         output = int(op.outputs[0])

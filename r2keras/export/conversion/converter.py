@@ -18,6 +18,8 @@ from r2keras._util.native_log import quiet
 from r2keras.export.conversion.blame import missing_operations, remedy
 from r2keras.export.conversion.isolated_process import convert_apart
 from r2keras.export.conversion.recurrent_layers import BATCH
+from r2keras.export.tflite.schema import FLOAT32
+from r2keras.export.tflite.subgraph import Subgraph, inputs_of, subgraphs
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -61,6 +63,8 @@ def convert(source: SourceModel, batch_size: int | None = None) -> ModelT:
     schema = optional_packages.schema()
     file = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     _restore_names(file, [tensor.name for tensor in source.model.inputs])
+    for graph in subgraphs(file):
+        _complete_biases(graph)
     return file
 
 
@@ -189,6 +193,18 @@ def _constants(values: list[tuple[keras.Variable, np.ndarray]]) -> Iterator[None
 def _key(kind: str, number: int) -> str:
     """Returns a name that sorts by number."""
     return f"{kind}_{number:04d}"
+
+
+def _complete_biases(graph: Subgraph) -> None:
+    """Gives TRANSPOSE_CONV one bias per channel where the converter made an added number its bias."""
+    for op in list(graph.operators):
+        inputs = inputs_of(op)
+        if graph.kind(op) != "TRANSPOSE_CONV" or len(inputs) < 4 or inputs[3] < 0:
+            continue
+        channels = graph.shape(inputs[1])[:1]
+        if graph.is_constant(inputs[3]) and graph.shape(inputs[3]) != channels:
+            bias = np.broadcast_to(graph.data(inputs[3]).view(np.float32), channels)
+            graph.set_inputs(op, [*inputs[:3], graph.add_tensor(channels, FLOAT32, bias)])
 
 
 def _restore_names(file: ModelT, input_names: list[str]) -> None:
