@@ -31,6 +31,7 @@ from r2keras.compression.edges import with_edges
 from r2keras.compression.integer_biases import round_biases
 from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.record import CompressionRecord
+from r2keras.record.with_record import remember
 from r2keras.specs import Recipe
 
 # Up to this number of batches, compiling a model takes longer than it saves.
@@ -142,6 +143,7 @@ def calibrate(
     small, record = _with_activations(small, record, recipe, checked, input_bits, output_bits)
     for hint in hints(recipe, record):
         log_once(hint)
+    remember(small.model)
     return small.model, record
 
 

@@ -17,6 +17,7 @@ from r2keras.compression.students import wrappers
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
+from r2keras.record.with_record import remember
 
 # Wrappers with the paths of their layers.
 Wrapped = list[tuple[str, SubstituteWeights]]
@@ -50,6 +51,7 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     True
     """
     result, record = finalized(view_of(student, "student"))
+    remember(result.model)
     return result.model, record
 
 

@@ -89,9 +89,10 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
             fix = f"Correct it or delete the rule. The model's kernels: {known or 'none'}"
             raise ValueError(invalid_part("recipe", expected, received, fix))
         if number not in applied:
+            rule = f"rule {number + 1} of {len(recipe.rules)}, {shown(pattern)},"
             warnings.warn(
-                f"The recipe's rule {shown(pattern)} never applies: the first rule that matches decides, and earlier "
-                "rules take all that it matches. Move it up, or delete it.",
+                f"The recipe's {rule} never applies: the first rule that matches decides, and earlier rules take all "
+                "that it matches. Move it up, or delete it.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import keras
@@ -26,6 +27,7 @@ from r2keras.export.tflite.cleanup import all_tensors, slim
 from r2keras.export.tflite.writer import write
 from r2keras.export.weights.as_int8 import int8_record
 from r2keras.record import CompressionRecord
+from r2keras.record.with_record import came_with_record
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -34,6 +36,10 @@ ACTIVATIONS = ("float", "dynamic", "int8")
 ENDS = ("float", "int8")
 FORMS = ("size", "memory", "latency")
 RECURRENT = ("loop", "fused")
+WITHOUT_RECORD = (
+    "The file is float: the model came with a record, which was not passed. Write to_litert(model, path, record) for a "
+    "small file."
+)
 
 
 def to_litert(
@@ -83,7 +89,8 @@ def to_litert(
         OSError: the file cannot be written.
 
     Warns:
-        UserWarning: with `activations="int8"`, the operators that compute in float, and why.
+        UserWarning: with `activations="int8"`, the operators that compute in float, and why; without `record`, that
+            `finalize` or `calibrate` returned one with the model.
 
     Example:
 
@@ -102,6 +109,8 @@ def to_litert(
     check_recurrent(source, activations, record)
     optional_packages.require_schema()
     if record is None:
+        if came_with_record(model):
+            warnings.warn(WITHOUT_RECORD, UserWarning, stacklevel=2)
         file = _float_file(source, recurrent)
         # Other tools tell tensors by their names. They may quantize a float file, but not the codes of a record.
         slim(file, all_tensors(file))
