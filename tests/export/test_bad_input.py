@@ -163,5 +163,5 @@ def test_a_model_that_came_with_a_record_warns_without_it(model, tmp_path):
 def test_a_file_for_microcontrollers_is_called_so_by_the_other_runtime(model, record, tmp_path):
     pytest.importorskip("tflite_micro")
     to_tflm(model, tmp_path / "model.tflite", record)
-    with pytest.raises(ValueError, match="file for LiteRT for Microcontrollers.*TFLMModel"):
+    with pytest.raises(ValueError, match=r"file for LiteRT for Microcontrollers.*TFLMModel"):
         LiteRTModel(tmp_path / "model.tflite")
