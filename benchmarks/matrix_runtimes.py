@@ -25,11 +25,11 @@ class Outputs:
     steps: list[float | None]
 
 
-def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
-    """Runs a file on LiteRT's built-in kernels, without XNNPACK: in one batch if it has an open one, else by sample."""
+def run_litert(content: bytes, inputs: list[np.ndarray], xnnpack: bool = False) -> Outputs:
+    """Runs a file on LiteRT, by default on its built-in kernels: in one batch if it has an open one, else by sample."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     file = Interpreter(model_content=content, experimental_op_resolver_type=kernels, num_threads=1)
     details, count = file.get_input_details(), len(inputs[0])
     is_open = all(list(detail["shape_signature"][:1]) == [-1] for detail in details)
