@@ -74,6 +74,7 @@ from r2keras._util.errors import DataNeededError, EdgesError
 from r2keras._util.files import replacing
 from r2keras.cli import common, recipe_flags
 from r2keras.cli.stages import stage
+from r2keras.specs.dynamic import is_dynamic
 
 FLAGS = flags.FlagValues()
 # Share of equal decisions of an integer file and its model below which the tool warns.
@@ -149,6 +150,7 @@ def convert() -> int:
     check_flags()
     record = r2keras.CompressionRecord.load(FLAGS.record) if FLAGS.record else None
     recipe = recipe_flags.recipe_of(FLAGS)
+    check_method(recipe)
     with stage(f"Reading {FLAGS.model}", line=False):
         model = common.load_model(FLAGS.model)
     data = calibration_data(model)
@@ -170,7 +172,7 @@ def convert() -> int:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
-    if options:
+    if options and not (record is not None and record.dynamic_kernels):
         with stage("Measuring size and latency"):
             compared = routes(model, record)
         print(compared)
@@ -229,6 +231,12 @@ def check_dynamic(quantizes: bool) -> None:
         raise ValueError("--activations=dynamic goes with --format=litert; leave --format=tflm out")
     if not (FLAGS.record or quantizes):
         raise ValueError("--activations=dynamic goes with --record, --recipe or --bits: a float file has no codes")
+
+
+def check_method(recipe) -> None:
+    """Raises ValueError for a recipe that rounds rows, and a file that does not."""
+    if recipe is not None and FLAGS.activations != "dynamic" and any(is_dynamic(spec) for _, spec in recipe.rules):
+        raise ValueError("The recipe has activation_method: dynamic, which goes with --activations=dynamic")
 
 
 def check_flags() -> None:

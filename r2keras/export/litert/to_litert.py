@@ -19,6 +19,7 @@ from r2keras.export.conversion.early_products import with_early_products
 from r2keras.export.conversion.fused_lstm import check_fused, fused
 from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
+from r2keras.export.conversion.rounded_rows import check_rounding, with_float_rows
 from r2keras.export.litert.write_codes import exact_file, integer_file
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.activation_grid import Data
@@ -67,7 +68,8 @@ def to_litert(
             have names.
         activations: `"float"`: outputs differ from Keras' by float rounding only. `"dynamic"`: matrix products take the
             low-bit weights themselves and round each row of their float input to 8 bits (`ops.dynamic_quantize`), which
-            is several times faster. `"int8"`: integer operators.
+            is several times faster; of a record with `activation_method="dynamic"`, those of its dynamic kernels, so
+            that the file computes what the model computes. `"int8"`: integer operators.
         io: type of the file's inputs and outputs with `activations="int8"`: `"float"` or `"int8"`.
         data: with `activations="int8"`, a few hundred unlabeled inputs (array, list of arrays, or dict by input name),
             on which ranges are measured that the record lacks. None keeps operators without a range in float.
@@ -89,8 +91,9 @@ def to_litert(
         OSError: the file cannot be written.
 
     Warns:
-        UserWarning: with `activations="int8"`, the operators that compute in float, and why; without `record`, that
-            `finalize` or `calibrate` returned one with the model.
+        UserWarning: with `activations="int8"`, the operators that compute in float, and why; with `"dynamic"`, kernels
+            whose rows the model rounds and the file does not; without `record`, that `finalize` or `calibrate` returned
+            one with the model.
 
     Example:
 
@@ -106,6 +109,8 @@ def to_litert(
     _check_options(activations, io, data, recurrent, record)
     check_backend()
     source = checked_source(model)
+    check_rounding(source, activations, recurrent, record)
+    source = with_float_rows(source)
     check_recurrent(source, activations, record)
     optional_packages.require_schema()
     if record is None:

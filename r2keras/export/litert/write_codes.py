@@ -39,7 +39,8 @@ def exact_file(
         file: the schema's `ModelT`.
         record: codes, indices and scales.
         once: decodes palettes once; None decodes them where they are used.
-        dynamic: whether matrix products take the codes themselves, and round each row of their input to 8 bits.
+        dynamic: whether matrix products take the codes themselves, and round each row of their input to 8 bits: those
+            of the record's dynamic kernels, or all of them if it has none.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
@@ -49,16 +50,19 @@ def exact_file(
     """
     where = list(constants(file))
     assignments = assignments_of(where, record)
+    kernels = set(record.dynamic_kernels)
     weights, written = [], []
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
-        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if dynamic else None
+        packs = dynamic and (not kernels or not kernels.isdisjoint(assignment.matches))
+        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if packs else None
         if weight is not None:
             weights.append(weight)
         else:
             written.append(_put(file, where[assignment.constant], assignment, record, once))
     if dynamic and not weights:
         raise no_product()
+    _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if dynamic else set())
     content, read_back = _finished(file, written, {(weight.subgraph, weight.tensors[0]) for weight in weights})
     check_weights(read_back, weights, record)
     return content, read_back
@@ -128,6 +132,18 @@ def _warn(reasons: list[str], count: int) -> None:
         fix = " Pass data= to give ranges to what has no grid." if any(NO_GRID in why for why in reasons) else ""
         warnings.warn(
             f"{len(reasons)} of {len(reasons) + count} operators compute in float: {'; '.join(reasons)}.{fix}",
+            stacklevel=4,
+        )
+
+
+def _warn_of_float_rows(names: set[str]) -> None:
+    """Warns of kernels whose products compute in float, though the model rounds the rows of their input."""
+    if names:
+        warnings.warn(
+            f"The file does not round the rows in front of {', '.join(sorted(names))}, as the Keras model does: "
+            "TensorFlow's converter has merged the kernel with another layer, or uses it elsewhere too. There the file "
+            "computes with float rows, and is not faster. Put no batch normalization or scaling directly before the "
+            "layer.",
             stacklevel=4,
         )
 
