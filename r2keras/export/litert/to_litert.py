@@ -20,6 +20,7 @@ from r2keras.export.conversion.fused_lstm import check_fused, fused
 from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
 from r2keras.export.conversion.rounded_rows import check_rounding, with_float_rows
+from r2keras.export.conversion.row_barriers import remove_barriers, with_barriers
 from r2keras.export.litert.write_codes import exact_file, integer_file
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.activation_grid import Data
@@ -123,10 +124,12 @@ def to_litert(
         file_sizes = measure_float(source.kernel_shapes(), source.num_values, content)
     else:
         check_record(source, record)
-        if activations == "dynamic" and recurrent == "loop":
-            source = with_early_products(source)
+        if activations == "dynamic":
+            source = with_barriers(with_early_products(source) if recurrent == "loop" else source)
         stored_record = int8_record(record) if optimize == "latency" else record
         file = convert_marked(source, record) if activations == "int8" else _float_file(source, recurrent)
+        if activations == "dynamic":
+            remove_barriers(file)
         if recurrent == "fused":
             join_gates(file, record)
         once = Once(file) if optimize == "size" else None

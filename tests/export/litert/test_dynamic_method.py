@@ -11,6 +11,8 @@ from r2keras import CompressionRecord, QuantSpec, Recipe, calibrate, dynamic_twi
 from r2keras._models.row_products import without_rounding
 from r2keras._models.walk import view_of
 from r2keras.export import LiteRTModel, sizes, streaming, to_litert, to_tflm, verify
+from r2keras.export.tflite.interpreter import read
+from r2keras.export.tflite.subgraph import subgraphs
 
 pytestmark = pytest.mark.usefixtures("near")
 ROWS = {"activation_bits": 8, "activation_method": "dynamic"}
@@ -106,6 +108,33 @@ def test_only_dynamic_kernels_are_packed(tmp_path):
     assert ["packed" in row.note for row in found.tensors] == [False, True]
     median, share = off(small, tmp_path / "m.tflite", data)
     assert median < 1e-6 and share < 0.05
+
+
+SCALED = {"dense": [layers.Dense(9)], "flat": [layers.Flatten(), layers.Dense(9)], "lstm": [layers.LSTM(9)]}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+@pytest.mark.parametrize("method", [{}, ROWS])
+def test_the_converter_moves_no_addition_behind_a_product(kind, method, tmp_path):
+    model = keras.Sequential([keras.Input(SEQUENCE, batch_size=1), layers.Rescaling(0.5, -0.75), *SCALED[kind]])
+    data = np.random.default_rng(1).normal(size=(12, *SEQUENCE)).astype("float32")
+    small, record = calibrate(model, Recipe([(".*", QuantSpec(4, **method))]), data, progress=False)
+    to_litert(small, tmp_path / "m.tflite", record, activations="dynamic")
+    median, share = off(dynamic_twin(small, record), tmp_path / "m.tflite", data)
+    assert median < 1e-6 and share < 0.15
+    kinds = [graph.kind(op) for graph in subgraphs(read(tmp_path / "m.tflite")) for op in graph.operators]
+    assert "MAXIMUM" not in kinds
+
+
+def test_an_addition_that_is_an_output_too(tmp_path):
+    inputs = keras.Input((20,))
+    x = inputs + 0.25
+    model = keras.Model(inputs, [layers.Dense(3)(x), layers.ReLU()(x), x])
+    data = np.random.default_rng(1).normal(size=(12, 20)).astype("float32")
+    small, record = calibrate(model, Recipe([(".*", QuantSpec(4, **ROWS))]), data, progress=False)
+    to_litert(small, tmp_path / "m.tflite", record, activations="dynamic")
+    pairs = zip(LiteRTModel(tmp_path / "m.tflite").predict(data), small.predict(data, verbose=0), strict=True)
+    assert all(np.median(np.abs(found - expected)) < 1e-6 for found, expected in pairs)
 
 
 def test_saved_and_loaded_and_verified(tmp_path):
