@@ -71,14 +71,21 @@ def remove_barriers(file: ModelT) -> None:
             (tensor,) = (index for index in inputs_of(op) if not graph.is_constant(index))
             (output,) = outputs_of(op)
             producer = graph.producer(tensor)
-            if producer is None:
-                for consumer in list(graph.consumers(output)):
-                    graph.replace_input(consumer, output, tensor)
-            else:
+            if not graph.is_output(output):
+                _redirect(graph, output, tensor)
+            elif producer is not None and not graph.is_output(tensor):
                 graph.set_outputs(producer, [output if index == tensor else index for index in outputs_of(producer)])
-                for consumer in list(graph.consumers(tensor)):
-                    graph.replace_input(consumer, tensor, output)
+                _redirect(graph, tensor, output)
+            else:
+                # Two outputs of the file stay two tensors, of the same values.
+                continue
             graph.replace(op, [])
+
+
+def _redirect(graph: Subgraph, old: int, new: int) -> None:
+    """Makes all operators that read one tensor read another."""
+    for consumer in list(graph.consumers(old)):
+        graph.replace_input(consumer, old, new)
 
 
 def _is_product(layer: keras.Layer) -> bool:
