@@ -121,8 +121,8 @@ def table(rows: list[Row]) -> str:
         gains = [after - before for before, after in zip(found["float"], found["dynamic"], strict=True)]
         floats = [row["float"] for row in chosen if row["rows"] == "float"]
         spread = [_spread(values) for values in (floats, found["float"], found["dynamic"])]
-        cells.append([net, str(bits), str(len(gains)), *spread, _spread(gains, "+.2f")])
-    header = ["net", "bits", "seeds", "float net", "trained with float rows", "trained with rounded rows", "difference"]
+        cells.append([net, str(bits), *spread, _spread(gains, "+.2f")])
+    header = ["net", "bits", "float net", "trained with float rows", "trained with rounded rows", "difference"]
     return markdown(header, cells)
 
 
