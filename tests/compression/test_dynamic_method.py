@@ -36,6 +36,10 @@ def data(count=12):
     return [RNG.normal(size=(count, 6, 6, 4)).astype("float32"), RNG.integers(0, 11, (count, 5))]
 
 
+def array(variable):
+    return np.array(ops.convert_to_numpy(variable))
+
+
 def outputs(model, x):
     return np.asarray(model.predict(x, verbose=0))
 
@@ -78,12 +82,12 @@ def test_the_gradient_passes_the_rounding_and_reaches_the_kernel():
     (to_input,) = gradients(lambda x: ops.sum(ops.convert_to_tensor(upstream) * layer(x)), x)
     np.testing.assert_allclose(to_input, upstream @ tensor.values().T, atol=1e-5)
     # One step of gradient descent on the loss `sum(upstream * outputs)`.
-    before = np.asarray(ops.convert_to_numpy(layer.layer.kernel))
+    before = array(layer.layer.kernel)
     model = keras.Sequential([keras.Input((9,)), layer])
     jit = keras.backend.backend() == "jax"
     model.compile(keras.optimizers.SGD(0.1), lambda y, out: ops.sum(y * out), jit_compile=jit)
     model.fit(x, upstream, batch_size=5, verbose=0)
-    step = (before - np.asarray(ops.convert_to_numpy(layer.layer.kernel))) / 0.1
+    step = (before - array(layer.layer.kernel)) / 0.1
     inside = np.abs(step) > 0
     expected = dynamic_rows(x)[0].T @ upstream
     assert inside.mean() > 0.8
@@ -116,9 +120,9 @@ def test_a_student_is_saved_and_trains_every_weight(tmp_path):
     student.save(tmp_path / "s.keras")
     np.testing.assert_array_equal(outputs(keras.models.load_model(tmp_path / "s.keras"), x), outputs(student, x))
     kernels = {v.path.rpartition("/")[2] for v in student.trainable_variables}
-    before = [np.asarray(ops.convert_to_numpy(v)) for v in student.trainable_variables]
+    before = [array(v) for v in student.trainable_variables]
     student.fit(x, np.zeros((12, 3)), batch_size=4, verbose=0)
-    after = [np.asarray(ops.convert_to_numpy(v)) for v in student.trainable_variables]
+    after = [array(v) for v in student.trainable_variables]
     # A bias in front of a batch normalization or of a softmax has a gradient of zero.
     assert np.mean([np.any(old != new) for old, new in zip(before, after, strict=True)]) > 0.8
     assert {"kernel", "recurrent_kernel", "embeddings"} <= kernels
@@ -131,8 +135,8 @@ def test_calibration_with_all_steps():
     assert record.dynamic_kernels == DYNAMIC
     assert "AdaRound: output error" in record.notes["head/kernel"]
     plain, of_plain = calibrate(model, Recipe([(".*", QuantSpec(num_bits=4))], recipe.steps), x, progress=False)
-    head, like = (r.tensors["head/kernel"].values() for r in (record, of_plain))
-    assert head.shape == like.shape and np.any(small.get_layer("head").layer.bias != model.get_layer("head").bias)
+    assert not of_plain.dynamic_kernels
+    assert np.any(array(small.get_layer("head").layer.bias) != array(model.get_layer("head").bias))
     # The model differs from the one without rounding by no more than 8 bits of each product do.
     difference = np.abs(outputs(small, x) - outputs(plain, x)).max() / np.ptp(outputs(plain, x))
     assert 0 < difference < 0.1
@@ -144,10 +148,10 @@ def test_steps_after_training_keep_the_rounding():
     small, record = finalize(student)
     better = correct_bias(model, small, x)
     assert type(better.get_layer("head")) is DynamicInput and better.get_layer("lstm").dynamic_products
-    assert np.any(np.asarray(better.get_layer("head").layer.bias) != np.asarray(small.get_layer("head").layer.bias))
+    assert np.any(array(better.get_layer("head").layer.bias) != array(small.get_layer("head").layer.bias))
     rounded, new = adaround(model, small, record, x, progress=False)
     assert type(rounded.get_layer("pointwise")) is DynamicInput and new.dynamic_kernels == DYNAMIC
-    np.testing.assert_array_equal(rounded.get_layer("head").layer.kernel, new.tensors["head/kernel"].values())
+    np.testing.assert_array_equal(array(rounded.get_layer("head").layer.kernel), new.tensors["head/kernel"].values())
 
 
 def test_half_precision_is_finalized_in_float32():
