@@ -40,6 +40,7 @@ KEYS = ("file", "cpu", "kernels")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("root", str(HERE.parent / "out" / "arm"), "Folder of the ARM system.", flag_values=FLAGS)
+flags.DEFINE_string("qemu", "qemu-aarch64", "The emulator; sme needs QEMU 10.", flag_values=FLAGS)
 flags.DEFINE_list("files", ["*"], "Shell patterns over the names of files.", flag_values=FLAGS)
 flags.DEFINE_list(
     "cpus", ["cortex-a53", "cortex-a76", "i8mm"], f"Any of {', '.join(arm_system.CPUS)}.", flag_values=FLAGS
@@ -96,17 +97,19 @@ def run(store: Rows, root: Path, patterns: list[str], cpus: list[str]) -> None:
     plan = planned(patterns, cpus, store.rows)
     if not plan:
         return
-    system, about = arm_system.arm64(), {"machine": machine(), "revision": revision()}
+    system = arm_system.arm64(FLAGS.qemu)
     arm_system.prepare(system, root)
+    version = arm_system.checked_version(system, cpus)
+    about: Row = {"qemu": version, "machine": machine(), "revision": revision()}
     work = root.with_name(f"{root.name}_files")
-    for (net, weights), group in itertools.groupby(plan, lambda file: (file.net, file.weights)):
+    for net, group in itertools.groupby(plan, lambda file: file.net):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         files = {file.name: file for file in group}
         for file in files.values():
             arm_files.write(file, work / f"{file.name}.tflite")
         x86 = {line["name"]: line for line in run_each([sys.executable], work, work / "x86", list(files))}
-        store.add([arm_rows.row_on_x86(files[name], line, work) | about for name, line in x86.items()])
+        store.add([arm_rows.row_on_x86(files[name], line, work) | about | {"qemu": ""} for name, line in x86.items()])
         for cpu in cpus:
             names = [name for name, file in files.items() if cpu in plan[file]]
             arm_system.describe_processor(root, cpu)
@@ -115,7 +118,7 @@ def run(store: Rows, root: Path, patterns: list[str], cpus: list[str]) -> None:
                 store.add(
                     [row | about for row in arm_rows.rows(files[line["name"]], cpu, line, x86[line["name"]], work)]
                 )
-        print(f"{net} {weights}: {len(files)} files", file=sys.stderr, flush=True)
+        print(f"{net}: {len(files)} files", file=sys.stderr, flush=True)
 
 
 def main() -> int:

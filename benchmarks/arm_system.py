@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Notes of what a finished folder holds.
@@ -22,6 +22,9 @@ CPUS = {
     "i8mm": ("max,sme=off", 0x51, 0, 0x51, 0),
     "sme": ("max", 0x51, 0, 0x51, 0),
 }
+
+# QEMU 7.2 computes the matrix products of SME wrong.
+SME_VERSION = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +46,15 @@ class System:
     wheels: tuple[str, ...]
 
 
-def arm64() -> System:
-    """Returns the 64-bit system, with this environment's versions of ai-edge-litert and NumPy."""
+def arm64(qemu: str) -> System:
+    """Returns the 64-bit system, with this environment's versions of ai-edge-litert and NumPy.
+
+    Args:
+        qemu: the emulator, or its path.
+    """
     wheels = tuple(f"{name}=={importlib.metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
     platforms = tuple(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28))
-    return System("arm64", "qemu-aarch64", ("python3", "libstdc++6"), platforms, wheels)
+    return System("arm64", qemu, ("python3", "libstdc++6"), platforms, wheels)
 
 
 def require(system: System, which: Callable[[str], str | None] = shutil.which) -> None:
@@ -108,6 +115,18 @@ def run_command(system: System, folder: Path, cpu: str) -> list[str]:
     ]
 
 
+def checked_version(system: System, cpus: Sequence[str]) -> str:
+    """Returns the emulator's version; raises RuntimeError where it is known to compute wrong."""
+    told = subprocess.run([system.qemu, "--version"], capture_output=True, text=True, check=True).stdout
+    version = told.partition("version ")[2].split()[0]
+    if "sme" in cpus and int(version.partition(".")[0]) < SME_VERSION:
+        raise RuntimeError(
+            f"{system.qemu} is version {version}; expected {SME_VERSION} or newer for --cpus=sme, as 7.2 computes the "
+            f"matrix products of SME wrong. Pass --qemu=PATH of a newer one; Debian 13 has it in qemu-user."
+        )
+    return version
+
+
 def describe_processor(folder: Path, cpu: str) -> None:
     """Writes what Linux says of a processor; QEMU would show that of the host, with which XNNPACK crashes on ARM."""
     _, implementer, variant, part, revision = CPUS[cpu]
@@ -135,7 +154,8 @@ def prepare(system: System, folder: Path) -> None:
         RuntimeError: a program is missing, or a download fails.
     """
     require(system)
-    contents = json.loads(json.dumps(dataclasses.asdict(system)))
+    contents = {name: value for name, value in dataclasses.asdict(system).items() if name != "qemu"}
+    contents = json.loads(json.dumps(contents))
     stamp = folder / STAMP
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == contents:
         return
