@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from absl import flags
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import arm_files, arm_rows, arm_system
+from benchmarks import arm_files, arm_rows, arm_system, arm_table
 from benchmarks.arm_files import File
 from benchmarks.common import Row, Rows, machine, revision
 from r2keras.cli import common as cli
@@ -72,12 +73,17 @@ def run_each(command: list[str], folder: Path, results: Path, names: list[str]) 
     left = list(names)
     while left:
         words = [*command, str(HERE / "arm_runner.py"), str(folder), str(results), *left]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None and process.stderr is not None
+        with (
+            tempfile.TemporaryFile("w+") as log,
+            subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        ):
+            assert process.stdout is not None
             for line in process.stdout:
                 left.pop(0)
                 yield json.loads(line)
-            error = process.stderr.read().strip().splitlines()
+            process.wait()
+            log.seek(0)
+            error = log.read().strip().splitlines()
         if left and process.returncode:
             text = f"exit status {process.returncode}: {error[-1][:200] if error else 'no message'}"
             yield {
@@ -130,7 +136,7 @@ def main() -> int:
     store = Rows(FLAGS.out, KEYS)
     if not FLAGS.table:
         run(store, Path(FLAGS.root).resolve(), FLAGS.files, FLAGS.cpus)
-    print(arm_rows.tables(store.rows))
+    print(arm_table.tables(store.rows))
     return 0
 
 

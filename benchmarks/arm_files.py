@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import arm_operators
+
 if TYPE_CHECKING:
     import keras
 
@@ -182,7 +184,7 @@ def inputs_of(model: keras.Model) -> list[np.ndarray]:
 
 
 def write(file: File, path: Path) -> None:
-    """Writes a file, and its inputs beside it."""
+    """Writes a file, its inputs beside it, and for integer files the one whose outputs are all results."""
     from r2keras.export import expand, streaming, to_litert
 
     small, record = _compressed(file.net, file.weights, file.form in INTEGER_FORMS)
@@ -195,6 +197,8 @@ def write(file: File, path: Path) -> None:
         path.write_bytes(expand(path))
     if file.form.endswith("int8 io"):
         inputs = [_codes(path, inputs[0])]
+    if file.form in INTEGER_FORMS:
+        arm_operators.write(path)
     np.savez(path.with_suffix(".npz"), **{str(i): array for i, array in enumerate(inputs)})
 
 

@@ -1,19 +1,18 @@
-"""Rows and tables of `arm.py`: outputs of a file on two processors, compared."""
+"""Rows of `arm.py`: outputs of a file on two processors, compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import arm_operators
 from benchmarks.arm_files import File
 from benchmarks.arm_runner import KERNELS
-from benchmarks.common import Row, machine_lines, markdown
+from benchmarks.common import Row
 
 X86 = "x86"
 BOTH = "xnnpack against built_in"
-TITLES = {"xnnpack": "XNNPACK", "built_in": "built-in"}
 # Differences that count as float rounding, as a share of the range of an output.
 NEAR = 1e-5
 
@@ -38,8 +37,7 @@ def rows(file: File, cpu: str, line: Row, on_x86: Row, work: Path) -> list[Row]:
             found.append(row | {"refused": refused})
             continue
         row["delegated"] = [told["delegated"][kernels] for told in (on_x86, line)]
-        pair = [outputs(work / name / f"{file.name}.npz", kernels) for name in (X86, cpu)]
-        found.append(row | compare(*pair, _steps(work / f"{file.name}.tflite")))
+        found.append(row | _compared(file, work, [(X86, kernels), (cpu, kernels)]))
     return found
 
 
@@ -49,8 +47,18 @@ def row_on_x86(file: File, line: Row, work: Path) -> Row:
     if line["refused"]:
         return row | {"refused": line["refused"]}
     row["delegated"] = [line["delegated"][kernels] for kernels in reversed(KERNELS)]
-    pair = [outputs(work / X86 / f"{file.name}.npz", kernels) for kernels in reversed(KERNELS)]
-    return row | compare(*pair, _steps(work / f"{file.name}.tflite"))
+    return row | _compared(file, work, [(X86, kernels) for kernels in reversed(KERNELS)])
+
+
+def _compared(file: File, work: Path, runs: list[tuple[str, str]]) -> Row:
+    """Returns the columns of two runs, each a processor and a kind of kernels."""
+    path = work / f"{file.name}.tflite"
+    names = [(work / cpu / f"{file.name}.npz", kernels) for cpu, kernels in runs]
+    row = compare(*(outputs(place, kernels) for place, kernels in names), _steps(path))
+    if path.with_suffix(arm_operators.EVERY).exists():
+        every = [outputs(place, f"every_{kernels}") for place, kernels in names]
+        row["operators"] = arm_operators.compare(path, *every)
+    return row
 
 
 def outputs(path: Path, kernels: str) -> list[np.ndarray]:
@@ -111,82 +119,3 @@ def _steps(path: Path) -> list[float | None]:
     from r2keras.export.tflite.interpreter import open_interpreter
 
     return output_steps(open_interpreter(path.read_bytes(), "", delegate=False))
-
-
-def group_of(row: Row) -> str:
-    """Returns the line of the tables that a row belongs to."""
-    if row["weights"] == "float":
-        return "float"
-    form, weights = row["form"], row["weights"]
-    if form.startswith("exact") and not weights.startswith("W"):
-        return f"{weights.partition(' ')[0]}, {form}"
-    if form.startswith(("integer", "dynamic")):
-        return f"{form}, {weights.partition(' ')[0]}"
-    return form
-
-
-def tables(found: list[Row]) -> str:
-    """Returns the tables: the difference by form, that of dynamic files, what is refused, and the machines."""
-    if not found:
-        return "No rows yet."
-    parts = [
-        "Files that are equal bit by bit, of all; the largest difference of the others, as a share of the range.",
-        _table(found, _summary),
-        "Integer files: the largest difference in codes; outputs with another code.",
-        _table([row for row in found if row["form"].startswith("integer")], _codes),
-        f"Dynamic files: the median; outputs that are further off than {NEAR:g} of the range; the largest.",
-        _table([row for row in found if row["form"].startswith("dynamic")], _dynamic),
-    ]
-    broken = [f"{row['file']}, {row['cpu']}, {row['kernels']}: {row['refused']}" for row in found if "refused" in row]
-    parts += ["Refused:", *broken] if broken else []
-    return "\n\n".join([*parts, machine_lines(found, lambda row: row["net"])])
-
-
-def _table(found: list[Row], cell: Callable[[list[Row]], str]) -> str:
-    """Returns a table with a line per form and a column per processor and kind of kernels."""
-    columns = list(dict.fromkeys((row["cpu"], row["kernels"]) for row in found))
-    columns.sort(key=lambda column: (column[1] == BOTH, KERNELS.index(column[1]) if column[1] in KERNELS else 0))
-    groups = list(dict.fromkeys(group_of(row) for row in sorted(found, key=lambda row: group_of(row) != "float")))
-    lines = []
-    for group in groups:
-        of_group = [row for row in found if group_of(row) == group]
-        cells = [cell([row for row in of_group if (row["cpu"], row["kernels"]) == column]) for column in columns]
-        lines.append([group, *cells])
-    names = [
-        f"{cpu}, {TITLES[kernels]}" if kernels in TITLES else f"{cpu}: XNNPACK against built-in"
-        for cpu, kernels in columns
-    ]
-    return markdown(["form", *names], lines)
-
-
-def _summary(some: list[Row]) -> str:
-    """Returns how many files are equal, and the largest difference."""
-    compared = [row for row in some if "refused" not in row]
-    if not some:
-        return ""
-    equal = sum(row["equal"] == row["values"] for row in compared)
-    largest = max((row["largest"] for row in compared), default=0.0)
-    broken = sum(row["broken"] for row in compared)
-    text = (
-        f"{equal}/{len(compared)}"
-        + (f", {largest:.1e}" if largest else "")
-        + (f", {broken} not finite" if broken else "")
-    )
-    return text + (f", {len(some) - len(compared)} refused" if len(compared) < len(some) else "")
-
-
-def _codes(some: list[Row]) -> str:
-    """Returns the largest difference in codes, and the share of outputs that differ."""
-    compared = [row for row in some if row.get("codes") is not None]
-    values, off = (sum(row[name] for row in compared) for name in ("values", "off"))
-    return f"{max(row['codes'] for row in compared):g}; {100 * off / values:.2f} %" if values else ""
-
-
-def _dynamic(some: list[Row]) -> str:
-    """Returns the median, the share of outputs beyond float rounding, and the largest difference."""
-    compared = [row for row in some if "refused" not in row]
-    values, near = (sum(row[name] for row in compared) for name in ("values", "near"))
-    if not values:
-        return ""
-    median = float(np.median([row["median"] for row in compared]))
-    return f"{median:.0e}; {100 * (values - near) / values:.1f} %; {max(row['largest'] for row in compared):.1e}"

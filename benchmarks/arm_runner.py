@@ -3,7 +3,8 @@
     python arm_runner.py FOLDER RESULTS NAME...
 
 Reads FOLDER/NAME.tflite and the inputs in FOLDER/NAME.npz; writes RESULTS/NAME.npz and prints a line of JSON per file:
-the outputs, by `xnnpack` and `built_in`, of samples one by one and then, where the batch is open, of all in one.
+the outputs, by `xnnpack` and `built_in`, of samples one by one and then, where the batch is open, of all in one. Where
+FOLDER/NAME.every exists, it runs too, and its outputs have names that begin with `every_`.
 """
 
 from __future__ import annotations
@@ -79,10 +80,12 @@ def main(folder: Path, results: Path, names: list[str]) -> None:
         for kernels in KERNELS:
             try:
                 arrays, line["delegated"][kernels] = run_file(folder / f"{name}.tflite", inputs, kernels)
+                outputs |= {f"{kernels}_{i}": array for i, array in enumerate(arrays)}
+                every = folder / f"{name}.every"
+                arrays = run_file(every, inputs, kernels)[0] if every.exists() else []
+                outputs |= {f"every_{kernels}_{i}": array for i, array in enumerate(arrays)}
             except (RuntimeError, ValueError) as error:
                 line["refused"][kernels] = " ".join(str(error).split())[:200]
-                continue
-            outputs |= {f"{kernels}_{i}": array for i, array in enumerate(arrays)}
         np.savez(results / f"{name}.npz", **outputs)
         print(json.dumps(line), flush=True)
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import arm, arm_files, arm_rows, arm_runner, arm_system
+from benchmarks import arm, arm_files, arm_operators, arm_rows, arm_runner, arm_system, arm_table
 from benchmarks.arm_files import FORMS, NETS, File
 
 MACHINE = {"cpu": "x", "cores": 2, "system": "Linux", "versions": {}, "date": "2026-01-02", "load": 1.0}
@@ -157,8 +157,15 @@ def test_a_file_runs_and_equals_itself(tmp_path):
     for row in arm_rows.rows(file, "again", line, line, tmp_path):
         assert row["equal"] == row["values"] == 12 * (arm_runner.SINGLE + arm_files.SAMPLES)
         assert (row["codes"], row["off"], row["largest"]) == (0, 0, 0)
+        (counts,) = row["operators"].values()
+        assert counts == [16 * (48 + 12), 0, 0] and list(row["operators"]) == ["FULLY_CONNECTED"]
     on_x86 = arm_rows.row_on_x86(file, line, tmp_path)
     assert on_x86["kernels"] == arm_rows.BOTH and on_x86["codes"] <= 1
+    path = tmp_path / f"{file.name}.tflite"
+    first, last = arm_rows.outputs(tmp_path / arm_rows.X86 / f"{file.name}.npz", "every_built_in")
+    # Where the first operator differs, the second has no equal inputs to be compared on.
+    assert arm_operators.compare(path, [first, last], [first, last ^ 1])["FULLY_CONNECTED"][1:] == [last.size, 1]
+    assert arm_operators.compare(path, [first, last], [first ^ 1, last])["FULLY_CONNECTED"][0] == first.size
     told = line | {"refused": {"xnnpack": "no such operator"}}
     first, second = arm_rows.rows(file, "again", told, line, tmp_path)
     assert first["refused"] == {"again": "no such operator"} and "refused" not in second
@@ -172,24 +179,38 @@ def row(name, cpu, kernels, *, equal=10, largest=0.0, **columns):
     return {**both, **counts, **defaults, **columns}
 
 
+OPERATORS = {"CONV_2D": [1000, 20, 1]}
 ROWS = [
     row(("dense", "W4", "exact"), "cortex-a53", "xnnpack"),
     row(("dense", "W2", "exact"), "cortex-a53", "xnnpack", equal=7, largest=2e-7),
     row(("dense", "float", "exact"), "cortex-a53", "xnnpack"),
     row(("conv", "W4", "integer"), "cortex-a53", "xnnpack", codes=0.0, off=0),
-    row(("conv", "W4", "integer"), "cortex-a53", "built_in", equal=8, largest=4e-3, codes=1.0, off=2),
-    row(("lstm", "W4", "dynamic"), "cortex-a53", "xnnpack", equal=5, largest=3e-3, median=2e-8),
-    row(("conv", "palette 4", "exact"), "cortex-a53", "xnnpack", refused={"cortex-a53": "exit status 139"}),
+    row(
+        ("conv", "W4", "integer"),
+        "cortex-a53",
+        "built_in",
+        equal=8,
+        largest=4e-3,
+        codes=1.0,
+        off=2,
+        operators=OPERATORS,
+    ),
+    row(("lstm", "W4", "dynamic step"), "cortex-a53", "xnnpack", equal=5, largest=3e-3, median=2e-8),
+    row(("conv", "palette 4", "exact, memory"), "cortex-a53", "xnnpack", refused={"cortex-a53": "exit status 139"}),
+    row(("dense", "W4", "exact"), "x86", arm_rows.BOTH, qemu=""),
 ]
 
 
 def test_tables_count_equal_files_codes_and_refusals():
-    text = arm_rows.tables(json.loads(json.dumps(ROWS)))
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    assert lines[0] == ["form", "cortex-a53, XNNPACK", "cortex-a53, built-in"]
-    assert [line[0] for line in lines[2:7]] == ["float", "exact", "integer, W4", "dynamic, W4", "palette, exact"]
-    assert lines[3][1] == "1/2, 2.0e-07" and lines[4][1:] == ["1/1", "0/1, 4.0e-03"] and lines[6][1] == "0/0, 1 refused"
-    assert ["integer, W4", "0; 0.00 %", "1; 20.00 %"] in lines
-    assert ["dynamic, W4", "2e-08; 10.0 %; 3.0e-03", ""] in [[*line, ""][:3] for line in lines]
-    assert "exit status 139" in text and "2026-01-02" in text
-    assert arm_rows.tables([]) == "No rows yet."
+    text = arm_table.tables(json.loads(json.dumps(ROWS)))
+    lines = [[cell.strip() for cell in line[2:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
+    assert lines[0][1:] == ["cortex-a53, XNNPACK", "all, built-in", "x86: XNNPACK against built-in"]
+    cells = {line[0]: line[1:] for line in lines[2:7]}
+    assert list(cells) == ["exact", "float", "integer", "dynamic step", "palette"]
+    assert cells["exact"] == ["1/2, 2.0e-07", "", "1/1"] and cells["integer"] == ["1/1", "0/1, 4.0e-03", ""]
+    assert cells["palette"][0] == "0/0, 1 refused"
+    assert ["W4", "0.0 %; 0", "20.0 %; 1", ""] in lines
+    assert ["CONV_2D", "", "2.00 % of 1,000; 1", ""] in lines
+    assert ["lstm, W4", "2e-08; 10.0 %; 3e-03", "", ""] in lines
+    assert "exit status 139" in text and "QEMU 10.0 (cortex-a53)." in text and "2026-01-02" in text
+    assert arm_table.tables([]) == "No rows yet."
