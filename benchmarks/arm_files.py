@@ -199,7 +199,7 @@ def write(file: File, path: Path) -> None:
         inputs = [_codes(path, inputs[0])]
     if file.form in INTEGER_FORMS:
         arm_operators.write(path)
-    np.savez(path.with_suffix(".npz"), **{str(i): array for i, array in enumerate(inputs)})
+    np.savez(path.with_suffix(".npz"), **{str(i): array for i, array in enumerate(inputs)})  # type: ignore[arg-type]
 
 
 def _codes(path: Path, values: np.ndarray) -> np.ndarray:

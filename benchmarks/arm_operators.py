@@ -31,7 +31,7 @@ def compare(path: Path, expected: list[np.ndarray], found: list[np.ndarray]) -> 
         difference in codes.
     """
     _, graph, operators = every_output(path.read_bytes())
-    pairs = {int(i): pair for i, *pair in zip(graph.outputs, expected, found, strict=True)}
+    pairs = {int(i): (one, other) for i, one, other in zip(graph.outputs, expected, found, strict=True)}
     counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
     for kind, operator in operators:
         one, other = pairs.get(int(operator.outputs[0]), (None, None))

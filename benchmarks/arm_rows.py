@@ -54,10 +54,11 @@ def _compared(file: File, work: Path, runs: list[tuple[str, str]]) -> Row:
     """Returns the columns of two runs, each a processor and a kind of kernels."""
     path = work / f"{file.name}.tflite"
     names = [(work / cpu / f"{file.name}.npz", kernels) for cpu, kernels in runs]
-    row = compare(*(outputs(place, kernels) for place, kernels in names), _steps(path))
+    first, second = (outputs(place, kernels) for place, kernels in names)
+    row = compare(first, second, _steps(path))
     if path.with_suffix(arm_operators.EVERY).exists():
-        every = [outputs(place, f"every_{kernels}") for place, kernels in names]
-        row["operators"] = arm_operators.compare(path, *every)
+        first, second = (outputs(place, f"every_{kernels}") for place, kernels in names)
+        row["operators"] = arm_operators.compare(path, first, second)
     return row
 
 

@@ -39,7 +39,7 @@ def interpreter_of(path: Path, kernels: str) -> Any:
     try:
         from ai_edge_litert import interpreter as runtime
     except ImportError:  # 32-bit ARM has the older package alone.
-        from tflite_runtime import interpreter as runtime  # type: ignore[import-not-found, no-redef]
+        from tflite_runtime import interpreter as runtime
 
     auto = runtime.OpResolverType.AUTO
     resolver = auto if kernels == "xnnpack" else runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -76,7 +76,7 @@ def main(folder: Path, results: Path, names: list[str]) -> None:
         with np.load(folder / f"{name}.npz") as data:
             inputs = [data[str(i)] for i in range(len(data.files))]
         line: dict[str, Any] = {"name": name, "features": features(), "delegated": {}, "refused": {}}
-        outputs = {}
+        outputs: dict[str, np.ndarray] = {}
         for kernels in KERNELS:
             try:
                 arrays, line["delegated"][kernels] = run_file(folder / f"{name}.tflite", inputs, kernels)
