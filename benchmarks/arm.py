@@ -2,14 +2,15 @@
 
     apt-get install qemu-user
     python benchmarks/arm.py                     # an hour on 2 cores; finished files are kept in results/arm.json
-    python benchmarks/arm.py --files='dense-*'   # some files
+    python benchmarks/arm.py --files='dense-*' --cpus=sme,cortex-a7
     python benchmarks/arm.py --table             # the tables, from the results file
 
-Debian's Python for arm64 and the aarch64 wheels of ai-edge-litert and NumPy are fetched into --root; nothing is
-installed on the host. QEMU runs them on processors without dot products (cortex-a53), with them (cortex-a76), and with
-8-bit matrix products (i8mm). Small nets of each kind are written in each form of file. Every file runs with XNNPACK and
-on the built-in kernels, one thread, four samples one by one and twelve in a batch. A row compares the outputs of one
-file, processor and kind of kernels with those of the same kind of kernels on x86. Emulation says nothing about time.
+Debian's Python for ARM and the wheels of ai-edge-litert and NumPy for it are fetched into --root; nothing is installed
+on the host. QEMU runs them on processors without dot products (cortex-a53), with them (cortex-a76), with 8-bit matrix
+products (i8mm), and with SME (sme). On a 32-bit one (cortex-a7) tflite-runtime of 2023 runs. Small nets of each kind are
+written in each form of file. Every file runs with XNNPACK and on the built-in kernels, one thread, four samples one by
+one and twelve in a batch. A row compares the outputs of one file, processor and kind of kernels with those of the same
+kind of kernels of ai-edge-litert on x86. Emulation says nothing about time.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ KEYS = ("file", "cpu", "kernels")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("root", str(HERE.parent / "out" / "arm"), "Folder of the ARM system.", flag_values=FLAGS)
-flags.DEFINE_string("qemu", "qemu-aarch64", "The emulator; sme needs QEMU 10.", flag_values=FLAGS)
+flags.DEFINE_string("qemu_dir", None, "Folder of QEMU's programs; sme needs QEMU 10.", flag_values=FLAGS)
 flags.DEFINE_list("files", ["*"], "Shell patterns over the names of files.", flag_values=FLAGS)
 flags.DEFINE_list(
     "cpus", ["cortex-a53", "cortex-a76", "i8mm"], f"Any of {', '.join(arm_system.CPUS)}.", flag_values=FLAGS
@@ -103,11 +104,12 @@ def run(store: Rows, root: Path, patterns: list[str], cpus: list[str]) -> None:
     plan = planned(patterns, cpus, store.rows)
     if not plan:
         return
-    system = arm_system.arm64(FLAGS.qemu)
-    arm_system.prepare(system, root)
-    version = arm_system.checked_version(system, cpus)
-    about: Row = {"qemu": version, "machine": machine(), "revision": revision()}
-    work = root.with_name(f"{root.name}_files")
+    systems = {cpu: arm_system.system_of(cpu, FLAGS.qemu_dir) for cpu in cpus}
+    for system in systems.values():
+        arm_system.prepare(system, root / system.architecture)
+    versions = {cpu: arm_system.checked_version(system, cpu) for cpu, system in systems.items()}
+    about: Row = {"qemu": "", "machine": machine(), "revision": revision()}
+    work = root / "files"
     for net, group in itertools.groupby(plan, lambda file: file.net):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -115,15 +117,14 @@ def run(store: Rows, root: Path, patterns: list[str], cpus: list[str]) -> None:
         for file in files.values():
             arm_files.write(file, work / f"{file.name}.tflite")
         x86 = {line["name"]: line for line in run_each([sys.executable], work, work / "x86", list(files))}
-        store.add([arm_rows.row_on_x86(files[name], line, work) | about | {"qemu": ""} for name, line in x86.items()])
+        store.add([arm_rows.row_on_x86(files[name], line, work) | about for name, line in x86.items()])
         for cpu in cpus:
             names = [name for name, file in files.items() if cpu in plan[file]]
-            arm_system.describe_processor(root, cpu)
-            command = arm_system.run_command(system, root, cpu)
-            for line in run_each(command, work, work / cpu, names):
-                store.add(
-                    [row | about for row in arm_rows.rows(files[line["name"]], cpu, line, x86[line["name"]], work)]
-                )
+            folder, told = root / systems[cpu].architecture, about | {"qemu": versions[cpu]}
+            arm_system.describe_processor(folder, cpu)
+            for line in run_each(arm_system.run_command(systems[cpu], folder, cpu), work, work / cpu, names):
+                found = arm_rows.rows(files[line["name"]], cpu, line, x86[line["name"]], work)
+                store.add([row | told for row in found])
         print(f"{net}: {len(files)} files", file=sys.stderr, flush=True)
 
 

@@ -86,7 +86,7 @@ def main(folder: Path, results: Path, names: list[str]) -> None:
                 outputs |= {f"every_{kernels}_{i}": array for i, array in enumerate(arrays)}
             except (RuntimeError, ValueError) as error:
                 line["refused"][kernels] = " ".join(str(error).split())[:200]
-        np.savez(results / f"{name}.npz", **outputs)
+        np.savez(results / f"{name}.npz", **outputs)  # type: ignore[arg-type]
         print(json.dumps(line), flush=True)
 
 

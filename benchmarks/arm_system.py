@@ -9,20 +9,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 # Notes of what a finished folder holds.
 STAMP = "ready.json"
-# Processors: QEMU's model, and what they call themselves: implementer, variant, part, revision. The first has no dot
-# products, the second has them, the third has SVE and products of 8-bit matrices, the last has SME, too.
+# Processors: QEMU's model, and what they call themselves: implementer, variant, part, revision. Of the 64-bit ones the
+# first has no dot products, the second has them, the third has SVE and products of 8-bit matrices, the last SME, too.
 CPUS = {
     "cortex-a53": ("cortex-a53", 0x41, 0, 0xD03, 4),
     "cortex-a76": ("cortex-a76", 0x41, 4, 0xD0B, 1),
     "i8mm": ("max,sme=off", 0x51, 0, 0x51, 0),
     "sme": ("max", 0x51, 0, 0x51, 0),
+    "cortex-a7": ("cortex-a7", 0x41, 0, 0xC07, 5),
 }
-
+IN_32_BITS = ("cortex-a7",)
 # QEMU 7.2 computes the matrix products of SME wrong.
 SME_VERSION = 10
 
@@ -37,6 +38,7 @@ class System:
         debian: packages of Debian; apt adds those that they need.
         platforms: pip's names of it, newest last.
         wheels: packages of Python, with versions.
+        libraries: folders of libraries that the system's own links do not lead to.
     """
 
     architecture: str
@@ -44,17 +46,25 @@ class System:
     debian: tuple[str, ...]
     platforms: tuple[str, ...]
     wheels: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
 
 
-def arm64(qemu: str) -> System:
-    """Returns the 64-bit system, with this environment's versions of ai-edge-litert and NumPy.
+def system_of(cpu: str, qemu_dir: str | None) -> System:
+    """Returns the system of a processor.
 
     Args:
-        qemu: the emulator, or its path.
+        cpu: of `CPUS`. The 32-bit one gets the last runtime for it, tflite-runtime of 2023, the others this
+            environment's versions of ai-edge-litert and NumPy.
+        qemu_dir: the folder of the emulator's programs, or None for those of the host.
     """
+    folder = "" if qemu_dir is None else f"{qemu_dir.rstrip('/')}/"
+    if cpu in IN_32_BITS:
+        packages, platforms = ("python3", "python3-numpy", "libstdc++6"), ("manylinux_2_34_armv7l",)
+        libraries = tuple(f"usr/lib/arm-linux-gnueabihf/{name}" for name in ("blas", "lapack"))
+        return System("armhf", f"{folder}qemu-arm", packages, platforms, ("tflite-runtime==2.14.0",), libraries)
     wheels = tuple(f"{name}=={importlib.metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
-    platforms = tuple(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28))
-    return System("arm64", qemu, ("python3", "libstdc++6"), platforms, wheels)
+    glibc = tuple(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28))
+    return System("arm64", f"{folder}qemu-aarch64", ("python3", "libstdc++6"), glibc, wheels)
 
 
 def require(system: System, which: Callable[[str], str | None] = shutil.which) -> None:
@@ -102,6 +112,9 @@ def run_command(system: System, folder: Path, cpu: str) -> list[str]:
     root = folder / "system"
     # The host's own libraries and Python are not the system's.
     unset = [part for name in ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME") for part in ("-U", name)]
+    if system.libraries:
+        libraries = os.pathsep.join(str(root / name) for name in system.libraries)
+        unset = [*unset[2:], "-E", f"LD_LIBRARY_PATH={libraries}"]
     settings = ["-E", f"PYTHONPATH={folder / 'site'}", "-E", "PYTHONDONTWRITEBYTECODE=1"]
     return [
         system.qemu,
@@ -115,14 +128,14 @@ def run_command(system: System, folder: Path, cpu: str) -> list[str]:
     ]
 
 
-def checked_version(system: System, cpus: Sequence[str]) -> str:
+def checked_version(system: System, cpu: str) -> str:
     """Returns the emulator's version; raises RuntimeError where it is known to compute wrong."""
     told = subprocess.run([system.qemu, "--version"], capture_output=True, text=True, check=True).stdout
     version = told.partition("version ")[2].split()[0]
-    if "sme" in cpus and int(version.partition(".")[0]) < SME_VERSION:
+    if cpu == "sme" and int(version.partition(".")[0]) < SME_VERSION:
         raise RuntimeError(
             f"{system.qemu} is version {version}; expected {SME_VERSION} or newer for --cpus=sme, as 7.2 computes the "
-            f"matrix products of SME wrong. Pass --qemu=PATH of a newer one; Debian 13 has it in qemu-user."
+            f"matrix products of SME wrong. Pass --qemu_dir=DIR with a newer one; Debian 13 has it in qemu-user."
         )
     return version
 
@@ -132,9 +145,10 @@ def describe_processor(folder: Path, cpu: str) -> None:
     _, implementer, variant, part, revision = CPUS[cpu]
     lines = {
         "processor": "0",
-        "Features": "fp asimd cpuid",  # Kernels are chosen by the auxiliary vector, which QEMU fills.
+        # Kernels are chosen by the auxiliary vector, which QEMU fills.
+        "Features": "half thumb vfp edsp neon vfpv3 vfpv4" if cpu in IN_32_BITS else "fp asimd cpuid",
         "CPU implementer": f"{implementer:#x}",
-        "CPU architecture": "8",
+        "CPU architecture": "7" if cpu in IN_32_BITS else "8",
         "CPU variant": f"{variant:#x}",
         "CPU part": f"{part:#x}",
         "CPU revision": str(revision),

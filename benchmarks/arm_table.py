@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 
 import numpy as np
 
 from benchmarks.arm_rows import BOTH, NEAR
+from benchmarks.arm_system import CPUS, IN_32_BITS
 from benchmarks.common import Row, machine_lines, markdown
 
 Column = tuple[str, Callable[[Row], bool]]
@@ -27,8 +29,14 @@ def tables(rows: list[Row]) -> str:
         f"Dynamic files: median; outputs that are further off than {NEAR:g} of the range; largest.",
         _table(dynamic, lambda row: f"{row['net']}, {row['weights'].partition(' ')[0]}", shares),
     ]
-    refused = [f"- {row['file']}, {row['cpu']}, {row['kernels']}: {row['refused']}" for row in rows if "refused" in row]
-    parts += ["Refused:", "\n".join(refused)] if refused else []
+    refused = collections.Counter(
+        f"{cpu}, {form_of(row)}, {row['weights'].partition(' ')[0]}: {text}"
+        for row in rows
+        for cpu, text in row.get("refused", {}).items()
+        if row["kernels"] != "built_in"
+    )
+    lines = [f"- {reason} ({count} files)" for reason, count in refused.items()]
+    parts += ["Refused, with XNNPACK:", "\n".join(lines)] if lines else []
     versions = sorted({f"{row['qemu']} ({row['cpu']})" for row in rows if row["qemu"]})
     return "\n\n".join([*parts, f"QEMU {', '.join(versions)}.", machine_lines(rows, lambda row: row["net"])])
 
@@ -98,11 +106,12 @@ def operators(rows: list[Row]) -> str:
 def _columns(rows: list[Row]) -> list[Column]:
     """Returns the columns: XNNPACK on each processor, the built-in kernels on all, and the two on x86."""
     cpus = list(dict.fromkeys(row["cpu"] for row in rows if row["kernels"] == "xnnpack"))
+    cpus.sort(key=list(CPUS).index)
     columns: list[Column] = [
         (f"{cpu}, XNNPACK", lambda row, cpu=cpu: (row["cpu"], row["kernels"]) == (cpu, "xnnpack"))  # type: ignore[misc]
         for cpu in cpus
     ]
-    columns.append(("all, built-in", lambda row: row["kernels"] == "built_in"))
+    columns.append(("64 bits, built-in", lambda row: row["kernels"] == "built_in" and row["cpu"] not in IN_32_BITS))
     columns.append(("x86: XNNPACK against built-in", lambda row: row["kernels"] == BOTH))
     return columns
 

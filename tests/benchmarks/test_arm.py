@@ -101,16 +101,25 @@ def test_missing_programs_are_named_with_the_command_that_installs_them():
 
 @pytest.mark.parametrize(("version", "is_refused"), [("7.2.22", True), ("10.0.13", False)])
 def test_sme_needs_a_newer_emulator(tmp_path, version, is_refused):
-    qemu = tmp_path / "qemu"
+    qemu = tmp_path / "qemu-aarch64"
     qemu.write_text(f"#!/bin/sh\necho 'qemu-aarch64 version {version} (Debian)'\n")
     qemu.chmod(0o755)
-    system = arm_system.arm64(str(qemu))
-    assert arm_system.checked_version(system, ["i8mm"]) == version
+    system = arm_system.system_of("sme", str(tmp_path))
+    assert arm_system.checked_version(system, "i8mm") == version
     if is_refused:
         with pytest.raises(RuntimeError, match=r"is version 7\.2\.22; expected 10 or newer"):
-            arm_system.checked_version(system, ["i8mm", "sme"])
+            arm_system.checked_version(system, "sme")
     else:
-        assert arm_system.checked_version(system, ["sme"]) == version
+        assert arm_system.checked_version(system, "sme") == version
+
+
+def test_the_32_bit_processor_gets_the_older_runtime(tmp_path):
+    system = arm_system.system_of("cortex-a7", None)
+    assert (system.architecture, system.qemu) == ("armhf", "qemu-arm") and system.wheels == ("tflite-runtime==2.14.0",)
+    command = arm_system.run_command(system, tmp_path, "cortex-a7")
+    (libraries,) = [part for part in command if part.startswith("LD_LIBRARY_PATH=")]
+    assert command[command.index(libraries) - 1] == "-E" and str(tmp_path / "system") in libraries
+    assert "LD_LIBRARY_PATH" not in command and "LD_PRELOAD" in command
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, monkeypatch):
@@ -204,7 +213,7 @@ ROWS = [
 def test_tables_count_equal_files_codes_and_refusals():
     text = arm_table.tables(json.loads(json.dumps(ROWS)))
     lines = [[cell.strip() for cell in line[2:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
-    assert lines[0][1:] == ["cortex-a53, XNNPACK", "all, built-in", "x86: XNNPACK against built-in"]
+    assert lines[0][1:] == ["cortex-a53, XNNPACK", "64 bits, built-in", "x86: XNNPACK against built-in"]
     cells = {line[0]: line[1:] for line in lines[2:7]}
     assert list(cells) == ["exact", "float", "integer", "dynamic step", "palette"]
     assert cells["exact"] == ["1/2, 2.0e-07", "", "1/1"] and cells["integer"] == ["1/1", "0/1, 4.0e-03", ""]
@@ -212,5 +221,9 @@ def test_tables_count_equal_files_codes_and_refusals():
     assert ["W4", "0.0 %; 0", "20.0 %; 1", ""] in lines
     assert ["CONV_2D", "", "2.00 % of 1,000; 1", ""] in lines
     assert ["lstm, W4", "2e-08; 10.0 %; 3e-03", "", ""] in lines
-    assert "exit status 139" in text and "QEMU 10.0 (cortex-a53)." in text and "2026-01-02" in text
+    assert (
+        "- cortex-a53, palette, palette: exit status 139 (1 files)" in text
+        and "QEMU 10.0 (cortex-a53)." in text
+        and "2026-01-02" in text
+    )
     assert arm_table.tables([]) == "No rows yet."
