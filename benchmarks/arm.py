@@ -7,10 +7,10 @@
 
 Debian's Python for ARM and the wheels of ai-edge-litert and NumPy for it are fetched into --root; nothing is installed
 on the host. QEMU runs them on processors without dot products (cortex-a53), with them (cortex-a76), with 8-bit matrix
-products (i8mm), and with SME (sme). On a 32-bit one (cortex-a7) tflite-runtime of 2023 runs. Small nets of each kind are
-written in each form of file. Every file runs with XNNPACK and on the built-in kernels, one thread, four samples one by
-one and twelve in a batch. A row compares the outputs of one file, processor and kind of kernels with those of the same
-kind of kernels of ai-edge-litert on x86. Emulation says nothing about time.
+products (i8mm), and with SME (sme). On a 32-bit one (cortex-a7) tflite-runtime of 2023 runs. Small nets of each kind
+are written in each form of file. Every file runs with XNNPACK and on the built-in kernels, one thread, four samples one
+by one and twelve in a batch. A row compares the outputs of one file, processor and kind of kernels with those of the
+same kind of kernels of ai-edge-litert on x86. Emulation says nothing about time.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -29,16 +30,20 @@ def tables(rows: list[Row]) -> str:
         f"Dynamic files: median; outputs that are further off than {NEAR:g} of the range; largest.",
         _table(dynamic, lambda row: f"{row['net']}, {row['weights'].partition(' ')[0]}", shares),
     ]
-    refused = collections.Counter(
-        f"{cpu}, {form_of(row)}, {row['weights'].partition(' ')[0]}: {text}"
-        for row in rows
-        for cpu, text in row.get("refused", {}).items()
-        if row["kernels"] != "built_in"
-    )
-    lines = [f"- {reason} ({count} files)" for reason, count in refused.items()]
-    parts += ["Refused, with XNNPACK:", "\n".join(lines)] if lines else []
-    versions = sorted({f"{row['qemu']} ({row['cpu']})" for row in rows if row["qemu"]})
+    parts += refusals(rows)
+    versions = sorted({row["qemu"] for row in rows if row["qemu"]})
     return "\n\n".join([*parts, f"QEMU {', '.join(versions)}.", machine_lines(rows, lambda row: row["net"])])
+
+
+def refusals(rows: list[Row]) -> list[str]:
+    """Returns what processors refuse, with the number of files; nothing if they refuse none."""
+    files: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
+    for row in rows:
+        for cpu, text in row.get("refused", {}).items():
+            # What follows the first sentence is advice, or the number of a node.
+            files[cpu, re.split(r"\.(?=\s|Node)", text)[0]].add(row["file"])
+    lines = [f"- {cpu}: {reason} ({len(names)} files)" for (cpu, reason), names in files.items()]
+    return ["Refused:", "\n".join(lines)] if lines else []
 
 
 def form_of(row: Row) -> str:
@@ -88,32 +93,37 @@ def shares(rows: list[Row]) -> str:
 
 
 def operators(rows: list[Row]) -> str:
-    """Returns the table of the operators of integer files."""
-    kinds = list(dict.fromkeys(kind for row in rows for kind in row.get("operators", {})))
+    """Returns the table of the operators of integer files that differ anywhere, then the names of the others."""
+    rows = [row for row in rows if row.get("operators")]
+    counts: dict[str, list[list[int]]] = collections.defaultdict(list)
     columns = _columns(rows)
-    lines = []
-    for kind in kinds:
-        cells = []
+    for kind in dict.fromkeys(kind for row in rows for kind in row["operators"]):
         for _, belongs in columns:
-            counts = [row["operators"][kind] for row in rows if belongs(row) and kind in row.get("operators", {})]
-            values, off = (sum(count[i] for count in counts) for i in range(2))
-            largest = max((count[2] for count in counts), default=0)
-            cells.append(f"{100 * off / values:.2f} % of {values:,}; {largest}" if values else "")
-        lines.append([kind, *cells])
-    return markdown(["operator", *(name for name, _ in columns)], lines)
+            some = [row["operators"][kind] for row in rows if belongs(row) and kind in row["operators"]]
+            largest = max((count[2] for count in some), default=0)
+            counts[kind].append([sum(count[0] for count in some), sum(count[1] for count in some), largest])
+    differing = [kind for kind in counts if any(off for _, off, _ in counts[kind])]
+    lines = [
+        [kind, *(f"{100 * off / n:.2f} % of {n:,}; {largest}" if n else "" for n, off, largest in counts[kind])]
+        for kind in differing
+    ]
+    equal = ", ".join(kind for kind in counts if kind not in differing)
+    return f"{markdown(['operator', *(name for name, _ in columns)], lines)}\n\nEqual everywhere: {equal or 'none'}."
 
 
 def _columns(rows: list[Row]) -> list[Column]:
-    """Returns the columns: XNNPACK on each processor, the built-in kernels on all, and the two on x86."""
-    cpus = list(dict.fromkeys(row["cpu"] for row in rows if row["kernels"] == "xnnpack"))
-    cpus.sort(key=list(CPUS).index)
-    columns: list[Column] = [
-        (f"{cpu}, XNNPACK", lambda row, cpu=cpu: (row["cpu"], row["kernels"]) == (cpu, "xnnpack"))  # type: ignore[misc]
-        for cpu in cpus
-    ]
+    """Returns the columns: XNNPACK on each 64-bit processor, the built-in kernels there, 32 bits, the two on x86."""
+
+    def xnnpack(cpu: str) -> Column:
+        return f"{cpu}, XNNPACK", lambda row: (row["cpu"], row["kernels"]) == (cpu, "xnnpack")
+
+    present = {row["cpu"] for row in rows}
+    columns = [xnnpack(cpu) for cpu in CPUS if cpu in present and cpu not in IN_32_BITS]
     columns.append(("64 bits, built-in", lambda row: row["kernels"] == "built_in" and row["cpu"] not in IN_32_BITS))
-    columns.append(("x86: XNNPACK against built-in", lambda row: row["kernels"] == BOTH))
-    return columns
+    if present.intersection(IN_32_BITS):
+        name = f"{', '.join(IN_32_BITS)}, built-in"
+        columns.append((name, lambda row: row["kernels"] == "built_in" and row["cpu"] in IN_32_BITS))
+    return [*columns, ("x86: XNNPACK against built-in", lambda row: row["kernels"] == BOTH)]
 
 
 def _table(rows: list[Row], line: Callable[[Row], str], cell: Callable[[list[Row]], str]) -> str:

@@ -188,7 +188,7 @@ def row(name, cpu, kernels, *, equal=10, largest=0.0, **columns):
     return {**both, **counts, **defaults, **columns}
 
 
-OPERATORS = {"CONV_2D": [1000, 20, 1]}
+OPERATORS = {"CONV_2D": [1000, 20, 1], "PAD": [8, 0, 0]}
 ROWS = [
     row(("dense", "W4", "exact"), "cortex-a53", "xnnpack"),
     row(("dense", "W2", "exact"), "cortex-a53", "xnnpack", equal=7, largest=2e-7),
@@ -206,6 +206,10 @@ ROWS = [
     ),
     row(("lstm", "W4", "dynamic step"), "cortex-a53", "xnnpack", equal=5, largest=3e-3, median=2e-8),
     row(("conv", "palette 4", "exact, memory"), "cortex-a53", "xnnpack", refused={"cortex-a53": "exit status 139"}),
+    row(("dense", "W4", "exact"), "cortex-a7", "xnnpack", refused={"cortex-a7": "No operator 'A'. Is the file newer?"}),
+    row(
+        ("dense", "W4", "exact"), "cortex-a7", "built_in", refused={"cortex-a7": "No operator 'A'. Is the file newer?"}
+    ),
     row(("dense", "W4", "exact"), "x86", arm_rows.BOTH, qemu=""),
 ]
 
@@ -213,17 +217,15 @@ ROWS = [
 def test_tables_count_equal_files_codes_and_refusals():
     text = arm_table.tables(json.loads(json.dumps(ROWS)))
     lines = [[cell.strip() for cell in line[2:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
-    assert lines[0][1:] == ["cortex-a53, XNNPACK", "64 bits, built-in", "x86: XNNPACK against built-in"]
+    assert lines[0][1:-1] == ["cortex-a53, XNNPACK", "64 bits, built-in", "cortex-a7, built-in"]
     cells = {line[0]: line[1:] for line in lines[2:7]}
     assert list(cells) == ["exact", "float", "integer", "dynamic step", "palette"]
-    assert cells["exact"] == ["1/2, 2.0e-07", "", "1/1"] and cells["integer"] == ["1/1", "0/1, 4.0e-03", ""]
+    assert cells["exact"] == ["1/2, 2.0e-07", "", "0/0, 1 refused", "1/1"]
+    assert cells["integer"] == ["1/1", "0/1, 4.0e-03", "", ""]
     assert cells["palette"][0] == "0/0, 1 refused"
     assert ["W4", "0.0 %; 0", "20.0 %; 1", ""] in lines
     assert ["CONV_2D", "", "2.00 % of 1,000; 1", ""] in lines
     assert ["lstm, W4", "2e-08; 10.0 %; 3e-03", "", ""] in lines
-    assert (
-        "- cortex-a53, palette, palette: exit status 139 (1 files)" in text
-        and "QEMU 10.0 (cortex-a53)." in text
-        and "2026-01-02" in text
-    )
+    assert "- cortex-a53: exit status 139 (1 files)" in text and "- cortex-a7: No operator 'A' (1 files)" in text
+    assert "Equal everywhere: PAD." in text and "QEMU 10.0." in text and "2026-01-02" in text
     assert arm_table.tables([]) == "No rows yet."
