@@ -20,7 +20,7 @@ def check_rounding(source: SourceModel, activations: str, recurrent: str, record
         record: the record.
     """
     layers = {} if source.is_tf_keras else rounding_layers(source.view)
-    kernels = () if record is None else record.dynamic_kernels
+    kernels = record.dynamic_kernels if isinstance(record, CompressionRecord) else ()
     if kernels and activations != "dynamic":
         expected = f"'dynamic' for a record with activation_method='dynamic', as that of {kernels[0]!r}"
         fix = "Pass activations='dynamic', or calibrate or train without activation_method='dynamic'"

@@ -98,7 +98,7 @@ def test_inputs_by_name_are_inputs_in_order(tmp_path):
     for name, data in (("a", X), ("b", {model.inputs[0].name: X})):
         to_litert(model, tmp_path / f"{name}.tflite", record, activations="int8", io="int8", data=data)
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
-    with pytest.raises(ValueError, match="`data`.*a dict with the keys"):
+    with pytest.raises(ValueError, match=r"`data`.*a dict with the keys"):
         to_litert(model, tmp_path / "c.tflite", record, activations="int8", data={"other": X})
 
 
