@@ -52,7 +52,7 @@ def with_float_rows(source: SourceModel) -> SourceModel:
 def check_float_rows(source: SourceModel, record: CompressionRecord | None) -> None:
     """Raises ValueError for a model, or a record, that needs a runtime that rounds rows."""
     layers = {} if source.is_tf_keras else rounding_layers(source.view)
-    names = [*layers, *(() if record is None else record.dynamic_kernels)]
+    names = [*layers, *(record.dynamic_kernels if isinstance(record, CompressionRecord) else ())]
     if names:
         received = f"{names[0]!r}, which rounds the rows of its input at run time"
         fix = "Use to_litert(..., activations='dynamic'), or compress without activation_method='dynamic'"
