@@ -243,8 +243,8 @@ def check_dynamic(quantizes: bool) -> None:
 
 def check_method(recipe) -> None:
     """Raises ValueError for a recipe that rounds rows, and a file that does not."""
-    if recipe is not None and FLAGS.activations != "dynamic" and any(is_dynamic(spec) for _, spec in recipe.rules):
-        raise ValueError("The recipe has activation_method: dynamic, which goes with --activations=dynamic")
+    if recipe is not None and FLAGS.activations == "float" and any(is_dynamic(spec) for _, spec in recipe.rules):
+        raise ValueError("The recipe has activation_method: dynamic, which goes with --activations=dynamic or int8")
 
 
 def check_flags() -> None:

@@ -21,8 +21,8 @@ def check_rounding(source: SourceModel, activations: str, recurrent: str, record
     """
     layers = {} if source.is_tf_keras else rounding_layers(source.view)
     kernels = record.dynamic_kernels if isinstance(record, CompressionRecord) else ()
-    if kernels and activations != "dynamic":
-        expected = f"'dynamic' for a record with activation_method='dynamic', as that of {kernels[0]!r}"
+    if kernels and activations == "float":
+        expected = f"'dynamic' or 'int8' for a record with activation_method='dynamic', as that of {kernels[0]!r}"
         fix = "Pass activations='dynamic', or calibrate or train without activation_method='dynamic'"
         raise ValueError(invalid("activations", expected, activations, fix))
     if layers and not kernels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -40,7 +41,7 @@ class Barrier(IgnoresSparseMarks):
         return ops.maximum(inputs, LOWEST) if is_float else inputs
 
 
-def with_barriers(source: SourceModel) -> SourceModel:
+def with_barriers(source: SourceModel, kernels: Sequence[str] = ()) -> SourceModel:
     """Returns a model with a barrier behind each layer whose output is multiplied, where an addition may end the layer.
 
     The runtime rounds the rows that a product reads. Behind `x + 0.5`, the converter computes `x W + 0.5 sum(W)`, and
@@ -48,11 +49,14 @@ def with_barriers(source: SourceModel) -> SourceModel:
 
     Args:
         source: the model; returned as it is if it is of tf_keras or needs no barrier.
+        kernels: the kernels whose rows are rounded; empty for all that are multiplied.
     """
     if source.is_tf_keras:
         return source
     graph = source.view.graph
     products = [call for call in graph.calls if call.layer is not None and _is_product(call.layer)]
+    if kernels:
+        products = [call for call in products if any(name.startswith(f"{call.path}/") for name in kernels)]
     sources = [graph.producer(tensor) for call in products for tensor in call.inputs[:1]]
     paths = {call.path for call in sources if call.kind not in SAFE and not call.kind.startswith(FOLDING)}
     if not paths:

@@ -124,11 +124,13 @@ def to_litert(
         file_sizes = measure_float(source.kernel_shapes(), source.num_values, content)
     else:
         check_record(source, record)
-        if activations == "dynamic":
-            source = with_barriers(with_early_products(source) if recurrent == "loop" else source)
+        rounds_rows = activations == "dynamic" or (activations == "int8" and bool(record.dynamic_kernels))
+        if rounds_rows:
+            source = with_early_products(source) if recurrent == "loop" else source
+            source = with_barriers(source, record.dynamic_kernels)
         stored_record = int8_record(record) if optimize == "latency" else record
         file = convert_marked(source, record) if activations == "int8" else _float_file(source, recurrent)
-        if activations == "dynamic":
+        if rounds_rows:
             remove_barriers(file)
         if recurrent == "fused":
             join_gates(file, record)

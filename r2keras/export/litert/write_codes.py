@@ -6,7 +6,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from r2keras.export.conversion.activation_marks import restore_grids
-from r2keras.export.integer.integer_graph import NO_GRID, Integerizer, needs_range
+from r2keras.export.integer.float_operators import NO_GRID
+from r2keras.export.integer.integer_graph import Integerizer, needs_range
 from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import check_weights
@@ -91,11 +92,11 @@ def integer_file(
     where = list(constants(file))
     assignments = assignments_of(where, record)
     ranges = {} if data is None else measured(file, needs_range(file), data)
-    assignments_by_tensor = {}
+    assignments_by_tensor, kernels = {}, set(record.dynamic_kernels)
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
         if subgraph == 0:
-            assignments_by_tensor[tensor] = assignment
+            assignments_by_tensor[tensor] = assignment if kernels.isdisjoint(assignment.matches) else None
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
     weights = integerizer.weights
@@ -104,16 +105,22 @@ def integer_file(
     new_indices = prune(file)
     for weight in weights:
         weight.tensors = [new_indices.get(i, i) for i in weight.tensors]
-    written = []
+    written: list[Written] = []
     for assignment in assignments:
         subgraph, tensor, constant = where[assignment.constant]
         # A constant that became the weight of an integer operator is no longer in the file.
         if subgraph > 0 or tensor in new_indices:
             new_index = tensor if subgraph > 0 else new_indices[tensor]
-            written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
-    content, read_back = _finished(file, written, {(0, weight.tensors[0]) for weight in weights})
+            rounds = not kernels.isdisjoint(assignment.matches)
+            packed = dynamic_weight(Subgraph(file, subgraph), new_index, assignment, record) if rounds else None
+            if packed is not None:
+                weights.append(packed)
+            else:
+                written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
+    content, read_back = _finished(file, written, {(weight.subgraph, weight.tensors[0]) for weight in weights})
     check_weights(read_back, weights, record)
     _warn(integerizer.reasons, integerizer.count)
+    _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)))
     return content, read_back
 
 
