@@ -191,7 +191,7 @@ def write(file: File, path: Path) -> None:
     model = streaming(small) if file.form.endswith("step") else small
     inputs = inputs_of(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Which operators stay float is no part of the comparison.
+        warnings.simplefilter("ignore")  # Operators that stay float are compared like the others.
         to_litert(model, path, record, **FORMS[file.form])  # type: ignore[arg-type]
     if file.form == "expanded":
         path.write_bytes(expand(path))
