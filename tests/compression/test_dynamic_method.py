@@ -154,6 +154,19 @@ def test_steps_after_training_keep_the_rounding():
     np.testing.assert_array_equal(array(rounded.get_layer("head").layer.kernel), new.tensors["head/kernel"].values())
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN, None])
+def test_recurrent_students_round_rows(kind):
+    part = layers.Bidirectional(layers.LSTM(7)) if kind is None else kind(7)
+    model = keras.Sequential([keras.Input((5, 4)), part])
+    x = 2 * RNG.normal(size=(6, 5, 4)).astype("float32") + 1
+    rounded, plain = (prepare(model, Recipe([(".*", spec)])) for spec in (SPEC, QuantSpec(4)))
+    small, record = finalize(rounded)
+    np.testing.assert_allclose(outputs(rounded, x), outputs(small, x), atol=1e-5)
+    assert np.abs(outputs(rounded, x) - outputs(plain, x)).max() > 1e-4
+    np.testing.assert_allclose(outputs(dynamic_twin(*finalize(plain)), x), outputs(small, x), atol=1e-5)
+    assert len(record.dynamic_kernels) == len(record.tensors)
+
+
 def test_half_precision_is_finalized_in_float32():
     policy = keras.DTypePolicy("mixed_float16")
     model = keras.Sequential([keras.Input((9,)), layers.Dense(4, name="head", dtype=policy)])
