@@ -195,8 +195,8 @@ def test_a_kernel_that_something_else_reads_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "'dynamic' for a record with activation_method='dynamic'.*Pass activations='dynamic', or calibrate"),
-        ({"activations": "int8"}, "'dynamic' for a record with activation_method='dynamic'"),
+        ({}, "'dynamic' or 'int8' for a record with activation_method='dynamic'.*Pass activations='dynamic', or"),
+        ({"activations": "int8"}, "a record with activations, whose grids integer operators need"),
         ({"activations": "dynamic", "recurrent": "fused"}, "'loop' for the layer '.*', which rounds rows"),
     ],
 )
