@@ -11,7 +11,7 @@ from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.recurrent import QUANTIZED
 from r2keras.layers.dynamic_input import DynamicInput
 from r2keras.layers.recurrent.layers import QuantizedRNN
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, sign_planes, tables_of
 
 # The largest code of a product's weight.
 LARGEST = 127
@@ -57,7 +57,7 @@ def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
 
     twin = rebuild(model, replace)
     if not twins:
-        expected = "a record with a symmetric kernel of a Dense, recurrent or pointwise layer"
+        expected = "a record with a symmetric kernel or a small palette of a Dense, recurrent or pointwise layer"
         received = f"the record of {', '.join(map(repr, record.tensors)) or 'no weight'}"
         raise ValueError(invalid_part("record", expected, received))
     return twin
@@ -102,10 +102,12 @@ def _input_axis(layer: keras.Layer) -> int | None:
 
 
 def _takes(record: CompressionRecord, name: str, axis: int) -> bool:
-    """Whether products take the codes of a weight: a grid around zero, whose scale is the same along an axis."""
+    """Whether products take the codes of a weight: a grid around zero or planes of signs, the same along an axis."""
     tensor = record.tensors.get(name)
-    if not isinstance(tensor, QuantizedTensor) or np.shape(tensor.scale)[axis] > 1:
+    if tensor is None or np.shape(tensor.scale)[axis] > 1:
         return False
+    if isinstance(tensor, PalettizedTensor):
+        return sign_planes(tensor) is not None and not np.ptp(tables_of(tensor), axis=axis).any()
     zero_point, codes = np.asarray(tensor.zero_point), tensor.codes.astype(np.int16)
     if np.all(zero_point == -0.5):
         codes = 2 * codes + 1

@@ -9,9 +9,10 @@ from r2keras.export.conversion.activation_marks import restore_grids
 from r2keras.export.integer.integer_graph import NO_GRID, Integerizer, needs_range
 from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
-from r2keras.export.integer.weights import check_weights
+from r2keras.export.integer.weights import IntegerWeight, check_weights
 from r2keras.export.litert.dynamic_products import dynamic_weight, no_product
 from r2keras.export.litert.embedding_rows import is_table, look_up
+from r2keras.export.litert.plane_weight import PlaneWeight, check_planes
 from r2keras.export.litert.read_back import Written, check_written
 from r2keras.export.litert.replace_constant import replace_constant
 from r2keras.export.tflite.activation_grid import Data
@@ -49,18 +50,25 @@ def exact_file(
     """
     where = list(constants(file))
     assignments = assignments_of(where, record)
-    weights, written = [], []
+    weights: list[IntegerWeight] = []
+    planes: list[PlaneWeight] = []
+    written = []
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
         weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if dynamic else None
-        if weight is not None:
+        if isinstance(weight, PlaneWeight):
+            planes.append(weight)
+        elif weight is not None:
             weights.append(weight)
         else:
             written.append(_put(file, where[assignment.constant], assignment, record, once))
-    if dynamic and not weights:
+    if dynamic and not weights and not planes:
         raise no_product()
-    content, read_back = _finished(file, written, {(weight.subgraph, weight.tensors[0]) for weight in weights})
+    named = {(weight.subgraph, weight.tensors[0]) for weight in weights}
+    named |= {(weight.subgraph, tensor) for weight in planes for tensor in weight.tensors}
+    content, read_back = _finished(file, written, named)
     check_weights(read_back, weights, record)
+    check_planes(read_back, planes, record)
     return content, read_back
 
 
