@@ -158,12 +158,13 @@ def _language_model(words: int, units: int, steps: int, states: r2keras.QuantSpe
     return keras.Model(inputs, layers.Dense(words)(x))
 
 
-def _fitted(model: keras.Model, spec: r2keras.QuantSpec | r2keras.PaletteSpec) -> tuple:
+def _fitted(
+    model: keras.Model, spec: r2keras.QuantSpec | r2keras.PaletteSpec
+) -> tuple[keras.Model, r2keras.CompressionRecord]:
     """Returns a model whose weights are rounded without training, and its record."""
     import r2keras
 
-    prepared = r2keras.prepare(model, r2keras.Recipe([(".*", spec)]))
-    return r2keras.finalize(prepared)
+    return r2keras.finalize(r2keras.prepare(model, r2keras.Recipe([(".*", spec)])))
 
 
 def _by_planes(model: keras.Model, folder: Path) -> Files:

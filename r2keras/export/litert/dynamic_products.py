@@ -127,7 +127,7 @@ def _store_rows(graph: Subgraph, tensor: int, rows: np.ndarray, scale: np.ndarra
 
 def no_product() -> ValueError:
     """Returns the error of a model without a matrix product that takes low-bit weights."""
-    expected = "'float' or 'int8' for a model without a matrix product of recorded weights on a symmetric grid"
+    expected = "'float' or 'int8' for a model without a matrix product of recorded weights on symmetric grids"
     fix = "Quantize a Dense, recurrent or pointwise kernel with symmetric=True and per-channel scales"
     return ValueError(invalid_part("activations", expected, "activations='dynamic'", fix))
 
