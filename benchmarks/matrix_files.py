@@ -12,6 +12,7 @@ from benchmarks.matrix_finalized import Finalized, predicted
 from benchmarks.matrix_runtimes import Outputs, load_bundle, operators_off, run_litert, run_tflm
 from benchmarks.matrix_verdicts import (
     BUNDLE,
+    DYNAMIC,
     EXPAND,
     INTEGER,
     INTEGER_IO,
@@ -19,6 +20,7 @@ from benchmarks.matrix_verdicts import (
     ROUNDED,
     TFLM,
     WRONG,
+    same_dynamic,
     same_integers,
 )
 
@@ -37,7 +39,7 @@ class Files:
 
     def forms(self) -> list[str]:
         """Returns the forms that the record suits."""
-        forms, job = [PLAIN, EXPAND, BUNDLE, TFLM], self.done.job
+        forms, job = [PLAIN, EXPAND, BUNDLE, TFLM, DYNAMIC], self.done.job
         if job.is_integer:
             forms.append(INTEGER)
             if job.output_bits or job.measures:
@@ -51,6 +53,9 @@ class Files:
     def compare(self, form: str) -> tuple[str, str, float | None]:
         """Returns the verdict on a form, its reason, and its difference: of the range, or in steps."""
         found = self.outputs(form)
+        if form == DYNAMIC:
+            twin = r2keras.dynamic_twin(self.done.model, self.done.record)
+            return same_dynamic(predicted(twin, self.done.case.testing), found)
         if form in (INTEGER, INTEGER_IO):
             # With `data=` a file rounds more tensors than Keras.
             verdict = same_integers(self.expected, found, lambda: self.done.noise(every_layer=self.done.job.measures))
@@ -76,13 +81,13 @@ class Files:
             r2keras.export.to_tflm(self.done.model, path, self.done.record)
             return run_tflm(path.read_bytes(), inputs, len(self.expected))
         r2keras.export.to_litert(self.done.model, path, self.done.record, **self._options(form))
-        return run_litert(path.read_bytes(), inputs)
+        return run_litert(path.read_bytes(), inputs, xnnpack=form == DYNAMIC)
 
     def _options(self, form: str) -> dict[str, Any]:
         """Returns the arguments of `to_litert` for a form."""
         job, case = self.done.job, self.done.case
-        if form == PLAIN:
-            return {"optimize": job.optimize}
+        if form in (PLAIN, DYNAMIC):
+            return {"optimize": job.optimize} | ({"activations": "dynamic"} if form == DYNAMIC else {})
         # Ranges that only the file has must hold the inputs of the comparison, too: Keras does not clip there.
         both = [np.concatenate(pair) for pair in zip(case.fitting, case.testing, strict=True)]
         optimize = "latency" if job.optimize == "latency" else "size"

@@ -25,11 +25,11 @@ class Outputs:
     steps: list[float | None]
 
 
-def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
-    """Runs a file on LiteRT's built-in kernels, without XNNPACK: in one batch if it has an open one, else by sample."""
+def run_litert(content: bytes, inputs: list[np.ndarray], xnnpack: bool = False) -> Outputs:
+    """Runs a file on LiteRT, by default on its built-in kernels: in one batch if it has an open one, else by sample."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     file = Interpreter(model_content=content, experimental_op_resolver_type=kernels, num_threads=1)
     details, count = file.get_input_details(), len(inputs[0])
     is_open = all(list(detail["shape_signature"][:1]) == [-1] for detail in details)
@@ -47,7 +47,7 @@ def run_litert(content: bytes, inputs: list[np.ndarray]) -> Outputs:
         found.append([file.get_tensor(detail["index"]) for detail in file.get_output_details()])
     outputs = [np.concatenate(column) for column in zip(*found, strict=True)]
     arrays = [_as_float(array, detail) for array, detail in zip(outputs, file.get_output_details(), strict=True)]
-    return Outputs(arrays, _steps(file))
+    return Outputs(arrays, output_steps(file))
 
 
 def operators_off(content: bytes, inputs: list[np.ndarray]) -> dict[str, dict[str, float]]:
@@ -88,7 +88,7 @@ def _as_float(array: np.ndarray, detail: dict) -> np.ndarray:
     return (array.astype(np.float32) - zero) * np.float32(scale) if array.dtype == np.int8 and scale else array
 
 
-def _steps(file) -> list[float | None]:
+def output_steps(file) -> list[float | None]:
     """Returns the step of each output: its own scale, or that of the integers that it is made of."""
     tensors = {tensor["index"]: tensor for tensor in file.get_tensor_details()}
     made = {int(output): op for op in file._get_ops_details() for output in op["outputs"]}

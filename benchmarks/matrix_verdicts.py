@@ -17,7 +17,7 @@ EXACT, ROUNDED, REFUSED, WRONG, FAULT = VERDICTS = ("exact", "rounded", "refused
 GOOD = (EXACT, ROUNDED, REFUSED)
 BAD = (WRONG, FAULT)
 # The finalized model itself, then the forms of its file.
-KERAS, PLAIN, EXPAND, BUNDLE, TFLM, INTEGER, INTEGER_IO = FORMS = (
+KERAS, PLAIN, EXPAND, BUNDLE, TFLM, INTEGER, INTEGER_IO, DYNAMIC = FORMS = (
     "keras",
     "exact",
     "expand",
@@ -25,6 +25,7 @@ KERAS, PLAIN, EXPAND, BUNDLE, TFLM, INTEGER, INTEGER_IO = FORMS = (
     "tflm",
     "integer",
     "integer_io",
+    "dynamic",
 )
 # Of the range of an output: float kernels add in another order than Keras.
 TOLERANCE = 5e-5
@@ -39,7 +40,11 @@ SENTENCE = re.compile(r"\bExpected .+\.", re.DOTALL)
 # What only the choice of a form, after training, can show: operators that a runtime lacks.
 LACKS = re.compile(
     r"cannot run|LiteRT has no loop of integer operators|no operator of the model can compute in integers"
+    r"|without a matrix product"
 )
+# Of the range of an output: what is left of equal arithmetic in the median, and at most by ties in dynamic files; and
+# the root mean square of those that round more than the twin does.
+DYNAMIC_MEDIAN, DYNAMIC_TIES, DYNAMIC_ROUNDED = 1e-6, 0.01, 0.03
 
 
 def refusal(error: Exception, stage: str) -> tuple[str, str]:
@@ -128,6 +133,25 @@ def same_integers(
             f"{own:.2f} in the mean where codes one off give {allowed:.2f}; {agreement:.0%} of clear decisions agree"
         )
     return max(verdicts, key=VERDICTS.index), "; ".join(reasons), worst
+
+
+def same_dynamic(expected: list[np.ndarray], found: Outputs) -> tuple[str, str, float]:
+    """Compares the outputs of a dynamic file with those of `dynamic_twin`, where ties are not searched.
+
+    Args:
+        expected: the twin's outputs.
+        found: the file's.
+    """
+    problem = _unlike(expected, found.arrays)
+    if problem:
+        return WRONG, problem, float("nan")
+    differences = [np.abs(a - b) / spread(a) for a, b in zip(expected, found.arrays, strict=True)]
+    worst = max(float(d.max()) for d in differences)
+    if all(np.median(d) <= DYNAMIC_MEDIAN and d.max() <= DYNAMIC_TIES for d in differences):
+        return EXACT, "", worst
+    mean = max(float(np.sqrt(np.square(d).mean())) for d in differences)
+    reason = f"off by {mean:.2g} of the range in the mean, at most {worst:.2g}"
+    return (ROUNDED if mean <= DYNAMIC_ROUNDED else WRONG), reason, worst
 
 
 def clear_decisions(expected: np.ndarray, actual: np.ndarray, step: float) -> float:

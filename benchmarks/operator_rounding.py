@@ -26,20 +26,10 @@ class Run:
     """
 
     def __init__(self, content: bytes, inputs: Sequence[np.ndarray], built_in: bool):
-        from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
-        from ai_edge_litert.tools import flatbuffer_utils
 
-        file = schema.ModelT.InitFromPackedBuf(content, 0)
-        self.graph = file.subgraphs[0]
-        outputs = [int(tensor) for op in self.graph.operators for tensor in op.outputs]
-        self.graph.outputs = [i for i in dict.fromkeys(outputs) if self.graph.tensors[i].type in (FLOAT32, INT8)]
-        file.signatureDefs = None
-        kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-        codes = [kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in file.operatorCodes]
-        self.operators = [(codes[op.opcodeIndex], op) for op in self.graph.operators]
+        everything, self.graph, self.operators = every_output(content)
         resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if built_in else OpResolverType.AUTO
-        everything = bytes(flatbuffer_utils.convert_object_to_bytearray(file))
         self.interpreter = Interpreter(model_content=everything, experimental_op_resolver_type=resolver)
         details = self.interpreter.get_input_details()
         for detail, array in zip(details, inputs, strict=True):
@@ -70,6 +60,22 @@ class Run:
             return codes.astype(np.float64)
         scale, zero_point = self.grid(tensor)
         return scale * (codes.astype(np.float64) - zero_point)
+
+
+def every_output(content: bytes) -> tuple[bytes, Any, list[tuple[str, Any]]]:
+    """Returns a file with every float and 8-bit result as an output, its graph, and its operators with their kinds."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    file = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = file.subgraphs[0]
+    outputs = [int(tensor) for op in graph.operators for tensor in op.outputs]
+    graph.outputs = [i for i in dict.fromkeys(outputs) if graph.tensors[i].type in (FLOAT32, INT8)]
+    file.signatureDefs = None
+    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    codes = [kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in file.operatorCodes]
+    operators = [(codes[op.opcodeIndex], op) for op in graph.operators]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(file)), graph, operators
 
 
 def codes_off(file: str | Path | bytes, *inputs: np.ndarray, built_in: bool = False) -> dict[str, dict[str, float]]:

@@ -39,3 +39,17 @@ def learned_range(method, x, unsigned):
         return 0.0, 3 * x.std() / np.sqrt(1 - 2 / np.pi)
     reach = 2 * np.sqrt((7 if unsigned else 3.5) * 2 / np.pi * np.mean(x**2))
     return max(x.min(), -reach), min(x.max(), reach)
+
+
+def dynamic_rows(rows):
+    """Returns the rounded rows and their codes, one row after another, as XNNPACK computes them."""
+    f32, result, codes = np.float32, np.empty_like(rows), np.empty(rows.shape, int)
+    for i, row in enumerate(rows):
+        low, high = min(f32(0), row.min()), max(f32(0), row.max())
+        scale = f32(1) if low == high else f32(255) / f32(high - low)
+        low_error, high_error = f32(-128) + low * scale, f32(127) + high * scale
+        zero = f32(-128) - low * scale if low_error + high_error > 0 else f32(127) - high * scale
+        zero = np.rint(np.clip(zero, -128, 127))
+        codes[i] = np.clip(np.rint(row * scale) + zero, -128, 127)
+        result[i] = (codes[i] - zero) / scale
+    return result, codes

@@ -97,7 +97,9 @@ def _holds(layer: keras.Layer, source: keras.Layer, variables: list[keras.Variab
     ids = {id(variable) for variable in variables}
     chains = [place.parts for place in places_of(layer) if id(place.variable) in ids]
     bare = getattr(source, "layer", source) if getattr(source, "is_r2keras_wrapper", False) else source
-    if not any(part is source for part in parts_of(layer)):
+    # A wrapper that substitutes weights has to be held itself; one that rounds inputs has the layer's own weights.
+    anchors = (source, bare) if getattr(source, "is_dynamic_input", False) else (source,)
+    if not any(part is anchor for part in parts_of(layer) for anchor in anchors):
         return False
     return all(_reaches(chain, (source, bare)) for chain in chains)
 

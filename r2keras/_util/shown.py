@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 # Characters of a received value in a message. Longer ones are cut: a file of some bytes can describe gigabytes.
 LONGEST = 200
 # A container within this many others is not opened.
 DEEPEST = 6
+# Elements of an array whose values are shown; of larger ones, the shape is.
+LARGEST_ARRAY = 8
 _CUT = "..."
 _BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
@@ -25,6 +29,8 @@ def shown(value: object) -> str:
     "{'num_bits': 9}"
     >>> len(shown(["x" * 10**6] * 10**6))
     200
+    >>> shown(np.zeros((64, 8)))
+    'an array of shape (64, 8) and type float64'
     """
     parts, length = [], 0
     for part in _parts(value, 0):
@@ -74,8 +80,10 @@ def _opened(value, depth: int) -> Iterator[str]:
 
 
 def _own_text(value: object) -> str:
-    """Returns the `repr` of a value that is not a plain container; its class if it has none."""
+    """Returns the `repr` of a value that is not a plain container; its class if it has none; the shape of an array."""
     try:
+        if isinstance(value, np.ndarray) and value.size > LARGEST_ARRAY:
+            return f"an array of shape {value.shape} and type {value.dtype}"
         return repr(value)
     except Exception:  # noqa: BLE001 - Any `__repr__` may fail; Python refuses that of very long integers.
         return f"<{type(value).__name__}>"

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from r2keras._models import rebuild, values, walk
+from r2keras._models.row_products import rounding_layers, without_rounding
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_part
 from r2keras.calibration import as_matrix
@@ -16,6 +17,7 @@ from r2keras.calibration.data import Data, kept_batches
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.taps import Tapped
+from r2keras.compression.dynamic_twin import with_rounding_at
 
 
 def correct_bias(
@@ -70,10 +72,13 @@ def correct_bias(
     Source: Nagel et al., arXiv 1906.04721, section 4.2 and appendix B.
     """
     view, quantized = view_of(model), view_of(small, "small")
+    rounding = rounding_layers(quantized)
+    quantized = without_rounding(quantized)
     # The models are checked before any data are read.
     paths = _changed(view, quantized)
     checked = None if data is None else kept_batches(view, data, batch_size, max_samples)
-    return _corrected(view, quantized, paths, checked, means).model
+    result = _corrected(view, quantized, paths, checked, means)
+    return (with_rounding_at(result, rounding) if rounding else result).model
 
 
 def corrected(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -189,7 +190,9 @@ class _Reader:
         """Raises unless the data can be read batch by batch, and end."""
         if isinstance(self.data, (str, bytes)) or not hasattr(self.data, "__iter__"):
             expected = "an array, a list or dict of arrays, or an iterable of batches"
-            raise TypeError(invalid("data", expected, type(self.data)))
+            is_path = isinstance(self.data, (str, bytes, os.PathLike))
+            fix = "Load the file first, with numpy.load for example" if is_path else ""
+            raise TypeError(invalid("data", expected, self.data if is_path else type(self.data), fix))
         if self.max_samples is None and _num_batches(self.data) == math.inf:
             fix = "Pass max_samples=1000, say, or take some batches of it: data.take(8)"
             received = f"a {type(self.given).__name__} that repeats without end"

@@ -27,10 +27,13 @@ from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.calibration.squared_gradients import sensitivity_of
 from r2keras.compression import finalize, integer_forms, prepare, students, weight_plan
 from r2keras.compression.activation_plan import integer_ends, planned, warned_plan, with_layers_to_round
+from r2keras.compression.dynamic_plan import settled
+from r2keras.compression.dynamic_twin import with_rounding
 from r2keras.compression.edges import with_edges
 from r2keras.compression.integer_biases import round_biases
 from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.record import CompressionRecord
+from r2keras.record.with_record import remember
 from r2keras.specs import Recipe
 
 # Up to this number of batches, compiling a model takes longer than it saves.
@@ -116,7 +119,7 @@ def calibrate(
     view = in_float32(view_of(model))
     recipe = with_edges(recipe, view)
     input_bits, output_bits = integer_ends(integer, recipe, input_bits, output_bits)
-    plan = weight_plan.plan_of(view, recipe)
+    plan = settled(weight_plan.plan_of(view, recipe), view, recipe)
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)
     warned_plan(view, recipe, input_bits, output_bits)
@@ -140,8 +143,11 @@ def calibrate(
         _reestimate(view, small, checked, batch_norm)
     record = dataclasses.replace(record, num_values=small.model.count_params())
     small, record = _with_activations(small, record, recipe, checked, input_bits, output_bits)
+    if record.dynamic_kernels:
+        small = with_rounding(small, record)
     for hint in hints(recipe, record):
         log_once(hint)
+    remember(small.model)
     return small.model, record
 
 

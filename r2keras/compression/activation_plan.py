@@ -17,6 +17,7 @@ from r2keras.compression.edges import with_edges
 from r2keras.compression.integer_forms import with_integer_forms
 from r2keras.compression.weight_plan import has_activation_bits
 from r2keras.specs import ActivationSpec, Recipe
+from r2keras.specs.dynamic import is_dynamic
 
 
 def activation_plan(
@@ -198,6 +199,9 @@ def integer_ends(
     for name, num_bits in (("input_bits", input_bits), ("output_bits", output_bits)):
         if num_bits not in (None, 8):
             raise ValueError(invalid(name, "8 or None with integer=True", num_bits, f"Leave {name} out"))
+    if any(is_dynamic(spec) for _, spec in recipe.rules):
+        expected = "False for a recipe with activation_method='dynamic', whose products take float inputs"
+        raise ValueError(invalid("integer", expected, True, "Leave integer out, or use Recipe.int8()"))
     if all(spec is None or spec.activation_bits != 8 for _, spec in recipe.rules):
         received = "a recipe without it"
         fix = "Use Recipe.int8(), or pass activation_bits=8 to its specs"

@@ -21,6 +21,7 @@ from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.integer_calls import ORDERED, fixed_function, is_fixed, is_fused, is_inner_average, joins
 from r2keras._models.walk import full_name
 from r2keras.compression.integer_forms import PARTS
+from r2keras.compression.weight_plan import rounds_values
 from r2keras.specs import ActivationSpec, Recipe, Spec
 
 
@@ -182,13 +183,13 @@ class ActivationPlanner:
         states = {self.recipe.index(*self._names(call)) for call in self.graph.calls if has_state(call)}
         used = self.used | states
         rules = enumerate(self.recipe.rules)
-        return [pattern for i, (pattern, spec) in rules if spec and spec.activation_bits and i not in used]
+        return [pattern for i, (pattern, spec) in rules if rounds_values(spec) and i not in used]
 
     @property
     def has_states(self) -> bool:
         """Whether the recipe quantizes the state of any recurrent layer."""
         specs = [self.recipe.match(*self._names(call)) for call in self.graph.calls if has_state(call)]
-        return any(spec is not None and spec.activation_bits for spec in specs)
+        return any(map(rounds_values, specs))
 
     def _passes(self, call: Call) -> bool:
         """Whether a call passes its input on, or is an input of the model."""

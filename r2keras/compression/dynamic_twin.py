@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Container
+
 import keras
 import numpy as np
 
-from r2keras._models.layer_copies import config_of, copy_layer, recreate
+from r2keras._models.layer_copies import copy_layer
 from r2keras._models.rebuild import copy_bidirectional, rebuild
+from r2keras._models.row_products import input_axis, rounding_layers
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
-from r2keras.compression.recurrent import QUANTIZED
+from r2keras.compression.recurrent import QUANTIZED, halves_of, with_dynamic_products
 from r2keras.layers.dynamic_input import DynamicInput
 from r2keras.layers.recurrent.layers import QuantizedRNN
 from r2keras.record import CompressionRecord, PalettizedTensor, sign_planes, tables_of
@@ -25,6 +30,8 @@ def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
     Other layers (separable convolutions, an `EinsumDense` over two axes) and kernels inside layers of layers
     (`MultiHeadAttention`, `TimeDistributed`) compute as they are, though the file rounds their inputs too where it can.
     `verify(dynamic_twin(model, record), path, x)` compares the file with the copy.
+
+    Under `activation_method="dynamic"` the model itself computes so, and the copy equals it.
 
     Args:
         model: what `finalize` or `calibrate` returned.
@@ -48,19 +55,34 @@ def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
     """
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "the CompressionRecord that came with the model", record))
-    twins = []
-
-    def replace(path: str, layer: keras.Layer) -> keras.Layer | None:
-        new = _twin(path, layer, record)
-        twins.extend([] if new is None else [path])
-        return new
-
-    twin = rebuild(model, replace)
-    if not twins:
+    twin = with_rounding(view_of(model), record)
+    if not rounding_layers(twin):
         expected = "a record with a symmetric kernel or a small palette of a Dense, recurrent or pointwise layer"
         received = f"the record of {', '.join(map(repr, record.tensors)) or 'no weight'}"
         raise ValueError(invalid_part("record", expected, received))
-    return twin
+    return twin.model
+
+
+def with_rounding(view: ModelView, record: CompressionRecord) -> ModelView:
+    """Returns a copy of a model that rounds rows in front of the kernels of a record.
+
+    Args:
+        view: a finalized model. Layers that round rows already stay as they are.
+        record: its record. If it has kernels of `activation_method="dynamic"`, only these count.
+    """
+    chosen = record.dynamic_kernels or tuple(record.tensors)
+    record = dataclasses.replace(record, tensors={name: record.tensors[name] for name in chosen})
+    return view_of(rebuild(view, lambda path, layer: _twin(path, layer, record)))
+
+
+def with_rounding_at(view: ModelView, paths: Container[str]) -> ModelView:
+    """Returns a copy of a model in which the products and recurrent layers at some paths round rows."""
+    return view_of(rebuild(view, lambda path, layer: _rounding(layer) if path in paths else None))
+
+
+def _rounding(layer: keras.Layer) -> keras.Layer:
+    """Returns the form of a product or a recurrent layer that rounds rows."""
+    return with_dynamic_products(layer) if halves_of(layer) else DynamicInput(copy_layer(layer))
 
 
 def _twin(path: str, layer: keras.Layer, record: CompressionRecord) -> keras.Layer | None:
@@ -73,10 +95,10 @@ def _twin(path: str, layer: keras.Layer, record: CompressionRecord) -> keras.Lay
         return copy_bidirectional(layer, forward, backward)
     if isinstance(layer, QuantizedRNN) or type(layer) in QUANTIZED:
         return _recurrent(path, layer, record)
-    axis = _input_axis(layer)
+    axis = input_axis(layer)
     if axis is None or not _takes(record, f"{path}/kernel", axis):
         return None
-    return DynamicInput(copy_layer(layer))
+    return _rounding(layer)
 
 
 def _recurrent(path: str, layer: keras.Layer, record: CompressionRecord) -> keras.Layer | None:
@@ -84,21 +106,7 @@ def _recurrent(path: str, layer: keras.Layer, record: CompressionRecord) -> kera
     names = [f"{path}/{layer.cell.name}/{name}" for name in ("kernel", "recurrent_kernel")]
     if not all(_takes(record, name, 0) for name in names):
         return None
-    config = {**config_of(layer), "dynamic_products": True}
-    return recreate(layer, config, QUANTIZED.get(type(layer), type(layer)))
-
-
-def _input_axis(layer: keras.Layer) -> int | None:
-    """Returns the axis of a kernel that a product over the last axis of the input sums over; None without one."""
-    if type(layer) is keras.layers.EinsumDense:
-        left, right = layer.equation.replace(" ", "").split("->")
-        source, kernel = left.split(",")
-        is_row = source[-1] in kernel and source[-1] not in right and not set(source[:-1].strip(".")) & set(kernel)
-        return kernel.index(source[-1]) if is_row else None
-    if type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D):
-        sizes = (*layer.kernel_size, *layer.strides, *layer.dilation_rate, layer.groups)
-        return layer.rank if set(sizes) == {1} and layer.data_format == "channels_last" else None
-    return 0 if type(layer) is keras.layers.Dense else None
+    return _rounding(layer)
 
 
 def _takes(record: CompressionRecord, name: str, axis: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import numpy as np
+
 from r2keras._models.graph import Graph
 from r2keras._models.walk import ModelView, kernels
 from r2keras._util.errors import EdgesError, invalid, invalid_part
@@ -23,7 +25,8 @@ def with_edges(recipe: Recipe, view: ModelView) -> Recipe:
         EdgesError: the model has no layer with kernels between the first and the last ones.
     """
     if not isinstance(recipe, Recipe):
-        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
+        fix = "The order of the arguments is model, recipe, data" if isinstance(recipe, np.ndarray) else ""
+        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe, fix))
     return edges_in(recipe, lambda: view.graph, kernels)
 
 

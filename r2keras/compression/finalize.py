@@ -12,11 +12,13 @@ from r2keras._models.values import to_numpy
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
 from r2keras.compression import recurrent
+from r2keras.compression.dynamic_twin import with_rounding
 from r2keras.compression.integer_biases import round_biases
 from r2keras.compression.students import wrappers
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
+from r2keras.record.with_record import remember
 
 # Wrappers with the paths of their layers.
 Wrapped = list[tuple[str, SubstituteWeights]]
@@ -34,9 +36,10 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
         `values()`, `scale * (code - zero_point)` or table entries, bit for bit in float32. It computes in float32, as
         files do, also if the student trained in `"mixed_float16"` or another precision. `record.notes` says how far
         the soft palettes of training are from the hard ones of the file, and which kernels have all-zero channels.
-        Quantized activations stay, each as a `layers.GridActivation` without weights. If all of them have 8 bits,
-        biases are rounded to whole steps `scale_in * scale_weight` of integer accumulators, by half a step at most:
-        integer operators then compute the same.
+        Layers under `activation_method="dynamic"` still round the rows of their inputs, in a `layers.DynamicInput` or
+        with `dynamic_products=True`. Quantized activations stay, each as a `layers.GridActivation` without weights. If
+        all of them have 8 bits, biases are rounded to whole steps `scale_in * scale_weight` of integer accumulators, by
+        half a step at most: integer operators then compute the same.
 
     Raises:
         ValueError: nothing in the model is compressed, a weight is NaN or infinite, or an activation has no range yet.
@@ -50,11 +53,13 @@ def finalize(student: keras.Model) -> tuple[keras.Model, CompressionRecord]:
     True
     """
     result, record = finalized(view_of(student, "student"))
+    result = with_rounding(result, record) if record.dynamic_kernels else result
+    remember(result.model)
     return result.model, record
 
 
 def finalized(view: ModelView, wrapped: Wrapped | None = None) -> tuple[ModelView, CompressionRecord]:
-    """Returns the results of `finalize` for a view.
+    """Returns the results of `finalize` for a view, except that products do not round the rows of their inputs.
 
     Args:
         view: a prepared model, or a plain one.

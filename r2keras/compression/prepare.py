@@ -10,6 +10,7 @@ from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
 from r2keras.compression import integer_forms, recurrent
 from r2keras.compression.activation_plan import integer_ends, warned_plan, with_layers_to_round
+from r2keras.compression.dynamic_plan import settled
 from r2keras.compression.edges import with_edges
 from r2keras.compression.students import wrappers
 from r2keras.compression.weight_plan import WeightPlan, plan_of
@@ -47,13 +48,16 @@ def prepare(
     Returns:
         A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize` or
         `layers.Palettize`, and a `layers.QuantizeActivation` called `"<layer>_quantized"` follows each layer whose
-        output is quantized (see `activation_plan`).
+        output is quantized (see `activation_plan`). Under `activation_method="dynamic"`, products round the rows of
+        their input instead; other layers under it (convolutions of more than one pixel, embeddings) only have their
+        kernels compressed.
 
     Raises:
         TypeError: a subclassed model, or `recipe` is not a Recipe.
         ValueError: the model is not built or is already prepared; a pattern of the recipe matches nothing; a weight is
-            NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation; a
-            layer's `get_config()` does not create it again; two layers share a weight and neither holds the other one.
+            NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation, or
+            `activation_method="dynamic"` without a product; a layer's `get_config()` does not create it again; two
+            layers share a weight and neither holds the other one.
 
     Example:
 
@@ -66,7 +70,7 @@ def prepare(
     view = view_of(model)
     recipe = with_edges(recipe, view)
     input_bits, output_bits = integer_ends(integer, recipe, input_bits, output_bits)
-    plan = plan_of(view, recipe)
+    plan = settled(plan_of(view, recipe), view, recipe)
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)
     return _prepared(view, plan, warned_plan(view, recipe, input_bits, output_bits)).model

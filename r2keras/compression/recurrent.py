@@ -16,6 +16,7 @@ from r2keras.layers.recurrent.parts import CELL_KERNELS
 from r2keras.layers.recurrent.specs import STATE_METHODS
 from r2keras.record import QuantizedActivation, Tensor
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
+from r2keras.specs.dynamic import is_dynamic
 
 QUANTIZED = {
     keras.layers.SimpleRNN: QuantizedSimpleRNN,
@@ -115,7 +116,8 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
 
     Args:
         layer: any layer.
-        spec: the spec of its kernels.
+        spec: the spec of its kernels. Under `activation_method="dynamic"`, the copy rounds the rows of its input and
+            of its state.
 
     Returns:
         None if the layer is not a plain LSTM, GRU or SimpleRNN or a `Bidirectional` of these, or if the spec has no
@@ -123,6 +125,8 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
     """
     if isinstance(spec, PaletteSpec) or spec.activation_bits is None:
         return None
+    if is_dynamic(spec):
+        return with_dynamic_products(layer) if halves_of(layer) else None
     if type(layer) is keras.layers.Bidirectional:
         halves = [with_state(half, spec) for half in (layer.forward_layer, layer.backward_layer)]
         return rebuild.copy_bidirectional(layer, *halves) if all(halves) else None
@@ -131,9 +135,26 @@ def with_state(layer: keras.Layer, spec: QuantSpec | PaletteSpec) -> keras.Layer
     return recreate(layer, {**config_of(layer), "state_spec": state_spec(spec)}, QUANTIZED[type(layer)])
 
 
+def halves_of(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the LSTM, GRU or SimpleRNN layers, plain or quantized, that a layer is or has; empty for other layers."""
+    if type(layer) is keras.layers.Bidirectional:
+        halves = [halves_of(half) for half in (layer.forward_layer, layer.backward_layer)]
+        return [half for (half,) in halves] if all(halves) else []
+    return [layer] if isinstance(layer, QuantizedRNN) or type(layer) in QUANTIZED else []
+
+
+def with_dynamic_products(layer: keras.Layer) -> keras.Layer:
+    """Returns an unbuilt copy of a layer of `halves_of` that rounds the rows in front of its kernels."""
+    if type(layer) is keras.layers.Bidirectional:
+        halves = (layer.forward_layer, layer.backward_layer)
+        return rebuild.copy_bidirectional(layer, *map(with_dynamic_products, halves))
+    config = {**config_of(layer), "dynamic_products": True}
+    return recreate(layer, config, QUANTIZED.get(type(layer), type(layer)))
+
+
 def state_spec(spec: QuantSpec) -> QuantSpec | ActivationSpec | None:
     """Returns the spec of a recurrent state under the `activation_bits` of its kernels' spec; None without them."""
-    if spec.activation_bits is None:
+    if spec.activation_bits is None or is_dynamic(spec):
         return None
     if spec.activation_method in STATE_METHODS:
         return QuantSpec(num_bits=spec.activation_bits, method=spec.activation_method)

@@ -11,9 +11,11 @@ from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.shown import shown
 from r2keras.compression import recurrent
+from r2keras.layers.dynamic_input import DynamicInput
 from r2keras.layers.quantize_activation import GridActivation, QuantizeActivation
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.specs import Recipe, Spec
+from r2keras.specs.dynamic import is_dynamic
 
 # Specs by layer path and by the kernel's name in the layer.
 WeightPlan = dict[str, dict[str, Spec]]
@@ -42,7 +44,7 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
     names: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for path, layer in view.layers:
-        if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation)):
+        if isinstance(layer, (SubstituteWeights, QuantizeActivation, GridActivation, DynamicInput)):
             raise _already_compressed(path)
         compressed = {kernel.full_name for kernel, _ in recurrent.compressors(path, layer)}
         for kernel in view.kernels_in(path):
@@ -62,7 +64,12 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
 
 def has_activation_bits(recipe: Recipe) -> bool:
     """Whether any rule of a recipe quantizes activations or states."""
-    return any(spec is not None and spec.activation_bits for _, spec in recipe.rules)
+    return any(rounds_values(spec) for _, spec in recipe.rules)
+
+
+def rounds_values(spec: Spec | None) -> bool:
+    """Whether a spec quantizes outputs or states; the method `"dynamic"` rounds inputs, and at run time alone."""
+    return spec is not None and bool(spec.activation_bits) and not is_dynamic(spec)
 
 
 def _already_compressed(path: str) -> ValueError:
@@ -80,7 +87,7 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
     quantizes = has_activation_bits(recipe)
     applied = {recipe.index(*pair) for pair in (names + others if quantizes else names)}
     for number, (pattern, spec) in enumerate(recipe.rules):
-        any_layer = quantizes and (spec is None or spec.activation_bits)
+        any_layer = quantizes and (spec is None or rounds_values(spec))
         searched = names + others if any_layer else names
         if Recipe([(pattern, None)]).index(*[name for pair in searched for name in pair]) is None:
             known = ", ".join(full for _, full in names[:8]) + (", ..." if len(names) > 8 else "")
@@ -89,9 +96,10 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
             fix = f"Correct it or delete the rule. The model's kernels: {known or 'none'}"
             raise ValueError(invalid_part("recipe", expected, received, fix))
         if number not in applied:
+            rule = f"rule {number + 1} of {len(recipe.rules)}, {shown(pattern)},"
             warnings.warn(
-                f"The recipe's rule {shown(pattern)} never applies: the first rule that matches decides, and earlier "
-                "rules take all that it matches. Move it up, or delete it.",
+                f"The recipe's {rule} never applies: the first rule that matches decides, and earlier rules take all "
+                "that it matches. Move it up, or delete it.",
                 UserWarning,
                 stacklevel=4,
             )

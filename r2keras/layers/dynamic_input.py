@@ -26,6 +26,10 @@ class DynamicInput(keras.layers.Wrapper):
     255.0
     """
 
+    # The wrapper and the layer have one name.
+    is_r2keras_wrapper = True
+    is_dynamic_input = True
+
     def __init__(self, layer: keras.Layer, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(layer, name=name or layer.name, **kwargs)
         self.supports_masking = layer.supports_masking

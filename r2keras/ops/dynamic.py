@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 from r2keras.ops.ste import custom_gradient
@@ -20,10 +21,10 @@ def dynamic_quantize(x):
     Gradient: `dy/dx = 1`.
 
     Args:
-        x: float tensor of one axis or more.
+        x: tensor of one axis or more.
 
     Returns:
-        Tensor of the same shape and type.
+        Tensor of the same shape and type; float32 for integers.
 
     Example:
 
@@ -48,4 +49,5 @@ def _rounded(x):
     is_low = ops.greater((LOWEST + low * scale) + (HIGHEST + high * scale), 0.0)
     zero_point = ops.round(ops.clip(ops.where(is_low, from_low, from_high), LOWEST, HIGHEST))
     steps = ops.clip(ops.round(values * scale), LOWEST - zero_point, HIGHEST - zero_point)
-    return ops.cast(steps * (1.0 / scale), x.dtype)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(steps * (1.0 / scale), dtype if keras.backend.is_float_dtype(dtype) else "float32")

@@ -20,6 +20,7 @@ from r2keras.record.quantized_activation import QuantizedActivation
 from r2keras.record.quantized_tensor import QuantizedTensor
 from r2keras.record.record_file import CONFIG, FORMAT_VERSION, read_parts
 from r2keras.record.record_table import record_table
+from r2keras.specs.dynamic import is_dynamic
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,6 +65,11 @@ class CompressionRecord(Tabular):
 
     def __rich__(self) -> Table:
         return record_table(self.model_name, self.tensors, self.kept_float, self.activations, self.notes)
+
+    @property
+    def dynamic_kernels(self) -> tuple[str, ...]:
+        """The kernels with `activation_method="dynamic"`: the rows of their inputs are rounded at run time."""
+        return tuple(name for name, tensor in self.tensors.items() if is_dynamic(tensor.spec))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one `.npz` with the arrays, and the rest as JSON; without pickle, atomically.

@@ -12,6 +12,7 @@ from r2keras._util.text import bits, count
 from r2keras.record.palettized_tensor import PalettizedTensor
 from r2keras.record.quantized_activation import QuantizedActivation
 from r2keras.record.quantized_tensor import QuantizedTensor
+from r2keras.specs.dynamic import is_dynamic
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +37,9 @@ def record_table(
     for name, reason in kept_float.items():
         add_row(table, [name, "", "float", "", "", notes.get(name, reason)])
     others = {name: note for name, note in notes.items() if name not in tensors and name not in kept_float}
-    lines = [_activation_text(activations), *(f"{name}: {note}" for name, note in others.items())]
+    dynamic = [name for name, tensor in tensors.items() if is_dynamic(tensor.spec)]
+    rows = [f"Rounded rows (dynamic, 8 bits) in front of: {', '.join(dynamic)}."] if dynamic else []
+    lines = [_activation_text(activations), *rows, *(f"{name}: {note}" for name, note in others.items())]
     table.caption = text_cell("\n".join(lines))
     return table
 

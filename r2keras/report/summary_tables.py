@@ -10,6 +10,7 @@ from r2keras._util.tables import add_row, new_table, shape_text, text_cell
 from r2keras._util.text import count, number, percent
 from r2keras.record import CompressionRecord, RangeFigures
 from r2keras.report.figures.occupancy import Clusters
+from r2keras.specs.dynamic import DYNAMIC_BITS
 
 if TYPE_CHECKING:
     from rich.console import Group as RenderableGroup
@@ -101,7 +102,7 @@ def summary_tables(summary: _Summary) -> RenderableGroup:
         tables.append(_palette_table(summary))
     if summary.kept_float:
         tables.append(_kept_table(summary))
-    if summary.record.activations:
+    if activation_rows(summary.record):
         tables.append(_activation_table(summary.record))
     if summary.record.notes:
         tables.append(_note_table(summary.record))
@@ -185,13 +186,13 @@ def _activation_table(record: CompressionRecord) -> Table:
 
 
 def activation_rows(record: CompressionRecord) -> list[list[str]]:
-    """Returns layer, bits, range of the grid and step of each quantized activation."""
+    """Returns layer, bits, range and step of each quantized activation; rows rounded at run time have no step."""
     rows = []
     for name, grid in record.activations.items():
         low, high = -(2 ** (grid.num_bits - 1)), 2 ** (grid.num_bits - 1) - 1
         ends = (number(grid.scale * (code - grid.zero_point)) for code in (low, high))
         rows.append([name, str(grid.num_bits), " to ".join(ends), number(grid.scale)])
-    return rows
+    return rows + [[f"rows before {name}", str(DYNAMIC_BITS), "of each row", ""] for name in record.dynamic_kernels]
 
 
 def _note_table(record: CompressionRecord) -> Table:

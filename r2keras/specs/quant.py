@@ -10,6 +10,7 @@ from r2keras._util.errors import check_int, check_number, check_only_with, inval
 from r2keras._util.numeric import as_int
 from r2keras.specs.activation import ACTIVATION_METHODS, DELTA, ActivationSpec, check_method_and_range
 from r2keras.specs.base import BaseSpec
+from r2keras.specs.dynamic import DYNAMIC, check_dynamic
 
 METHODS = ("ste", "lsq", "ewgs", "dorefa", "wrpn", "binary", "ternary", "balanced", "alternating")
 RANGES = ("min_max", "percentile", "mse")
@@ -74,8 +75,10 @@ class QuantSpec(BaseSpec):
             recurrent layer, bits of the state inside its time loop; None leaves it float.
         activation_method: `"ste"`, `"pact"`, `"lsq"`, `"ewgs"` or `"dorefa"`; None means the counterpart of `method`
             (the same for LSQ, EWGS and DoReFa, DoReFa for WRPN, otherwise straight-through). `"alternating"`, 2 to 4
-            bits, fits codes to each row of a recurrent state at run time and leaves other layers' outputs float. Only
-            with `activation_bits`.
+            bits, fits codes to each row of a recurrent state at run time and leaves other layers' outputs float.
+            `"dynamic"`, 8 bits, rounds each row of the layer's input at run time (`ops.dynamic_quantize`) where the
+            layer is a product (see `dynamic_twin`), for files with `activations="dynamic"`; no range is kept. Only with
+            `activation_bits`.
         activation_range: how `activation_method="ste"` finds its range (`ActivationSpec.range`); None means
             `"moving_average"` at 8 bits and `"mse"` below.
 
@@ -242,7 +245,10 @@ class QuantSpec(BaseSpec):
         if method == FITTED_AT_RUN_TIME:
             self._check_state(self.activation_bits)
             return
-        methods = (*ACTIVATION_METHODS, FITTED_AT_RUN_TIME)
+        if method == DYNAMIC:
+            check_dynamic(self, self.activation_bits)
+            return
+        methods = (*ACTIVATION_METHODS, FITTED_AT_RUN_TIME, DYNAMIC)
         check_method_and_range(method, self.activation_range, "activation_", methods)
         activation = ActivationSpec(
             num_bits=self.activation_bits,
@@ -263,7 +269,7 @@ class QuantSpec(BaseSpec):
             raise ValueError(invalid("activation_range", "None" + condition, self.activation_range, fix))
 
     def activation(self, *, unsigned: bool = False) -> ActivationSpec | None:
-        """Returns the spec of the layer's output, or None if it stays float (as under `"alternating"`).
+        """Returns the spec of the layer's output; None if it stays float, as under `"alternating"` and `"dynamic"`.
 
         Args:
             unsigned: whether the output is never negative, as after a ReLU.

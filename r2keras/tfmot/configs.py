@@ -16,6 +16,7 @@ from r2keras._models.tf_keras_layers import KernelSlot, kernel_slots
 from r2keras._util.errors import invalid
 from r2keras.layers.kernels.compressor import too_small
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Spec
+from r2keras.specs.dynamic import DYNAMIC, is_dynamic
 from r2keras.specs.quant import FITTED_AT_RUN_TIME
 from r2keras.tfmot.quantizers import (
     ActivationQuantizer,
@@ -178,6 +179,9 @@ class LowBitQuantizeConfig(KernelsConfig):
         super().__init__(QuantSpec.from_dict(arguments), kernels)
         if activation is not None and activation_bits is not None:
             raise ValueError(invalid("activation", "None where activation_bits is given", activation))
+        if any(map(is_dynamic, (self.spec, *(self.kernels or {}).values()))):
+            fix = "Use r2keras.prepare on a Keras 3 model to train with rounded rows"
+            raise ValueError(invalid("activation_method", "a method for outputs", DYNAMIC, fix))
         if self.spec.activation_method == FITTED_AT_RUN_TIME:
             fix = "Use r2keras.prepare on a Keras 3 model to quantize states"
             raise ValueError(invalid("activation_method", "a method for outputs", FITTED_AT_RUN_TIME, fix))

@@ -12,6 +12,7 @@ from r2keras._models.walk import QUANTIZED_SUFFIX, full_name
 from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.finalize import KEPT_FLOAT
 from r2keras.record import CompressionRecord, QuantizedActivation, Tensor
+from r2keras.record.with_record import remember
 from r2keras.tfmot.configs import KernelsConfig
 from r2keras.tfmot.layers import GridActivation
 from r2keras.tfmot.quantizers import ActivationQuantizer, Weights
@@ -69,6 +70,7 @@ def finalize(qat: tf_keras.Model) -> tuple[tf_keras.Model, CompressionRecord]:
     outputs = [wrapper.layer.name for wrapper in wrappers.values()]
     model = insert_after(plain, {name: _frozen(grids[name]) for name in outputs if name in grids})
     kept_float = _kept_float(model, wrappers, tensors)
+    remember(model)
     return model, CompressionRecord(tensors, kept_float, model.count_params(), model.name, grids, notes)
 
 

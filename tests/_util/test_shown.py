@@ -60,11 +60,16 @@ class Refuses:
 
 
 def test_long_values_are_cut():
-    for value in ("x" * 10**7, b"x" * 10**7, [0] * 10**7, {"x" * 10**7: 1}, np.zeros(900), 10**300):
+    for value in ("x" * 10**7, b"x" * 10**7, [0] * 10**7, {"x" * 10**7: 1}, 10**300):
         assert len(shown(value)) == LONGEST
         assert shown(value).endswith("...")
         assert len(invalid("x", "y", value)) < LONGEST + 100
         assert len(invalid_choice("x", ["a", "b"], value)) < LONGEST + 100
+
+
+def test_an_array_of_many_values_is_its_shape():
+    assert shown(np.zeros((64, 8), np.float32)) == "an array of shape (64, 8) and type float32"
+    assert shown([np.zeros(900)]) == "[an array of shape (900,) and type float64]"
 
 
 def test_values_without_a_repr():

@@ -21,6 +21,7 @@ from benchmarks.matrix_verdicts import (
     VERSION,
     WRONG,
     refusal,
+    same_dynamic,
     same_floats,
     same_integers,
 )
@@ -118,6 +119,21 @@ def test_seeds_with_rows_are_not_run_again():
     rows = [row("0-keras"), row("0-exact", WRONG), row("2-keras")]
     assert list(itertools.islice(matrix.seeds_to_run(rows, 0, False), 3)) == [1, 3, 4]
     assert list(itertools.islice(matrix.seeds_to_run(rows, 0, True), 3)) == [0, 1, 3]
+    rows = [row("0-keras"), row("0-dynamic"), row("1-keras"), row("1-exact"), row("2-keras", REFUSED)]
+    assert list(itertools.islice(matrix.seeds_to_run(rows, 0, False, ["dynamic"]), 3)) == [1, 3, 4]
+
+
+def test_dynamic_files_may_differ_by_ties_and_a_little_by_rounding():
+    expected = [np.linspace(0, 1, 1000).reshape(10, 100)]
+
+    def verdict(off):
+        return same_dynamic(expected, Outputs([expected[0] + off], [None]))[0]
+
+    tie = np.zeros((10, 100))
+    tie[3] = 0.005
+    assert verdict(0.0) == verdict(tie) == EXACT
+    assert verdict(0.01) == verdict(4 * tie) == ROUNDED
+    assert verdict(0.05) == verdict(np.nan) == WRONG
 
 
 def test_a_crash_is_a_fault_and_ends_no_other_cell(monkeypatch):

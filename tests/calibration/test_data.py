@@ -128,7 +128,7 @@ BAD = {
     "batches of generators": ([(row for row in X)], TypeError, "arrays of numbers.*a generator"),
     "a dict with None": ({"keras_tensor": None}, ValueError, "one array for each input"),
     "beyond float32": (np.full((3, 4), 1e300), ValueError, "NaN or infinite"),
-    "text": ("images", TypeError, "`data`.*str"),
+    "a path": ("images.npz", TypeError, "`data`.*images.npz.*Load the file"),
     "nothing of the kind": (3, TypeError, "`data`.*iterable of batches"),
 }
 

@@ -115,6 +115,9 @@ def test_unclip_makes_relu6_plain():
     even, data = equalize(model, unclip=True), 0.1 * images(4, (4,))
     assert even.get_layer("six").max_value is None
     np.testing.assert_allclose(outputs_of(even, data), outputs_of(model, data), atol=1e-5)
+    assert equalize(net(layers.Activation("relu6", name="six")), unclip=True).get_layer("six").activation is (
+        keras.activations.relu
+    )
 
 
 def test_what_is_not_finite_is_named():

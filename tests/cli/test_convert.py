@@ -196,6 +196,25 @@ def test_dynamic_products(made, tmp_path, capsys):
     assert any("packed" in note for note in notes)
 
 
+def test_a_recipe_that_rounds_rows(made, tmp_path, capsys):
+    recipe = tmp_path / "rows.yaml"
+    grid = "{num_bits: 4, activation_bits: 8, activation_method: dynamic}"
+    recipe.write_text(f"rules:\n- {{match: '.*', quantize: {grid}}}\n")
+    given = {"model": made / "float.keras", "calibration_data": made / "x.npz", "recipe": recipe}
+    told = refused(capsys, **given, output=tmp_path / "m.tflite")
+    assert "activation_method: dynamic, which goes with --activations=dynamic or int8" in told
+    kept = {"record_output": tmp_path / "r.npz", "model_output": tmp_path / "m.keras"}
+    assert run(**given, activations="dynamic", output=tmp_path / "m.tflite", **kept) == 0
+    shown = capsys.readouterr().out
+    assert "packed" in shown and "same decision as the Keras model: 100.00%" in shown
+    assert "head/kernel" in CompressionRecord.load(tmp_path / "r.npz").dynamic_kernels
+    flags = {"model": tmp_path / "m.keras", "record": tmp_path / "r.npz"}
+    assert run(**flags, activations="dynamic", output=tmp_path / "again.tflite") == 0
+    assert (tmp_path / "again.tflite").read_bytes() == (tmp_path / "m.tflite").read_bytes()
+    capsys.readouterr()
+    assert "Pass activations='dynamic'" in refused(capsys, **flags, output=tmp_path / "no.tflite")
+
+
 def test_integer_does_all_of_it(made, tmp_path, capsys):
     kept = {"record_output": tmp_path / "r.npz", "model_output": tmp_path / "m.keras"}
     given = {"model": made / "float.keras", "calibration_data": made / "x.npz", "integer": "true", "io": "int8"}

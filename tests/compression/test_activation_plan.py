@@ -272,7 +272,7 @@ def test_a_rule_whose_activation_bits_come_to_nothing_is_told():
         prepare(residual(), Recipe([("head", spec), (".*", spec)]), output_bits=8)
 
 
-def test_codes_on_line_are_for_states_alone():
+def test_codes_fitted_at_run_time_are_for_states_alone():
     spec = QuantSpec(num_bits=4, activation_bits=4, activation_method="alternating")
     assert spec.activation() is None
     with pytest.raises(ValueError, match=r"under activation_method='alternating' a recurrent one"):

@@ -392,7 +392,7 @@ def test_a_rule_that_never_applies_is_told():
     parts = [keras.layers.Dense(4, name=name) for name in ("dense", "middle", "head")]
     model = keras.Sequential([keras.Input((4,)), *parts])
     rules = [(".*", QuantSpec(num_bits=4)), ("dense", QuantSpec(num_bits=8))]
-    with pytest.warns(UserWarning, match=r"rule 'dense' never applies.*Move it up"):
+    with pytest.warns(UserWarning, match=r"rule 2 of 2, 'dense', never applies.*Move it up"):
         prepare(model, Recipe(rules))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

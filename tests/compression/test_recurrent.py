@@ -87,7 +87,7 @@ def test_prepare_quantizes_states_where_activations_are():
     np.testing.assert_allclose(state * 3, np.rint(state * 3), atol=1e-5)
 
 
-def test_a_recipe_fits_states_to_each_row_on_line(tmp_path):
+def test_a_recipe_fits_states_to_each_row_at_run_time(tmp_path):
     few = QuantSpec(num_bits=2, method="balanced", activation_bits=2, activation_method="alternating")
     Recipe([(".*", few)]).save(tmp_path / "w2a2.yaml")
     student = prepare(plain(), Recipe.load(tmp_path / "w2a2.yaml"))

@@ -2,14 +2,15 @@
 
 import dataclasses
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from r2keras import prepare
-from r2keras.export import to_litert
+from r2keras import calibrate, prepare
+from r2keras.export import LiteRTModel, to_litert, to_tflm
 from r2keras.export.conversion import checks
 from r2keras.export.litert import write_codes
 from r2keras.specs import QuantSpec, Recipe
@@ -146,3 +147,21 @@ def test_a_failed_export_leaves_the_old_file(model, record, tmp_path):
     with pytest.raises(ValueError, match="head/kernel"):
         to_litert(model, path, record)
     assert path.read_bytes() == before
+
+
+def test_a_model_that_came_with_a_record_warns_without_it(model, tmp_path):
+    float_model = dense_net()
+    small, record = calibrate(float_model, Recipe([(".*", QuantSpec(num_bits=4))]), progress=False)
+    with pytest.warns(UserWarning, match=r"file is float.*to_litert\(model, path, record\)"):
+        to_litert(small, tmp_path / "model.tflite")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        to_litert(small, tmp_path / "model.tflite", record)
+        to_litert(float_model, tmp_path / "model.tflite")
+
+
+def test_a_file_for_microcontrollers_is_called_so_by_the_other_runtime(model, record, tmp_path):
+    pytest.importorskip("tflite_micro")
+    to_tflm(model, tmp_path / "model.tflite", record)
+    with pytest.raises(ValueError, match=r"file for LiteRT for Microcontrollers.*TFLMModel"):
+        LiteRTModel(tmp_path / "model.tflite")

@@ -268,6 +268,11 @@ def test_bad_specs_are_refused(arguments, match):
         ActivationSpec(**arguments)
 
 
+def test_a_spec_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match=r"`spec`.*ActivationSpec"):
+        QuantizeActivation(QuantSpec(num_bits=4))
+
+
 def test_weight_specs_name_their_activation():
     assert QuantSpec(num_bits=2, method="wrpn", activation_bits=4).activation().method == "dorefa"
     assert QuantSpec(num_bits=1, method="binary", activation_bits=4).activation_range == "mse"

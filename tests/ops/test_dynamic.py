@@ -7,29 +7,16 @@ from keras import ops
 
 from r2keras.ops.dynamic import dynamic_quantize
 from tests.gradients import gradients
+from tests.oracles_activations import dynamic_rows
 
 pytestmark = pytest.mark.backends
-
-
-def oracle(rows):
-    """Returns the rounded rows and their codes, one row after another, as XNNPACK computes them."""
-    f32, result, codes = np.float32, np.empty_like(rows), np.empty(rows.shape, int)
-    for i, row in enumerate(rows):
-        low, high = min(f32(0), row.min()), max(f32(0), row.max())
-        scale = f32(1) if low == high else f32(255) / f32(high - low)
-        low_error, high_error = f32(-128) + low * scale, f32(127) + high * scale
-        zero = f32(-128) - low * scale if low_error + high_error > 0 else f32(127) - high * scale
-        zero = np.rint(np.clip(zero, -128, 127))
-        codes[i] = np.clip(np.rint(row * scale) + zero, -128, 127)
-        result[i] = (codes[i] - zero) / scale
-    return result, codes
 
 
 @pytest.mark.parametrize("shift", [0, 5, -5, 0.5, -0.2])
 @pytest.mark.parametrize("size", [1, 2, 33])
 def test_rows_are_those_of_the_formula(size, shift):
     rows = (np.random.default_rng(size).normal(size=(20, size)) + shift).astype("float32")
-    expected, codes = oracle(rows)
+    expected, codes = dynamic_rows(rows)
     found = ops.convert_to_numpy(dynamic_quantize(ops.convert_to_tensor(rows)))
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-7)
     assert size < 33 or np.unique(codes).size > 100
@@ -49,6 +36,13 @@ def test_the_gradient_passes():
     weights = ops.convert_to_tensor(np.arange(12, dtype="float32").reshape(3, 4))
     (gradient,) = gradients(lambda x: ops.sum(weights * dynamic_quantize(x)), rows)
     np.testing.assert_array_equal(gradient, np.arange(12).reshape(3, 4))
+
+
+def test_integers_become_floats():
+    found = dynamic_quantize(ops.convert_to_tensor(np.array([[0, 1, 254], [3, 100, 1000]], "int32")))
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    expected, _ = dynamic_rows(np.array([[0, 1, 254], [3, 100, 1000]], "float32"))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=2e-6)
 
 
 def test_half_precision_keeps_its_type():

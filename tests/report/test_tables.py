@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from r2keras.record import QuantizedActivation
+from r2keras.record import QuantizedActivation, QuantizedTensor, RangeFigures
 from r2keras.report import results_table, summarize, to_text, write_html
+from r2keras.specs import QuantSpec
 from tests.report.samples import file_summary, row, run_rows
 from tests.report.samples import record as make_record
 
@@ -72,6 +73,13 @@ def test_no_rows():
         results_table([])
 
 
+def dynamic_tensor():
+    """Returns a tensor whose products round the rows of their input."""
+    spec, one = QuantSpec(4, activation_bits=8, activation_method="dynamic"), np.ones((1, 1), np.float32)
+    codes, before = np.array([[-2, 1]], np.int8), RangeFigures.of(np.array([-1.0, 0.6]))
+    return QuantizedTensor("last/kernel", codes, one, 0 * one, spec, before)
+
+
 def test_activations_and_remarks_of_the_calibration(tmp_path):
     plain = make_record()
     grid = QuantizedActivation("stem_relu", 0.5, -2, 2)
@@ -81,6 +89,9 @@ def test_activations_and_remarks_of_the_calibration(tmp_path):
     assert line.split() == ["stem_relu", "2", "0.00", "to", "1.50", "0.500"]
     assert "AdaRound: <half>" in text
     assert "Quantized activations" not in to_text(summarize(plain), width=100)
+    tensors = {"last/kernel": dynamic_tensor()}
+    rows = to_text(summarize(dataclasses.replace(plain, tensors=tensors)), width=100)
+    assert "rows before last/kernel" in rows and "of each row" in rows
     write_html(tmp_path / "a.html", run_rows(), records={"small": record})
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "0.00 to 1.50" in page and "AdaRound: &lt;half&gt;" in page

@@ -83,7 +83,7 @@ def test_filters_are_searched_as_units_are(folder, search, tmp_path):
     assert all(np.unique(tensor.codes).size <= 4 for tensor in record.tensors.values()) and record.activations
 
 
-def test_states_on_line_can_be_asked_for(folder, search, tmp_path):
+def test_states_fitted_at_run_time_can_be_asked_for(folder, search, tmp_path):
     text = {"model": folder / "text.keras", "data": folder / "text.npz", "length": 10, "metric": "perplexity"}
     asked = search(**text, bits=(2,), epochs=1, activation_bits=3, activation_method="alternating")
     found = run(asked, tmp_path)

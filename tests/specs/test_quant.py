@@ -7,7 +7,8 @@ import pickle
 
 import pytest
 
-from r2keras.specs import SPEC_KINDS, QuantSpec
+from r2keras.specs import SPEC_KINDS, PaletteSpec, QuantSpec
+from r2keras.specs.dynamic import is_dynamic
 
 pytestmark = pytest.mark.backends
 
@@ -34,6 +35,7 @@ GRIDS = [
     (2, {"method": "ternary"}, -1, 1, "mid_tread"),
 ]
 
+ROWS = {"activation_bits": 8, "activation_method": "dynamic"}
 BAD_VALUES = [
     ({"num_bits": 0}, ValueError, "num_bits"),
     ({"num_bits": 9}, ValueError, "num_bits"),
@@ -80,6 +82,16 @@ BAD_VALUES = [
     ({"activation_bits": 5, "activation_method": "alternating"}, ValueError, "2 to 4 with activation_method='alter"),
     ({"activation_bits": 3, "activation_method": "alternating", "activation_range": "mse"}, ValueError, "_range`. Exp"),
     ({"activation_method": "alternating"}, ValueError, "None without activation_bits"),
+    ({"activation_method": "dynamic"}, ValueError, "None without activation_bits"),
+    ({"activation_bits": 8, "activation_method": "dinamic"}, ValueError, "Did you mean 'dynamic'"),
+    ({"activation_bits": 4, "activation_method": "dynamic"}, ValueError, "Expected 8 with activation_method='dynamic'"),
+    ({**ROWS, "activation_range": "mse"}, ValueError, "Each row has a range of its own"),
+    ({**ROWS, "symmetric": False}, ValueError, "codes around zero"),
+    ({**ROWS, "granularity": "per_group", "group_size": 8}, ValueError, "use 'per_channel'"),
+    ({**ROWS, "method": "alternating", "num_bits": 2}, ValueError, "a method on a uniform grid"),
+    ({**ROWS, "levels": "mid_rise"}, ValueError, "at most 7"),
+    ({**ROWS, "method": "ewgs"}, ValueError, "at most 7"),
+    ({**ROWS, "narrow_range": False}, ValueError, "at most 7"),
 ]
 
 
@@ -128,6 +140,14 @@ def test_round_trips(num_bits, others):
     assert QuantSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert copy.deepcopy(spec) == spec
+
+
+@pytest.mark.parametrize("others", [{}, {"num_bits": 2}, {"num_bits": 4, "levels": "mid_rise"}, {"method": "lsq"}])
+def test_rows_rounded_at_run_time_have_no_range(others):
+    spec = QuantSpec(**others, **ROWS)
+    assert is_dynamic(spec) and spec.activation() is None and spec.activation_range is None
+    assert QuantSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert not is_dynamic(QuantSpec(**others, activation_bits=8)) and not is_dynamic(PaletteSpec())
 
 
 def test_to_dict_is_the_arguments():

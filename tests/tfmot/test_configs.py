@@ -110,6 +110,18 @@ def test_one_config_serves_two_layers():
             ValueError,
             "a method for outputs.*r2keras.prepare on a Keras 3 model",
         ),
+        (
+            lambda: LowBitQuantizeConfig(activation_bits=8, activation_method="dynamic"),
+            ValueError,
+            "a method for outputs.*r2keras.prepare on a Keras 3 model",
+        ),
+        (
+            lambda: LowBitQuantizeConfig(
+                kernels={"kernel": QuantSpec(4, activation_bits=8, activation_method="dynamic")}
+            ),
+            ValueError,
+            "a method for outputs.*r2keras.prepare on a Keras 3 model",
+        ),
         (lambda: LowBitQuantizeConfig(activation_bits=4, activation=ActivationSpec()), ValueError, "activation_bits"),
         (lambda: LowBitQuantizeConfig(kernels={"kernel": PaletteSpec()}), TypeError, "a QuantSpec"),
         (lambda: PalettizeQuantizeConfig(num_bits=0), ValueError, "num_bits"),

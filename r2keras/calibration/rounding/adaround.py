@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from r2keras._models import rebuild, values, walk
+from r2keras._models.row_products import rounding_layers, without_rounding
 from r2keras._models.walk import Kernel, ModelView, view_of
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.progress import progress_bar
@@ -23,6 +24,7 @@ from r2keras.calibration.rounding.coordinate_descent import KernelGrid, refine
 from r2keras.calibration.rounding.moments import Moments
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions, optimize
 from r2keras.calibration.taps import Tapped
+from r2keras.compression.dynamic_twin import with_rounding_at
 from r2keras.record import CompressionRecord, QuantizedTensor, broadcast_scales
 
 # Bytes of a layer's second moments in float64, above which it keeps nearest rounding.
@@ -92,10 +94,11 @@ def adaround(
     options = _checked(options)
     view = view_of(model)
     quantized = view_of(small, "small")
+    rounding = rounding_layers(quantized)
     _check_pair(view, record)
     checked = kept_batches(view, data, batch_size, max_samples)
-    result, record = rounded(view, quantized, record, checked, options, folder, progress)
-    return result.model, record
+    result, record = rounded(view, without_rounding(quantized), record, checked, options, folder, progress)
+    return (with_rounding_at(result, rounding) if rounding else result).model, record
 
 
 def rounded(

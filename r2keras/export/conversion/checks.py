@@ -53,12 +53,9 @@ def checked_source(model: Model) -> SourceModel:
 def _check_plain(source: SourceModel) -> None:
     """Raises ValueError for a layer that is still wrapped for training."""
     for path, layer in source.layers:
-        if is_a(layer, "DynamicInput") or getattr(layer, "dynamic_products", False):
-            received = f"a model of r2keras.dynamic_twin, with the layer {path!r}"
-            fix = "Export the model that was passed to dynamic_twin, with activations='dynamic'"
-            raise ValueError(invalid_part("model", "an ordinary Keras model", received, fix))
         is_of_tfmot = is_a(layer, *TFMOT_WRAPPERS)
-        if is_of_tfmot or getattr(layer, "is_r2keras_wrapper", False):
+        is_wrapper = getattr(layer, "is_r2keras_wrapper", False) and not getattr(layer, "is_dynamic_input", False)
+        if is_of_tfmot or is_wrapper:
             finalize = "r2keras.tfmot.finalize" if is_of_tfmot else "r2keras.finalize"
             received = f"the layer {path!r}, which still trains under compression"
             fix = f"Call {finalize} first, and export the model and record that it returns"

@@ -30,10 +30,14 @@ def check_kernels(source: SourceModel, record: CompressionRecord | None) -> None
 def check_recurrent(source: SourceModel, activations: str, record: CompressionRecord | None = None) -> None:
     """Raises ValueError for recurrent layers that are stateful, would compute on integers, or have a split kernel."""
     check_kernels(source, record)
-    if source.recurrent and activations == "int8":
-        path, _ = source.recurrent[0]
-        expected = f"'float', because {path!r} is recurrent, and LiteRT has no loop of integer operators"
-        fix = "Weights keep their few bits, and states their grids"
+    kernels = () if record is None else record.dynamic_kernels
+    in_float = [path for path, _ in source.recurrent if not any(name.startswith(f"{path}/") for name in kernels)]
+    if in_float and activations == "int8":
+        expected = f"'float', because {in_float[0]!r} is recurrent, and LiteRT has no loop of integer operators"
+        fix = (
+            "Weights keep their few bits, and states their grids; or give its rule activation_method='dynamic', with "
+            "which its products round their input at run time"
+        )
         raise ValueError(invalid("activations", expected, activations, fix))
     stateful = [path for path, layer in source.recurrent if layer.stateful]
     if stateful:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +11,14 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid, invalid_part
 from r2keras.export.integer.adoption import adopted_grids, quantize_outputs
+from r2keras.export.integer.float_operators import (
+    FLOAT_INPUT,
+    LAST_SOFTMAX,
+    NO_GRID,
+    ROUNDED_ROWS,
+    FloatOperator,
+    unexpected,
+)
 from r2keras.export.integer.integer_constants import FLOAT_CONSTANT, constant_on, integer_constant
 from r2keras.export.integer.kernel import NotIntegerError, check_ratio
 from r2keras.export.integer.products import (
@@ -33,10 +40,6 @@ from r2keras.record import CompressionRecord
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT
 
-NO_GRID = "its output has no grid in the record"
-FLOAT_INPUT = "its input is float"
-LAST_SOFTMAX = "its output is a float output of the model"
-
 # DEQUANTIZE takes int8 from version 2 on.
 QUANTIZE_VERSION, DEQUANTIZE_VERSION = 2, 2
 
@@ -56,28 +59,14 @@ def needs_range(file: ModelT) -> list[int]:
     return tensors
 
 
-@dataclasses.dataclass(frozen=True)
-class _FloatOperator:
-    """An operator that stays float.
-
-    Args:
-        position: number of integer operators before it.
-        text: the operator, its weight and the reason.
-        reason: the reason alone.
-    """
-
-    position: int
-    text: str
-    reason: str
-
-
 class Integerizer:
     """Replaces the operators of the first subgraph, in order, by integer operators where these exist.
 
     Args:
         file: the schema's `ModelT`, edited in place.
         record: scales and codes.
-        assignments: the weights in each constant of the first subgraph, by tensor index.
+        assignments: the weights in each constant of the first subgraph, by tensor index; None for a weight whose rows
+            are rounded at run time.
         ranges: grids of tensors without one in the record.
     """
 
@@ -85,7 +74,7 @@ class Integerizer:
         self,
         file: ModelT,
         record: CompressionRecord,
-        assignments: Mapping[int, Assignment],
+        assignments: Mapping[int, Assignment | None],
         ranges: Mapping[int, ActivationGrid],
     ):
         self.file = file
@@ -103,7 +92,7 @@ class Integerizer:
         self.computed: set[int] = set()
         self.operators: list[OperatorT] = []
         self.weights: list[IntegerWeight] = []
-        self._float_operators: list[_FloatOperator] = []
+        self._float_operators: list[FloatOperator] = []
         self.float_outputs: set[int] = set()
         self.count = 0
 
@@ -133,10 +122,8 @@ class Integerizer:
 
     @property
     def reasons(self) -> list[str]:
-        """The operators that stay float, each with its reason, without those expected at the end of the model."""
-        tail = {op.reason for op in self._float_operators if op.position == self.count}
-        tail_is_expected = tail <= {NO_GRID, FLOAT_INPUT, LAST_SOFTMAX}
-        return [op.text for op in self._float_operators if not (tail_is_expected and op.position == self.count)]
+        """The operators that should not be float, each with its reason."""
+        return unexpected(self._float_operators, self.count)
 
     def _visit(self, op: OperatorT) -> None:
         """Converts or keeps one operator."""
@@ -258,6 +245,8 @@ class Integerizer:
         """Returns the rule of an operator's kind; raises NotIntegerError if no rule covers the operator."""
         rule = RULES.get(kind)
         outputs = outputs_of(op)
+        if any(self.assignments.get(tensor, op) is None for tensor in inputs_of(op)):
+            raise NotIntegerError(ROUNDED_ROWS)
         if rule is None:
             raise NotIntegerError("it has no integer form")
         if len(outputs) != 1:
@@ -333,9 +322,9 @@ class Integerizer:
         self.operators.append(op)
         self.float_tensors.update(outputs)
         if any(self.graph.tensor(tensor).type == FLOAT32 for tensor in outputs):
-            owners = [self.assignments[tensor].owner for tensor in inputs if tensor in self.assignments]
+            owners = [held.owner for held in map(self.assignments.get, inputs) if held is not None]
             text = f"{kind} of {owners[0]!r}, {reason}" if owners else f"{kind}, {reason}"
-            self._float_operators.append(_FloatOperator(self.count, text, reason))
+            self._float_operators.append(FloatOperator(self.count, kind, text, reason))
 
     def _dequantize(self, tensor: int) -> None:
         """Appends a DEQUANTIZE unless the tensor exists in float."""

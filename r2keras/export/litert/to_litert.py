@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import keras
@@ -18,6 +19,8 @@ from r2keras.export.conversion.early_products import with_early_products
 from r2keras.export.conversion.fused_lstm import check_fused, fused
 from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
+from r2keras.export.conversion.rounded_rows import check_rounding, with_float_rows
+from r2keras.export.conversion.row_barriers import remove_barriers, with_barriers
 from r2keras.export.litert.write_codes import exact_file, integer_file
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.tflite.activation_grid import Data
@@ -26,6 +29,7 @@ from r2keras.export.tflite.cleanup import all_tensors, slim
 from r2keras.export.tflite.writer import write
 from r2keras.export.weights.as_int8 import int8_record
 from r2keras.record import CompressionRecord
+from r2keras.record.with_record import came_with_record
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -34,6 +38,10 @@ ACTIVATIONS = ("float", "dynamic", "int8")
 ENDS = ("float", "int8")
 FORMS = ("size", "memory", "latency")
 RECURRENT = ("loop", "fused")
+WITHOUT_RECORD = (
+    "The file is float: the model came with a record, which was not passed. Write to_litert(model, path, record) for a "
+    "small file."
+)
 
 
 def to_litert(
@@ -61,7 +69,8 @@ def to_litert(
             have names.
         activations: `"float"`: outputs differ from Keras' by float rounding only. `"dynamic"`: matrix products take the
             low-bit weights themselves and round each row of their float input to 8 bits (`ops.dynamic_quantize`), which
-            is several times faster. `"int8"`: integer operators.
+            is several times faster; of a record with `activation_method="dynamic"`, those of its dynamic kernels, so
+            that the file computes what the model computes. `"int8"`: integer operators.
         io: type of the file's inputs and outputs with `activations="int8"`: `"float"` or `"int8"`.
         data: with `activations="int8"`, a few hundred unlabeled inputs (array, list of arrays, or dict by input name),
             on which ranges are measured that the record lacks. None keeps operators without a range in float.
@@ -83,7 +92,9 @@ def to_litert(
         OSError: the file cannot be written.
 
     Warns:
-        UserWarning: with `activations="int8"`, the operators that compute in float, and why.
+        UserWarning: with `activations="int8"`, the operators that compute in float, and why; with `"dynamic"`, kernels
+            whose rows the model rounds and the file does not; without `record`, that `finalize` or `calibrate` returned
+            one with the model.
 
     Example:
 
@@ -99,9 +110,13 @@ def to_litert(
     _check_options(activations, io, data, recurrent, record)
     check_backend()
     source = checked_source(model)
+    check_rounding(source, activations, recurrent, record)
+    source = with_float_rows(source)
     check_recurrent(source, activations, record)
     optional_packages.require_schema()
     if record is None:
+        if came_with_record(model):
+            warnings.warn(WITHOUT_RECORD, UserWarning, stacklevel=2)
         file = _float_file(source, recurrent)
         # Other tools tell tensors by their names. They may quantize a float file, but not the codes of a record.
         slim(file, all_tensors(file))
@@ -109,10 +124,14 @@ def to_litert(
         file_sizes = measure_float(source.kernel_shapes(), source.num_values, content)
     else:
         check_record(source, record)
-        if activations == "dynamic" and recurrent == "loop":
-            source = with_early_products(source)
+        rounds_rows = activations == "dynamic" or (activations == "int8" and bool(record.dynamic_kernels))
+        if rounds_rows:
+            source = with_early_products(source) if recurrent == "loop" else source
+            source = with_barriers(source, record.dynamic_kernels)
         stored_record = int8_record(record) if optimize == "latency" else record
         file = convert_marked(source, record) if activations == "int8" else _float_file(source, recurrent)
+        if rounds_rows:
+            remove_barriers(file)
         if recurrent == "fused":
             join_gates(file, record)
         once = Once(file) if optimize == "size" else None

@@ -6,7 +6,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from r2keras.export.conversion.activation_marks import restore_grids
-from r2keras.export.integer.integer_graph import NO_GRID, Integerizer, needs_range
+from r2keras.export.integer.float_operators import NO_GRID
+from r2keras.export.integer.integer_graph import Integerizer, needs_range
 from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import IntegerWeight, check_weights
@@ -40,7 +41,8 @@ def exact_file(
         file: the schema's `ModelT`.
         record: codes, indices and scales.
         once: decodes palettes once; None decodes them where they are used.
-        dynamic: whether matrix products take the codes themselves, and round each row of their input to 8 bits.
+        dynamic: whether matrix products take the codes themselves, and round each row of their input to 8 bits: those
+            of the record's dynamic kernels, or all of them if it has none.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
@@ -50,26 +52,21 @@ def exact_file(
     """
     where = list(constants(file))
     assignments = assignments_of(where, record)
-    weights: list[IntegerWeight] = []
-    planes: list[PlaneWeight] = []
+    kernels = set(record.dynamic_kernels)
+    weights: list[IntegerWeight | PlaneWeight] = []
     written = []
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
-        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if dynamic else None
-        if isinstance(weight, PlaneWeight):
-            planes.append(weight)
-        elif weight is not None:
+        packs = dynamic and (not kernels or not kernels.isdisjoint(assignment.matches))
+        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if packs else None
+        if weight is not None:
             weights.append(weight)
         else:
             written.append(_put(file, where[assignment.constant], assignment, record, once))
-    if dynamic and not weights and not planes:
+    if dynamic and not weights:
         raise no_product()
-    named = {(weight.subgraph, weight.tensors[0]) for weight in weights}
-    named |= {(weight.subgraph, tensor) for weight in planes for tensor in weight.tensors}
-    content, read_back = _finished(file, written, named)
-    check_weights(read_back, weights, record)
-    check_planes(read_back, planes, record)
-    return content, read_back
+    _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if dynamic else set())
+    return _finished(file, written, weights, record)
 
 
 def integer_file(
@@ -95,38 +92,51 @@ def integer_file(
     where = list(constants(file))
     assignments = assignments_of(where, record)
     ranges = {} if data is None else measured(file, needs_range(file), data)
-    assignments_by_tensor = {}
+    assignments_by_tensor, kernels = {}, set(record.dynamic_kernels)
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
         if subgraph == 0:
-            assignments_by_tensor[tensor] = assignment
+            assignments_by_tensor[tensor] = assignment if kernels.isdisjoint(assignment.matches) else None
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
-    weights = integerizer.weights
     if packs:
-        pack_products(integerizer.graph, weights)
+        pack_products(integerizer.graph, integerizer.weights)
     new_indices = prune(file)
+    weights: list[IntegerWeight | PlaneWeight] = [*integerizer.weights]
     for weight in weights:
         weight.tensors = [new_indices.get(i, i) for i in weight.tensors]
-    written = []
+    written: list[Written] = []
     for assignment in assignments:
         subgraph, tensor, constant = where[assignment.constant]
         # A constant that became the weight of an integer operator is no longer in the file.
         if subgraph > 0 or tensor in new_indices:
             new_index = tensor if subgraph > 0 else new_indices[tensor]
-            written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
-    content, read_back = _finished(file, written, {(0, weight.tensors[0]) for weight in weights})
-    check_weights(read_back, weights, record)
+            rounds = not kernels.isdisjoint(assignment.matches)
+            packed = dynamic_weight(Subgraph(file, subgraph), new_index, assignment, record) if rounds else None
+            if packed is not None:
+                weights.append(packed)
+            else:
+                written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
+    content, read_back = _finished(file, written, weights, record)
     _warn(integerizer.reasons, integerizer.count)
+    _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)))
     return content, read_back
 
 
-def _finished(file: ModelT, written: list[Written], named: set[tuple[int, int]]) -> tuple[bytes, ModelT]:
-    """Returns the file's bytes, and the file as read back from them, the float operators' weights compared."""
+def _finished(
+    file: ModelT, written: list[Written], weights: list[IntegerWeight | PlaneWeight], record: CompressionRecord
+) -> tuple[bytes, ModelT]:
+    """Returns the file's bytes, and the file as read back from them, its weights compared with the record."""
+    planes = [weight for weight in weights if isinstance(weight, PlaneWeight)]
+    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
+    named = {(weight.subgraph, weight.tensors[0]) for weight in integers}
+    named |= {(weight.subgraph, tensor) for weight in planes for tensor in weight.tensors}
     slim(file, named | {(item.subgraph, tensor) for item in written for tensor in item.named})
     content = write(file)
     read_back = parse(content)
     check_written(read_back, written)
+    check_weights(read_back, integers, record)
+    check_planes(read_back, planes, record)
     return content, read_back
 
 
@@ -136,6 +146,18 @@ def _warn(reasons: list[str], count: int) -> None:
         fix = " Pass data= to give ranges to what has no grid." if any(NO_GRID in why for why in reasons) else ""
         warnings.warn(
             f"{len(reasons)} of {len(reasons) + count} operators compute in float: {'; '.join(reasons)}.{fix}",
+            stacklevel=4,
+        )
+
+
+def _warn_of_float_rows(names: set[str]) -> None:
+    """Warns of kernels whose products compute in float, though the model rounds the rows of their input."""
+    if names:
+        warnings.warn(
+            f"The file does not round the rows in front of {', '.join(sorted(names))}, as the Keras model does: "
+            "TensorFlow's converter has merged the kernel with another layer, or uses it elsewhere too. There the file "
+            "computes with float rows, and is not faster. Put no batch normalization or scaling directly before the "
+            "layer.",
             stacklevel=4,
         )
 

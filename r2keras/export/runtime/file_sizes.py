@@ -172,7 +172,7 @@ def measure(record: CompressionRecord, file: ModelT, content: bytes, name: str) 
     stored = _StoredWeights(file)
     lookup_tables = stored_as(file) if is_for_microcontrollers(file) else {}
     integer = _in_integer_operators(file)
-    dynamic = {} if integer else _readers(file)
+    dynamic = {name: note for name, note in _readers(file).items() if name not in integer}
     rows = []
     for tensor in record.tensors.values():
         if tensor.name not in stored.packed:
@@ -180,9 +180,9 @@ def measure(record: CompressionRecord, file: ModelT, content: bytes, name: str) 
             fix = "Pass the record that the file was written with"
             raise ValueError(invalid_part("path", "the file that was written with this record", received, fix))
         width, note = lookup_tables.get(tensor.name) or _container(tensor, stored)
-        if integer and tensor.name not in integer:
+        if integer and tensor.name not in integer and tensor.name not in dynamic:
             note = _joined(note, IN_FLOAT)
-        if READERS["FULLY_CONNECTED"] in dynamic.values():
+        if tensor.name not in integer and READERS["FULLY_CONNECTED"] in dynamic.values():
             note = _joined(note, dynamic.get(tensor.name, DECODED))
         rows.append(_row(tensor, stored, width, note))
     return FileSizes(tuple(rows), FLOAT_BYTES * record.num_values, len(content), _gzip_bytes(content))

@@ -28,6 +28,8 @@ BITS = {
     "COMPLEX128": 128,
     "INT2": 2,
 }
+# Of files of `to_tflm`.
+MICROCONTROLLER_OPERATOR = "TFLM_DECODE"
 WITHOUT_SIZE = ("STRING", "RESOURCE", "VARIANT")
 
 
@@ -75,6 +77,9 @@ def check_structure(data: bytes, name: str = "the file") -> ModelT:
 def unreadable(name: str, error: Exception) -> ValueError:
     """Returns the error for a file that cannot be read or run."""
     reason = " ".join(str(error).split()) or type(error).__name__
+    if MICROCONTROLLER_OPERATOR in reason:
+        fix = "Run it with `r2keras.export.TFLMModel`, or write another one with `r2keras.export.to_litert`"
+        return ValueError(f"{name} is a file for LiteRT for Microcontrollers, which LiteRT cannot run. {fix}.")
     return ValueError(f"{name} is not a readable .tflite ({reason}). Write it again with `r2keras.export.to_litert`.")
 
 

@@ -18,6 +18,7 @@ from r2keras._util.text import count
 from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.recurrent_layers import check_kernels
+from r2keras.export.conversion.rounded_rows import check_float_rows
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.runtime.tflm_model import find_arena
 from r2keras.export.tflite.cleanup import prune, slim
@@ -121,8 +122,9 @@ def to_tflm(
             smallest memory failed.
         TypeError: the model is subclassed.
         ValueError: the model is not built, is still wrapped for training, has a batch size other than 1, computes in
-            half precision, or has NaN or infinite weights; the record belongs to another model; a recorded weight is
-            not in the converted file; LiteRT for Microcontrollers lacks an operator, with `check`.
+            half precision, rounds rows at run time, or has NaN or infinite weights; the record belongs to another
+            model; a recorded weight is not in the converted file; LiteRT for Microcontrollers lacks an operator, with
+            `check`.
         OSError: the file cannot be written.
 
     Warns:
@@ -164,6 +166,7 @@ def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) 
     """Returns the model, read; raises if it or the record cannot be exported, or a package is missing."""
     check_backend()
     source = checked_source(model)
+    check_float_rows(source, record)
     optional_packages.require_schema()
     if check:
         optional_packages.require_microcontrollers()

@@ -39,7 +39,7 @@ class QuantizedRNN(keras.layers.RNN):
         super().__init__(self.cell_class.like(cell, normalization), **kwargs)
         if not isinstance(dynamic_products, bool):
             raise TypeError(invalid("dynamic_products", "True or False", dynamic_products))
-        self.dynamic_products = self.cell.rounds_rows = dynamic_products
+        self.dynamic_products = self.cell.rounds_rows = dynamic_products or specs.dynamic
         self.specs = specs
         self.normalization = normalization
         gate_activation = getattr(cell, "recurrent_activation", None)
@@ -164,7 +164,8 @@ class QuantizedLSTM(keras.layers.LSTM, QuantizedRNN):
         normalization: `"layer"`, `"weight"` or None; the gains `g` are trained.
         **kwargs: Keras' own arguments: `return_sequences`, `stateful`, `dropout`, `recurrent_dropout`...; and
             `dynamic_products=True`, which rounds the rows of the input and of the state to 8 bits in front of the
-            kernels (`ops.dynamic_quantize`), as files with `activations="dynamic"` do.
+            kernels (`ops.dynamic_quantize`), as files with `activations="dynamic"` do; so do kernel specs with
+            `activation_method="dynamic"`.
 
     Raises:
         TypeError: a spec of the wrong type.

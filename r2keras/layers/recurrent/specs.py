@@ -8,6 +8,7 @@ from typing import Any
 from r2keras._util.errors import invalid
 from r2keras.record import QuantizedActivation
 from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec
+from r2keras.specs.dynamic import DYNAMIC, is_dynamic
 
 KernelSpec = QuantSpec | PaletteSpec
 # Specs of values computed at run time: states and inputs.
@@ -46,6 +47,10 @@ class RecurrentSpecs:
         for name in ("kernel", "recurrent"):
             if not isinstance(getattr(self, name), (QuantSpec, PaletteSpec, type(None))):
                 raise TypeError(invalid(f"{name}_spec", "a QuantSpec, a PaletteSpec or None", getattr(self, name)))
+        if is_dynamic(self.kernel) != is_dynamic(self.recurrent):
+            expected = f"activation_method={DYNAMIC!r} in kernel_spec too, or in neither"
+            fix = "The rows in front of both kernels are rounded, or of none"
+            raise ValueError(invalid("recurrent_spec", expected, self.recurrent, fix))
         for name, argument in (("state", "state_spec"), ("inputs", "input_spec")):
             self._check_values(argument, getattr(self, name))
 
@@ -61,6 +66,11 @@ class RecurrentSpecs:
         if argument == "input_spec" and isinstance(spec, QuantSpec) and spec.method != "alternating":
             fix = f"Pass r2keras.ActivationSpec(num_bits={spec.num_bits}), whose range is observed"
             raise ValueError(invalid(argument, "an ActivationSpec, or a QuantSpec with method alternating", spec, fix))
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the specs of the kernels round the rows in front of both kernels."""
+        return is_dynamic(self.kernel)
 
     @property
     def any(self) -> bool:

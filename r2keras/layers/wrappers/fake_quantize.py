@@ -8,11 +8,14 @@ import keras
 from keras import ops
 
 from r2keras._models import values, walk
+from r2keras._models.row_products import input_axis
 from r2keras.layers.kernels.compressor import compressor
 from r2keras.layers.wrappers.by_spec import SpecifiedWeights
+from r2keras.ops.dynamic import dynamic_quantize
 from r2keras.quantizers.base import WeightQuantizer
 from r2keras.record import Tensor
 from r2keras.specs import QuantSpec
+from r2keras.specs.dynamic import is_dynamic
 
 
 @keras.saving.register_keras_serializable(package="r2keras")
@@ -22,6 +25,9 @@ class FakeQuantize(SpecifiedWeights):
     Forward: `layer(inputs)` with `w_q = scale * (code - zero_point)` in place of each kernel `w`. Gradient: that of the
     spec's method (`r2keras.quantizers`): with `"ste"`, `dL/dw = dL/dw_q` inside the clip range, 0 outside. Recurrent
     kernels are quantized once per call, outside the time loop. The layer's regularizers see the latent float kernels.
+
+    Under `activation_method="dynamic"`, products of rows (`Dense`, `EinsumDense` along its last input axis, pointwise
+    `Conv1D` and `Conv2D`) compute `layer(dynamic_quantize(inputs))`, with a gradient of 1 through the rounding.
 
     Args:
         layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
@@ -76,6 +82,16 @@ class FakeQuantize(SpecifiedWeights):
                 value = value + ops.cast(self.offsets[name], value.dtype)
             pairs.append((variable, value))
         return pairs
+
+    def call(self, inputs, *args: Any, training: bool | None = None, **kwargs: Any):
+        """Runs the layer with quantized kernels, on rounded rows if its specs say so."""
+        inputs = dynamic_quantize(inputs) if self._rounds_rows() else inputs
+        return super().call(inputs, *args, training=training, **kwargs)
+
+    def _rounds_rows(self) -> bool:
+        """Whether the rows of the input are rounded at run time."""
+        specs = self.specs.values() if isinstance(self.specs, dict) else [self.specs]
+        return any(map(is_dynamic, specs)) and input_axis(self.layer) is not None
 
     def initialize(self) -> None:
         """Sets every range again from the layer's current weights."""

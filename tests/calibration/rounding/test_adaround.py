@@ -210,3 +210,14 @@ def test_models_that_do_not_belong_together_are_refused():
 def test_bad_options_are_refused(bad, match):
     with pytest.raises(ValueError, match=match):
         AdaRoundOptions(**bad)
+
+
+def test_layers_with_too_many_inputs_keep_nearest_rounding(monkeypatch):
+    monkeypatch.setattr("r2keras.calibration.rounding.adaround.MEMORY_LIMIT", 500)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(9, name="few"), layers.Dense(4, name="many")])
+    small, record = quantized(model)
+    _, rounded = adaround(model, small, record, np.random.default_rng(0).normal(size=(64, 6)), options=FAST)
+    assert "9 inputs are too many for their second moments" in rounded.notes["many/kernel"]
+    np.testing.assert_array_equal(rounded.tensors["many/kernel"].codes, record.tensors["many/kernel"].codes)
+    assert "too many" not in rounded.notes.get("few/kernel", "")

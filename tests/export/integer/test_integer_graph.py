@@ -93,6 +93,15 @@ def oracle(model, record, codes, grid_out, twice):
     )
 
 
+def test_inputs_by_name_are_inputs_in_order(tmp_path):
+    model, record = quantized(two_layers, 8)
+    for name, data in (("a", X), ("b", {model.inputs[0].name: X})):
+        to_litert(model, tmp_path / f"{name}.tflite", record, activations="int8", io="int8", data=data)
+    assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
+    with pytest.raises(ValueError, match=r"`data`.*a dict with the keys"):
+        to_litert(model, tmp_path / "c.tflite", record, activations="int8", data={"other": X})
+
+
 @pytest.mark.parametrize("xnnpack", [True, False])
 @pytest.mark.parametrize("bits", [8, 4, 2, 1])
 def test_the_file_computes_integer_arithmetic(bits, xnnpack, tmp_path):

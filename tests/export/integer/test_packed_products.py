@@ -38,6 +38,12 @@ def written(model, data, path, bits=4, **options):
     return model
 
 
+@pytest.fixture
+def small_ones_too(monkeypatch):
+    """Lets small kernels become products of patches, although these save no bytes."""
+    monkeypatch.setattr("r2keras.export.integer.packed_products.FEWEST_BYTES_SAVED", -(10**6))
+
+
 CASES = [
     ((8, 8), (3, 3), 1, "same"),
     ((8, 8), (3, 3), 2, "same"),
@@ -53,7 +59,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_products_of_patches_are_the_convolution(case, tmp_path):
+def test_products_of_patches_are_the_convolution(case, tmp_path, small_ones_too):
     model, data = convolution(*case)
     model = written(model, data, tmp_path / "m.tflite")
     kinds = operators(tmp_path / "m.tflite")
@@ -65,7 +71,7 @@ def test_products_of_patches_are_the_convolution(case, tmp_path):
         assert np.mean(np.abs(outputs - expected[: len(batch)]) > 1e-5 * np.ptp(expected)) < 0.03
 
 
-def test_two_bits_lie_in_two_bits(tmp_path):
+def test_two_bits_lie_in_two_bits(tmp_path, small_ones_too):
     model, data = convolution((8, 8), (3, 3), 1, "same")
     model = written(model, data, tmp_path / "m.tflite", bits=2, levels="mid_tread")
     graph = read(tmp_path / "m.tflite").subgraphs[0]
@@ -95,7 +101,7 @@ def test_rows_of_other_lengths_end_with_zeros(bits, levels, sizes, granularity, 
     assert np.mean(np.abs(off) > 1e-5) < 0.005
 
 
-def test_a_fixed_number_of_samples(tmp_path):
+def test_a_fixed_number_of_samples(tmp_path, small_ones_too):
     model, data = convolution((8, 8), (3, 3), 2, "same")
     x = inputs = keras.Input((8, 8, 16), batch_size=6)
     for layer in model.layers:
@@ -115,7 +121,7 @@ def test_a_fixed_number_of_samples(tmp_path):
     ],
     ids=["groups", "open sizes", "few channels"],
 )
-def test_other_convolutions_are_in_8_bits(size, options, tmp_path):
+def test_other_convolutions_are_in_8_bits(size, options, tmp_path, small_ones_too):
     model, data = convolution((8, 8), (3, 3), 1, "same", **options)
     if size == (None, None):
         x = inputs = keras.Input((None, None, 16))
@@ -129,6 +135,34 @@ def test_other_convolutions_are_in_8_bits(size, options, tmp_path):
     expected = model.predict(data, verbose=0)
     outputs = LiteRTModel(tmp_path / "m.tflite").predict(data)
     assert np.mean(np.abs(outputs - expected) > 1e-5 * np.ptp(expected)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "filters", "is_patched"),
+    [((6, 6), 32, 32, True), ((6, 6), 16, 16, False), ((62, 62), 32, 32, False)],
+    ids=["large kernel", "small kernel", "large image"],
+)
+def test_patches_have_to_save_bytes_and_fit_in_memory(size, channels, filters, is_patched, tmp_path):
+    model, data = convolution(size, (3, 3), 1, "same", channels=channels, filters=filters)
+    model = written(model, data[:3], tmp_path / "m.tflite")
+    assert ("CONV_2D" not in operators(tmp_path / "m.tflite")) is is_patched
+    expected = model.predict(data[:3], verbose=0)
+    outputs = LiteRTModel(tmp_path / "m.tflite").predict(data[:3])
+    assert np.mean(np.abs(outputs - expected) > 1e-5 * np.ptp(expected)) < 0.05
+
+
+def test_a_kernel_of_two_images(tmp_path):
+    """The patches of the larger image do not fit in memory, those of the smaller one do."""
+    keras.utils.set_random_seed(1)
+    small, large = keras.Input((8, 8, 32)), keras.Input((62, 62, 32))
+    shared = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="conv")
+    pooled = [keras.layers.GlobalAveragePooling2D()(shared(image)) for image in (small, large)]
+    model = keras.Model([small, large], keras.layers.Dense(4)(keras.layers.Concatenate()(pooled)))
+    data = [np.random.default_rng(2).normal(1, 1, (4, *image.shape[1:])).astype("float32") for image in (small, large)]
+    model = written(model, data, tmp_path / "m.tflite")
+    expected = model.predict(data, verbose=0)
+    outputs = LiteRTModel(tmp_path / "m.tflite").predict(data)
+    assert np.abs(outputs - expected).max() < 0.02 * np.ptp(expected)
 
 
 def test_microcontrollers_run_the_memory_form(tmp_path, microcontrollers):
