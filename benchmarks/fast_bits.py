@@ -1,6 +1,6 @@
 """Few-bit files whose products run on packed kernels, against float files, 8-bit files and litert-quantizer's.
 
-    python benchmarks/fast_bits.py --data_dir=DIR                  # five minutes on 2 cores
+    python benchmarks/fast_bits.py --data_dir=DIR                  # ten minutes on 2 cores
     python benchmarks/fast_bits.py --nets=dense,lstm --rounds=30
     python benchmarks/fast_bits.py --table                         # the table of the rows in --out
 
@@ -116,7 +116,7 @@ def table(rows: list[Row]) -> str:
             f"{row['ms']:.3f}",
             f"{row['ratio']:.2f}",
             f"{row['lower_quartile']:.2f} to {row['upper_quartile']:.2f}",
-            f"{row['from_float']:.4f}" if "from_float" in row and row["net"] != "word" else "",
+            f"{row['from_float']:.4f}" if "from_float" in row and "word" not in row["net"] else "",
             f"{row['from_exact']:.4f}" if "from_exact" in row else "",
         ]
         for row in rows

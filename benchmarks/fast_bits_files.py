@@ -23,12 +23,7 @@ Files = dict[str, Path]
 
 def dense(folder: Path, data_dir: Path | None) -> Files:
     """784-512-512-10, batch 1."""
-    import keras
-
-    layers = keras.layers
-    hidden = [layers.Dense(512, activation="relu") for _ in range(2)]
-    model = keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
-    return _dynamic(model, folder, (4, 2), rival=True)
+    return _dynamic(_classifier(), folder, (4, 2), rival=True)
 
 
 def transformer(folder: Path, data_dir: Path | None) -> Files:
@@ -64,6 +59,33 @@ def word(folder: Path, data_dir: Path | None) -> Files:
     return files | _pair(streaming(small), record, folder, "W2A3", "dynamic")
 
 
+def alternating_word(folder: Path, data_dir: Path | None) -> Files:
+    """The same word with alternating codes in weights and states, and with uniform weights and those states."""
+    import r2keras
+    from r2keras.export import streaming, to_litert
+
+    files = {"float": folder / "float.tflite"}
+    to_litert(streaming(_language_model(PTB_WORDS, PTB_UNITS, 1)), files["float"])
+    states = r2keras.QuantSpec(num_bits=3, method="alternating")
+    wide = _language_model(PTB_WORDS, WIDE_UNITS, 1, states)
+    small, record = _fitted(wide, r2keras.QuantSpec(num_bits=2, granularity="per_channel", method="alternating"))
+    files |= _pair(streaming(small), record, folder, "W2A3 alternating", "dynamic")
+    words = np.random.default_rng(0).integers(0, PTB_WORDS, (32, 1)).astype("int32")
+    uniform = r2keras.Recipe([(".*", r2keras.QuantSpec(num_bits=2, granularity="per_channel"))])
+    small, record = r2keras.calibrate(small, uniform, words, progress=False)
+    return files | _pair(streaming(small), record, folder, "W2A3 uniform weights", "dynamic")
+
+
+def planes(folder: Path, data_dir: Path | None) -> Files:
+    """784-512-512-10, batch 1, with alternating codes and with palettes of four entries."""
+    return _by_planes(_classifier(), folder)
+
+
+def lstm_planes(folder: Path, data_dir: Path | None) -> Files:
+    """The net of `lstm` with alternating codes and with palettes of four entries."""
+    return _by_planes(_language_model(WORDS, PTB_UNITS, STEPS), folder)
+
+
 def resnet8(folder: Path, data_dir: Path | None) -> Files:
     """ResNet-8 at 32 x 32 on integers."""
     from r2keras.workloads import nets
@@ -93,6 +115,9 @@ NETS: dict[str, Callable[[Path, Path | None], Files]] = {
     "transformer": transformer,
     "lstm": lstm,
     "word": word,
+    "alternating_word": alternating_word,
+    "planes": planes,
+    "lstm_planes": lstm_planes,
     "resnet8": resnet8,
     "ds_cnn": ds_cnn,
     "mobilenet": mobilenet,
@@ -106,13 +131,56 @@ def baseline(net: str) -> str:
     return BASELINES.get(net, "float")
 
 
-def _language_model(words: int, units: int, steps: int) -> keras.Model:
+def _classifier() -> keras.Model:
     import keras
 
     layers = keras.layers
+    hidden = [layers.Dense(512, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
+
+
+def _language_model(words: int, units: int, steps: int, states: r2keras.QuantSpec | None = None) -> keras.Model:
+    """Returns embedding, LSTM and softmax; the LSTM's state is rounded if a spec is given."""
+    import keras
+
+    import r2keras
+
+    layers = keras.layers
     inputs = keras.Input((steps,), dtype="int32", batch_size=1)
-    x = layers.LSTM(units, return_sequences=True)(layers.Embedding(words, units)(inputs))
+    x = layers.Embedding(words, units)(inputs)
+    if states is None:
+        x = layers.LSTM(units, return_sequences=True)(x)
+    else:
+        # Without biases, sums of uniform codes are often 0 exactly, and rounding decides on the sign of a state.
+        bias = keras.initializers.RandomNormal(stddev=0.1)
+        options = {"return_sequences": True, "bias_initializer": bias, "unit_forget_bias": False}
+        x = r2keras.layers.QuantizedLSTM(units, state_spec=states, **options)(x)
     return keras.Model(inputs, layers.Dense(words)(x))
+
+
+def _fitted(
+    model: keras.Model, spec: r2keras.QuantSpec | r2keras.PaletteSpec
+) -> tuple[keras.Model, r2keras.CompressionRecord]:
+    """Returns a model whose weights are rounded without training, and its record."""
+    import r2keras
+
+    return r2keras.finalize(r2keras.prepare(model, r2keras.Recipe([(".*", spec)])))
+
+
+def _by_planes(model: keras.Model, folder: Path) -> Files:
+    """Writes the float file, then exact and packed files of alternating codes and palettes."""
+    import r2keras
+    from r2keras.export import to_litert
+
+    files = {"float": folder / "float.tflite"}
+    to_litert(model, files["float"])
+    specs = {
+        f"W{bits} alternating": r2keras.QuantSpec(num_bits=bits, granularity="per_channel", method="alternating")
+        for bits in (2, 3, 4)
+    }
+    for name, spec in {**specs, "palette of 4": r2keras.PaletteSpec(num_bits=2)}.items():
+        files |= _pair(*_fitted(model, spec), folder, name, "dynamic")
+    return files
 
 
 def _dynamic(model: keras.Model, folder: Path, widths: tuple[int, ...], *, rival: bool = False) -> Files:

@@ -32,11 +32,14 @@ def export(net: keras.Model, path: Path, ids: np.ndarray, console: Console) -> R
         window of 30 words with the state that the file has reached. For `keras_alone_perplexity`, Keras keeps its own
         state: where a few-bit state lies within float rounding of a tie, Keras and the file may round it differently,
         and their perplexities then differ by chance. `file_ms_per_word` is the median processor time on one thread.
+        Columns that begin with `packed` are about a second file of a quantized network, whose products take the codes.
     """
     model, record = (net, None) if plain(net) else r2keras.finalize(net)
-    size = to_litert(streaming(model), path, record)
+    step = streaming(model)
+    size = to_litert(step, path, record)
     perplexity_of_file, states, milliseconds = file_perplexity(path, ids, console)
     keras_model = one_row(model)
+    packed = {} if record is None else packed_columns(step, record, path, ids, console)
     return {
         "file_bytes": size.file_bytes,
         "file_perplexity": round(perplexity_of_file, 4),
@@ -44,6 +47,26 @@ def export(net: keras.Model, path: Path, ids: np.ndarray, console: Console) -> R
         "keras_alone_perplexity": round(perplexity(keras_model, ids), 4),
         "file_words": len(ids) - 1,
         "file_ms_per_word": round(milliseconds, 3),
+        **packed,
+    }
+
+
+def packed_columns(
+    step: keras.Model, record: r2keras.CompressionRecord, path: Path, ids: np.ndarray, console: Console
+) -> RunRow:
+    """Writes and measures a file with `activations="dynamic"` next to `path`; `{}` if no product takes the codes."""
+    path = path.with_name(f"{path.stem}_packed.tflite")
+    try:
+        size = to_litert(step, path, record, activations="dynamic")
+    except ValueError as error:
+        if "matrix product" not in str(error):
+            raise
+        return {}
+    perplexity_of_file, _, milliseconds = file_perplexity(path, ids, console)
+    return {
+        "packed_bytes": size.file_bytes,
+        "packed_perplexity": round(perplexity_of_file, 4),
+        "packed_ms_per_word": round(milliseconds, 3),
     }
 
 

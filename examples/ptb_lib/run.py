@@ -67,6 +67,11 @@ def exported(settings: Settings, text: texts.Text, net: keras.Model, checkpoint:
         f"{columns['keras_perplexity']:.3f} ({change:+.3f} %); in Keras with its own state "
         f"{columns['keras_alone_perplexity']:.3f}."
     )
+    if "packed_bytes" in columns:
+        message += (
+            f" Packed: {columns['packed_bytes']:,} bytes, {columns['packed_ms_per_word']:.2f} ms per word; perplexity "
+            f"{columns['packed_perplexity']:.3f}."
+        )
     console.print(message, highlight=False, soft_wrap=True)
     return columns
 

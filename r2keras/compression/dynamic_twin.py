@@ -16,7 +16,7 @@ from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.recurrent import QUANTIZED, halves_of, with_dynamic_products
 from r2keras.layers.dynamic_input import DynamicInput
 from r2keras.layers.recurrent.layers import QuantizedRNN
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.record import CompressionRecord, PalettizedTensor, sign_planes, tables_of
 
 # The largest code of a product's weight.
 LARGEST = 127
@@ -57,7 +57,7 @@ def dynamic_twin(model: keras.Model, record: CompressionRecord) -> keras.Model:
         raise TypeError(invalid("record", "the CompressionRecord that came with the model", record))
     twin = with_rounding(view_of(model), record)
     if not rounding_layers(twin):
-        expected = "a record with a symmetric kernel of a Dense, recurrent or pointwise layer"
+        expected = "a record with a symmetric kernel or a small palette of a Dense, recurrent or pointwise layer"
         received = f"the record of {', '.join(map(repr, record.tensors)) or 'no weight'}"
         raise ValueError(invalid_part("record", expected, received))
     return twin.model
@@ -110,10 +110,12 @@ def _recurrent(path: str, layer: keras.Layer, record: CompressionRecord) -> kera
 
 
 def _takes(record: CompressionRecord, name: str, axis: int) -> bool:
-    """Whether products take the codes of a weight: a grid around zero, whose scale is the same along an axis."""
+    """Whether products take the codes of a weight: a grid around zero or planes of signs, the same along an axis."""
     tensor = record.tensors.get(name)
-    if not isinstance(tensor, QuantizedTensor) or np.shape(tensor.scale)[axis] > 1:
+    if tensor is None or np.shape(tensor.scale)[axis] > 1:
         return False
+    if isinstance(tensor, PalettizedTensor):
+        return sign_planes(tensor) is not None and not np.ptp(tables_of(tensor), axis=axis).any()
     zero_point, codes = np.asarray(tensor.zero_point), tensor.codes.astype(np.int16)
     if np.all(zero_point == -0.5):
         codes = 2 * codes + 1

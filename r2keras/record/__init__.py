@@ -10,6 +10,8 @@ from r2keras.record.range_figures import RangeFigures
 from r2keras.record.record import FORMAT_VERSION as FORMAT_VERSION
 from r2keras.record.record import CompressionRecord, Tensor
 from r2keras.record.record import table_bytes as table_bytes
+from r2keras.record.sign_planes import sign_planes as sign_planes
+from r2keras.record.sign_planes import tables_of as tables_of
 
 __all__ = [
     "CompressionRecord",

@@ -295,6 +295,9 @@ class TestExport:
         assert row["keras_alone_perplexity"] == pytest.approx(row["keras_perplexity"], rel=1e-2)
         assert row["file_words"] == 70 and row["file_bytes"] == (tmp_path / "a.tflite").stat().st_size
         assert row["file_ms_per_word"] > 0 and json.loads(json.dumps(row)) == row
+        assert ("packed_bytes" in row) == (weights is not None)
+        if weights is not None:
+            assert row["packed_perplexity"] == pytest.approx(row["keras_alone_perplexity"], rel=0.05)
 
     def test_keras_side_is_the_loss_of_the_whole_text_in_one_stream(self):
         net = spread(build(WORDS, UNITS, 0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,12 +11,24 @@ from r2keras._util.errors import invalid_part
 from r2keras.export.integer.kernel import NotIntegerError, integer_kernel
 from r2keras.export.integer.packed_products import VERSIONS, row_container
 from r2keras.export.integer.weights import IntegerWeight
+from r2keras.export.litert.plane_weight import PlaneWeight, plane_rows
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
-from r2keras.export.tflite.schema import FLOAT32, INT32, SEPARATOR, TYPES, operator, quantization, set_data, values_of
+from r2keras.export.tflite.schema import (
+    FLOAT32,
+    INT32,
+    SEPARATOR,
+    TYPES,
+    WIDTHS,
+    operator,
+    quantization,
+    set_data,
+    values_of,
+)
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
 from r2keras.export.weights.assignment import Assignment
-from r2keras.record import CompressionRecord, QuantizedTensor
+from r2keras.export.weights.matching import Match
+from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import OperatorT
@@ -27,25 +40,34 @@ PAD_VERSION = 2
 
 def dynamic_weight(
     graph: Subgraph, tensor: int, assignment: Assignment, record: CompressionRecord
-) -> IntegerWeight | None:
+) -> IntegerWeight | PlaneWeight | None:
     """Makes a float constant the low-bit weight of the products that read it.
+
+    A grid around zero is one product. A palette is the sum of one product per plane of signs (`record.sign_planes`).
 
     Args:
         graph: the subgraph of the constant, edited in place.
-        tensor: index of the float32 constant; it holds the codes afterwards.
+        tensor: index of the float32 constant; it holds the codes afterwards, those of the first plane of a palette.
         assignment: the weights that the constant holds.
         record: their codes and scales.
 
     Returns:
-        What was stored; None, and nothing is changed, if anything but a matrix product reads the constant, or its grid
-        has no zero in the middle.
+        What was stored; None, and nothing is changed, if anything but a matrix product reads the constant, its grid has
+        no zero in the middle, or its palette has too many planes.
     """
     owner, match = record.tensors[assignment.owner], assignment.matches[assignment.owner]
     products = graph.consumers(tensor)
-    if not isinstance(owner, QuantizedTensor) or not products or graph.is_output(tensor):
+    if not products or graph.is_output(tensor) or not all(_is_product(graph, op, tensor) for op in products):
         return None
-    if not all(_is_product(graph, op, tensor) for op in products):
-        return None
+    if isinstance(owner, PalettizedTensor):
+        return _planes(graph, tensor, assignment, owner, match)
+    return _grid(graph, tensor, assignment, owner, match)
+
+
+def _grid(
+    graph: Subgraph, tensor: int, assignment: Assignment, owner: QuantizedTensor, match: Match
+) -> IntegerWeight | None:
+    """Stores the codes of a grid; None if it has no zero in the middle."""
     try:
         kernel = integer_kernel(owner, match, 0, None, NO_GRIDS, shared=False)
     except NotIntegerError:
@@ -56,25 +78,56 @@ def dynamic_weight(
     if halved:
         # -3, -1, 1 and 3 need 4 bits, -2 to 1 need 2: w x = 2 scale c x + scale sum(x).
         rows, scale = (rows - 1) // 2, 2 * scale
-    has_rows = all(graph.shape(inputs_of(op)[0])[-1] == rows.shape[1] for op in products)
-    bits, extra = row_container(rows, kernel.bits, has_rows)
+    products = list(graph.consumers(tensor))
+    bits, extra = row_container(rows, kernel.bits, _has_rows(graph, products, rows.shape[1]))
     # Rows of float activations may have an odd number of 4-bit weights.
     extra = extra if bits == 2 else 0
-    stored = graph.tensor(tensor)
-    set_data(graph.file, stored, pack(np.pad(rows, ((0, 0), (0, extra))), bits))
-    stored.type, stored.shape = TYPES[bits], np.asarray((len(rows), rows.shape[1] + extra), np.int32)
-    stored.shapeSignature = None
-    stored.name = SEPARATOR.join(assignment.matches)
-    stored.quantization = quantization(scale, axis=0)
-    for op in list(products):
-        writer = _Product(graph, op, extra, VERSIONS[bits])
-        graph.replace(op, writer.with_sum(kernel.scale) if halved else writer.plain())
+    _store_rows(graph, tensor, np.pad(rows, ((0, 0), (0, extra))), scale, bits, SEPARATOR.join(assignment.matches))
+    spread = np.broadcast_to(kernel.scale, len(rows)).astype(np.float32) if halved else None
+    for op in products:
+        graph.replace(op, _Product(graph, op, extra, VERSIONS[bits]).operators_of([tensor], spread))
     return IntegerWeight([tensor], assignment, kernel, constant, graph.index, halved)
+
+
+def _planes(
+    graph: Subgraph, tensor: int, assignment: Assignment, owner: PalettizedTensor, match: Match
+) -> PlaneWeight | None:
+    """Stores a palette as planes of signs; None if it has no such planes."""
+    constant = values_of(graph.file, graph.tensor(tensor)).copy()
+    rows = plane_rows(owner, match, constant.shape)
+    if rows is None:
+        return None
+    constant = constant.reshape(len(constant), -1)
+    products = list(graph.consumers(tensor))
+    bits, extra = row_container(rows.codes[0], 4, _has_rows(graph, products, constant.shape[1]))
+    extra = extra if bits == 2 else 0
+    name = SEPARATOR.join(assignment.matches)
+    tensors = [tensor, *(graph.add_tensor((0,), TYPES[bits]) for _ in rows.codes[1:])]
+    for index, codes, scale in zip(tensors, rows.codes, rows.scale, strict=True):
+        _store_rows(graph, index, np.pad(codes, ((0, 0), (0, extra))), scale, bits, name)
+    for op in products:
+        graph.replace(op, _Product(graph, op, extra, VERSIONS[bits]).operators_of(tensors, rows.mean))
+    return PlaneWeight(tensors, assignment, rows, constant, graph.index)
+
+
+def _has_rows(graph: Subgraph, products: Sequence[OperatorT], size: int) -> bool:
+    """Whether the rows of weights lie along the last axis of every product's input, which can then be lengthened."""
+    return all(graph.shape(inputs_of(op)[0])[-1] == size for op in products)
+
+
+def _store_rows(graph: Subgraph, tensor: int, rows: np.ndarray, scale: np.ndarray, bits: int, name: str) -> None:
+    """Makes a tensor the weight of a FULLY_CONNECTED with a scale per row."""
+    stored = graph.tensor(tensor)
+    set_data(graph.file, stored, pack(rows, bits))
+    stored.type, stored.shape = TYPES[bits], np.asarray(rows.shape, np.int32)
+    stored.shapeSignature = None
+    stored.name = name
+    stored.quantization = quantization(scale, axis=0)
 
 
 def no_product() -> ValueError:
     """Returns the error of a model without a matrix product that takes low-bit weights."""
-    expected = "'float' or 'int8' for a model without a matrix product of recorded weights on a symmetric grid"
+    expected = "'float' or 'int8' for a model without a matrix product of recorded weights on symmetric grids"
     fix = "Quantize a Dense, recurrent or pointwise kernel with symmetric=True and per-channel scales"
     return ValueError(invalid_part("activations", expected, "activations='dynamic'", fix))
 
@@ -112,25 +165,41 @@ class _Product:
         if extra:
             self._pad(extra)
 
-    def plain(self) -> list[OperatorT]:
-        """Returns the product alone."""
-        self._multiply(self.rest, self.output, self.activation)
+    def operators_of(self, weights: Sequence[int], spread: np.ndarray | None) -> list[OperatorT]:
+        """Returns the operators that add up the products with some weights.
+
+        Args:
+            weights: tensors of low-bit rows.
+            spread: float32, one factor per output of the sum of each row, which a row of ones computes; None without.
+        """
+        count, (_, *bias) = len(weights) + (spread is not None), self.rest
+        if count == 1:
+            self._multiply([*weights, *bias], self.output, self.activation)
+            return self.operators
+        outputs = [self.graph.add_tensor_like(self.output) for _ in range(count)]
+        for weight, output in zip(weights, outputs, strict=False):
+            self._multiply([weight, *bias], output, 0)
+            bias = []
+        if spread is not None:
+            self._sum_rows(weights[0], spread, outputs[-1])
+        total = outputs[0]
+        for number, output in enumerate(outputs[1:], 2):
+            is_last = number == len(outputs)
+            result = self.output if is_last else self.graph.add_tensor_like(self.output)
+            activation = self.activation if is_last else 0
+            self._append("ADD", 1, [total, output], result, "AddOptions", fusedActivationFunction=activation)
+            total = result
         return self.operators
 
-    def with_sum(self, scale: np.ndarray) -> list[OperatorT]:
-        """Returns the product plus `scale` times the sum of each row, which a row of ones computes."""
-        weight, *bias = self.rest
-        count, size = self.graph.shape(weight)
-        ones = self.graph.add_tensor((1, size), TYPES[2], pack(np.ones((1, size), np.int8), 2))
+    def _sum_rows(self, weight: int, spread: np.ndarray, output: int) -> None:
+        """Appends `spread` times the sum of each row, as long as those of a weight."""
+        size, kind = self.graph.shape(weight)[1], self.graph.tensor(weight).type
+        ones = self.graph.add_tensor((1, size), kind, pack(np.ones((1, size), np.int8), WIDTHS[kind]))
         self.graph.tensor(ones).quantization = quantization(np.ones(1, np.float32))
-        factor = self.graph.add_tensor((count,), FLOAT32, np.broadcast_to(scale, count).astype(np.float32))
-        product, spread = (self.graph.add_tensor_like(self.output) for _ in range(2))
+        factor = self.graph.add_tensor(spread.shape, FLOAT32, spread)
         total = self._resized(self.output, 1)
-        self._multiply([weight, *bias], product, 0)
         self._multiply([ones], total, 0)
-        self._append("MUL", 1, [total, factor], spread, "MulOptions")
-        self._append("ADD", 1, [product, spread], self.output, "AddOptions", fusedActivationFunction=self.activation)
-        return self.operators
+        self._append("MUL", 1, [total, factor], output, "MulOptions")
 
     def _multiply(self, rest: list[int], output: int, activation: int) -> None:
         """Appends a FULLY_CONNECTED that rounds its input."""

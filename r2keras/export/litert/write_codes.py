@@ -10,9 +10,10 @@ from r2keras.export.integer.float_operators import NO_GRID
 from r2keras.export.integer.integer_graph import Integerizer, needs_range
 from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
-from r2keras.export.integer.weights import check_weights
+from r2keras.export.integer.weights import IntegerWeight, check_weights
 from r2keras.export.litert.dynamic_products import dynamic_weight, no_product
 from r2keras.export.litert.embedding_rows import is_table, look_up
+from r2keras.export.litert.plane_weight import PlaneWeight, check_planes
 from r2keras.export.litert.read_back import Written, check_written
 from r2keras.export.litert.replace_constant import replace_constant
 from r2keras.export.tflite.activation_grid import Data
@@ -52,7 +53,8 @@ def exact_file(
     where = list(constants(file))
     assignments = assignments_of(where, record)
     kernels = set(record.dynamic_kernels)
-    weights, written = [], []
+    weights: list[IntegerWeight | PlaneWeight] = []
+    written = []
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
         packs = dynamic and (not kernels or not kernels.isdisjoint(assignment.matches))
@@ -64,9 +66,7 @@ def exact_file(
     if dynamic and not weights:
         raise no_product()
     _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if dynamic else set())
-    content, read_back = _finished(file, written, {(weight.subgraph, weight.tensors[0]) for weight in weights})
-    check_weights(read_back, weights, record)
-    return content, read_back
+    return _finished(file, written, weights, record)
 
 
 def integer_file(
@@ -99,10 +99,10 @@ def integer_file(
             assignments_by_tensor[tensor] = assignment if kernels.isdisjoint(assignment.matches) else None
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
-    weights = integerizer.weights
     if packs:
-        pack_products(integerizer.graph, weights)
+        pack_products(integerizer.graph, integerizer.weights)
     new_indices = prune(file)
+    weights: list[IntegerWeight | PlaneWeight] = [*integerizer.weights]
     for weight in weights:
         weight.tensors = [new_indices.get(i, i) for i in weight.tensors]
     written: list[Written] = []
@@ -117,19 +117,26 @@ def integer_file(
                 weights.append(packed)
             else:
                 written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
-    content, read_back = _finished(file, written, {(weight.subgraph, weight.tensors[0]) for weight in weights})
-    check_weights(read_back, weights, record)
+    content, read_back = _finished(file, written, weights, record)
     _warn(integerizer.reasons, integerizer.count)
     _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)))
     return content, read_back
 
 
-def _finished(file: ModelT, written: list[Written], named: set[tuple[int, int]]) -> tuple[bytes, ModelT]:
-    """Returns the file's bytes, and the file as read back from them, the float operators' weights compared."""
+def _finished(
+    file: ModelT, written: list[Written], weights: list[IntegerWeight | PlaneWeight], record: CompressionRecord
+) -> tuple[bytes, ModelT]:
+    """Returns the file's bytes, and the file as read back from them, its weights compared with the record."""
+    planes = [weight for weight in weights if isinstance(weight, PlaneWeight)]
+    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
+    named = {(weight.subgraph, weight.tensors[0]) for weight in integers}
+    named |= {(weight.subgraph, tensor) for weight in planes for tensor in weight.tensors}
     slim(file, named | {(item.subgraph, tensor) for item in written for tensor in item.named})
     content = write(file)
     read_back = parse(content)
     check_written(read_back, written)
+    check_weights(read_back, integers, record)
+    check_planes(read_back, planes, record)
     return content, read_back
 
 

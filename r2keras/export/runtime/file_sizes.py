@@ -44,7 +44,7 @@ class TensorSize:
         shape: the weight's shape in Keras.
         num_bits: bits per weight, or per index of a palette, in the spec; 32 if the weight stays float.
         container_bits: bits per weight, or per index of a palette, in the file: 2, 4, 8 or 32; `8 dim` if centroids are
-            stored instead of indices (`optimize="latency"`).
+            stored instead of indices (`optimize="latency"`), and 2 per plane of signs (`activations="dynamic"`).
         float_bytes: 4 times the number of weights.
         packed_bytes: size in the file of codes, scales, zero points and half steps; for a palette, of indices, table,
             first rows of groups and factors of channels.
@@ -261,6 +261,10 @@ def _container(tensor: Tensor, stored: _StoredWeights) -> tuple[int, str]:
     has_indices = tensor.name in stored.indices
     if not isinstance(tensor, PalettizedTensor):
         return width, _note(tensor, width)
+    planes = stored.constants[tensor.name]
+    if not has_indices and (width < 8 or planes > 1):
+        signs = "a sign" if planes == 1 else f"{planes} signs"
+        return width * planes, f"{signs} per weight in {width}-bit containers"
     # A palette's table may have an integer type too, so the width of the indices comes from the spec.
     width = container_bits(tensor.spec.num_bits) if has_indices else width * tensor.layout.dim
     return width, _palette_note(tensor, width, has_indices)
@@ -298,6 +302,7 @@ class _StoredWeights:
     Attributes:
         packed: bytes of the constants, scales and zero points; 0 for a weight that another one stores.
         widths: bits of the widest integer constant.
+        constants: the number of integer constants.
         shared: for a weight that another one stores, the name of that one.
         data: bytes of the constants.
         indices: the names of the weights that are stored as indices of a palette.
@@ -306,6 +311,7 @@ class _StoredWeights:
     def __init__(self, file: ModelT):
         self.packed: dict[str, int] = {}
         self.widths: dict[str, int] = {}
+        self.constants: dict[str, int] = {}
         self.shared: dict[str, str] = {}
         self.data: dict[str, bytes] = {}
         self.indices: set[str] = set()
@@ -322,6 +328,7 @@ class _StoredWeights:
         if tensor.type in WIDTHS:
             for name in (owner, *others):
                 self.widths[name] = max(self.widths.get(name, 0), WIDTHS[tensor.type])
+                self.constants[name] = self.constants.get(name, 0) + 1
                 if _is_index(tensor):
                     self.indices.add(name)
         for other in others:

@@ -113,7 +113,7 @@ def test_weights_without_a_packed_form_stay_exact(tmp_path):
     x = layers.Dense(40, name="wide")(layers.Dense(64, name="palette")(inputs))
     x = layers.Dense(40, name="asymmetric")(layers.Dense(40, name="packed")(x))
     rules = [
-        ("palette", PaletteSpec(num_bits=2)),
+        ("palette", PaletteSpec(num_bits=2, dim=2)),
         ("asymmetric", QuantSpec(num_bits=4, symmetric=False)),
         ("packed", QuantSpec(num_bits=4)),
         ("wide", QuantSpec(num_bits=8, levels="mid_rise")),
@@ -183,7 +183,7 @@ def test_a_model_without_a_product_is_refused(tmp_path):
     model, record = calibrate(model, Recipe([(".*", QuantSpec(num_bits=4))]), data, progress=False)
     with pytest.raises(ValueError, match="without a matrix product"):
         to_litert(model, tmp_path / "m.tflite", record, activations="dynamic")
-    with pytest.raises(ValueError, match="a symmetric kernel of a Dense"):
+    with pytest.raises(ValueError, match="a symmetric kernel or a small palette of a Dense"):
         dynamic_twin(model, record)
     with pytest.raises(ValueError, match="a record where activations='dynamic'"):
         to_litert(model, tmp_path / "m.tflite", activations="dynamic")
