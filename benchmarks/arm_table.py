@@ -28,7 +28,7 @@ def tables(rows: list[Row]) -> str:
         "Operators of integer files, where their inputs were equal: results with another code, of all; the largest.",
         operators(integer),
         f"Dynamic files: median; outputs that are further off than {NEAR:g} of the range; largest.",
-        _table(dynamic, lambda row: f"{row['net']}, {row['weights'].partition(' ')[0]}", shares),
+        _table(dynamic, lambda row: f"{row['form']}, {row['weights'].partition(' ')[0]}", shares),
     ]
     parts += refusals(rows)
     versions = sorted({row["qemu"] for row in rows if row["qemu"]})
