@@ -51,9 +51,7 @@ def form_of(row: Row) -> str:
     if row["weights"] == "float":
         return "float"
     kind = row["weights"].partition(" ")[0]
-    if kind in ("palette", "alternating"):
-        return kind if row["form"].startswith("exact") else f"{kind}, {row['form']}"
-    return row["form"]
+    return kind if kind in ("palette", "alternating") and row["form"].startswith("exact") else row["form"]
 
 
 def integer_line(row: Row) -> str:
@@ -93,7 +91,7 @@ def shares(rows: list[Row]) -> str:
 
 
 def operators(rows: list[Row]) -> str:
-    """Returns the table of the operators of integer files that differ anywhere, then the names of the others."""
+    """Returns the table of the operators of integer files that differ on ARM, then the names of the others."""
     rows = [row for row in rows if row.get("operators")]
     counts: dict[str, list[list[int]]] = collections.defaultdict(list)
     columns = _columns(rows)
@@ -102,13 +100,15 @@ def operators(rows: list[Row]) -> str:
             some = [row["operators"][kind] for row in rows if belongs(row) and kind in row["operators"]]
             largest = max((count[2] for count in some), default=0)
             counts[kind].append([sum(count[0] for count in some), sum(count[1] for count in some), largest])
-    differing = [kind for kind in counts if any(off for _, off, _ in counts[kind])]
+    differing = [kind for kind in counts if any(off for _, off, _ in counts[kind][:-1])]
     lines = [
         [kind, *(f"{100 * off / n:.2f} % of {n:,}; {largest}" if n else "" for n, off, largest in counts[kind])]
         for kind in differing
     ]
     equal = ", ".join(kind for kind in counts if kind not in differing)
-    return f"{markdown(['operator', *(name for name, _ in columns)], lines)}\n\nEqual everywhere: {equal or 'none'}."
+    return (
+        f"{markdown(['operator', *(name for name, _ in columns)], lines)}\n\nEqual on ARM and x86: {equal or 'none'}."
+    )
 
 
 def _columns(rows: list[Row]) -> list[Column]:

@@ -227,5 +227,5 @@ def test_tables_count_equal_files_codes_and_refusals():
     assert ["CONV_2D", "", "2.00 % of 1,000; 1", ""] in lines
     assert ["dynamic step, W4", "2e-08; 10.0 %; 3e-03", "", ""] in lines
     assert "- cortex-a53: exit status 139 (1 files)" in text and "- cortex-a7: No operator 'A' (1 files)" in text
-    assert "Equal everywhere: PAD." in text and "QEMU 10.0." in text and "2026-01-02" in text
+    assert "Equal on ARM and x86: PAD." in text and "QEMU 10.0." in text and "2026-01-02" in text
     assert arm_table.tables([]) == "No rows yet."
