@@ -108,7 +108,8 @@ def run(store: Rows, root: Path, patterns: list[str], cpus: list[str]) -> None:
     for system in systems.values():
         arm_system.prepare(system, root / system.architecture)
     versions = {cpu: arm_system.checked_version(system, cpu) for cpu, system in systems.items()}
-    about: Row = {"qemu": "", "machine": machine(), "revision": revision()}
+    about: Row = {"qemu": "", "revision": revision()}
+    on_x86 = about | {"machine": machine()}
     work = root / "files"
     for net, group in itertools.groupby(plan, lambda file: file.net):
         shutil.rmtree(work, ignore_errors=True)
@@ -117,7 +118,7 @@ def run(store: Rows, root: Path, patterns: list[str], cpus: list[str]) -> None:
         for file in files.values():
             arm_files.write(file, work / f"{file.name}.tflite")
         x86 = {line["name"]: line for line in run_each([sys.executable], work, work / "x86", list(files))}
-        store.add([arm_rows.row_on_x86(files[name], line, work) | about for name, line in x86.items()])
+        store.add([arm_rows.row_on_x86(files[name], line, work) | on_x86 for name, line in x86.items()])
         for cpu in cpus:
             names = [name for name, file in files.items() if cpu in plan[file]]
             folder, told = root / systems[cpu].architecture, about | {"qemu": versions[cpu]}

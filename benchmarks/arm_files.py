@@ -191,7 +191,7 @@ def write(file: File, path: Path) -> None:
     model = streaming(small) if file.form.endswith("step") else small
     inputs = inputs_of(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Operators that stay float are compared like the others.
+        warnings.simplefilter("ignore")  # The comparison is not about which operators stay float.
         to_litert(model, path, record, **FORMS[file.form])  # type: ignore[arg-type]
     if file.form == "expanded":
         path.write_bytes(expand(path))

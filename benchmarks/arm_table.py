@@ -31,8 +31,9 @@ def tables(rows: list[Row]) -> str:
         _table(dynamic, lambda row: f"{row['form']}, {row['weights'].partition(' ')[0]}", shares),
     ]
     parts += refusals(rows)
+    run_here = [row for row in rows if "machine" in row]
     versions = sorted({row["qemu"] for row in rows if row["qemu"]})
-    return "\n\n".join([*parts, f"QEMU {', '.join(versions)}.", machine_lines(rows, lambda row: row["net"])])
+    return "\n\n".join([*parts, f"QEMU {', '.join(versions)}.", machine_lines(run_here, lambda row: row["net"])])
 
 
 def refusals(rows: list[Row]) -> list[str]:
