@@ -23,13 +23,19 @@ def tables(rows: list[Row]) -> str:
     parts = [
         "Files that are equal bit by bit, of all; the largest difference of the others, as a share of the range.",
         _table(rows, form_of, summary),
-        "Integer files: outputs with another code; the largest difference in codes.",
-        _table(integer, integer_line, codes),
-        "Operators of integer files, where their inputs were equal: results with another code, of all; the largest.",
-        operators(integer),
-        f"Dynamic files: median; outputs that are further off than {NEAR:g} of the range; largest.",
-        _table(dynamic, lambda row: f"{row['form']}, {row['weights'].partition(' ')[0]}", shares),
     ]
+    if integer:
+        parts += [
+            "Integer files: outputs with another code; the largest difference in codes.",
+            _table(integer, integer_line, codes),
+            "Operators of integer files, where their inputs were equal: results with another code, of all; the largest.",
+            operators(integer),
+        ]
+    if dynamic:
+        parts += [
+            f"Dynamic files: median; outputs that are further off than {NEAR:g} of the range; largest.",
+            _table(dynamic, lambda row: f"{row['form']}, {row['weights'].partition(' ')[0]}", shares),
+        ]
     parts += refusals(rows)
     run_here = [row for row in rows if "machine" in row]
     versions = sorted({row["qemu"] for row in rows if row["qemu"]})

@@ -229,3 +229,5 @@ def test_tables_count_equal_files_codes_and_refusals():
     assert "- cortex-a53: exit status 139 (1 files)" in text and "- cortex-a7: No operator 'A' (1 files)" in text
     assert "Equal on ARM and x86: PAD." in text and "QEMU 10.0." in text and "2026-01-02" in text
     assert arm_table.tables([]) == "No rows yet."
+    few = arm_table.tables([entry for entry in ROWS if entry["form"] == "exact"])
+    assert "Integer files" not in few and "Dynamic files" not in few and few.startswith("Files that are equal")
