@@ -28,7 +28,7 @@ def tables(rows: list[Row]) -> str:
         parts += [
             "Integer files: outputs with another code; the largest difference in codes.",
             _table(integer, integer_line, codes),
-            "Operators of integer files, where their inputs were equal: results with another code, of all; the largest.",
+            "Operators of integer files, where their inputs were equal: results with another code; the largest.",
             operators(integer),
         ]
     if dynamic:
