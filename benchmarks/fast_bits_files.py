@@ -192,10 +192,21 @@ def _dynamic(model: keras.Model, folder: Path, widths: tuple[int, ...], *, rival
     to_litert(model, files["float"])
     for bits in widths:
         spec = r2keras.QuantSpec(num_bits=bits, granularity="per_channel")
-        recipe = r2keras.Recipe([(".*", spec)])
-        small, record = r2keras.calibrate(model, recipe, inputs_of(model, 16), progress=False)
-        files |= _pair(small, record, folder, f"W{bits}", "dynamic")
+        files |= _pair(*_calibrated(model, spec), folder, f"W{bits}", "dynamic")
+    if rival:
+        # 16 levels, as litert-quantizer has; the default leaves out the lowest one to have a zero in the middle.
+        spec = r2keras.QuantSpec(num_bits=4, granularity="per_channel", levels="mid_rise")
+        small, record = _calibrated(model, spec)
+        files["W4 mid-rise packed"] = folder / "mid_rise.tflite"
+        to_litert(small, files["W4 mid-rise packed"], record, activations="dynamic")
     return files | (dict(_rivals(files["float"], folder)) if rival else {})
+
+
+def _calibrated(model: keras.Model, spec: r2keras.QuantSpec) -> tuple[keras.Model, r2keras.CompressionRecord]:
+    """Returns a model with every kernel under one spec, and its record."""
+    import r2keras
+
+    return r2keras.calibrate(model, r2keras.Recipe([(".*", spec)]), inputs_of(model, 16), progress=False)
 
 
 def _pair(model: keras.Model, record: r2keras.CompressionRecord, folder: Path, name: str, activations: str) -> Files:

@@ -74,12 +74,13 @@ def _grid(
         return None
     constant = values_of(graph.file, graph.tensor(tensor)).copy()
     rows, scale = kernel.codes.reshape(kernel.codes.shape[0], -1), np.broadcast_to(kernel.scale, kernel.codes.shape[0])
-    halved = kernel.doubled and owner.spec.num_bits == 2
+    halved = kernel.doubled and owner.spec.num_bits in (2, 4)
     if halved:
-        # -3, -1, 1 and 3 need 4 bits, -2 to 1 need 2: w x = 2 scale c x + scale sum(x).
+        # The odd codes -3 to 3 need 4 bits, -2 to 1 need 2; -15 to 15 need 8, -8 to 7 need 4:
+        # w x = 2 scale c x + scale sum(x).
         rows, scale = (rows - 1) // 2, 2 * scale
     products = list(graph.consumers(tensor))
-    bits, extra = row_container(rows, kernel.bits, _has_rows(graph, products, rows.shape[1]))
+    bits, extra = row_container(rows, 4 if halved else kernel.bits, _has_rows(graph, products, rows.shape[1]))
     # Rows of float activations may have an odd number of 4-bit weights.
     extra = extra if bits == 2 else 0
     _store_rows(graph, tensor, np.pad(rows, ((0, 0), (0, extra))), scale, bits, SEPARATOR.join(assignment.matches))

@@ -30,6 +30,7 @@ SPECS = {
     "8": {"num_bits": 8},
     "4": {"num_bits": 4},
     "3 mid-rise": {"num_bits": 3, "levels": "mid_rise"},
+    "4 mid-rise": {"num_bits": 4, "levels": "mid_rise"},
     "2": {"num_bits": 2},
     "2 mid-tread": {"num_bits": 2, "levels": "mid_tread"},
     "1": {"num_bits": 1},
