@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Container
 
 import keras
 from keras import tree
 
+from r2keras._models.keras_internals import parts_of
+
 Clone = Callable[[keras.Layer], keras.Layer]
 Append = Callable[[str, str], keras.Layer | None]
+# Layers that a copy may have in place of one, and frames of the stack around the recursion.
+LAYERS_PER_LAYER, OTHER_FRAMES = 3, 500
 
 
 def copy_with(
@@ -31,7 +36,18 @@ def copy_with(
     Returns:
         A model of the same class, names and compile settings.
     """
+    _allow_depth(len(parts_of(model)))
     return _Copier(clone, append or _nothing, drop, dtype).copy(model, "", top=True)
+
+
+def _allow_depth(num_layers: int) -> None:
+    """Raises Python's recursion limit for a deep model, for good: Keras walks models layer by layer in recursion.
+
+    Copies with inserted layers are deeper than the model, which Keras could still build, and Keras walks them again
+    whenever they are copied or loaded.
+    """
+    needed = LAYERS_PER_LAYER * num_layers + OTHER_FRAMES
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), needed))
 
 
 class _Copier:
