@@ -180,7 +180,8 @@ def run(rows: Rows, cells: int, jobs: int, first: int, again: bool, forms: Seque
             seed = one.seed
             found = one.take(pipe in ready)
             if found is not None:
-                rows.rows = [row for row in rows.rows if seed_of(row) != seed or _form(row) not in (*forms, KERAS)]
+                replaced = {*forms, *map(_form, found)}
+                rows.rows = [row for row in rows.rows if seed_of(row) != seed or _form(row) not in replaced]
                 rows.add([{**row, "revision": about} for row in found])
                 _tell(found, len(rows.rows), cells)
     for one in workers:
