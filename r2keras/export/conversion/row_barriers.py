@@ -10,8 +10,9 @@ import numpy as np
 from keras import ops
 
 from r2keras._models import rebuild
-from r2keras._models.call_kinds import ACTIVATIONS, FOLDING
+from r2keras._models.call_kinds import ACTIVATIONS, FOLDING, activation_name
 from r2keras._models.either_keras import SourceModel, read_model
+from r2keras._models.graph import Call
 from r2keras._models.row_products import input_axis
 from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # No output of a layer is below it, and no other layer compares with it.
 LOWEST = np.float32(-3.0e38)
-# Kinds of calls that end with no addition that the converter could move.
+# Kinds of calls that end with no addition that the converter could move, unless their function is linear.
 SAFE = ("InputLayer", *ACTIVATIONS)
 
 
@@ -58,7 +59,7 @@ def with_barriers(source: SourceModel, kernels: Sequence[str] = ()) -> SourceMod
     if kernels:
         products = [call for call in products if any(name.startswith(f"{call.path}/") for name in kernels)]
     sources = [graph.producer(tensor) for call in products for tensor in call.inputs[:1]]
-    paths = {call.path for call in sources if call.kind not in SAFE and not call.kind.startswith(FOLDING)}
+    paths = {call.path for call in sources if not _is_safe(call)}
     if not paths:
         return source
 
@@ -95,6 +96,12 @@ def _redirect(graph: Subgraph, old: int, new: int) -> None:
 def _is_product(layer: keras.Layer) -> bool:
     """Whether a layer multiplies the rows of its input."""
     return input_axis(layer) is not None or isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
+
+
+def _is_safe(call: Call) -> bool:
+    """Whether a call ends with no addition that the converter could move; the bias of a linear layer is one."""
+    name = activation_name(call)
+    return name not in (None, "linear") if call.kind.startswith(FOLDING) else call.kind in SAFE and name != "linear"
 
 
 def _is_barrier(graph: Subgraph, op: OperatorT) -> bool:

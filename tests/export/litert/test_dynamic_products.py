@@ -91,6 +91,20 @@ def test_what_is_stored(spec, kind, columns, tmp_path):
     assert stored[name] == (kind, (120, columns))
 
 
+@pytest.mark.parametrize("part", [lambda: layers.Dense(16), lambda: layers.Conv1D(16, 1)])
+def test_the_bias_of_a_linear_layer_stays_in_front_of_the_next_product(part, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(SEQUENCE, batch_size=1), part(), layers.Dense(5)])
+    for layer in model.layers:
+        layer.bias.assign(np.linspace(-1, 1, layer.bias.shape[0]))
+    data = np.random.default_rng(1).normal(size=(10, *SEQUENCE)).astype("float32")
+    small, record = calibrate(model, Recipe([(".*", QuantSpec(4))]), data, progress=False)
+    to_litert(small, tmp_path / "m.tflite", record, activations="dynamic")
+    expected = dynamic_twin(small, record).predict(data, batch_size=1, verbose=0)
+    median, share = off(LiteRTModel(tmp_path / "m.tflite").predict(data), expected)
+    assert median < 1e-6 and share < 0.15
+
+
 def test_streams_and_low_bit_states(tmp_path):
     keras.utils.set_random_seed(0)
     parts = [layers.LSTM(12, return_sequences=True, name="lstm"), layers.Dense(5, name="head")]
