@@ -157,6 +157,14 @@ def test_damage_is_found():
     assert rows.differs(rows.codes, constant + np.float32(1e-4)).startswith("a value is off by 0.0001")
 
 
+def test_rows_of_small_weights_are_differences_of_large_coefficients():
+    scale = np.array([[1 / 3], [0.2], [0.4 / 3]], np.float32)
+    rows = plane_weight.PlaneRows(np.array([[[1]], [[-1]], [[-1]]], np.int8), scale, None)
+    # What float32 leaves of 1/3 - 1/5 - 2/15, which is 0.
+    assert rows.differs(rows.codes, np.array([[1e-8]], np.float32)) == ""
+    assert rows.differs(rows.codes, np.array([[1e-5]], np.float32)).startswith("a value is off by 1")
+
+
 def test_a_sign_that_does_not_reach_the_file_is_an_error(tmp_path, monkeypatch):
     model, record, _ = compressed("dense", SPECS["2"])
     right = plane_weight.stored_codes
