@@ -149,6 +149,8 @@ def _check_grids(record: CompressionRecord) -> None:
     if not record.activations:
         expected = "a record with activations, whose grids integer operators need"
         fix = "Call r2keras.calibrate or prepare with QuantSpec(..., activation_bits=8) and input_bits=8"
+        if record.dynamic_kernels:
+            fix = "Products that round rows, with activation_method='dynamic', need none: pass activations='dynamic'"
         raise ValueError(invalid_part("record", expected, "a record without activations", fix))
     for name, grid in record.activations.items():
         if grid.num_bits != 8:

@@ -111,14 +111,23 @@ class Integerizer:
             self._visit(op)
         if not self.weights:
             reason = self._float_operators[0].text if self._float_operators else "it has none"
-            expected = "'float', because no operator of the model can compute in integers"
-            fix = "Pass input_bits=8 and specs with activation_bits=8 to calibrate or prepare"
-            raise ValueError(invalid_part("activations", expected, f"activations='int8', but {reason}", fix))
+            form = "'dynamic'" if self.record.dynamic_kernels else "'float'"
+            expected = f"{form}, because no operator of the model can compute in integers"
+            received = f"activations='int8', but {reason}"
+            raise ValueError(invalid_part("activations", expected, received, self._remedy()))
         replaced = {tensor: self._output(tensor, io) for tensor in self.graph.outputs}
         self.graph.operators = self.operators
         if io == "int8":
             replaced |= {tensor: self._input(tensor) for tensor in self.graph.inputs}
         self._reconnect(replaced)
+
+    def _remedy(self) -> str:
+        """Returns what to do for a model of which no operator can compute in integers."""
+        if self.record.dynamic_kernels:
+            return "Products that round rows belong in a file with activations='dynamic'"
+        if any(op.reason == NO_GRID for op in self._float_operators):
+            return "Pass data=, a few hundred inputs that give ranges to what has no grid"
+        return "Pass input_bits=8 and specs with activation_bits=8 to calibrate or prepare"
 
     @property
     def reasons(self) -> list[str]:

@@ -77,6 +77,24 @@ def test_streams_too(tmp_path):
     assert (kinds.count("CONV_2D"), kinds.count("FULLY_CONNECTED")) == (1, 3)
 
 
+def test_models_that_round_all_rows_are_dynamic_files(tmp_path):
+    model = keras.Sequential([keras.Input((8, 6), batch_size=1), layers.LSTM(12), layers.Dense(5)])
+    data = np.random.default_rng(0).normal(size=(16, 8, 6)).astype("float32")
+    for options, words in (({}, "need none: pass"), ({"input_bits": 8}, "belong in a file with")):
+        small, record = calibrate(model, Recipe([(".*", BY_ROW)]), data, progress=False, **options)
+        with pytest.raises(ValueError, match=f"{words} activations='dynamic'"):
+            to_litert(small, tmp_path / "m.tflite", record, activations="int8")
+
+
+def test_a_layer_whose_output_has_no_grid_asks_for_data(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="only")])
+    data = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    small, record = calibrate(model, Recipe([("only", QuantSpec(num_bits=4))]), data, input_bits=8, progress=False)
+    with pytest.raises(ValueError, match="Pass data="):
+        to_litert(small, tmp_path / "m.tflite", record, activations="int8")
+    to_litert(small, tmp_path / "m.tflite", record, activations="int8", data=data)
+
+
 def test_recurrent_layers_on_float_rows_are_refused_with_the_way_out(tmp_path):
     model, record = compressed(speech_net(RECURRENT["lstm"]), QuantSpec(num_bits=4))
     with pytest.raises(ValueError, match=r"'cell' is recurrent.*activation_method='dynamic'"):
