@@ -14,7 +14,7 @@ step and `finalize`, or by `calibrate`; then the model goes through every form o
   `data=`, what only the file rounds is rounded; and each integer operator, compared with exact arithmetic on the inputs
   that it had, is off by one code at most.
 - In files with `activations="dynamic"`, which run with XNNPACK: exact is `dynamic_twin` to 1e-6 of the range in the
-  median, and to 1 % where values lie on ties; rounded is 3 % in the mean, where the file rounds more than the twin.
+  median, and to 1 % where values lie on ties; rounded is 3 % in the mean, or what rounding rows changes in Keras.
 - refused: an error that says what was expected, before any training.
 - wrong: other outputs than Keras', and no error. There must be none.
 - fault: any other error, a crash, or a refusal after training. There must be none.

@@ -55,7 +55,7 @@ class Files:
         found = self.outputs(form)
         if form == DYNAMIC:
             twin = r2keras.dynamic_twin(self.done.model, self.done.record)
-            return same_dynamic(predicted(twin, self.done.case.testing), found)
+            return same_dynamic(predicted(twin, self.done.case.testing), found, self.expected)
         if form in (INTEGER, INTEGER_IO):
             # With `data=` a file rounds more tensors than Keras.
             verdict = same_integers(self.expected, found, lambda: self.done.noise(every_layer=self.done.job.measures))

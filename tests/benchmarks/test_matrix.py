@@ -134,6 +134,8 @@ def test_dynamic_files_may_differ_by_ties_and_a_little_by_rounding():
     assert verdict(0.0) == verdict(tie) == EXACT
     assert verdict(0.01) == verdict(4 * tie) == ROUNDED
     assert verdict(0.05) == verdict(np.nan) == WRONG
+    moved = [expected[0] + 0.06]
+    assert same_dynamic(expected, Outputs([expected[0] + 0.05], [None]), moved)[0] == ROUNDED
 
 
 def test_a_crash_is_a_fault_and_ends_no_other_cell(monkeypatch):

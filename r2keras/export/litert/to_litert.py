@@ -138,7 +138,7 @@ def to_litert(
         if activations == "int8":
             content, file = integer_file(file, stored_record, once, io, data, packs=optimize == "size")
         else:
-            content, file = exact_file(file, stored_record, once, dynamic=activations == "dynamic")
+            content, file = exact_file(file, stored_record, once, packed=record if activations == "dynamic" else None)
         file_sizes = measure(record, file, content, str(path))
     atomic_write_bytes(path, content)
     return file_sizes

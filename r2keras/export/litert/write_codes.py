@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def exact_file(
-    file: ModelT, record: CompressionRecord, once: Once | None, *, dynamic: bool = False
+    file: ModelT, record: CompressionRecord, once: Once | None, *, packed: CompressionRecord | None = None
 ) -> tuple[bytes, ModelT]:
     """Writes the codes of a record into a float file, edited in place.
 
@@ -41,14 +41,14 @@ def exact_file(
         file: the schema's `ModelT`.
         record: codes, indices and scales.
         once: decodes palettes once; None decodes them where they are used.
-        dynamic: whether matrix products take the codes themselves, and round each row of their input to 8 bits: those
-            of the record's dynamic kernels, or all of them if it has none.
+        packed: the record whose codes matrix products take, each row of their input rounded to 8 bits: those of its
+            dynamic kernels, or all of them if it has none. None for a file without such products.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
 
     Raises:
-        ValueError: `dynamic`, and the model lacks such a product.
+        ValueError: `packed`, and the model lacks such a product.
     """
     where = list(constants(file))
     assignments = assignments_of(where, record)
@@ -57,16 +57,16 @@ def exact_file(
     written = []
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
-        packs = dynamic and (not kernels or not kernels.isdisjoint(assignment.matches))
-        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, record) if packs else None
+        packs = packed is not None and (not kernels or not kernels.isdisjoint(assignment.matches))
+        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, packed) if packed and packs else None
         if weight is not None:
             weights.append(weight)
         else:
             written.append(_put(file, where[assignment.constant], assignment, record, once))
-    if dynamic and not weights:
+    if packed is not None and not weights:
         raise no_product()
-    _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if dynamic else set())
-    return _finished(file, written, weights, record)
+    _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if packed else set())
+    return _finished(file, written, weights, packed or record)
 
 
 def integer_file(

@@ -208,3 +208,22 @@ def test_a_model_without_a_product_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Export the model that was passed to dynamic_twin"):
         to_litert(dynamic_twin(model, record), tmp_path / "m.tflite", record, activations="dynamic")
     assert not list(tmp_path.iterdir()) and isinstance(record, CompressionRecord)
+
+
+@pytest.mark.parametrize("spec", [QuantSpec(num_bits=2, granularity="per_channel"), QuantSpec(num_bits=5)], ids=str)
+def test_latency_packs_what_the_twin_rounds(spec, tmp_path):
+    """`optimize="latency"` stores 8-bit codes of what is not packed: the convolution, and the larger palette."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, name="conv", activation="relu")(inputs))
+    x = keras.layers.Dense(8, name="palette", activation="relu", bias_initializer="normal")(x)
+    model = keras.Model(inputs, keras.layers.Dense(5, name="head", bias_initializer="normal")(x))
+    data = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype("float32")
+    palette = PaletteSpec(num_bits=3, table_dtype="int8", min_size=0)
+    recipe = Recipe([("palette", palette), (".*", spec)])
+    model, record = calibrate(model, recipe, data, progress=False)
+    sizes = to_litert(model, tmp_path / "m.tflite", record, activations="dynamic", optimize="latency")
+    notes = {row.name: row.note for row in sizes.tensors}
+    assert "packed" in notes["head/kernel"] and "packed" not in notes["palette/kernel"]
+    expected = dynamic_twin(model, record).predict(data, verbose=0)
+    off = np.abs(LiteRTModel(tmp_path / "m.tflite").predict(data) - expected)
+    assert np.median(off) < 1e-6 * np.ptp(expected)
