@@ -30,7 +30,7 @@ def check_kernels(source: SourceModel, record: CompressionRecord | None) -> None
 def check_recurrent(source: SourceModel, activations: str, record: CompressionRecord | None = None) -> None:
     """Raises ValueError for recurrent layers that are stateful, would compute on integers, or have a split kernel."""
     check_kernels(source, record)
-    kernels = () if record is None else record.dynamic_kernels
+    kernels = record.dynamic_kernels if isinstance(record, CompressionRecord) else ()
     in_float = [path for path, _ in source.recurrent if not any(name.startswith(f"{path}/") for name in kernels)]
     if in_float and activations == "int8":
         expected = f"'float', because {in_float[0]!r} is recurrent, and LiteRT has no loop of integer operators"

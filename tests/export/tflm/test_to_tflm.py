@@ -287,7 +287,7 @@ def small(tmp_path_factory):
 
 
 def test_the_phone_runtime_refuses_the_file_in_one_sentence(small):
-    with pytest.raises(ValueError, match="TFLM_DECODE"):
+    with pytest.raises(ValueError, match="LiteRT for Microcontrollers"):
         LiteRTModel(small.path)
 
 
