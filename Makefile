@@ -32,7 +32,7 @@ help: ## this list
 	@echo '           BACKENDS="tensorflow jax torch",'
 	@echo '           TORCH=torch==2.13.0 (which build of torch), PYTEST_FLAGS="-n 2 -k record",'
 	@echo '           SLOW=1 (make test: also benchmarks and whole programs, ten seconds to a minute each,'
-	@echo '           and on other backends than TensorFlow every case of a test, not one in twelve).'
+	@echo '           and on other backends than TensorFlow every case of a test, not one in sixteen).'
 
 pilot: $(STAMPS)/base ## run the pilot on the embedded digits; its report and files go to out/pilot
 	$(BIN)/python examples/pilot.py --out=out/pilot $(PILOT_FLAGS)

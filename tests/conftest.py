@@ -17,7 +17,7 @@ from tests.pairwise import pairwise
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 BACKENDS_MARK = re.compile(r"\bmark\.backends\b")
 # Of so many cases of a test, JAX and PyTorch run one: JAX compiles each anew. `make test SLOW=1` runs all of them.
-ONE_IN = 12
+ONE_IN = 16
 
 os.environ["KERAS_BACKEND"] = BACKEND
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -66,7 +66,7 @@ def without_repeated_pairs(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def is_kept(item: pytest.Item, seen: set[str]) -> bool:
-    """Whether a test runs on JAX and PyTorch: of every test its first case and, drawn by name, one in twelve others.
+    """Whether a test runs on JAX and PyTorch: of every test its first case and, drawn by name, one in sixteen others.
 
     Counted off, the cases left out could be all those with one value of one parameter.
     """
