@@ -15,7 +15,7 @@ LEVELS = (
     ("export.tflite",),
     ("export.conversion", "export.weights", "export.install"),
     ("export.integer", "export.runtime"),
-    ("export.litert", "export.tflm"),
+    ("export.litert", "export.tflm", "export.devices"),
     ("regularizers", "quantizers", "export"),
     ("layers", "report", "workloads"),
     ("compression", "widening", "callbacks"),

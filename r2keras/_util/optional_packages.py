@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from types import ModuleType
 
 from r2keras._util.errors import missing
@@ -42,6 +43,14 @@ def microcontrollers() -> ModuleType:
 def require_microcontrollers() -> None:
     """Raises ImportError unless LiteRT for Microcontrollers is installed."""
     microcontrollers()
+
+
+def version(package: str) -> str:
+    """Returns the installed version of a package, or "unknown" if it has no metadata."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _load(module: str, package: str, purpose: str, extra: str = "") -> ModuleType:

@@ -1,6 +1,7 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
 from r2keras.export.conversion.one_step import streaming
+from r2keras.export.devices.golden import Golden, GoldenTensor, golden
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
 from r2keras.export.litert.to_litert import to_litert
@@ -13,6 +14,8 @@ from r2keras.export.tflm.to_tflm import TFLMSizes, to_tflm
 
 __all__ = [
     "FileSizes",
+    "Golden",
+    "GoldenTensor",
     "Latency",
     "LiteRTModel",
     "LiteRTStream",
@@ -22,6 +25,7 @@ __all__ = [
     "Verification",
     "bundle",
     "expand",
+    "golden",
     "sizes",
     "streaming",
     "tflm_arena",

@@ -9,6 +9,7 @@ import numpy as np
 
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.progress import progress_bar
+from r2keras.export.runtime.sessions import Port
 from r2keras.export.tflite.activation_grid import Data
 
 
@@ -46,6 +47,14 @@ def matched(x: Data, names: list[str], expected: list[tuple[int, ...]], argument
         needed = f"arrays of equal length, with at least one sample and the shapes {expected} (-1 is any)"
         raise ValueError(invalid_part(argument, needed, f"arrays with the shapes {received}"))
     return arrays
+
+
+def as_input(array: np.ndarray, port: Port) -> np.ndarray:
+    """Returns an array in the type of an input; floats for a quantized integer input are quantized."""
+    if port.scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(port.dtype, np.integer):
+        limits = np.iinfo(port.dtype)
+        array = np.clip(np.round(array / port.scale + port.zero_point), limits.min, limits.max)
+    return array.astype(port.dtype, copy=False)
 
 
 def check_numeric(arrays: Sequence[np.ndarray], argument: str) -> None:

@@ -15,7 +15,7 @@ from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras._util.numeric import as_int
 from r2keras._util.tables import pairs_table
-from r2keras.export.runtime.inputs import advancing, matched
+from r2keras.export.runtime.inputs import advancing, as_input, matched
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.sessions import LiteRTSession, Port
 from r2keras.export.tflite.activation_grid import Data
@@ -93,11 +93,11 @@ class LiteRTModel:
                     self._session = LiteRTSession(content, num_threads, xnnpack)
         except RuntimeError as error:
             raise unreadable(str(path), error) from error
-        self._inputs, self._outputs = self._session.inputs, self._session.outputs
-        if not self._inputs:
+        self.inputs, self.outputs = self._session.inputs, self._session.outputs
+        if not self.inputs:
             raise ValueError(invalid_part("path", "a file that takes inputs", f"{path}, which takes none"))
-        self.input_names = [port.name for port in self._inputs]
-        self.input_shapes = [port.shape for port in self._inputs]
+        self.input_names = [port.name for port in self.inputs]
+        self.input_shapes = [port.shape for port in self.inputs]
 
     def predict(self, x: Data, batch_size: int = 128, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data.
@@ -122,7 +122,7 @@ class LiteRTModel:
         self, name: str, x: Data, batch_size: int = 128, progress: bool = False
     ) -> np.ndarray | list[np.ndarray]:
         """Runs the file as `predict` does; errors call the data by another argument's name."""
-        arrays = self._arrays(x, name)
+        arrays = self.arrays(x, name)
         count = len(arrays[0])
         step = self._batch(batch_size)
         parts: list[list[np.ndarray]] = []
@@ -137,7 +137,7 @@ class LiteRTModel:
     def dequantized(self, outputs: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
         """Returns outputs of `predict` as a list of float arrays: integers become the values that they represent."""
         listed = outputs if isinstance(outputs, list) else [outputs]
-        return [_as_float(output, detail) for output, detail in zip(listed, self._outputs, strict=True)]
+        return [_as_float(output, detail) for output, detail in zip(listed, self.outputs, strict=True)]
 
     def latency(self, num_runs: int = 50) -> Latency:
         """Times single runs at batch size 1 on random input, after five warm-up runs.
@@ -152,14 +152,14 @@ class LiteRTModel:
             raise ValueError(invalid("num_runs", "an integer of at least 1", num_runs))
         rng = np.random.default_rng(0)
         arrays = []
-        for port in self._inputs:
+        for port in self.inputs:
             is_float = np.issubdtype(port.dtype, np.floating)
             values = rng.standard_normal(port.shape) if is_float else np.zeros(port.shape)
             arrays.append(values.astype(port.dtype))
         try:
             times = self._session.times(arrays, num_runs)
         except RuntimeError as error:
-            if all(-1 not in port.signature[1:] for port in self._inputs):
+            if all(-1 not in port.signature[1:] for port in self.inputs):
                 raise
             raise ValueError(
                 f"{self.path} has open input sizes, and does not run at {self.input_shapes}, the sizes in the file. "
@@ -167,16 +167,16 @@ class LiteRTModel:
             ) from error
         return Latency(float(np.median(times)), float(np.percentile(times, 90)))
 
-    def _arrays(self, x: Data, name: str) -> list[np.ndarray]:
+    def arrays(self, x: Data, name: str = "x") -> list[np.ndarray]:
         """Returns the inputs as arrays of the file's types, in the file's order."""
-        arrays = matched(x, self.input_names, [port.signature for port in self._inputs], name)
-        return [_as_input(a, port) for a, port in zip(arrays, self._inputs, strict=True)]
+        arrays = matched(x, self.input_names, [port.signature for port in self.inputs], name)
+        return [as_input(a, port) for a, port in zip(arrays, self.inputs, strict=True)]
 
     def _batch(self, batch_size: int) -> int:
         """Returns the batch size to use: that of the file if it is fixed."""
         if (as_int(batch_size) or 0) < 1:
             raise ValueError(invalid("batch_size", "an integer of at least 1", batch_size))
-        first = self._inputs[0]
+        first = self.inputs[0]
         return batch_size if first.signature[:1] == (-1,) else first.shape[0]
 
     def _run(self, batch: list[np.ndarray], step: int, name: str) -> list[np.ndarray]:
@@ -197,14 +197,6 @@ class LiteRTModel:
             received = f"the shapes {shapes}, with which LiteRT fails ({reason})"
             raise ValueError(invalid_part(name, expected, received)) from error
         return [output[:count] for output in outputs]
-
-
-def _as_input(array: np.ndarray, port: Port) -> np.ndarray:
-    """Returns an array in the type of an input; floats for a quantized integer input are quantized."""
-    if port.scale and np.issubdtype(array.dtype, np.floating) and np.issubdtype(port.dtype, np.integer):
-        limits = np.iinfo(port.dtype)
-        array = np.clip(np.round(array / port.scale + port.zero_point), limits.min, limits.max)
-    return array.astype(port.dtype, copy=False)
 
 
 def _as_float(array: np.ndarray, port: Port) -> np.ndarray:

@@ -13,11 +13,12 @@ from r2keras._util import optional_packages
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import overheard
 from r2keras._util.numeric import as_int
-from r2keras.export.runtime.inputs import advancing, matched
+from r2keras.export.runtime.inputs import advancing, as_input, matched
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.runtime.sessions import TFLMSession
 from r2keras.export.tflite.interpreter import parse, read
+from r2keras.export.tflite.schema import name_of
 from r2keras.export.tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class TFLMModel:
             raise ValueError(invalid("arena_bytes", f"an integer from 1 to {LARGEST} or None", arena_bytes))
         self.path = Path(path)
         content = _Content.of(file, self.path.read_bytes(), str(path))
-        graph = file.subgraphs[0]
-        self.input_names = [(graph.tensors[i].name or b"").decode() for i in graph.inputs]
+        graph = Subgraph(file)
+        self.input_names = [name_of(graph.tensor(i)) for i in graph.inputs]
         self._session, _ = _open(content, isolated)
         if wanted is not None:
             needed = find_arena(content.data, str(path))
@@ -80,7 +81,7 @@ class TFLMModel:
             session, _ = _attempt(content, wanted, self._session if isolated else None)
             assert session is not None  # It was just tried.
             self._session = session
-        self._inputs = self._session.inputs
+        self.inputs, self.outputs = self._session.inputs, self._session.outputs
 
     def predict(self, x: Data, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file on data, one sample at a time.
@@ -99,8 +100,7 @@ class TFLMModel:
 
     def predict_named(self, name: str, x: Data, progress: bool = False) -> np.ndarray | list[np.ndarray]:
         """Runs the file as `predict` does; errors call the data by another argument's name."""
-        arrays = matched(x, self.input_names, [(-1, *port.shape[1:]) for port in self._inputs], name)
-        arrays = [array.astype(port.dtype, copy=False) for array, port in zip(arrays, self._inputs, strict=True)]
+        arrays = self.arrays(x, name)
         count = len(arrays[0])
         parts = []
         with advancing(progress, count, self.path.name) as advance:
@@ -110,6 +110,11 @@ class TFLMModel:
                 advance(len(batch[0]))
         outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def arrays(self, x: Data, name: str = "x") -> list[np.ndarray]:
+        """Returns the inputs as arrays of the file's types, in the file's order."""
+        arrays = matched(x, self.input_names, [(-1, *port.shape[1:]) for port in self.inputs], name)
+        return [as_input(array, port) for array, port in zip(arrays, self.inputs, strict=True)]
 
     def _run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the outputs for samples."""

@@ -50,6 +50,11 @@ def values_of(file: ModelT, tensor: TensorT) -> np.ndarray:
     return buffer_of(file, tensor).view("<f4").reshape(shape_of(tensor))
 
 
+def name_of(tensor: TensorT) -> str:
+    """Returns a tensor's name; "" if it has none."""
+    return (tensor.name or b"").decode()
+
+
 def shape_of(tensor: TensorT) -> tuple[int, ...]:
     """Returns a tensor's shape."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)

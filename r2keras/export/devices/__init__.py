@@ -1,0 +1,1 @@
+"""Proof that a file computes on a device what it computes here."""

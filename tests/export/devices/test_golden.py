@@ -1,0 +1,100 @@
+"""Golden values: what is written, read back, and told apart."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import r2keras
+from r2keras.export import Golden, GoldenTensor, LiteRTModel, TFLMModel, golden, to_litert, to_tflm
+from tests.export.models import random_inputs
+
+
+@pytest.fixture(scope="module")
+def quantized():
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((12,)), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(4)]
+    x = np.random.default_rng(0).normal(size=(32, 12)).astype(np.float32)
+    small, record = r2keras.calibrate(keras.Sequential(layers), r2keras.Recipe.uniform(4, edges=None), x)
+    return small, record, x
+
+
+@pytest.fixture(scope="module")
+def int8_file(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten()]
+    model = keras.Sequential([*layers, keras.layers.Dense(4, activation="softmax")])
+    x = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype(np.float32)
+    small, record = r2keras.calibrate(model, r2keras.Recipe.int8(), x, integer=True)
+    path = tmp_path_factory.mktemp("int8") / "model.tflite"
+    to_litert(small, path, record, activations="int8", io="int8", optimize="memory")
+    return small, path, x
+
+
+def test_the_files_hold_what_the_runtime_takes_and_returns(exported, tmp_path):
+    model, _, path, _ = exported
+    x = random_inputs(model, 5)
+    values = golden(model, path, x)
+    folder = values.save(tmp_path / "golden").parent
+    manifest = json.loads((folder / "golden.json").read_text())
+    raw = [np.fromfile(folder / item["raw"], item["dtype"]) for item in manifest["inputs"]]
+    raw = [array.reshape(5, *item["shape"]) for array, item in zip(raw, manifest["inputs"], strict=True)]
+    expected = [np.load(folder / item["npy"]) for item in manifest["outputs"]]
+    found = LiteRTModel(path).predict(raw)
+    found = found if isinstance(found, list) else [found]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert manifest["verification"]["num_samples"] == 5
+    loaded = Golden.load(folder)
+    assert loaded.to_dict() == values.to_dict()
+    assert loaded.passed(found)
+    assert not loaded.passed([output + 1e-3 for output in found])
+
+
+def test_integer_files_have_codes_and_whole_steps(tmp_path, int8_file):
+    model, path, x = int8_file
+    values = golden(model, path, x[:4])
+    assert values.inputs[0].values.dtype == values.outputs[0].values.dtype == np.int8
+    assert values.inputs[0].scale > 0
+    tolerance = values.outputs[0].tolerance
+    assert tolerance >= 1 and tolerance == int(tolerance)
+    on_device = golden(None, path, x[:4], runtime="tflm")
+    assert on_device.verification is None and on_device.runtime.startswith("tflite-micro")
+    np.testing.assert_array_equal(on_device.outputs[0].values, TFLMModel(path).predict(x[:4]))
+
+
+def test_files_for_microcontrollers_run_on_their_runtime(quantized, tmp_path):
+    small, record, x = quantized
+    to_tflm(small, tmp_path / "mcu.tflite", record)
+    assert golden(small, tmp_path / "mcu.tflite", x[:3]).runtime.startswith("tflite-micro")
+
+
+def test_rounded_rows_widen_the_tolerance(quantized, tmp_path):
+    small, record, x = quantized
+    to_litert(small, tmp_path / "exact.tflite", record)
+    to_litert(small, tmp_path / "packed.tflite", record, activations="dynamic")
+    exact, packed = (golden(small, tmp_path / f"{name}.tflite", x[:3]) for name in ("exact", "packed"))
+    assert packed.outputs[0].tolerance > 100 * exact.outputs[0].tolerance
+
+
+def test_bad_input_gets_a_sentence(exported, tmp_path):
+    model, _, path, _ = exported
+    x = random_inputs(model, 2)
+    with pytest.raises(ValueError, match=r"`runtime`.*'auto'.*Received: runtime='phone'"):
+        golden(model, path, x, runtime="phone")
+    with pytest.raises(ValueError, match=r"finite outputs.*NaN"):
+        golden(None, path, [np.full_like(a, np.nan) for a in x])
+    folder = golden(None, path, x).save(tmp_path / "g").parent
+    text = (folder / "golden.json").read_text()
+    (folder / "golden.json").write_text(text.replace('"version": 1', '"version": 9'))
+    with pytest.raises(ValueError, match="its version is 9, and this release reads 1"):
+        Golden.load(folder)
+    (folder / "golden.json").write_text(text[:50])
+    with pytest.raises(ValueError, match="not readable"):
+        Golden.load(folder)
+    with pytest.raises(FileNotFoundError, match=r"golden\.json"):
+        Golden.load(tmp_path / "none")
+    values = Golden("m", "", "", (), (GoldenTensor("y", np.ones((2, 1), np.float32)),))
+    with pytest.raises(ValueError, match="shapes"):
+        values.differences([np.ones((3, 1))])
