@@ -13,7 +13,7 @@ LEVELS = (
     ("ops", "specs"),
     ("record", "_models"),
     ("export.tflite",),
-    ("export.conversion", "export.weights", "export.install"),
+    ("export.conversion", "export.weights", "export.install", "export.targets"),
     ("export.integer", "export.runtime"),
     ("export.litert", "export.tflm", "export.devices"),
     ("regularizers", "quantizers", "export"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from types import ModuleType
 
 from r2keras._util.errors import missing
@@ -38,6 +39,11 @@ def microcontrollers() -> ModuleType:
     """Returns the module with the interpreter of LiteRT for Microcontrollers."""
     purpose = "Running a file for microcontrollers, on Linux (x86-64) only,"
     return _load("tflite_micro", "tflite-micro", purpose, "tflm").runtime
+
+
+def has_microcontrollers() -> bool:
+    """Returns whether LiteRT for Microcontrollers is installed."""
+    return importlib.util.find_spec("tflite_micro") is not None
 
 
 def require_microcontrollers() -> None:

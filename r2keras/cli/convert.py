@@ -36,7 +36,7 @@ the Keras model keeps its inputs and outputs in float, and the calibration data 
 
 A file for microcontrollers, with look-up tables of 1 to 7 bits (needs `pip install 'r2keras[tflm]'`, on Linux):
 
-    r2keras-convert --model=small.keras --record=small.record.npz --format=tflm --output=mcu.tflite
+    r2keras-convert --model=small.keras --record=small.record.npz --target=mcu --output=mcu.tflite
 
 Palettes are decoded at the first call by default, at every call with --optimize=memory, and before the file is written
 with --optimize=latency (the file then holds 8 bits per weight; palettes need table_dtype: int8 in the recipe):
@@ -58,6 +58,15 @@ rows:
 
     r2keras-convert --model=m.keras --recipe=rows.yaml --activations=dynamic --output=fast.tflite
 
+For a target, which sets the form of the file and refuses what it cannot run: cpu (phones, desktops), browser, ethos-u
+(Arm's NPU), mcu (microcontrollers). With --accelerator, Vela compiles the file and tells its flash (needs
+`pip install 'r2keras[npu]'`). C sources for a microcontroller go to a folder:
+
+    r2keras-convert --model=m.keras --bits=4 --target=browser --output=web.tflite
+    r2keras-convert --model=m.keras --bits=4 --target=ethos-u --accelerator=ethos-u55-128 --calibration_data=x.npz \
+        --output=npu.tflite
+    r2keras-convert --model=m.keras --integer --target=mcu --calibration_data=x.npz --format=c_array --output=firmware
+
 A float model as it is, for comparison with the others:
 
     r2keras-convert --model=m.keras --output=float.tflite
@@ -71,78 +80,22 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-
-from absl import flags
+from typing import TYPE_CHECKING
 
 import r2keras
 from r2keras._util.errors import DataNeededError, EdgesError
 from r2keras._util.files import replacing
 from r2keras.cli import common, recipe_flags
+from r2keras.cli.convert_flags import FLAGS, calibration_data, check_flags, check_method
 from r2keras.cli.stages import stage
-from r2keras.specs.dynamic import is_dynamic
 
-FLAGS = flags.FlagValues()
+if TYPE_CHECKING:
+    from r2keras.export.targets.settings import Form
+
 # Share of equal decisions of an integer file and its model below which the tool warns.
 MIN_AGREEMENT = 0.99
-SUFFIXES = {"output": ".tflite", "record": ".npz", "record_output": ".npz", "model_output": ".keras"}
-
-flags.DEFINE_string("model", None, "The Keras model, .keras or .h5.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "The .tflite file to write.", flag_values=FLAGS)
-flags.DEFINE_string("record", None, "The record of a compressed model, .npz.", flag_values=FLAGS)
-recipe_flags.define(FLAGS)
-flags.DEFINE_string(
-    "calibration_data",
-    None,
-    "Inputs to calibrate on, .npz; with --recipe, --bits, --integer or --activations=int8.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "input_bits", None, "Bits for the model's inputs, 2 to 8; with --recipe or --bits.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "output_bits",
-    None,
-    "Bits for the model's outputs and global-average-pooling results, rounded as the integer file rounds them, 2 to 8; "
-    "with --recipe or --bits.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "format", "litert", ["litert", "tflm"], "The runtime that the file is for: litert or tflm.", flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    "activations",
-    "float",
-    ["float", "dynamic", "int8"],
-    "What operators compute in: float; dynamic, where products take few-bit weights and round their input; or int8.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "io",
-    "float",
-    ["float", "int8"],
-    "The type of the file's inputs and outputs: float or int8; with --activations=int8.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "optimize",
-    "size",
-    ["size", "memory", "latency"],
-    "Which of size, memory or latency to optimize for; with --record, --recipe or --bits.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "recurrent",
-    "loop",
-    ["loop", "fused"],
-    "The form of LSTM layers: a loop, or fused, one operator that keeps its state until the interpreter resets it.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "record_output", None, "Where to write the new record, .npz; with --recipe or --bits.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "model_output", None, "Where to write the quantized model, .keras; with --recipe or --bits.", flag_values=FLAGS
-)
+# Samples that the C sources hold, with the expected outputs.
+GOLDEN_SAMPLES = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,6 +106,11 @@ def main(argv: list[str] | None = None) -> int:
 def convert() -> int:
     """Converts as the flags say, and prints the size of the file and the savings of compression."""
     check_flags()
+    common.import_keras()
+    if FLAGS.accelerator:
+        from r2keras.export.devices.ethos_u import require_vela
+
+        require_vela()
     record = r2keras.CompressionRecord.load(FLAGS.record) if FLAGS.record else None
     recipe = recipe_flags.recipe_of(FLAGS)
     check_method(recipe)
@@ -161,30 +119,89 @@ def convert() -> int:
     data = calibration_data(model)
     if recipe is not None:
         model, record = calibrated(model, recipe, data)
-    options = {}
-    if on_integers():
-        options = {"activations": "int8", "io": FLAGS.io, "data": data}
-    elif FLAGS.activations == "dynamic":
-        options = {"activations": "dynamic"}
-    with stage(f"Writing {FLAGS.output}"):
-        if FLAGS.format == "tflm":
-            sizes = r2keras.export.to_tflm(model, FLAGS.output, record)
-        else:
-            forms = {"optimize": FLAGS.optimize, "recurrent": FLAGS.recurrent}
-            r2keras.export.to_litert(model, FLAGS.output, record, **forms, **options)
+    if FLAGS.format == "c_array":
+        return write_c_array(model, record, data)
+    form = write(model, record, data, FLAGS.output)
     save_parts(model, record)
     if record is None:
         print(f"{FLAGS.output}: {os.path.getsize(FLAGS.output):,} bytes, float")
     else:
         print(r2keras.report.summarize(record, FLAGS.output))
-    if options:
-        with stage("Measuring size and latency"):
-            compared = routes(model, record)
-        print(compared)
-        if data is not None:
-            check_decisions(model, data)
+    measure(model, record, data, form)
+    return 0
+
+
+def write(model, record, data, output) -> Form | None:
+    """Writes the file; returns its form, or None if it is one of look-up tables for microcontrollers."""
+    with stage(f"Writing {output}"):
+        if uses_tables(record):
+            sizes = r2keras.export.to_tflm(model, output, record)
+            print(f"memory (arena) that the microcontroller needs: {sizes.arena_bytes:,} bytes")
+            return None
+        form = form_of(model, record)
+        if form.activations != "int8" and FLAGS.calibration_data and not recipe_flags.quantizes(FLAGS):
+            raise ValueError("--calibration_data goes with integer activations, which the record does not have")
+        r2keras.export.to_litert(
+            model,
+            output,
+            record,
+            target=FLAGS.target,
+            data=data if form.activations == "int8" else None,
+            **given_flags(),
+        )
+    return form
+
+
+def given_flags() -> dict:
+    """Returns the arguments of `to_litert` that the flags give, with None for those left out."""
+    activations = FLAGS.activations or ("int8" if FLAGS.integer else None)
+    names = ("io", "optimize", "recurrent", "batch_size")
+    return {"activations": activations, **{name: FLAGS[name].value for name in names}}
+
+
+def form_of(model, record) -> Form:
+    """Returns the form of the file: what the flags say, and the target's defaults."""
+    from r2keras._models.either_keras import read_model
+    from r2keras.export.targets.settings import form_for
+
+    return form_for(FLAGS.target, record, bool(read_model(model).recurrent), **given_flags())
+
+
+def uses_tables(record) -> bool:
+    """Whether the file holds look-up tables for microcontrollers: asked for, or without activations of 8 bits."""
     if FLAGS.format == "tflm":
-        print(f"memory (arena) that the microcontroller needs: {sizes.arena_bytes:,} bytes")
+        return True
+    is_open = FLAGS.format != "litert" and not FLAGS.integer and FLAGS.activations is None
+    return FLAGS.target == "mcu" and is_open and (record is None or not record.activations)
+
+
+def measure(model, record, data, form: Form | None) -> None:
+    """Prints what the target's own tools say of the file, or its latency here."""
+    if FLAGS.accelerator:
+        with stage(f"Compiling for {FLAGS.accelerator}"):
+            report = r2keras.export.ethos_u(FLAGS.output, FLAGS.accelerator, output=FLAGS.npu_output)
+        print(report)
+    if form is None or record is None or form.activations == "float":
+        return
+    if FLAGS.target not in ("ethos-u", "mcu"):
+        with stage("Measuring size and latency"):
+            compared = routes(model, record, form)
+        print(compared)
+    if data is not None:
+        check_decisions(model, data)
+
+
+def write_c_array(model, record, data) -> int:
+    """Writes a folder of C sources: the file, its operators, and a few samples with the expected outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.tflite")
+        write(model, record, data, path)
+        values = None
+        if data is not None:
+            values = r2keras.export.golden(model, path, [x[:GOLDEN_SAMPLES] for x in data], runtime="tflm")
+        sources = r2keras.export.c_array(path, FLAGS.output, golden=values)
+    save_parts(model, record)
+    print(sources)
     return 0
 
 
@@ -199,11 +216,6 @@ def calibrated(model, recipe, data):
             raise ValueError(f"{error} Give them with --calibration_data") from error
         except EdgesError as error:
             raise ValueError(f"{error} On the command line: --edge_bits=0") from error
-
-
-def on_integers() -> bool:
-    """Whether the file computes on integers."""
-    return FLAGS.integer or FLAGS.activations == "int8"
 
 
 def check_decisions(model, data) -> None:
@@ -221,68 +233,16 @@ def check_decisions(model, data) -> None:
         )
 
 
-def routes(model, record):
+def routes(model, record, form: Form):
     """Returns size and latency of the file next to those of the exact one, whose operators compute in float."""
-    files = {"on integers" if on_integers() else "dynamic": FLAGS.output}
+    files = {"on integers" if form.activations == "int8" else "dynamic": FLAGS.output}
     with tempfile.TemporaryDirectory() as folder:
         # A model that rounds rows has no exact form.
         if not record.dynamic_kernels:
             exact = Path(folder, "exact.tflite")
-            r2keras.export.to_litert(model, exact, record, optimize=FLAGS.optimize)
+            r2keras.export.to_litert(model, exact, record, optimize=form.optimize, batch_size=form.batch_size)
             files = {"exact, in float": exact, **files}
         return r2keras.report.compare_routes(files, isolated=True)
-
-
-def check_dynamic(quantizes: bool) -> None:
-    """Raises ValueError for flags that contradict --activations=dynamic."""
-    if FLAGS.format == "tflm":
-        raise ValueError("--activations=dynamic goes with --format=litert; leave --format=tflm out")
-    if not (FLAGS.record or quantizes):
-        raise ValueError("--activations=dynamic goes with --record, --recipe or --bits: a float file has no codes")
-
-
-def check_method(recipe) -> None:
-    """Raises ValueError for a recipe that rounds rows, and a file that does not."""
-    if recipe is not None and FLAGS.activations == "float" and any(is_dynamic(spec) for _, spec in recipe.rules):
-        raise ValueError("The recipe has activation_method: dynamic, which goes with --activations=dynamic or int8")
-
-
-def check_flags() -> None:
-    """Raises ValueError for flags that are missing, contradict each other or name a file of the wrong kind."""
-    if FLAGS.record and FLAGS.recipe:
-        raise ValueError("Give --record (the model is compressed already) or --recipe (compress it here), not both")
-    recipe_flags.check(FLAGS)
-    quantizes, computes = recipe_flags.quantizes(FLAGS), on_integers()
-    for name in ("calibration_data", "input_bits", "output_bits", "record_output", "model_output"):
-        if FLAGS[name].value and not quantizes and not (computes and name == "calibration_data"):
-            raise ValueError(f"--{name} goes with --recipe or --bits, which are missing")
-    if FLAGS.optimize != "size" and not (FLAGS.record or quantizes):
-        raise ValueError(
-            f"--optimize={FLAGS.optimize} goes with --record, --recipe or --bits: a float file has one form"
-        )
-    if FLAGS.io == "int8" and not computes:
-        raise ValueError("--io=int8 goes with --integer or --activations=int8, which are missing")
-    if computes and FLAGS.format == "tflm":
-        raise ValueError("--activations=int8 goes with --format=litert: files for microcontrollers compute in float")
-    if FLAGS.activations == "dynamic":
-        check_dynamic(quantizes)
-    if FLAGS.recurrent == "fused" and (computes or FLAGS.format == "tflm"):
-        raise ValueError("--recurrent=fused goes with --format=litert and --activations=float")
-    if computes and not (FLAGS.record or quantizes):
-        raise ValueError("--activations=int8 goes with --record or --recipe, which have the grids of the activations")
-    for name, suffix in SUFFIXES.items():
-        if FLAGS[name].value and Path(FLAGS[name].value).suffix != suffix:
-            raise ValueError(f"--{name}={FLAGS[name].value} should end in {suffix}")
-    read, written = ("model", "record", "recipe", "calibration_data"), ("output", "record_output", "model_output")
-    common.keep_inputs(FLAGS, read, written)
-
-
-def calibration_data(model) -> list | None:
-    """Returns one array per input of the model, or None if no data were given."""
-    if not FLAGS.calibration_data:
-        return None
-    inputs, _ = common.load_inputs(FLAGS.calibration_data, model, "calibration_data")
-    return list(inputs.values())
 
 
 def save_parts(model, record) -> None:

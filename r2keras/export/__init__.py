@@ -1,6 +1,7 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
 from r2keras.export.conversion.one_step import streaming
+from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
@@ -13,6 +14,7 @@ from r2keras.export.runtime.verification import Verification, verify
 from r2keras.export.tflm.to_tflm import TFLMSizes, to_tflm
 
 __all__ = [
+    "EthosUReport",
     "FileSizes",
     "Golden",
     "GoldenTensor",
@@ -24,6 +26,7 @@ __all__ = [
     "TensorSize",
     "Verification",
     "bundle",
+    "ethos_u",
     "expand",
     "golden",
     "sizes",

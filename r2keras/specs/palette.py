@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from r2keras._util.errors import check_int, check_positive, invalid, invalid_choice
+from r2keras.specs.activation import ActivationSpec
 from r2keras.specs.base import BaseSpec
 
 GRANULARITIES = ("per_tensor", "per_group")
@@ -45,6 +46,9 @@ class PaletteSpec(BaseSpec):
             `final_temperature`; required with `final_temperature`, None otherwise.
         updates: centroid updates per training step, 1 to 20.
         min_size: kernels with fewer weights stay float, and the record says so; 0 compresses all.
+        activation_bits: bits of the layer's output on a uniform grid, 2 to 8, as in `QuantSpec`; None leaves it float.
+            Integer files need 8, and `table_dtype="int8"`. States of recurrent layers stay float, and tf_keras layers
+            take None only.
 
     Raises:
         ValueError: a value out of range, or two values that contradict each other.
@@ -70,10 +74,9 @@ class PaletteSpec(BaseSpec):
     anneal_steps: int | None = None
     updates: int = 3
     min_size: int = SMALL
+    activation_bits: int | None = None
 
     kind: ClassVar[str] = "palettize"
-    # Palettes are for weights only; layers whose outputs are quantized take a QuantSpec.
-    activation_bits: ClassVar[None] = None
 
     def __post_init__(self):
         for name, low, high in (("num_bits", 1, 8), ("dim", 1, 8), ("updates", 1, 20), ("min_size", 0, None)):
@@ -81,6 +84,8 @@ class PaletteSpec(BaseSpec):
         for name, choices in (("granularity", GRANULARITIES), ("table_dtype", TABLE_DTYPES)):
             if getattr(self, name) not in choices:
                 raise ValueError(invalid_choice(name, choices, getattr(self, name)))
+        if self.activation_bits is not None:
+            self._set("activation_bits", check_int("activation_bits", self.activation_bits, 2, 8))
         if not isinstance(self.channel_scale, bool):
             raise TypeError(invalid("channel_scale", "True or False", self.channel_scale))
         self._check_group()
@@ -118,12 +123,28 @@ class PaletteSpec(BaseSpec):
         if self.anneal_steps is not None:
             self._set("anneal_steps", check_int("anneal_steps", self.anneal_steps, 1, None))
 
-    def activation(self, *, unsigned: bool = False) -> None:
-        """Returns None: a palette leaves the layer's output float.
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the arguments as plain JSON, without `activation_bits` if that is None."""
+        arguments = super().to_dict()
+        if self.activation_bits is None:
+            # Older releases, which have no such argument, read these.
+            del arguments["activation_bits"]
+        return arguments
+
+    def activation(self, *, unsigned: bool = False) -> ActivationSpec | None:
+        """Returns the spec of the layer's output; None if it stays float.
 
         Args:
-            unsigned: ignored; here so that both kinds of spec are called alike.
+            unsigned: whether the output is never negative, as after a ReLU.
+
+        Example:
+
+        >>> PaletteSpec(num_bits=2, activation_bits=8).activation(unsigned=True).unsigned
+        True
         """
+        if self.activation_bits is None:
+            return None
+        return ActivationSpec(num_bits=self.activation_bits, unsigned=unsigned)
 
     def annealed(self, steps: int, start: float = START, final: float = FINAL) -> PaletteSpec:
         """Returns the spec whose temperature goes from `start` to `final` times this one's, geometrically.

@@ -11,7 +11,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 
 from r2keras._models.tf_keras_layers import kernels
 from r2keras._models.walk import QUANTIZED_SUFFIX, full_name
-from r2keras._util.errors import invalid
+from r2keras._util.errors import invalid, invalid_part
 from r2keras.compression.activation_plan import plan_graph
 from r2keras.compression.edges import edges_in
 from r2keras.compression.prepare import wrapper_of
@@ -179,6 +179,10 @@ def config_of(path: str, specs: dict[str, Spec]) -> KernelsConfig:
         grids = {name: spec for name, spec in specs.items() if isinstance(spec, QuantSpec)}
         return LowBitQuantizeConfig.of(next(iter(grids.values())), kernels=grids)
     palettes = {name: spec for name, spec in specs.items() if isinstance(spec, PaletteSpec)}
+    if any(spec.activation_bits is not None for spec in palettes.values()):
+        expected = "palettes without activation_bits, because outputs of tf_keras layers with palettes stay float"
+        fix = "Leave activation_bits out, or use r2keras.prepare on a Keras 3 model"
+        raise ValueError(invalid_part("recipe", expected, f"a palette with activation_bits for {path!r}", fix))
     return PalettizeQuantizeConfig.of(next(iter(palettes.values())), kernels=palettes)
 
 

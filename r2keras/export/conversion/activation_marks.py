@@ -66,25 +66,26 @@ def marked_scale(scale: float) -> float:
     return scale if scale > SMALLEST_SCALE else scale * 2.0**96
 
 
-def convert_marked(source: SourceModel, record: CompressionRecord) -> ModelT:
+def convert_marked(source: SourceModel, record: CompressionRecord, batch_size: int | None = None) -> ModelT:
     """Returns the float file of a finalized model, with QUANTIZE and DEQUANTIZE at each grid of its activations.
 
     Args:
         source: a model that `finalize`, `calibrate` or `r2keras.tfmot.finalize` returned.
         record: its record.
+        batch_size: samples per run where the model leaves them open; None keeps them open.
 
     Raises:
         ValueError: the record has no activations, has some of fewer than 8 bits, or belongs to another model.
     """
     _check_grids(record)
     if not source.is_tf_keras:
-        return convert(read_model(_marked(source.view, record)))
+        return convert(read_model(_marked(source.view, record)), batch_size)
     layers = [layer for _, layer in source.layers if _is_grid(layer)]
     _check_complete([_grid_of(_activation_name(layer.name), layer, record).name for layer in layers], record)
     try:
         for layer in layers:
             layer.marks = True
-        return convert(source)
+        return convert(source, batch_size)
     finally:
         for layer in layers:
             layer.marks = False

@@ -76,10 +76,15 @@ def _check_precision(source: SourceModel) -> None:
             raise ValueError(invalid_part("model", "layers that compute in float32, as LiteRT does", received, fix))
 
 
+def check_record_type(record: CompressionRecord | None) -> None:
+    """Raises TypeError for what is neither a record nor None."""
+    if record is not None and not isinstance(record, CompressionRecord):
+        raise TypeError(invalid("record", "an r2keras.CompressionRecord or None", type(record)))
+
+
 def check_record(source: SourceModel, record: CompressionRecord) -> None:
     """Raises unless `record` is a record, and its values are the model's, bit for bit."""
-    if not isinstance(record, CompressionRecord):
-        raise TypeError(invalid("record", "an r2keras.CompressionRecord or None", type(record)))
+    check_record_type(record)
     weights = dict(source.weights)
     expected = f"the record that came with the model {source.name!r}"
     for name, tensor in record.tensors.items():

@@ -38,6 +38,8 @@ PATCH_OPERATORS = 1300
 FEWEST_BYTES_SAVED = 2048
 # ... and take at most this much memory.
 MOST_PATCH_BYTES = 2**20
+# Operators that LiteRT for Microcontrollers runs on 8-bit weights only.
+WITHOUT_4_BITS = {"FULLY_CONNECTED"}
 
 
 def pack_products(graph: Subgraph, weights: Sequence[IntegerWeight]) -> None:
@@ -79,12 +81,30 @@ def _pack(graph: Subgraph, weight: IntegerWeight, constants: Constants) -> None:
             version = RULES["FULLY_CONNECTED"].narrow if shares_scale and bits == 4 else VERSIONS[bits]
             graph.replace(op, _product(graph, op, patches, keeps_rank, version))
     elif kinds == {"DEPTHWISE_CONV_2D"} or codes.shape[-1] >= FEWEST_FOR_XNNPACK:
-        tensor = graph.tensor(weight.tensors[0])
-        set_data(graph.file, tensor, pack(codes, 8))
-        tensor.type = INT8
-        for op in readers:
-            kind = graph.kind(op)
-            set_kind(graph.file, op, kind, RULES[kind].version)
+        _widen(graph, weight)
+
+
+def widen_products(graph: Subgraph, weights: Sequence[IntegerWeight]) -> None:
+    """Stores the codes of products in 8-bit integers, as LiteRT for Microcontrollers needs them.
+
+    Args:
+        graph: the first subgraph, edited in place.
+        weights: its integer weights.
+    """
+    for weight in weights:
+        kinds = {graph.kind(op) for op in graph.consumers(weight.tensors[0])}
+        if weight.kernel.bits < 8 and kinds & WITHOUT_4_BITS:
+            _widen(graph, weight)
+
+
+def _widen(graph: Subgraph, weight: IntegerWeight) -> None:
+    """Stores codes in 8-bit integers."""
+    tensor = graph.tensor(weight.tensors[0])
+    set_data(graph.file, tensor, pack(weight.kernel.codes, 8))
+    tensor.type = INT8
+    for op in graph.consumers(weight.tensors[0]):
+        kind = graph.kind(op)
+        set_kind(graph.file, op, kind, RULES[kind].version)
 
 
 def _is_worth(window: Window | None, codes: np.ndarray) -> bool:

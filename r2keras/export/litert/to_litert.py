@@ -10,10 +10,10 @@ import keras
 
 from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
-from r2keras._util.errors import invalid, invalid_choice
+from r2keras._util.errors import invalid
 from r2keras._util.files import atomic_write_bytes
 from r2keras.export.conversion.activation_marks import convert_marked
-from r2keras.export.conversion.checks import check_backend, check_record, checked_source
+from r2keras.export.conversion.checks import check_backend, check_record, check_record_type, checked_source
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.early_products import with_early_products
 from r2keras.export.conversion.fused_lstm import check_fused, fused
@@ -21,8 +21,12 @@ from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
 from r2keras.export.conversion.rounded_rows import check_rounding, with_float_rows
 from r2keras.export.conversion.row_barriers import remove_barriers, with_barriers
+from r2keras.export.integer.packed_products import pack_products, widen_products
 from r2keras.export.litert.write_codes import exact_file, integer_file
+from r2keras.export.runtime.check_runs import check_runs
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
+from r2keras.export.targets.limits import check_batch, check_palettes
+from r2keras.export.targets.settings import Form, check_choices, form_for
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import all_tensors, slim
@@ -34,10 +38,6 @@ from r2keras.record.with_record import came_with_record
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
 
-ACTIVATIONS = ("float", "dynamic", "int8")
-ENDS = ("float", "int8")
-FORMS = ("size", "memory", "latency")
-RECURRENT = ("loop", "fused")
 WITHOUT_RECORD = (
     "The file is float: the model came with a record, which was not passed. Write to_litert(model, path, record) for a "
     "small file."
@@ -49,11 +49,13 @@ def to_litert(
     path: str | os.PathLike,
     record: CompressionRecord | None = None,
     *,
-    activations: str = "float",
-    io: str = "float",
+    target: str = "any",
+    activations: str | None = None,
+    io: str | None = None,
     data: Data | None = None,
-    optimize: str = "size",
-    recurrent: str = "loop",
+    optimize: str | None = None,
+    recurrent: str | None = None,
+    batch_size: int | None = None,
 ) -> FileSizes:
     """Writes a model as a `.tflite` file, its recorded weights as 2-, 4- or 8-bit integers.
 
@@ -67,6 +69,11 @@ def to_litert(
         path: the file to write. It is written whole or not at all.
         record: what `finalize` or `calibrate` returned with the model; None writes a float file, in which all tensors
             have names.
+        target: what the file is for. It sets the arguments below that are left out, and refuses what it cannot run;
+            docs/deploy/index.md compares the targets. `"any"`: float activations, an open batch. `"cpu"`, `"browser"`:
+            integer operators if all activations of the record have 8 bits, else packed products where the model has
+            any; one sample per run. `"ethos-u"`: integer operators, inputs and outputs; codes in 8-bit integers, which
+            Arm's compiler compresses. `"mcu"`: integer operators that LiteRT for Microcontrollers has.
         activations: `"float"`: outputs differ from Keras' by float rounding only. `"dynamic"`: matrix products take the
             low-bit weights themselves and round each row of their float input to 8 bits (`ops.dynamic_quantize`), which
             is several times faster; of a record with `activation_method="dynamic"`, those of its dynamic kernels, so
@@ -80,6 +87,7 @@ def to_litert(
             products of patches, which XNNPACK runs as fast as convolutions of 8 bits.
         recurrent: `"loop"`: every recurrent layer is a loop. `"fused"`: every LSTM is one operator, which keeps its
             state between calls until the caller resets it.
+        batch_size: samples per run where the model leaves them open; None: the target's, open with `"any"`.
 
     Returns:
         The sizes of the file and of each weight in it.
@@ -94,7 +102,7 @@ def to_litert(
     Warns:
         UserWarning: with `activations="int8"`, the operators that compute in float, and why; with `"dynamic"`, kernels
             whose rows the model rounds and the file does not; without `record`, that `finalize` or `calibrate` returned
-            one with the model.
+            one with the model; with `target="mcu"`, that tflite-micro is not installed to check the file.
 
     Example:
 
@@ -106,59 +114,66 @@ def to_litert(
 
     Source: Jacob et al., arXiv 1712.05877, section 2; Cho et al., arXiv 2108.12659, section 3.
     """
-    _check_choices(activations=activations, io=io, optimize=optimize, recurrent=recurrent)
-    _check_options(activations, io, data, recurrent, record)
+    given = {"activations": activations, "io": io, "optimize": optimize, "recurrent": recurrent}
+    check_choices(target, batch_size, **given)
     check_backend()
     source = checked_source(model)
-    check_rounding(source, activations, recurrent, record)
+    check_record_type(record)
+    form = form_for(target, record, bool(source.recurrent), batch_size=batch_size, **given)
+    _check_options(form, data, record)
+    check_batch(source, target, batch_size)
+    check_rounding(source, form.activations, form.recurrent, record)
     source = with_float_rows(source)
-    check_recurrent(source, activations, record)
+    check_recurrent(source, form.activations, record)
     optional_packages.require_schema()
     if record is None:
         if came_with_record(model):
             warnings.warn(WITHOUT_RECORD, UserWarning, stacklevel=2)
-        file = _float_file(source, recurrent)
+        file = _float_file(source, form)
         # Other tools tell tensors by their names. They may quantize a float file, but not the codes of a record.
         slim(file, all_tensors(file))
         content = write(file)
         file_sizes = measure_float(source.kernel_shapes(), source.num_values, content)
     else:
         check_record(source, record)
-        rounds_rows = activations == "dynamic" or (activations == "int8" and bool(record.dynamic_kernels))
-        if rounds_rows:
-            source = with_early_products(source) if recurrent == "loop" else source
-            source = with_barriers(source, record.dynamic_kernels)
-        stored_record = int8_record(record) if optimize == "latency" else record
-        file = convert_marked(source, record) if activations == "int8" else _float_file(source, recurrent)
-        if rounds_rows:
-            remove_barriers(file)
-        if recurrent == "fused":
-            join_gates(file, record)
-        once = Once(file) if optimize == "size" else None
-        if activations == "int8":
-            content, file = integer_file(file, stored_record, once, io, data, packs=optimize == "size")
-        else:
-            content, file = exact_file(file, stored_record, once, packed=record if activations == "dynamic" else None)
+        content, file = _compressed(source, record, form, target, data)
         file_sizes = measure(record, file, content, str(path))
+    check_runs(target, content, f"the model {source.name!r}")
     atomic_write_bytes(path, content)
     return file_sizes
 
 
-def _check_choices(**received: str) -> None:
-    """Raises ValueError for an argument that is not one of its choices."""
-    choices = {"activations": ACTIVATIONS, "io": ENDS, "optimize": FORMS, "recurrent": RECURRENT}
-    for name, value in received.items():
-        if value not in choices[name]:
-            raise ValueError(invalid_choice(name, choices[name], value))
+def _compressed(
+    source: SourceModel, record: CompressionRecord, form: Form, target: str, data: Data | None
+) -> tuple[bytes, ModelT]:
+    """Returns the bytes of a file with the codes of a record, and the file as read back from them."""
+    computes, recurrent = form.activations, form.recurrent
+    rounds_rows = computes == "dynamic" or (computes == "int8" and bool(record.dynamic_kernels))
+    if rounds_rows:
+        source = with_early_products(source) if recurrent == "loop" else source
+        source = with_barriers(source, record.dynamic_kernels)
+    check_palettes(record, form.optimize, target)
+    stored_record = int8_record(record) if form.optimize == "latency" else record
+    on_integers = computes == "int8"
+    file = convert_marked(source, record, form.batch_size) if on_integers else _float_file(source, form)
+    if rounds_rows:
+        remove_barriers(file)
+    if recurrent == "fused":
+        join_gates(file, record)
+    once = Once(file) if form.optimize == "size" else None
+    if on_integers:
+        pack = pack_products if form.optimize == "size" else widen_products if target == "mcu" else None
+        return integer_file(file, stored_record, once, form.io, data, pack)
+    packed = record if computes == "dynamic" else None
+    return exact_file(file, stored_record, once, packed=packed, needs_product=form.needs_product)
 
 
-def _check_options(
-    activations: str, io: str, data: Data | None, recurrent: str, record: CompressionRecord | None
-) -> None:
+def _check_options(form: Form, data: Data | None, record: CompressionRecord | None) -> None:
     """Raises ValueError for arguments that contradict each other."""
-    if activations == "int8" and recurrent == "fused":
-        raise ValueError(invalid("recurrent", "'loop' where activations='int8'", recurrent))
-    if activations != "int8" and (io != "float" or data is not None):
+    activations = form.activations
+    if activations == "int8" and form.recurrent == "fused":
+        raise ValueError(invalid("recurrent", "'loop' where activations='int8'", form.recurrent))
+    if activations != "int8" and (form.io != "float" or data is not None):
         raise ValueError(invalid("activations", "'int8' where `io` or `data` is given", activations))
     if activations == "int8" and record is None:
         raise ValueError(invalid("record", "a record with activations where activations='int8'", None))
@@ -166,10 +181,10 @@ def _check_options(
         raise ValueError(invalid("record", "a record where activations='dynamic'", None))
 
 
-def _float_file(source: SourceModel, recurrent: str) -> ModelT:
+def _float_file(source: SourceModel, form: Form) -> ModelT:
     """Returns the float file of a model."""
-    if recurrent == "loop":
-        return convert(source)
-    file = convert(fused(source))
+    if form.recurrent == "loop":
+        return convert(source, form.batch_size)
+    file = convert(fused(source), form.batch_size)
     check_fused(file, source)
     return file

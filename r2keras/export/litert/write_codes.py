@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from r2keras.export.conversion.activation_marks import restore_grids
 from r2keras.export.integer.float_operators import NO_GRID
 from r2keras.export.integer.integer_graph import Integerizer, needs_range
-from r2keras.export.integer.packed_products import pack_products
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import IntegerWeight, check_weights
 from r2keras.export.litert.dynamic_products import dynamic_weight, no_product
@@ -31,9 +31,17 @@ from r2keras.record import CompressionRecord, PalettizedTensor
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
 
+# Replaces operators of a subgraph that read integer weights, or the integers that hold these.
+Pack = Callable[[Subgraph, Sequence[IntegerWeight]], None]
+
 
 def exact_file(
-    file: ModelT, record: CompressionRecord, once: Once | None, *, packed: CompressionRecord | None = None
+    file: ModelT,
+    record: CompressionRecord,
+    once: Once | None,
+    *,
+    packed: CompressionRecord | None = None,
+    needs_product: bool = True,
 ) -> tuple[bytes, ModelT]:
     """Writes the codes of a record into a float file, edited in place.
 
@@ -43,12 +51,13 @@ def exact_file(
         once: decodes palettes once; None decodes them where they are used.
         packed: the record whose codes matrix products take, each row of their input rounded to 8 bits: those of its
             dynamic kernels, or all of them if it has none. None for a file without such products.
+        needs_product: whether `packed` needs one such product.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
 
     Raises:
-        ValueError: `packed`, and the model lacks such a product.
+        ValueError: `packed` and `needs_product`, and the model lacks such a product.
     """
     where = list(constants(file))
     assignments = assignments_of(where, record)
@@ -63,14 +72,14 @@ def exact_file(
             weights.append(weight)
         else:
             written.append(_put(file, where[assignment.constant], assignment, record, once))
-    if packed is not None and not weights:
+    if packed is not None and needs_product and not weights:
         raise no_product()
     _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if packed else set())
     return _finished(file, written, weights, packed or record)
 
 
 def integer_file(
-    file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None, *, packs: bool = True
+    file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None, pack: Pack | None
 ) -> tuple[bytes, ModelT]:
     """Converts a float file to integer operators, edited in place.
 
@@ -80,7 +89,7 @@ def integer_file(
         once: decodes palettes once; None decodes them where they are used.
         io: `"float"` or `"int8"`.
         data: inputs to measure ranges on, or None.
-        packs: whether convolutions of 4 bits or less become products that XNNPACK runs.
+        pack: gives weights of 4 bits or less the operators and integers that the runtime has; None leaves them.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
@@ -99,8 +108,8 @@ def integer_file(
             assignments_by_tensor[tensor] = assignment if kernels.isdisjoint(assignment.matches) else None
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
-    if packs:
-        pack_products(integerizer.graph, integerizer.weights)
+    if pack is not None:
+        pack(integerizer.graph, integerizer.weights)
     new_indices = prune(file)
     weights: list[IntegerWeight | PlaneWeight] = [*integerizer.weights]
     for weight in weights:

@@ -185,17 +185,26 @@ def _port(detail: dict[str, Any]) -> Port:
     """Returns an interpreter's description of an input or output."""
     shape = tuple(int(size) for size in detail["shape"])
     signature = detail.get("shape_signature")
-    parameters = detail.get("quantization", (0.0, 0))
-    scale, zero_point = parameters if isinstance(parameters, tuple) else (0.0, 0)
+    scale, zero_point = _grid(detail)
     return Port(
         position=int(detail.get("index", 0)),
         name=str(detail.get("name", "")),
         shape=shape,
         signature=tuple(int(size) for size in signature) if signature is not None and len(signature) else shape,
         dtype=np.dtype(detail["dtype"]).name,
-        scale=float(scale),
-        zero_point=int(zero_point),
+        scale=scale,
+        zero_point=zero_point,
     )
+
+
+def _grid(detail: dict[str, Any]) -> tuple[float, int]:
+    """Returns scale and zero point of an input or output: LiteRT has one key for both, TFLM arrays of one entry."""
+    if isinstance(detail.get("quantization"), tuple):
+        scale, zero_point = detail["quantization"]
+        return float(scale), int(zero_point)
+    parameters = detail.get("quantization_parameters", {})
+    scales, zero_points = (parameters.get(name, ()) for name in ("scales", "zero_points"))
+    return (float(scales[0]), int(zero_points[0])) if len(scales) == len(zero_points) == 1 else (0.0, 0)
 
 
 def send(stream: IO[bytes], header: dict[str, Any], arrays: list[np.ndarray]) -> None:

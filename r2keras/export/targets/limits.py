@@ -1,0 +1,29 @@
+"""Models and records that a target cannot run."""
+
+from __future__ import annotations
+
+from r2keras._models.either_keras import SourceModel
+from r2keras._util.errors import invalid_part
+from r2keras.record import CompressionRecord, PalettizedTensor
+from r2keras.specs.targets import TARGETS
+
+
+def check_batch(source: SourceModel, target: str, batch_size: int | None) -> None:
+    """Raises ValueError if the model has another batch size of its own than the caller or the target wants."""
+    own = {tensor.shape[0] for tensor in source.model.inputs} - {None}
+    wanted = 1 if TARGETS[target].one_sample else batch_size
+    if own and wanted is not None and own != {wanted}:
+        received = f"the model {source.name!r}, which takes {min(own)} samples per run"
+        fix = "Build it without a batch size, and copy the weights with set_weights"
+        expected = f"a model with an open batch size or {wanted}"
+        raise ValueError(invalid_part("model", expected, received, fix))
+
+
+def check_palettes(record: CompressionRecord, optimize: str, target: str) -> None:
+    """Raises ValueError for palettes of floats where the target takes 8-bit codes only."""
+    palettes = [tensor for tensor in record.tensors.values() if isinstance(tensor, PalettizedTensor)]
+    floats = [tensor.name for tensor in palettes if tensor.spec.table_dtype != "int8"]
+    if floats and optimize == "latency" and TARGETS[target].optimize == ("latency",):
+        expected = f"palettes with int8 tables for target={target!r}"
+        fix = "Train or calibrate with PaletteSpec(table_dtype='int8')"
+        raise ValueError(invalid_part("record", expected, f"float tables of {', '.join(floats)}", fix))

@@ -1,0 +1,65 @@
+"""Targets of a file: what each takes, and what it takes by default."""
+
+from __future__ import annotations
+
+import dataclasses
+
+ACTIVATIONS = ("float", "dynamic", "int8")
+ENDS = ("float", "int8")
+FORMS = ("size", "memory", "latency")
+RECURRENT = ("loop", "fused")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What one target takes; the first entry of each tuple is its default.
+
+    Args:
+        title: its name in a sentence.
+        activations: values of `activations`; the default depends on the record if there are several.
+        io: values of `io`, where `activations` is `"int8"`.
+        optimize: values of `optimize`.
+        recurrent: values of `recurrent`.
+        batch_size: the default; None is as open as the model.
+        one_sample: whether it takes no other batch size.
+    """
+
+    title: str
+    activations: tuple[str, ...] = ACTIVATIONS
+    io: tuple[str, ...] = ENDS
+    optimize: tuple[str, ...] = FORMS
+    recurrent: tuple[str, ...] = RECURRENT
+    batch_size: int | None = None
+    one_sample: bool = False
+
+
+TARGETS = {
+    "any": Target("any LiteRT runtime"),
+    "cpu": Target("LiteRT on a CPU", batch_size=1),
+    "browser": Target("LiteRT.js in a browser", io=("float",), batch_size=1),
+    "ethos-u": Target(
+        "an Ethos-U NPU",
+        activations=("int8",),
+        io=("int8", "float"),
+        optimize=("latency",),
+        recurrent=("loop",),
+        batch_size=1,
+        one_sample=True,
+    ),
+    "mcu": Target(
+        "LiteRT for Microcontrollers",
+        activations=("int8",),
+        io=("int8", "float"),
+        optimize=("memory", "latency"),
+        recurrent=("loop",),
+        batch_size=1,
+        one_sample=True,
+    ),
+}
+
+# NPUs by the names of Arm's compiler: the series, and multiplications per cycle.
+ACCELERATORS = (
+    *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
+    *(f"ethos-u65-{macs}" for macs in (256, 512)),
+    *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
+)
