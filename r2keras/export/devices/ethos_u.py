@@ -123,8 +123,8 @@ def ethos_u(
     Raises:
         FileNotFoundError: the file does not exist.
         ImportError: ethos-u-vela is not installed.
-        ValueError: an unknown accelerator; the file is not a `.tflite`, or has weights of 4 or 2 bits, palettes or an
-            open batch, with which Vela crashes or leaves all on the CPU.
+        ValueError: an unknown accelerator; the file is not a `.tflite`, or has weights of 4 or 2 bits, palettes or a
+            loop, with which Vela crashes or leaves all on the CPU.
         RuntimeError: Vela failed.
 
     Example (without Vela, the arguments are still checked):
@@ -163,17 +163,13 @@ def require_vela() -> None:
 
 def _check_file(file: ModelT, path: str) -> None:
     """Raises ValueError for a file on which Vela crashes."""
-    expected = "a file that Vela compiles: one sample per run, weights of 8 bits"
+    expected = "a file that Vela compiles, with weights of 8 bits and without loops"
     for graph in subgraphs(file):
         if any(tensor.type in (INT4, INT2) for tensor in graph.schema.tensors):
             raise ValueError(invalid_part("path", expected, f"{path}, with weights of 4 or 2 bits", WRITE_FOR_NPU))
         if any(graph.kind(op) in ("CALL_ONCE", "WHILE") for op in graph.operators):
             received = f"{path}, with palettes decoded once or a loop"
             raise ValueError(invalid_part("path", expected, received, WRITE_FOR_NPU))
-        for index in graph.inputs:
-            signature = graph.tensor(index).shapeSignature
-            if signature is not None and any(size < 0 for size in signature):
-                raise ValueError(invalid_part("path", expected, f"{path}, with an open size", WRITE_FOR_NPU))
 
 
 def _compiled(path: Path, accelerator: str, folder: str) -> str:
