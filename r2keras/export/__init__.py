@@ -1,8 +1,10 @@
 """Export to files for devices, and tools that run, verify and measure them."""
 
 from r2keras.export.conversion.one_step import streaming
+from r2keras.export.devices.benchmark import Benchmark, BenchmarkRow, benchmark
 from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
+from r2keras.export.devices.inspection import InspectedOperator, InspectedTensor, Inspection, inspect
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
 from r2keras.export.litert.to_litert import to_litert
@@ -14,10 +16,15 @@ from r2keras.export.runtime.verification import Verification, verify
 from r2keras.export.tflm.to_tflm import TFLMSizes, to_tflm
 
 __all__ = [
+    "Benchmark",
+    "BenchmarkRow",
     "EthosUReport",
     "FileSizes",
     "Golden",
     "GoldenTensor",
+    "InspectedOperator",
+    "InspectedTensor",
+    "Inspection",
     "Latency",
     "LiteRTModel",
     "LiteRTStream",
@@ -25,10 +32,12 @@ __all__ = [
     "TFLMSizes",
     "TensorSize",
     "Verification",
+    "benchmark",
     "bundle",
     "ethos_u",
     "expand",
     "golden",
+    "inspect",
     "sizes",
     "streaming",
     "tflm_arena",

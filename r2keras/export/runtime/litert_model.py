@@ -150,6 +150,18 @@ class LiteRTModel:
         """
         if (as_int(num_runs) or 0) < 1:
             raise ValueError(invalid("num_runs", "an integer of at least 1", num_runs))
+        times = self.times(num_runs)
+        return Latency(float(np.median(times)), float(np.percentile(times, 90)))
+
+    def times(self, num_runs: int) -> list[float]:
+        """Returns the milliseconds of single runs at batch size 1 on random input, after five warm-up runs.
+
+        Args:
+            num_runs: number of timed runs.
+
+        Raises:
+            ValueError: the file has open sizes beside the batch, and does not run at those in the file.
+        """
         rng = np.random.default_rng(0)
         arrays = []
         for port in self.inputs:
@@ -157,7 +169,7 @@ class LiteRTModel:
             values = rng.standard_normal(port.shape) if is_float else np.zeros(port.shape)
             arrays.append(values.astype(port.dtype))
         try:
-            times = self._session.times(arrays, num_runs)
+            return self._session.times(arrays, num_runs)
         except RuntimeError as error:
             if all(-1 not in port.signature[1:] for port in self.inputs):
                 raise
@@ -165,7 +177,6 @@ class LiteRTModel:
                 f"{self.path} has open input sizes, and does not run at {self.input_shapes}, the sizes in the file. "
                 "Expected a file with fixed sizes. Build the model for the size to measure."
             ) from error
-        return Latency(float(np.median(times)), float(np.percentile(times, 90)))
 
     def arrays(self, x: Data, name: str = "x") -> list[np.ndarray]:
         """Returns the inputs as arrays of the file's types, in the file's order."""
