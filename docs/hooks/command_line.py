@@ -45,6 +45,8 @@ def loaded(name: str) -> tuple[ModuleType, ModuleType]:
 def own_flags(module: ModuleType) -> list[flags.Flag]:
     """Returns the flags that a module defines, in its order, without those of absl."""
     values = getattr(module, "FLAGS", flags.FLAGS)
+    if values is not flags.FLAGS:
+        return [values[name] for name in values]
     found = values.flags_by_module_dict().get(module.__name__) or values.get_key_flags_for_module(module)
     names = re.findall(r'\bDEFINE_\w+\(\s*"(\w+)"', inspect.getsource(module))
     return sorted((flag for flag in found if flag.name in names), key=lambda flag: names.index(flag.name))

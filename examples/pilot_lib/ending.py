@@ -18,6 +18,7 @@ from pilot_lib.settings import PALETTES, Settings, defaults_of
 from pilot_lib.store import Store
 from r2keras import CompressionRecord
 from r2keras import report as reports
+from r2keras.export import DeviceResults
 from r2keras.workloads.data import Dataset
 
 PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
@@ -29,6 +30,8 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
     if not rows:
         console.print("No row is finished yet.")
         return
+    if settings.device_results:
+        rows = reports.on_device(rows, DeviceResults.load(settings.device_results))
     advice = reports.recommend(rows, max_accuracy_drop=settings.max_drop, max_bytes=settings.max_bytes)
     page = store.folder / "report.html"
     reports.write_html(

@@ -72,11 +72,12 @@ def measure(
     path = store.file_path(trained.regularizer, trained.seed, method, num_bits)
     path.parent.mkdir(parents=True, exist_ok=True)
     model, record = _compress(trained, method, num_bits, settings, data, progress)
-    sizes = r2keras.export.to_litert(model, path, record)
+    size = export(model, path, record, settings)
     if record is not None:
         record.save(path.with_suffix(".npz"))
         store.write(path.with_suffix(".keras"), model.save)
-    file = r2keras.export.LiteRTModel(path)
+    on_tflm = settings.target == "mcu" and not settings.integer
+    file = r2keras.export.TFLMModel(path) if on_tflm else r2keras.export.LiteRTModel(path)
     model_accuracy = trained.accuracy if record is None else accuracy(scores(model, data.x_test), data.y_test)
     return {
         "regularizer": trained.regularizer,
@@ -90,15 +91,37 @@ def measure(
         "validation_accuracy": accuracy(file.predict(data.x_validation), data.y_validation),
         "test_samples": len(data.y_test),
         "validation_samples": len(data.y_validation),
-        "file_bytes": sizes.file_bytes,
-        "ideal_bytes": sizes.ideal_bytes,
-        "latency_ms": file.latency().median_ms,
+        **size,
         "max_over_std": trained.max_over_std,
         "path": str(path),
         "dataset": settings.dataset,
         "model": Path(settings.model).name,
         "epochs": settings.epochs,
     }
+
+
+def export(
+    model: keras.Model, path: Path, record: r2keras.CompressionRecord | None, settings: Settings
+) -> dict[str, Any]:
+    """Writes the file for the target; returns its bytes, and milliseconds where the target has them.
+
+    The float model stays a LiteRT file of this CPU for targets that compute on integers.
+    """
+    target = settings.target
+    if target == "mcu" and not settings.integer:
+        tables = r2keras.export.to_tflm(model, path, record)
+        figures = {"file_bytes": tables.file_bytes, "latency_ms": None, "arena_bytes": tables.arena_bytes}
+        return {**figures, "ideal_bytes": tables.ideal_bytes}
+    on_cpu = record is None and settings.integer
+    sizes = r2keras.export.to_litert(model, path, record, target="cpu" if on_cpu else target)
+    figures = {"file_bytes": sizes.file_bytes, "ideal_bytes": sizes.ideal_bytes}
+    if on_cpu or target == "mcu":
+        return {**figures, "latency_ms": None}
+    if target == "ethos-u":
+        report = r2keras.export.ethos_u(path, settings.accelerator)
+        device = f"{settings.accelerator} (Vela's estimate)"
+        return {**figures, "file_bytes": report.file_bytes, "latency_ms": report.milliseconds, "device": device}
+    return {**figures, "latency_ms": r2keras.export.LiteRTModel(path).latency().median_ms}
 
 
 def _compress(trained, method, num_bits, settings, data, progress):
@@ -109,7 +132,8 @@ def _compress(trained, method, num_bits, settings, data, progress):
     if method in TRAINED or method.startswith("dkm"):
         return fine_tune(trained.model, recipe, settings, data, trained.seed, progress.epochs(settings.qat_epochs))
     images = data.x_train[:CALIBRATION_IMAGES]
-    return r2keras.calibrate(trained.model, recipe, images, input_bits=settings.input_bits, progress=False)
+    ends = {"input_bits": settings.input_bits, "integer": settings.integer}
+    return r2keras.calibrate(trained.model, recipe, images, **ends, progress=False)
 
 
 def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settings) -> r2keras.Recipe:
@@ -130,4 +154,5 @@ def make_spec(num_bits: int, method: str, settings: Settings) -> r2keras.QuantSp
         common = {"granularity": settings.granularity, "activation_bits": settings.activation_bits}
         return r2keras.QuantSpec(num_bits=num_bits, **common, **options)
     dim = VECTORS.get(num_bits, 1) if method == "dkm_vector" else 1
-    return r2keras.PaletteSpec(num_bits=num_bits * dim, dim=dim, min_size=0)
+    options = {"activation_bits": 8, "table_dtype": "int8"} if settings.integer else {}
+    return r2keras.PaletteSpec(num_bits=num_bits * dim, dim=dim, min_size=0, **options)

@@ -18,6 +18,7 @@ from common_lib.flag_checks import (
 )
 
 from r2keras._util.text import bits
+from r2keras.specs.targets import ACCELERATORS, TARGETS
 
 REGULARIZERS = ("none", "l2", "kurtosis", "linf", "margin", "soft_min_max")
 PALETTES = ("ptq_palette", "dkm", "dkm_vector")
@@ -48,7 +49,7 @@ DEFAULTS_OF_OTHERS = {
 SMOKE_CHOICES = {"regularizers": ["none", "linf"], "methods": ["ptq_mse", "qat"], "bits": ["4", "2"]}
 SMOKE = SMOKE_CHOICES | {"seeds": "1", "epochs": 1, "qat_epochs": 1}
 # Flags that may differ between two runs with the same --out: they add rows, or only choose among them.
-FREE_TO_CHANGE = ("regularizers", "bits", "seeds", "methods", "max_drop", "max_bytes", "out")
+FREE_TO_CHANGE = ("regularizers", "bits", "seeds", "methods", "max_drop", "max_bytes", "device_results", "out")
 
 _BOTH = "by default {} for digits, {} otherwise"
 
@@ -96,6 +97,18 @@ flags.DEFINE_float("learning_rate", 3e-3, "Learning rate of Adam, with cosine de
 flags.DEFINE_float("max_drop", 0.01, "Accuracy that may be lost on the validation images; 0.01 is one point.")
 flags.DEFINE_alias("max_accuracy_drop", "max_drop")
 flags.DEFINE_integer("max_bytes", None, "Largest file to recommend, in bytes; no limit by default.")
+flags.DEFINE_string(
+    "target",
+    "any",
+    f"What the files are for, one of {', '.join(TARGETS)}: its bytes and milliseconds decide. ethos-u needs "
+    "`pip install 'r2keras[npu]'`, and takes Vela's flash and estimate; mcu needs `pip install 'r2keras[tflm]'`.",
+)
+flags.DEFINE_string("accelerator", "ethos-u55-128", "The NPU of --target=ethos-u.")
+flags.DEFINE_string(
+    "device_results",
+    None,
+    "Latencies measured on a phone, .json of a web page or r2keras-android: they replace this CPU's.",
+)
 flags.DEFINE_string("out", "out/pilot", "Folder for all results; a killed run resumes from it.")
 flags.DEFINE_bool("smoke", False, "Run in seconds on few images for one epoch; the figures are meaningless.")
 
@@ -122,6 +135,9 @@ class Settings:
     learning_rate: float
     max_drop: float
     max_bytes: int | None
+    target: str
+    accelerator: str
+    device_results: str | None
     out: str
     smoke: bool
 
@@ -134,6 +150,11 @@ class Settings:
     def input_bits(self) -> int | None:
         """Bits of the model's inputs: 8, like pixels, if activations are quantized."""
         return None if self.activation_bits is None else 8
+
+    @property
+    def integer(self) -> bool:
+        """Whether files for a target compute on integers."""
+        return self.target != "any" and self.activation_bits == 8
 
     @property
     def jobs(self) -> list[tuple[str, int]]:
@@ -163,6 +184,10 @@ def settings_from_flags() -> Settings:
     for name, default in defaults_of(values["dataset"]).items():
         values[name] = default if values[name] is None else values[name]
     check_choice("granularity", values["granularity"], GRANULARITIES)
+    check_choice("target", values["target"], TARGETS)
+    check_choice("accelerator", values["accelerator"], ACCELERATORS)
+    if values["target"] == "ethos-u" and values["activation_bits"] is None:
+        values["activation_bits"] = 8
     values["regularizers"] = unique_words("regularizers", values["regularizers"], REGULARIZERS)
     values["methods"] = _methods(values["methods"])
     values["bits"] = unique_integers("bits", values["bits"], 1, 8)
@@ -206,9 +231,11 @@ def _check_activations(settings: Settings) -> None:
         raise UsageError(f"--activation_bits={bits} is out of range: expected 2 to 8")
     if bits is None and "pact" in settings.method_names:
         raise UsageError("--methods=pact quantizes activations: give --activation_bits too")
+    if settings.target == "ethos-u" and bits != 8:
+        raise UsageError(f"--activation_bits={bits} cannot be combined with --target=ethos-u, which takes 8")
     palettes = [method for method in settings.method_names if method in PALETTES]
-    if bits is not None and palettes:
-        reason = "which leaves activations in float"
+    if bits is not None and palettes and settings.target != "ethos-u":
+        reason = "which has activations of 8 bits with --target=ethos-u only"
         raise UsageError(f"--activation_bits={bits} cannot be combined with --methods={palettes[0]}, {reason}")
     if ("wrpn", 1) in settings.jobs:
         raise UsageError("--methods=wrpn needs at least 2 bits: remove 1 from --bits, or write wrpn@2")

@@ -16,6 +16,8 @@ from r2keras._util.files import atomic_write_text, replacing
 
 # Test images that are stored for checks of a file.
 SAMPLES = 500
+# Settings that earlier versions did not have, and what they did.
+LATER = {"target": "any", "accelerator": "ethos-u55-128"}
 
 
 class Store:
@@ -69,7 +71,8 @@ class Store:
             return
         stored = _read_object(path)
         for name in expected:
-            if stored.get(name) != expected[name]:
+            # Runs of earlier versions have no --target.
+            if stored.get(name, LATER.get(name)) != expected[name]:
                 raise UsageError(
                     f"{self.folder} holds a run with --{name}={stored.get(name)}, but this run has "
                     f"--{name}={expected[name]}: choose another --out."

@@ -90,7 +90,7 @@ def fine_tune(
 ) -> tuple[keras.Model, r2keras.CompressionRecord]:
     """Fine-tunes under quantization; returns the model with its weights on the grid, and the record."""
     keras.utils.set_random_seed(seed)
-    student = r2keras.prepare(model, recipe, input_bits=settings.input_bits)
+    student = r2keras.prepare(model, recipe, input_bits=settings.input_bits, integer=settings.integer)
     has_palettes = any(isinstance(spec, r2keras.PaletteSpec) for _, spec in recipe.rules)
     annealing = [r2keras.callbacks.AnnealPalettes()] if has_palettes else []
     fit(student, settings, data, settings.qat_epochs, settings.learning_rate * FINE_TUNING_RATE, [callback, *annealing])

@@ -4,6 +4,7 @@ Reports read a `CompressionRecord`, a file on disk and result rows. They never r
 """
 
 from r2keras._util.text import to_text
+from r2keras.report.device import on_device
 from r2keras.report.groups import group
 from r2keras.report.page import write_html
 from r2keras.report.recommendation import Recommendation, recommend
@@ -21,6 +22,7 @@ __all__ = [
     "compare_routes",
     "group",
     "load_results",
+    "on_device",
     "recommend",
     "results_table",
     "save_results",

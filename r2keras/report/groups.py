@@ -196,6 +196,12 @@ def float_baseline(groups: Iterable[Group], column: str = "float_accuracy") -> B
     return Baseline(stats[best], best)
 
 
+def device_of(part: Group) -> str:
+    """Returns where the latencies of a group were measured: the `device` of its rows, or this CPU."""
+    names = {row["device"] for row in part.rows if row.get("device") and row.get("latency_ms") is not None}
+    return " and ".join(sorted(names)) or "this CPU"
+
+
 def float_latency(groups: Iterable[Group], regularizer: str) -> float | None:
     """Returns the mean latency of the float files in milliseconds, of one regularizer if it has any; None for none."""
     timed = [g for g in groups if g.is_float and g.stat("latency_ms")]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from r2keras._util.text import MIN_FLOAT_BITS, count, number, percent, points
-from r2keras.report.groups import Group
+from r2keras.report.groups import Group, device_of
 from r2keras.report.noise import binomial_interval
 from r2keras.report.page_results import link
 from r2keras.report.recommendation import Recommendation, slowdown_text
@@ -68,4 +68,4 @@ def _latency(recommendation: Recommendation, part: Group) -> list[Fact]:
     if stat is None:
         return []
     remark = "" if ratio is None or part.is_float else slowdown_text(ratio).replace("the float file", "float")
-    return [("on this CPU", f"{number(stat.mean)} ms", remark)]
+    return [(f"on {device_of(part)}", f"{number(stat.mean)} ms", remark)]

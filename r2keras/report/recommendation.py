@@ -11,7 +11,7 @@ from r2keras._util.errors import invalid
 from r2keras._util.numeric import as_number
 from r2keras._util.tables import text_cell
 from r2keras._util.text import count, number, percent, points
-from r2keras.report.groups import Baseline, Group, bytes_of, float_baseline, float_latency, group
+from r2keras.report.groups import Baseline, Group, bytes_of, device_of, float_baseline, float_latency, group
 from r2keras.report.names import REFERENCE, regularizer_name
 from r2keras.report.noise import difference_noise
 
@@ -203,7 +203,7 @@ file, 2-bit, trained, R2 L-infinity (97.00% in 27,912 bytes), is 7,912 bytes too
         latency, slowdown = part.stat("latency_ms"), self.slowdown(part)
         if latency is None:
             return []
-        text = f"It takes {number(latency.mean)} ms on this CPU"
+        text = f"It takes {number(latency.mean)} ms on {device_of(part)}"
         if slowdown is None or part.is_float:
             return [f"{text}."]
         return [f"{text}, {slowdown_text(slowdown)} ({number(self.float_ms)} ms)."]

@@ -49,6 +49,7 @@ def checked_row(row: Mapping[str, Any], name: str = "The row") -> ResultRow:
     |---|---|
     | `validation_accuracy`, `float_validation_accuracy` | of file and float model; `recommend` chooses by them |
     | `test_samples`, `validation_samples` | integers: how many samples the accuracies were measured on |
+    | `device` | text: where `latency_ms` was measured, if not on this CPU |
 
     Other columns (`dataset`, `model`, `epochs`, ...) are kept unchanged.
 

@@ -109,15 +109,15 @@ def byte_ticks(axes: Axes, low: float, high: float, *, most: int) -> None:
     axes.set_xlim(low, high)
 
 
-def latency_axis(axes: Axes, latencies: list[float], *, most: int) -> None:
-    """Sets up the log axis of latencies in milliseconds, with at most `most` ticks."""
+def latency_axis(axes: Axes, latencies: list[float], device: str, *, most: int) -> None:
+    """Sets up the log axis of latencies on a device in milliseconds, with at most `most` ticks."""
     low, high = min(latencies) / LABEL_ROOM, max(latencies) * 1.25
     ticks = _log_ticks(low, high, most)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(ticks, [f"{t:g} ms" for t in ticks])
     axes.set_xlim(low, high)
-    axes.set_xlabel("median latency on this CPU, batch size 1 (log scale)")
+    axes.set_xlabel(f"median latency on {device}, batch size 1 (log scale)")
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:

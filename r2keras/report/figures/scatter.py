@@ -11,7 +11,7 @@ from r2keras.report.figures.axes import accuracy_axis, bytes_axis, ends, interva
 from r2keras.report.figures.labels import along_steps, place_labels
 from r2keras.report.figures.looks import method_colors, regularizer_markers
 from r2keras.report.figures.svg import FAINT, GOOD, INK, LIMIT, new_figure, style, to_svg
-from r2keras.report.groups import Group, bytes_of, float_baseline, pareto
+from r2keras.report.groups import Group, bytes_of, device_of, float_baseline, pareto
 from r2keras.report.names import short_name
 from r2keras.report.recommendation import Recommendation
 from r2keras.report.stats import percent_stat
@@ -87,7 +87,8 @@ def accuracy_against_latency(
     with style():
         front = _fast_front(shown)
         plot = _new_plot(shown, groups, size, latency_of, front)
-        latency_axis(plot.axes, [latency_of(g) for g in shown], most=7 if plot.is_wide else 4)
+        devices = " and ".join(sorted({device_of(g) for g in shown}))
+        latency_axis(plot.axes, [latency_of(g) for g in shown], devices, most=7 if plot.is_wide else 4)
         _draw_front(plot, front)
         fast = "; ".join(f"{g.label}: {percent(g.score.mean)} in {number(latency_of(g))} ms" for g in front)
         text = f"Accuracy against latency of {len(shown)} settings. Pareto front: {fast}."
