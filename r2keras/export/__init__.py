@@ -5,6 +5,7 @@ from r2keras.export.devices.benchmark import Benchmark, BenchmarkRow, benchmark
 from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
 from r2keras.export.devices.inspection import InspectedOperator, InspectedTensor, Inspection, inspect
+from r2keras.export.devices.results import DeviceResult, DeviceResults
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
 from r2keras.export.litert.to_litert import to_litert
@@ -18,6 +19,8 @@ from r2keras.export.tflm.to_tflm import TFLMSizes, to_tflm
 __all__ = [
     "Benchmark",
     "BenchmarkRow",
+    "DeviceResult",
+    "DeviceResults",
     "EthosUReport",
     "FileSizes",
     "Golden",
