@@ -223,11 +223,11 @@ def _compressed(net: str, weights: str, is_integer: bool) -> tuple[keras.Model, 
     random_weights(model, np.random.default_rng(0))
     if weights == "float":
         return model, None
-    recipe = r2keras.Recipe([(".*", _spec(weights, is_integer))])
+    recipe = r2keras.Recipe([(".*", spec(weights, is_integer))])
     return r2keras.calibrate(model, recipe, inputs_of(model)[0], integer=is_integer, progress=False)
 
 
-def _spec(weights: str, is_integer: bool) -> Any:
+def spec(weights: str, is_integer: bool) -> Any:
     """Returns the spec that a name stands for."""
     import r2keras
 

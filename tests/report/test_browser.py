@@ -10,8 +10,8 @@ import pytest
 from r2keras.record import CompressionRecord
 from r2keras.report import recommend, write_html
 from r2keras.specs import PaletteSpec
+from tests.chromium import BINARY, Browser
 from tests.export.palettize import palettize_tensor
-from tests.report.browser import BINARY, Browser
 from tests.report.samples import file_summary, run_rows
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium is installed")

@@ -41,7 +41,8 @@ class DeviceResult:
         passed: whether every output is as near to its expected values as its tolerance says; None if the file did not
             run.
         max_difference: largest absolute difference between an output and its expected values, of the output that
-            is the farthest from them in shares of its tolerance; None if the file did not run.
+            is the farthest from them in shares of its tolerance; None if the file did not run, or an output is not
+            finite.
         tolerance: largest difference that is allowed for that output.
         error: why the file did not run; None if it ran.
 
@@ -191,8 +192,10 @@ def verdict(result: DeviceResult) -> str:
     """
     if result.passed is None:
         return f"did not run: {result.error}"
-    difference, tolerance = f"{result.max_difference or 0.0:.2g}", f"{result.tolerance or 0.0:.2g}"
-    return f"passed, {difference}" if result.passed else f"differ by {difference}, allowed {tolerance}"
+    if result.max_difference is None:
+        return "passed" if result.passed else "an output is not finite"
+    difference = f"{result.max_difference:.2g}"
+    return f"passed, {difference}" if result.passed else f"differ by {difference}, allowed {result.tolerance or 0:.2g}"
 
 
 def _entry(config: object, key: str, annotation: str) -> Any:

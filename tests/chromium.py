@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -23,7 +24,8 @@ class Browser:
     Args:
         profile: an empty folder for the browser's own files.
 
-    `messages` collects everything that the page writes to its console, `requests` every address that it asks for.
+    `messages` collects what the page and its workers write to the console, `requests` the addresses that they ask
+    for.
     """
 
     def __init__(self, profile: Path):
@@ -59,6 +61,7 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        self.send("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
 
     def __enter__(self) -> Browser:
         return self
@@ -71,36 +74,54 @@ class Browser:
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Sends a command and returns its result."""
-        self._number += 1
-        command = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            command["sessionId"] = self._session
-        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        number = self._post(method, self._session, **params)
         while True:
             answer = self._receive()
-            if answer.get("id") == self._number:
+            if answer.get("id") == number:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
 
-    def open(self, path: Path, *, width: int, height: int = 900) -> None:
-        """Opens a file in a window of this size, in CSS pixels, and waits until it is loaded."""
+    def open(self, page: Path | str, *, width: int, height: int = 900) -> None:
+        """Opens a file or an address in a window of this size, in CSS pixels, and waits until it is loaded."""
         self._loaded = False
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.send("Emulation.setDeviceMetricsOverride", **metrics)
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._receive()
 
     def evaluate(self, expression: str) -> Any:
-        """Returns the JSON value of a JavaScript expression."""
-        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Returns the JSON value of a JavaScript expression, or what its promise resolves to."""
+        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = TIMEOUT) -> None:
+        """Waits until a JavaScript expression is true."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(expression):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{expression} did not become true within {seconds:.0f} s.")
+            time.sleep(0.05)
+
+    def screenshot(self, path: Path) -> None:
+        """Writes what the page shows, to its end, as a PNG file."""
+        data = self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(data))
 
     def media(self, *, media: str = "", scheme: str = "light") -> None:
         """Shows the page as on this medium and with this color scheme."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", media=media, features=features)
+
+    def _post(self, method: str, session: str | None, **params: Any) -> int:
+        """Sends a command to the page, a worker of it or the browser; returns the number of the answer."""
+        self._number += 1
+        command = {"id": self._number, "method": method, "params": params}
+        if session:
+            command["sessionId"] = session
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        return self._number
 
     def _receive(self) -> dict[str, Any]:
         """Returns the next message of the browser, and keeps those of the page."""
@@ -120,4 +141,7 @@ class Browser:
             self.requests.append(params["request"]["url"])
         elif method == "Page.loadEventFired":
             self._loaded = True
+        elif method == "Target.attachedToTarget" and params["targetInfo"]["type"] == "worker":
+            for command in ("Runtime.enable", "Log.enable", "Network.enable", "Runtime.runIfWaitingForDebugger"):
+                self._post(command, params["sessionId"])
         return message
