@@ -45,13 +45,18 @@ def checked_paths(files: object) -> list[Path]:
 
 
 def checked_model(path: Path) -> LiteRTModel:
-    """Returns a file opened on the interpreter here, if LiteRT.js takes its inputs and outputs.
+    """Returns a file opened on the interpreter here, if LiteRT.js runs it.
 
     Raises:
-        ValueError: an input or output is open or of another type than float32 and int32.
+        ValueError: an input or output is open or of another type than float32 and int32; the file keeps a state between
+            calls, or is for microcontrollers.
     """
-    if is_for_microcontrollers(read(path)):
+    file = read(path)
+    if is_for_microcontrollers(file):
         raise ValueError(invalid_part("files", EXPECTED, f"{path}, which is for microcontrollers", FIX))
+    if any(tensor.isVariable for graph in file.subgraphs for tensor in graph.tensors):
+        received = f"{path}, which keeps a state between calls"
+        raise ValueError(invalid_part("files", EXPECTED, received, 'Write recurrent layers with recurrent="loop"'))
     model = LiteRTModel(path)
     for role, ports in (("input", model.inputs), ("output", model.outputs)):
         for port in ports:

@@ -89,7 +89,7 @@ async function measure(model, arrays, entry, seconds) {
 
 // What went wrong, with what the runtime said about it.
 function reason(error) {
-  const said = log.filter((line) => /error/i.test(line)).map((line) => line.replace(/^.*?\] /, ""));
+  const said = log.filter((line) => /error/i.test(line) && !/accelerator could not be loaded/.test(line)).map((line) => line.replace(/^.*?\] /, ""));
   return [...new Set([error.message ?? String(error), ...said])].join(" ").slice(0, 500);
 }
 
