@@ -44,6 +44,13 @@ def packages() -> Path:
     return CACHE
 
 
+def node_version() -> str:
+    """Returns the name and version of Node."""
+    if NODE is None:
+        raise Unavailable("Node is not installed")
+    return subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def run_in_node(page: Path, entries: list[dict[str, Any]], seconds: float = 0.0) -> list[dict[str, Any]]:
     """Runs files of a page in Node, by the worker of the page; after an error, the rest runs in another process.
 

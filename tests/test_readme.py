@@ -112,7 +112,7 @@ def known(command: str) -> bool:
     if program.startswith("r2keras-"):
         return f"{program} = " in (ROOT / "setup.cfg").read_text(encoding="utf-8")
     return (
-        program in {"cd", "source", "pip", ".venv/bin/pip"}
+        program in {"cd", "source", "pip", ".venv/bin/pip", "npm"}
         or shutil.which(program) is not None
         or (ROOT / program).exists()
     )

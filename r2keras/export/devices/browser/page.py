@@ -94,13 +94,26 @@ def web_page(
     folder.mkdir(parents=True, exist_ok=True)
     if litert_js is not None:
         add_runtime(Path(litert_js), folder)
-    entries = [_add_file(path, expected, folder) for path, expected in zip(paths, values, strict=True)]
+    entries = [add_file(path, expected, folder) for path, expected in zip(paths, values, strict=True)]
+    return write_assets(entries, folder, title, seconds, values[0].runtime)
+
+
+def write_assets(entries: list[dict[str, Any]], folder: Path, title: str, seconds: float, expected_by: str) -> Path:
+    """Writes the contents of a page and the page itself; returns the path of `index.html`, which is written last.
+
+    Args:
+        entries: what `add_file` returned.
+        folder: the folder of the page.
+        title: its heading.
+        seconds: how long each file is measured.
+        expected_by: package and version that computed the expected outputs.
+    """
     contents = {
         "version": VERSION,
         "title": title,
         "seconds": seconds,
         "runtime": f"{NAME}@{TESTED}",
-        "expected_by": values[0].runtime,
+        "expected_by": expected_by,
         "written_by": f"r2keras {optional_packages.version('r2keras')}",
         "files": entries,
     }
@@ -111,7 +124,7 @@ def web_page(
     return folder / ASSETS[0]
 
 
-def _add_file(path: Path, values: Golden, folder: Path) -> dict[str, Any]:
+def add_file(path: Path, values: Golden, folder: Path) -> dict[str, Any]:
     """Copies a file and its golden values to the page; returns its entry of the contents."""
     content = path.read_bytes()
     atomic_write_bytes(folder / path.name, content)
