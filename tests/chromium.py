@@ -23,12 +23,13 @@ class Browser:
 
     Args:
         profile: an empty folder for the browser's own files.
+        flags: more flags of the command line.
 
     `messages` collects what the page and its workers write to the console, `requests` the addresses that they ask
     for.
     """
 
-    def __init__(self, profile: Path):
+    def __init__(self, profile: Path, *flags: str):
         commands_read, self._commands = os.pipe()
         self._answers, answers_write = os.pipe()
 
@@ -40,7 +41,7 @@ class Browser:
             os.dup2(second, 4)
 
         # A browser run by root, as in containers, starts only without its sandbox; the pages are our own.
-        flags = (*FLAGS, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else []))
+        flags = (*FLAGS, *flags, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else []))
         self._process = subprocess.Popen(
             [BINARY, *flags],
             preexec_fn=prepare,

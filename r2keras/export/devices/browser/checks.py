@@ -28,17 +28,11 @@ def checked_paths(files: object) -> list[Path]:
     if isinstance(files, (str, bytes)) or not isinstance(files, Sequence):
         raise TypeError(invalid("files", "a list of paths", files))
     paths = [existing(path) for path in files]
-    names = [path.name for path in paths]
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise ValueError(
-            invalid_part(
-                "files",
-                "files with different names",
-                f"{names.count(repeated[0])} files called {repeated[0]!r}",
-                "Rename one",
-            )
-        )
+    names = [path.stem for path in paths]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        received = f"{names.count(repeated)} files called {repeated!r}"
+        raise ValueError(invalid_part("files", "files with different names", received, "Rename one"))
     if not paths:
         raise ValueError(invalid("files", "at least one path", files))
     return paths
