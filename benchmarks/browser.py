@@ -143,9 +143,9 @@ def time_files(store: Rows) -> None:
     from r2keras.export import golden
     from r2keras.export.devices.browser.page import add_file
 
+    about = machine()
     for net in browser_files.TIMED:
         with tempfile.TemporaryDirectory() as work:
-            about = machine()
             paths, x = browser_files.write_timed(net, Path(work))
             page = Path(work, "page")
             entries = [add_file(path, golden(None, path, x), page) for path in paths.values()]

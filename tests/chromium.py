@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -104,11 +103,6 @@ class Browser:
             if time.monotonic() > end:
                 raise TimeoutError(f"{expression} did not become true within {seconds:.0f} s.")
             time.sleep(0.05)
-
-    def screenshot(self, path: Path) -> None:
-        """Writes what the page shows, to its end, as a PNG file."""
-        data = self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-        path.write_bytes(base64.b64decode(data))
 
     def media(self, *, media: str = "", scheme: str = "light") -> None:
         """Shows the page as on this medium and with this color scheme."""

@@ -87,8 +87,9 @@ def test_failures_are_rows_and_the_other_files_go_on(page, browser, small_files)
     (page / entries[2]["url"]).unlink()
     (page / entries[3]["url"]).write_bytes(small_files["float"].read_bytes())
     with served(page) as (address, _):
-        browser.open(address, width=1200)
+        browser.open(address, width=400)
         browser.wait(DONE)
+        assert browser.evaluate(CUT_OFF) == []
         cells = [row[2] for row in browser.evaluate(CELLS)]
         results = DeviceResults.from_dict(json.loads(browser.evaluate(JSON))).results
     assert cells[0].startswith("wrong: 5.0e\u22121, allowed ")
