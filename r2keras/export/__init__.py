@@ -2,8 +2,8 @@
 
 from r2keras.export.conversion.one_step import streaming
 from r2keras.export.devices.benchmark import Benchmark, BenchmarkRow, benchmark
-from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.browser.page import web_page
+from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
 from r2keras.export.devices.inspection import InspectedOperator, InspectedTensor, Inspection, inspect
 from r2keras.export.devices.results import DeviceResult, DeviceResults
