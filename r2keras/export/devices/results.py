@@ -39,12 +39,14 @@ class DeviceResult:
         runs: number of timed runs.
         threads: threads that the runtime was given.
         passed: whether every output is as near to its expected values as its tolerance says; None if the file did not
-            run.
+            run, or its outputs were not compared.
         max_difference: largest absolute difference between an output and its expected values, of the output that
             is the farthest from them in shares of its tolerance; None if the file did not run, or an output is not
             finite.
         tolerance: largest difference that is allowed for that output.
         error: why the file did not run; None if it ran.
+        extra: further facts that a kind of device has, such as `init_ms`: texts, numbers, booleans. In JSON they stand
+            beside the other entries.
 
     Example:
 
@@ -63,18 +65,29 @@ class DeviceResult:
     max_difference: float | None = None
     tolerance: float | None = None
     error: str | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result as plain JSON."""
+        config = dataclasses.asdict(self)
+        return {**config.pop("extra"), **config}
 
     @classmethod
     def from_dict(cls, config: object) -> DeviceResult:
-        """Returns what `dataclasses.asdict` described.
+        """Returns what `to_dict` described.
 
         Raises:
             ValueError: an entry is missing, or has a wrong type or value.
         """
-        found = {field.name: _entry(config, field.name, str(field.type)) for field in dataclasses.fields(cls)}
-        result = cls(**found)
-        if result.passed is None and result.error is None:
-            raise ValueError(f"the result of {result.file} has neither `passed` nor `error`")
+        fields = [field for field in dataclasses.fields(cls) if field.name != "extra"]
+        found = {field.name: _entry(config, field.name, str(field.type)) for field in fields}
+        extra = {key: value for key, value in dict(config).items() if key not in found}  # type: ignore[call-overload]
+        wrong = [key for key, value in extra.items() if not isinstance(value, (str, bool, int, float, type(None)))]
+        if wrong:
+            raise ValueError(f"`{wrong[0]}` of a result is not a text, a number, true or false")
+        result = cls(**found, extra=extra)
+        if result.passed is None and result.error is None and not result.runs:
+            raise ValueError(f"the result of {result.file} has neither `passed` nor `error`, and no runs")
         return result
 
 
@@ -116,7 +129,7 @@ class DeviceResults(Tabular):
             "version": VERSION,
             "kind": KIND,
             "device": {"name": self.name, "kind": self.kind, "details": self.details},
-            "results": [dataclasses.asdict(result) for result in self.results],
+            "results": [result.to_dict() for result in self.results],
         }
 
     @classmethod
@@ -190,8 +203,10 @@ def verdict(result: DeviceResult) -> str:
     >>> verdict(DeviceResult("model.tflite", "", 1200, passed=False, max_difference=0.5, tolerance=1e-5))
     'differ by 0.5, allowed 1e-05'
     """
-    if result.passed is None:
+    if result.error is not None:
         return f"did not run: {result.error}"
+    if result.passed is None:
+        return "not checked"
     if result.max_difference is None:
         return "passed" if result.passed else "an output is not finite"
     difference = f"{result.max_difference:.2g}"

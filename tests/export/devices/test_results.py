@@ -27,6 +27,14 @@ def test_what_is_saved_is_loaded(results, tmp_path):
     assert [list(result) for result in manifest["results"]] == [fields.split()] * 3
 
 
+def test_facts_of_one_kind_of_device_stand_beside_the_others(results, tmp_path):
+    timed = dataclasses.replace(PASSED, passed=None, max_difference=None, extra={"xnnpack": True, "init_ms": 2.5})
+    path = dataclasses.replace(results, results=(timed,)).save(tmp_path / "phone.json")
+    assert json.loads(path.read_text())["results"][0]["init_ms"] == 2.5
+    assert DeviceResults.load(path).results == (timed,)
+    assert "not checked" in str(DeviceResults.load(path))
+
+
 def test_rows_and_table(results):
     row = {"file": "c.tflite", "sha256": "11" * 32, "median_ms": None, "p90_ms": None, "passed": None}
     assert results.rows()[2] == {**row, "device": "Pixel 7"}
@@ -45,9 +53,10 @@ def test_rows_and_table(results):
         ({"device": {"name": "x", "kind": "toaster", "details": {}}}, "the kind of its device is 'toaster'"),
         ({"results": [{}]}, "a result has no `file`"),
         ({"results": {}}, "`results` of the file is not a list"),
-        ({"results": [dataclasses.asdict(dataclasses.replace(PASSED, median_ms=-1.0))]}, "`median_ms` of a result"),
-        ({"results": [dataclasses.asdict(dataclasses.replace(PASSED, passed=1))]}, "`passed` of a result is not true"),
-        ({"results": [dataclasses.asdict(dataclasses.replace(PASSED, passed=None))]}, "neither `passed` nor `error`"),
+        ({"results": [dataclasses.replace(PASSED, median_ms=-1.0).to_dict()]}, "`median_ms` of a result"),
+        ({"results": [dataclasses.replace(PASSED, passed=1).to_dict()]}, "`passed` of a result is not true"),
+        ({"results": [dataclasses.replace(PASSED, passed=None, runs=0).to_dict()]}, "neither `passed` nor `error`"),
+        ({"results": [{**PASSED.to_dict(), "more": []}]}, "`more` of a result is not a text"),
     ],
 )
 def test_other_content_is_refused(results, tmp_path, change, message):
