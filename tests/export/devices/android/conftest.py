@@ -13,21 +13,11 @@ from tests.export.install.compact_file import SIZE, compact_file
 
 @pytest.fixture
 def phones(tmp_path, monkeypatch):
-    """Returns a function that starts a server with the named phones, for the adb client of this process."""
+    """A function that starts a server with the named phones."""
     if shutil.which("adb") is None:
         pytest.skip("adb is not installed")
-    servers = []
-
-    def start(devices=None, **environment):
-        devices = {"A1": "device"} if devices is None else devices
-        servers.append(stub_adb.StubServer(tmp_path / f"phone{len(servers)}", devices, environment))
-        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(servers[-1].port))
-        monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    with stub_adb.starting(tmp_path, monkeypatch) as start:
+        yield start
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 The lines are those of tflite/tools/benchmark/benchmark_model.cc, benchmark_tflite_model.cc and
 xla/tsl/util/stats_calculator.h. Outputs are computed by the ai-edge-litert of this machine. FAKE_BENCHMARK makes it
-fail: `crash`, `refuse`, `old` (no --output_filepath), `compiled` (no --use_xnnpack), `wrong` (other outputs), `hang`.
+fail: `crash`, `refuse`, `old` (no --output_filepath), `compiled` (no --use_xnnpack), `wrong` (other outputs), `hang`
+(with two threads).
 """
 
 import os
@@ -25,7 +26,7 @@ if found:
     print(f"WARN: Unconsumed cmdline flags: {' '.join(found)}", file=sys.stderr)
 log("Log parameter values verbosely: [0]")
 log(f"Graph: [{flags['graph']}]")
-if MODE == "hang":
+if MODE == "hang" and flags["num_threads"] == "2":
     time.sleep(60)
 if MODE == "crash":
     os.kill(os.getpid(), signal.SIGSEGV)

@@ -8,6 +8,7 @@ as a phone would; and the pushed `benchmark_model`, an aarch64 program that this
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -28,6 +29,23 @@ esac
 VERSION = 41  # Of the protocol; the client ends a server of another version.
 # An aarch64 ELF header; nothing here runs it.
 ARM64_PROGRAM = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, 183, 1) + bytes(100)
+
+
+@contextlib.contextmanager
+def starting(folder: Path, monkeypatch):
+    """Yields a function that starts a server with the named phones, for the adb client of this process."""
+    servers: list[StubServer] = []
+
+    def start(devices: dict[str, str] | None = None, **environment: str) -> StubServer:
+        devices = {"A1": "device"} if devices is None else devices
+        servers.append(StubServer(folder / f"phone{len(servers)}", devices, environment))
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(servers[-1].port))
+        monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 class StubServer:
