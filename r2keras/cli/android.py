@@ -85,7 +85,9 @@ def bundle() -> int:
 
     data = write_kit(FLAGS.files, plan)
     atomic_write_bytes(FLAGS.output, data)
-    print(f"{FLAGS.output}: {len(data):,} bytes, {len(plan.runs())} runs. Beside run.sh belongs benchmark_model.")
+    print(
+        f"{FLAGS.output}: {len(data):,} bytes, runs to do: {len(plan.runs())}. Beside run.sh belongs benchmark_model."
+    )
     return 0
 
 

@@ -51,7 +51,7 @@ def test_run_prints_a_table_and_keeps_the_results(made, phones, program, tmp_pat
     assert call("run", *settings(made, program, tmp_path), *FEW) == 0
     out, err = capsys.readouterr()
     assert "Results on Acme One 5" in out and "passed" in out
-    assert err == "small.tflite: 1 threads, XNNPACK\n"
+    assert err == "small.tflite: 1 thread, XNNPACK\n"
     (result,) = json.loads((tmp_path / "results.json").read_text())["results"]
     assert (result["passed"], result["xnnpack"], result["runs"]) == (True, True, 3)
     assert call("run", *settings(made, program, tmp_path), *FEW) == 0
@@ -69,7 +69,7 @@ def test_bundle_and_read(made, phones, program, tmp_path, capsys):
     phones()
     packed = tmp_path / "phone.zip"
     assert call("bundle", *settings(made, program, tmp_path)[:2], f"--output={packed}", *FEW) == 0
-    assert f"{packed.stat().st_size:,} bytes, 1 runs" in capsys.readouterr().out
+    assert f"{packed.stat().st_size:,} bytes, runs to do: 1." in capsys.readouterr().out
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(tmp_path)
     folder = tmp_path / "r2keras-android"

@@ -52,7 +52,7 @@ class Adb:
 
     def push(self, paths: Sequence[str | os.PathLike], folder: str) -> None:
         """Sends files into a folder of the phone."""
-        self._run(["-s", self.serial, "push", *map(os.fspath, paths), f"{folder}/"])
+        self._run(["-s", self.serial, "push", *[os.fspath(path) for path in paths], f"{folder}/"])
 
     def pull(self, source: str, folder: Path) -> None:
         """Brings a file or folder from the phone."""

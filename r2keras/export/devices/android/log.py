@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
+from collections.abc import Iterable
+from typing import Any
 
 # The lines come from tflite/tools/benchmark/benchmark_model.cc, benchmark_tflite_model.cc, xla/tsl/util/
 # stats_calculator.h and tflite/core/subgraph.cc. Releases differ in the prefix of a line ("INFO: ", "tflite  : ").
@@ -89,7 +91,7 @@ def parse_log(text: str) -> BenchmarkLog:
     )
 
 
-def _latency(text: str) -> dict[str, float | int | None]:
+def _latency(text: str) -> dict[str, Any]:
     """Returns the figures of time in milliseconds; those of the warm-up come first, so the last ones count."""
     summary = SUMMARY.search(text)
     init, first, _, mean = _milliseconds(summary.groups()) if summary else (None,) * 4
@@ -101,7 +103,7 @@ def _latency(text: str) -> dict[str, float | int | None]:
     return {"runs": int(runs) if summary else 0, "init_ms": init, "first_ms": first, "mean_ms": mean, **values}
 
 
-def _memory(text: str) -> dict[str, int | None]:
+def _memory(text: str) -> dict[str, Any]:
     """Returns the figures of memory in bytes."""
     delta, peak = DELTA.search(text), PEAK.search(text)
     return {
@@ -110,7 +112,7 @@ def _memory(text: str) -> dict[str, int | None]:
     }
 
 
-def _delegation(text: str) -> dict[str, int | None]:
+def _delegation(text: str) -> dict[str, Any]:
     """Returns how many operators the delegate took; each subgraph has a line of its own."""
     lines = REPLACING.findall(text)
     kernels = KERNELS.search(text)
@@ -123,9 +125,9 @@ def _delegation(text: str) -> dict[str, int | None]:
     }
 
 
-def _milliseconds(microseconds: object) -> list[float]:
+def _milliseconds(microseconds: Iterable[str]) -> list[float]:
     """Returns times in milliseconds."""
-    return [float(value) / 1000 for value in microseconds]  # type: ignore[attr-defined]
+    return [float(value) / 1000 for value in microseconds]
 
 
 def _error(text: str) -> str | None:

@@ -83,19 +83,24 @@ def _checked(result: DeviceResult, file: PlannedFile, run: Run, logs: Path, unkn
         differences = file.golden.differences(outputs)
     except ValueError as error:
         return dataclasses.replace(result, error=str(error))
-    if not all(np.isfinite(differences)):
-        return dataclasses.replace(result, error="the outputs hold NaN or infinity")
     tolerances = [tensor.tolerance for tensor in file.golden.outputs]
-    pairs = list(zip(differences, tolerances, strict=True))
-    worst = max(pairs, key=lambda pair: pair[0] / pair[1] if pair[1] else np.inf if pair[0] else 0.0)
+    worst = max(zip(differences, tolerances, strict=True), key=_share)
     note = f"checked: {file.golden.num_samples} samples"
     return dataclasses.replace(
         result,
         passed=file.golden.passed(outputs),
-        max_difference=worst[0],
+        max_difference=worst[0] if np.isfinite(worst[0]) else None,
         tolerance=worst[1],
         extra={**result.extra, "outputs": note},
     )
+
+
+def _share(pair: tuple[float, float]) -> float:
+    """Returns a difference in shares of its tolerance; infinite if the outputs are not finite."""
+    difference, tolerance = pair
+    if not np.isfinite(difference):
+        return np.inf
+    return difference / tolerance if tolerance else np.inf if difference else 0.0
 
 
 def _outputs(file: PlannedFile, tensors: tuple[GoldenTensor, ...], paths: list[Path]) -> list[np.ndarray]:

@@ -71,7 +71,7 @@ def run_on_phone(
     try:
         _send(adb, paths, plan, program)
         for run in runs:
-            report(f"{plan.files[run.number].name}: {run.threads} threads, {'XNNPACK' if run.xnnpack else 'built-in'}")
+            report(_label(plan, run))
             found = _with(found, _run(adb, plan, run))
             found.save(results)
     except BaseException:
@@ -112,6 +112,12 @@ def _run(adb: Adb, plan: Plan, run: Run) -> DeviceResult:
         adb.pull(f"{REMOTE}/logs", Path(folder))
         adb.shell(f"rm -f {REMOTE}/logs/*")
         return result_of(plan, run, Path(folder) / "logs")
+
+
+def _label(plan: Plan, run: Run) -> str:
+    """Returns one line on a run."""
+    kernels = "XNNPACK" if run.xnnpack else "built-in kernels"
+    return f"{plan.files[run.number].name}: {run.threads} thread{'s' * (run.threads > 1)}, {kernels}"
 
 
 def _with(results: DeviceResults, result: DeviceResult) -> DeviceResults:

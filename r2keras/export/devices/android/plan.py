@@ -183,8 +183,8 @@ class Plan:
             if found != (KIND, VERSION):
                 raise ValueError(f"it is {found[0]} of version {found[1]}, and this release reads {KIND} {VERSION}")
             files = [_planned(folder, entry) for entry in member(config, "files", list, "the file")]
-            lists = [tuple(member(config, key, list, "the file")) for key in ("threads", "kernels")]
-            return cls(tuple(files), *lists, member(config, "num_runs", int, "the file"))
+            threads, kernels = (tuple(member(config, key, list, "the file")) for key in ("threads", "kernels"))
+            return cls(tuple(files), threads, kernels, member(config, "num_runs", int, "the file"))
         except ValueError as error:
             expected = "a folder that run.sh of `r2keras-android bundle` wrote"
             raise ValueError(invalid_part("logs", expected, f"{path}, which is not readable: {error}")) from error

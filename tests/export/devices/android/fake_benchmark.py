@@ -2,8 +2,8 @@
 
 The lines are those of tflite/tools/benchmark/benchmark_model.cc, benchmark_tflite_model.cc and
 xla/tsl/util/stats_calculator.h. Outputs are computed by the ai-edge-litert of this machine. FAKE_BENCHMARK makes it
-fail: `crash`, `refuse`, `old` (no --output_filepath), `compiled` (no --use_xnnpack), `wrong` (other outputs), `hang`
-(with two threads).
+fail: `crash`, `refuse`, `old` (no --output_filepath), `compiled` (no --use_xnnpack), `wrong` (other outputs), `nan`,
+`hang` (with two threads).
 """
 
 import os
@@ -96,7 +96,8 @@ if "output_filepath" in flags:
     with open(flags["output_filepath"], "wb") as file:
         for detail in model.get_output_details():
             output = model.get_tensor(detail["index"])
-            file.write((output + (MODE == "wrong")).astype(output.dtype).tobytes())
+            output = output * np.nan if MODE == "nan" else output + (MODE == "wrong")
+            file.write(output.astype(model.get_tensor(detail["index"]).dtype).tobytes())
 first, average = (warm[0], np.mean(warm)) if warm else (0, 0)
 log(
     f"Inference timings in us: Init: {init}, First inference: {first}, Warmup (avg): {average:g}, "

@@ -73,6 +73,13 @@ def test_other_outputs_fail(phones, start):
     assert result.passed is False and result.max_difference == pytest.approx(1, abs=1e-5) and result.error is None
 
 
+def test_outputs_that_are_not_finite_fail(phones, start):
+    phones(FAKE_BENCHMARK="nan")
+    results = start()
+    assert (results.results[0].passed, results.results[0].max_difference) == (False, None)
+    assert "not finite" in " ".join(str(results).split())
+
+
 @pytest.mark.parametrize("given", ["old", "no data"])
 def test_outputs_that_cannot_be_checked(phones, start, data, given):
     phones(FAKE_BENCHMARK="old" if given == "old" else "")
