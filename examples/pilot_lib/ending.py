@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from pilot_lib.settings import PALETTES, Settings, defaults_of
+from pilot_lib.settings import Settings, defaults_of
 from pilot_lib.store import Store
 from r2keras import CompressionRecord
 from r2keras import report as reports
@@ -41,7 +41,7 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
         records=_summaries(rows, advice),
         settings=_provenance(settings, rows, data),
         default_settings=_split_fixed(settings)[0],
-        commands=list(_commands(store, advice.row, data)),
+        commands=list(_commands(settings, store, advice.row, data)),
         title=f"{settings.dataset}, {Path(settings.model).name}: accuracy at low bit widths",
     )
     console.print(reports.results_table(rows))
@@ -49,7 +49,7 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
     console.print(f"Rows: {store.results.path}. Report: {page}.", markup=False, highlight=False)
 
 
-def _commands(store: Store, row: dict[str, Any] | None, data: Dataset) -> Iterator[tuple[str, str]]:
+def _commands(settings: Settings, store: Store, row: dict[str, Any] | None, data: Dataset) -> Iterator[tuple[str, str]]:
     """Yields what to do next with the recommended file: purpose and command line."""
     if row is None:
         return
@@ -63,14 +63,38 @@ def _commands(store: Store, row: dict[str, Any] | None, data: Dataset) -> Iterat
         "Check the file against its Keras model on test images",
         shlex.join(["r2keras-verify", f"--model={model}", f"--file={file}", f"--data={samples}"]),
     )
-    form = "memory" if row["method"] in PALETTES else "latency"
-    record = [] if is_float else [f"--record={file.with_suffix('.npz')}", f"--optimize={form}"]
-    output = file.with_name(f"{file.stem}_{'copy' if is_float else form}.tflite")
-    purposes = {"memory": "Write the form that needs the least memory", "latency": "Write the form that runs fastest"}
+    source = [f"--model={model}", *([] if is_float else [f"--record={file.with_suffix('.npz')}"])]
+    yield from _deployments(settings, source, file, samples)
+
+
+def _deployments(settings: Settings, source: list[str], file: Path, samples: Path) -> Iterator[tuple[str, str]]:
+    """Yields the commands that bring a file to its target."""
+    convert = ["r2keras-convert", *source]
+
+    def output(name: str, suffix: str = ".tflite") -> str:
+        return f"{file.with_name(f'{file.stem}_{name}')}{suffix}"
+
+    if settings.target == "ethos-u":
+        flags_of_npu = ["--target=ethos-u", f"--accelerator={settings.accelerator}", f"--output={output('npu')}"]
+        compiled = f"--npu_output={output('vela')}"
+        yield "Compile it for the NPU", shlex.join([*convert, *flags_of_npu, compiled])
+        return
+    if settings.target == "mcu":
+        arrays = ["--target=mcu", "--format=c_array", f"--output={output('c', '')}"]
+        yield "Write C sources for a microcontroller", shlex.join([*convert, *arrays])
+        return
+    web, page = output("web"), output("page", "")
+    yield "Write the form for browsers", shlex.join([*convert, "--target=browser", f"--output={web}"])
     yield (
-        "Convert the model again" if is_float else purposes[form],
-        shlex.join(["r2keras-convert", f"--model={model}", *record, f"--output={output}"]),
+        "Write a page that runs it on any phone or laptop",
+        shlex.join(["r2keras-page", f"--files={web}", f"--data={samples}", f"--output={page}"]),
     )
+    phone = output("cpu")
+    yield "Write the form for phones", shlex.join([*convert, "--target=cpu", f"--output={phone}"])
+    zipped = ["bundle", f"--files={phone}", f"--data={samples}", f"--output={output('phone', '.zip')}"]
+    yield "Pack it for a colleague with an Android phone", shlex.join(["r2keras-android", *zipped])
+    arrays = ["--target=mcu", "--format=c_array", f"--output={output('c', '')}"]
+    yield "Write C sources for a microcontroller", shlex.join([*convert, *arrays])
 
 
 def _split_fixed(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,6 +297,23 @@ def golden(
         tuple(expected),
         None if model is None else verify(model, path, x).to_dict(),
     )
+
+
+def first_samples(
+    data: Mapping[str, np.ndarray], names: Sequence[str], samples: int, path: str | os.PathLike
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Returns the first samples of a file's inputs from arrays by name; `x` is the only input.
+
+    Raises:
+        ValueError: an input is missing.
+    """
+    if len(names) == 1 and names[0] not in data and "x" in data:
+        return data["x"][:samples]
+    absent = [name for name in names if name not in data]
+    if absent:
+        needed = f"arrays named as the inputs of {path}: {', '.join(names)}" + (" or x" if len(names) == 1 else "")
+        raise ValueError(invalid_part("data", needed, f"arrays named {', '.join(data) or 'nothing'}"))
+    return {name: data[name][:samples] for name in names}
 
 
 def little_endian(values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.files import atomic_write_text, read_bounded
 from r2keras._util.json_text import member, parse_json
-from r2keras.export.devices.golden import Golden, golden, little_endian
+from r2keras.export.devices.golden import Golden, first_samples, golden, little_endian
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.tflite.interpreter import existing
 
@@ -237,23 +237,10 @@ def _plan_file(path: Path, data: Mapping[str, np.ndarray] | None, samples: int) 
     sha256 = hashlib.sha256(content).hexdigest()
     if data is None:
         return PlannedFile(path.name, sha256, len(content))
-    expected = golden(None, path, _first(data, model.input_names, samples, path), runtime="litert")
+    expected = golden(None, path, first_samples(data, model.input_names, samples, path), runtime="litert")
     first = model.inputs[0]
     step = 1 if first.signature[:1] == (-1,) else first.shape[0]
     return PlannedFile(path.name, sha256, len(content), step, expected)
-
-
-def _first(
-    data: Mapping[str, np.ndarray], names: Sequence[str], samples: int, path: Path
-) -> np.ndarray | dict[str, np.ndarray]:
-    """Returns the first samples of a file's inputs."""
-    if len(names) == 1 and names[0] not in data and "x" in data:
-        return data["x"][:samples]
-    absent = [name for name in names if name not in data]
-    if absent:
-        needed = f"arrays named as the inputs of {path}: {', '.join(names)}" + (" or x" if len(names) == 1 else "")
-        raise ValueError(invalid_part("data", needed, f"arrays named {', '.join(data) or 'nothing'}"))
-    return {name: data[name][:samples] for name in names}
 
 
 def _planned(folder: Path, entry: object) -> PlannedFile:
