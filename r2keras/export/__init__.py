@@ -3,6 +3,7 @@
 from r2keras.export.conversion.one_step import streaming
 from r2keras.export.devices.benchmark import Benchmark, BenchmarkRow, benchmark
 from r2keras.export.devices.browser.page import web_page
+from r2keras.export.devices.c_array.c_array import CArray, c_array
 from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
 from r2keras.export.devices.inspection import InspectedOperator, InspectedTensor, Inspection, inspect
@@ -20,6 +21,7 @@ from r2keras.export.tflm.to_tflm import TFLMSizes, to_tflm
 __all__ = [
     "Benchmark",
     "BenchmarkRow",
+    "CArray",
     "DeviceResult",
     "DeviceResults",
     "EthosUReport",
@@ -38,6 +40,7 @@ __all__ = [
     "Verification",
     "benchmark",
     "bundle",
+    "c_array",
     "ethos_u",
     "expand",
     "golden",

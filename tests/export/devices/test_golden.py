@@ -98,3 +98,14 @@ def test_bad_input_gets_a_sentence(exported, tmp_path):
     values = Golden("m", "", "", (), (GoldenTensor("y", np.ones((2, 1), np.float32)),))
     with pytest.raises(ValueError, match="shapes"):
         values.differences([np.ones((3, 1))])
+
+
+def test_both_runtimes_quantize_inputs_to_the_same_codes(int8_file, microcontrollers):
+    _, path, x = int8_file
+    expected = golden(None, path, x[:4])
+    values = golden(None, path, x[:4], runtime="tflm")
+    for a, b in ((values.inputs[0], expected.inputs[0]), (values.outputs[0], expected.outputs[0])):
+        assert a.scale == pytest.approx(b.scale)
+        assert (a.zero_point, a.values.dtype) == (b.zero_point, np.int8)
+    np.testing.assert_array_equal(values.inputs[0].values, expected.inputs[0].values)
+    assert expected.passed([values.outputs[0].values])

@@ -1,0 +1,1 @@
+"""The exporter of C arrays for LiteRT for Microcontrollers."""
