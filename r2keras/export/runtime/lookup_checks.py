@@ -9,9 +9,10 @@ import numpy as np
 
 from r2keras.export.tflite.flatbuffer import BrokenFileError
 from r2keras.export.tflite.operator_shapes import check_shapes
-from r2keras.export.tflite.schema import FLOAT32
+from r2keras.export.tflite.schema import FLOAT32, INT8
 from r2keras.export.tflite.structure import unreadable
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.weights.huffman import decode, is_huffman
 from r2keras.export.weights.lookup_read_back import is_decode
 from r2keras.export.weights.lookup_table import HEADER_BYTES, HEADER_VERSION, LUT, LUT_VERSION, MAX_BITS, ONE_TABLE
 
@@ -46,6 +47,9 @@ def _check_decode(graph: Subgraph, operator: OperatorT) -> None:
     for number, output in enumerate(outputs):
         packed, ancillary = (graph.data(inputs[2 * number + i]) for i in (0, 1))
         shape = graph.shape(output)
+        if is_huffman(ancillary):
+            _check_huffman(packed, ancillary, math.prod(shape), graph.tensor(output).type)
+            continue
         _need(len(ancillary) > HEADER_BYTES and graph.tensor(output).type == FLOAT32, "has no table")
         kind, version, _, _, lut_version, parameters, entries = ancillary[:7].tolist()
         bits, axis = parameters & 7, parameters >> 4
@@ -56,6 +60,15 @@ def _check_decode(graph: Subgraph, operator: OperatorT) -> None:
         found, expected = len(ancillary) - HEADER_BYTES, 4 * entries * tables
         _need(found == expected > 0, f"has {found} bytes of tables instead of {expected}")
         _need(_largest_index(packed, bits, math.prod(shape)) < entries, "has an index beyond its table")
+
+
+def _check_huffman(packed: np.ndarray, ancillary: np.ndarray, count: int, kind: int) -> None:
+    """Checks Huffman codes: the runtime reads neither beyond them nor beyond their tables."""
+    _need(kind == INT8, "decodes to another type than int8")
+    try:
+        decode(packed, ancillary, count)
+    except ValueError as error:
+        _need(False, f"has Huffman codes that cannot be decoded ({error})")
 
 
 def _largest_index(packed: np.ndarray, bits: int, count: int) -> int:

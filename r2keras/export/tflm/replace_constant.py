@@ -9,7 +9,7 @@ import numpy as np
 from r2keras._util import optional_packages
 from r2keras.export.tflite.schema import FLOAT32, INT8, UINT8, operator, quantization
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
-from r2keras.export.weights.lookup_forms import Form, Integers
+from r2keras.export.weights.lookup_forms import Form, HuffmanIntegers, Integers
 from r2keras.export.weights.lookup_read_back import DECODE, INT16, is_decode
 from r2keras.export.weights.lookup_table import LookupTable
 
@@ -56,6 +56,8 @@ def rewrite(graph: Subgraph, tensor: int, form: Form, name: str) -> list[int]:
         named = _add_table(graph, store, name)
         if store.axis is not None:
             graph.tensor(tensor).quantization = _dummy_grid(len(store.tables), store.axis)
+    elif isinstance(store, HuffmanIntegers):
+        named = [graph.add_tensor(part.shape, UINT8, part, name) for part in store.stored]
     else:
         named = _add_integers(graph, store, name)
     graph.tensor(tensor).buffer = 0
@@ -65,6 +67,8 @@ def rewrite(graph: Subgraph, tensor: int, form: Form, name: str) -> list[int]:
         graph.replace_input(consumer, tensor, target)
         if isinstance(store, LookupTable):
             _decode_before(graph, consumer, named, target)
+        elif isinstance(store, HuffmanIntegers):
+            graph.insert_before(consumer, _huffman_operators(graph, store, named, target))
         else:
             graph.insert_before(consumer, [operator(graph.file, "DEQUANTIZE", 2, named, [target])])
         if factor is not None:
@@ -103,6 +107,15 @@ def _decode_before(graph: Subgraph, consumer: OperatorT, named: list[int], targe
         graph.insert_before(consumer, [decode])
     graph.set_inputs(decode, [*inputs_of(decode), *named])
     graph.set_outputs(decode, [*outputs_of(decode), target])
+
+
+def _huffman_operators(graph: Subgraph, store: HuffmanIntegers, named: list[int], target: int) -> list[OperatorT]:
+    """Returns a DECODE to int8 and a DEQUANTIZE to the floats of a tensor."""
+    codes = graph.add_tensor(store.codes.shape, INT8)
+    graph.tensor(codes).quantization = quantization(store.scale, store.zero_point)
+    decode = optional_packages.schema().OperatorT(opcodeIndex=_decode_code(graph.file))
+    decode.inputs, decode.outputs = np.asarray(named, np.int32), np.asarray([codes], np.int32)
+    return [decode, operator(graph.file, "DEQUANTIZE", 2, [codes], [target])]
 
 
 def _decode_code(file: ModelT) -> int:

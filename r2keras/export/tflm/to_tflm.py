@@ -12,7 +12,7 @@ import numpy as np
 
 from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
-from r2keras._util.errors import invalid_part
+from r2keras._util.errors import invalid_choice, invalid_part
 from r2keras._util.files import atomic_write_bytes
 from r2keras._util.text import count
 from r2keras.export.conversion.checks import check_backend, check_record, checked_source
@@ -39,6 +39,8 @@ from r2keras.record import CompressionRecord
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
+
+FORMS = ("memory", "size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,7 @@ def to_tflm(
     path: str | os.PathLike,
     record: CompressionRecord | None = None,
     *,
+    optimize: str = "memory",
     check: bool = True,
 ) -> TFLMSizes:
     """Writes a model as a `.tflite` file for microcontrollers, with recorded weights as look-up tables of 1 to 7 bits.
@@ -110,6 +113,9 @@ def to_tflm(
         model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`.
         path: the file to write; it is written completely or not at all.
         record: the record that `finalize` or `calibrate` returned with the model; None writes a float file.
+        optimize: `"memory"` or `"size"`. With `"size"`, weights on uniform grids become Huffman codes where that is
+            smaller. Decoding them takes more time, and one byte more of memory for each value of the operator's
+            weights.
         check: whether LiteRT for Microcontrollers loads the file before it is written, to find operators that it lacks
             and the memory that the file needs. Needs tflite-micro, which exists for Linux (x86-64) only.
 
@@ -142,6 +148,8 @@ def to_tflm(
 
     Source: Cho et al., DKM, arXiv 2108.12659, section 3 (palettes).
     """
+    if optimize not in FORMS:
+        raise ValueError(invalid_choice("optimize", FORMS, optimize))
     source = _checked(model, record, check)
     file = convert(source, 1)
     spell_out_select(file)
@@ -151,7 +159,7 @@ def to_tflm(
     if record is not None:
         where = list(constants(file))
         written = [
-            _replace(file, where[assignment.constant], assignment, record)
+            _replace(file, where[assignment.constant], assignment, record, optimize == "size")
             for assignment in assignments_of(where, record)
         ]
     content, file = _serialize(file, written)
@@ -182,7 +190,7 @@ def _checked(model: keras.Model, record: CompressionRecord | None, check: bool) 
     return source
 
 
-def _replace(file: ModelT, where: Where, assignment: Assignment, record: CompressionRecord) -> _Written:
+def _replace(file: ModelT, where: Where, assignment: Assignment, record: CompressionRecord, huffman: bool) -> _Written:
     """Replaces a constant by the stored form of its weight, or names the constant if it stays float."""
     subgraph, tensor, values = where
     graph = Subgraph(file, subgraph)
@@ -192,7 +200,7 @@ def _replace(file: ModelT, where: Where, assignment: Assignment, record: Compres
         form, reason = None, f"{', '.join(sorted(unsupported))} takes constants only"
     else:
         owner, axis = record.tensors[assignment.owner], channel_axis(graph, tensor)
-        form, reason = smallest(owner, assignment.matches[assignment.owner], constant, axis)
+        form, reason = smallest(owner, assignment.matches[assignment.owner], constant, axis, huffman)
     if form is None:
         graph.tensor(tensor).name = name
         named = [tensor]

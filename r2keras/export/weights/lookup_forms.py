@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 
+from r2keras.export.weights.huffman import Huffman, encode
 from r2keras.export.weights.lookup_table import MAX_BITS, LookupTable, tabulate
 from r2keras.export.weights.matching import Match
 from r2keras.export.weights.uniform import in_constant_layout, values_along, varying_axes
@@ -56,6 +58,31 @@ class Integers:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class HuffmanIntegers(Integers):
+    """Integers that are stored as Huffman codes; int8 only."""
+
+    @functools.cached_property
+    def stored(self) -> Huffman:
+        """The bytes in the file."""
+        return encode(self.codes)
+
+    @property
+    def bits(self) -> int:
+        """Bits per code on average, rounded up."""
+        return max(1, -(-8 * len(self.stored.packed) // self.codes.size))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of codewords and tables, and of the second operator: a DECODE and a DEQUANTIZE."""
+        return self.stored.num_bytes + OPERATOR_BYTES
+
+    @property
+    def note(self) -> str:
+        """Describes the stored form."""
+        return f"Huffman codes of {8 * len(self.stored.packed) / self.codes.size:.1f} bits on average"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Form:
     """A replacement of a constant: stored values, and factors for the operator's output.
 
@@ -78,7 +105,9 @@ class Form:
         return OPERATOR_BYTES + self.store.num_bytes + extra
 
 
-def forms(tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None) -> Iterator[Form]:
+def forms(
+    tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None, huffman: bool = False
+) -> Iterator[Form]:
     """Yields every form that gives `constant`, up to one rounding where a factor is applied after the operator.
 
     Args:
@@ -87,20 +116,26 @@ def forms(tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None) 
         constant: float32.
         axis: the axis of output channels in the constant, if all its operators can be followed by one factor per
             channel; None if not.
+        huffman: whether integers may be Huffman codes.
     """
     for table_axis in (None, *sorted({0, constant.ndim - 1})):
         yield from _table_form(tabulate(constant, table_axis))
     if isinstance(tensor, QuantizedTensor):
-        yield from _integer_forms(tensor, match, axis)
+        for form in _integer_forms(tensor, match, axis):
+            yield form
+            if huffman:
+                yield from _huffman_form(form)
     if axis is not None:
         for base, factor in _factorizations(tensor, match, constant):
             if varying_axes(factor, factor) == [axis]:
                 yield from _table_form(tabulate(base), values_along(factor, axis).astype(np.float32), axis)
 
 
-def smallest(tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None) -> tuple[Form | None, str]:
+def smallest(
+    tensor: Tensor, match: Match, constant: np.ndarray, axis: int | None, huffman: bool = False
+) -> tuple[Form | None, str]:
     """Returns the smallest form of `forms` and "", or None and the reason if floats are smaller."""
-    best = min(forms(tensor, match, constant, axis), key=lambda form: form.num_bytes, default=None)
+    best = min(forms(tensor, match, constant, axis, huffman), key=lambda form: form.num_bytes, default=None)
     if best is not None and best.num_bytes < constant.nbytes:
         return best, ""
     num_distinct = len(np.unique(constant))
@@ -112,6 +147,16 @@ def smallest(tensor: Tensor, match: Match, constant: np.ndarray, axis: int | Non
 def _table_form(table: LookupTable | None, factor: np.ndarray | None = None, axis: int | None = None) -> list[Form]:
     """Returns the form of a table; none if the values do not fit in one."""
     return [] if table is None else [Form(table, factor, axis)]
+
+
+def _huffman_form(form: Form) -> list[Form]:
+    """Returns the form of the same integers as Huffman codes; none if they do not fit in 8 bits."""
+    store = form.store
+    assert isinstance(store, Integers)
+    codes = store.codes.astype(np.int8)
+    if not np.array_equal(codes, store.codes):
+        return []
+    return [dataclasses.replace(form, store=HuffmanIntegers(codes, store.scale, store.zero_point))]
 
 
 def _factorizations(tensor: Tensor, match: Match, constant: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

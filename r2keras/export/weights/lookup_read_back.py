@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from r2keras.export.tflite.schema import FLOAT32, SEPARATOR
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
-from r2keras.export.weights.lookup_forms import Integers
+from r2keras.export.weights.huffman import decode, is_huffman
+from r2keras.export.weights.lookup_forms import HuffmanIntegers, Integers
 from r2keras.export.weights.lookup_table import LookupTable, read_lookup
 
 if TYPE_CHECKING:
@@ -36,14 +40,28 @@ def stored_form(graph: Subgraph, tensor: int) -> LookupTable | Integers | None:
         return None
     inputs, shape = inputs_of(producer), graph.shape(tensor)
     if is_decode(graph.file, producer):
-        # DECODE reads two tensors, the indices and the tables, for each tensor that it computes.
-        first = 2 * outputs_of(producer).index(tensor)
-        return read_lookup(graph.data(inputs[first]), graph.data(inputs[first + 1]), shape)
-    if graph.kind(producer) != "DEQUANTIZE" or not graph.is_constant(inputs[0]):
+        packed, ancillary = (graph.data(i) for i in _decoded_from(producer, tensor))
+        # Huffman codes are decoded to integers, which a DEQUANTIZE makes floats.
+        return None if is_huffman(ancillary) else read_lookup(packed, ancillary, shape)
+    if graph.kind(producer) != "DEQUANTIZE":
         return None
     source = graph.tensor(inputs[0])
-    codes = graph.data(inputs[0]).view("<i2" if source.type == INT16 else "i1").reshape(shape)
-    return Integers(codes, float(source.quantization.scale[0]), int(source.quantization.zeroPoint[0]))
+    decoder = graph.producer(inputs[0])
+    if decoder is not None and is_decode(graph.file, decoder):
+        packed, ancillary = (graph.data(i) for i in _decoded_from(decoder, inputs[0]))
+        codes: np.ndarray = decode(packed, ancillary, math.prod(shape))
+    elif graph.is_constant(inputs[0]):
+        codes = graph.data(inputs[0]).view("<i2" if source.type == INT16 else "i1")
+    else:
+        return None
+    kind = Integers if decoder is None else HuffmanIntegers
+    return kind(codes.reshape(shape), float(source.quantization.scale[0]), int(source.quantization.zeroPoint[0]))
+
+
+def _decoded_from(decoder: OperatorT, tensor: int) -> list[int]:
+    """Returns the two constants that a DECODE computes a tensor from: codes, and header with tables."""
+    first = 2 * outputs_of(decoder).index(tensor)
+    return inputs_of(decoder)[first : first + 2]
 
 
 def stored_as(file: ModelT) -> dict[str, tuple[int, str]]:
@@ -56,7 +74,9 @@ def stored_as(file: ModelT) -> dict[str, tuple[int, str]]:
             for number, output in enumerate(outputs_of(op)):
                 store = stored_form(graph, output)
                 if store is not None:
-                    name = names[inputs_of(op)[2 * number]]
+                    named = inputs_of(op)[2 * number]
+                    decoder = graph.producer(named)
+                    name = names[named if decoder is None else inputs_of(decoder)[0]]
                     stored_by_names[name] = (store.bits, store.note + (OUTSIDE if name in floats else ""))
         stored_by_names.update(dict.fromkeys(floats - set(stored_by_names), (32, STAYS_FLOAT)))
     return {name: stored for names, stored in stored_by_names.items() for name in names.decode().split(SEPARATOR)}

@@ -1,0 +1,176 @@
+"""Flash and memory of files for microcontrollers: tables, Huffman codes, and integer operators.
+
+    python benchmarks/tflm_huffman.py --data_dir=DIR    # some minutes; DIR as in front.py
+    python benchmarks/tflm_huffman.py --table           # the tables, from results/tflm_huffman.json
+
+`to_tflm` writes each quantized net with `optimize="memory"` and with `optimize="size"`. Both files must compute the
+same outputs, bit for bit, on LiteRT for Microcontrollers. `pruned` is what the weights would take in the other form
+that the runtime decodes, a mask of zeros and the other values as int8. Beside them stands the integer file of
+`to_litert`, of the same grid with activations of 8 bits.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import front_models
+from benchmarks.common import Row, Rows, machine, machine_line, markdown
+from r2keras.cli import common as cli
+
+if TYPE_CHECKING:
+    from r2keras import Recipe
+
+NETS = ("resnet8", "dscnn")
+# Grids by name: bits and range of uniform ones, bits of palettes.
+GRIDS = {
+    "8 bits, min-max": (8, "min_max"),
+    "8 bits, MSE": (8, "mse"),
+    "4 bits, min-max": (4, "min_max"),
+    "4 bits, MSE": (4, "mse"),
+    "2 bits, min-max": (2, "min_max"),
+    "2 bits, MSE": (2, "mse"),
+    "palette of 16": (4, None),
+}
+SAMPLES, ROUNDS = 4, 5
+RESULTS = Path(__file__).with_name("results") / "tflm_huffman.json"
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Folder of the models and data.", flag_values=FLAGS)
+flags.DEFINE_list("nets", list(NETS), "Nets to measure.", flag_values=FLAGS)
+flags.DEFINE_bool("table", False, "Print the table of the results file and stop.", flag_values=FLAGS)
+
+
+def recipe(num_bits: int, chosen_range: str | None) -> Recipe:
+    """Returns a recipe of one grid; first and last kernels have 8 bits."""
+    import r2keras
+
+    if chosen_range is None:
+        edge = r2keras.QuantSpec(8)
+        return r2keras.Recipe([("<edges>", edge), (".*", r2keras.PaletteSpec(num_bits=num_bits))])
+    return r2keras.Recipe.uniform(num_bits, range=chosen_range)
+
+
+def measure(net: str, grid: str, data_dir: str | None) -> Row:
+    """Returns flash, memory and time per sample of both files.
+
+    Raises:
+        RuntimeError: their outputs differ.
+    """
+    import r2keras
+    from r2keras.export import TFLMModel, to_tflm
+
+    task = front_models.load(net, data_dir)
+    data = task.calibration(0)
+    small, record = r2keras.calibrate(task.model, recipe(*GRIDS[grid]), data)
+    row: Row = {"net": net, "grid": grid, "pruned": _pruned_bytes(record)}
+    outputs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for form in ("memory", "size"):
+            path = Path(folder) / f"{form}.tflite"
+            found = to_tflm(small, path, record, optimize=form)
+            model = TFLMModel(path)
+            outputs.append(model.predict(data[:SAMPLES]))
+            row |= {f"{form}_flash": found.file_bytes, f"{form}_arena": found.arena_bytes}
+            row |= {f"{form}_ms": _milliseconds(model, data[:SAMPLES])}
+            row[f"{form}_huffman"] = sum("Huffman" in tensor.note for tensor in found.tensors)
+        if GRIDS[grid][1] is not None:
+            row |= _integers(task, *GRIDS[grid], Path(folder) / "integers.tflite")
+    if not np.array_equal(*outputs):
+        raise RuntimeError(f"Huffman codes change the outputs of {net}, {grid}")
+    return row
+
+
+def _integers(task: front_models.Task, num_bits: int, chosen_range: str | None, path: Path) -> Row:
+    """Returns flash and memory of the integer file."""
+    import keras
+
+    import r2keras
+    from r2keras.export import tflm_arena, to_litert
+
+    inputs = keras.Input(task.model.input_shape[1:], batch_size=1)
+    model = keras.models.clone_model(task.model, input_tensors=inputs)
+    model.set_weights(task.model.get_weights())
+    chosen = r2keras.Recipe.uniform(num_bits, range=chosen_range, activation_bits=8)
+    small, record = r2keras.calibrate(model, chosen, task.calibration(0), integer=True)
+    to_litert(small, path, record, activations="int8", io="int8", optimize="memory")
+    return {"integers_flash": path.stat().st_size, "integers_arena": tflm_arena(path)}
+
+
+def _milliseconds(model, data: np.ndarray) -> float:
+    """Returns the least time of a sample, on this machine."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        model.predict(data)
+        times.append(time.process_time() - start)
+    return 1e3 * min(times) / len(data)
+
+
+def _pruned_bytes(record) -> int:
+    """Returns the bytes of quantized weights as a mask and the values that are not zero."""
+    from r2keras.record import QuantizedTensor
+
+    codes = [tensor.codes for tensor in record.tensors.values() if isinstance(tensor, QuantizedTensor)]
+    return sum(array.size // 8 + int(np.count_nonzero(array)) for array in codes)
+
+
+def table(rows: list[Row]) -> str:
+    """Returns the rows as a Markdown table."""
+    header = [
+        "net",
+        "weights",
+        "flash",
+        "with Huffman codes",
+        "less",
+        "RAM",
+        "RAM with them",
+        "ms on x86",
+        "ms with them",
+    ]
+    cells = []
+    for row in rows:
+        less = f"{1 - row['size_flash'] / row['memory_flash']:.1%}"
+        flash = [f"{row['memory_flash']:,}", f"{row['size_flash']:,}", less]
+        arena = [f"{row[form + '_arena']:,}" for form in ("memory", "size")]
+        times = [f"{row[form + '_ms']:.1f}" for form in ("memory", "size")]
+        cells.append([front_models.MODELS.get(row["net"], row["net"]), row["grid"], *flash, *arena, *times])
+    return markdown(header, cells)
+
+
+def kinds(rows: list[Row]) -> str:
+    """Returns files with tables beside integer files, as a Markdown table."""
+    header = ["net", "weights", "tables: flash", "RAM", "integers: flash", "RAM"]
+    columns = ("memory_flash", "memory_arena", "integers_flash", "integers_arena")
+    cells = [
+        [front_models.MODELS.get(row["net"], row["net"]), row["grid"], *(f"{row[column]:,}" for column in columns)]
+        for row in rows
+        if "integers_flash" in row
+    ]
+    return markdown(header, cells)
+
+
+def main() -> int:
+    """Measures every case and prints the tables."""
+    rows = Rows(RESULTS, ("net", "grid"))
+    if not FLAGS.table:
+        about = machine()
+        for net in FLAGS.nets:
+            for grid in GRIDS:
+                rows.add([{**measure(net, grid, FLAGS.data_dir), "machine": about}])
+                print(table(rows.rows[-1:]).splitlines()[-1], flush=True)
+    print(machine_line(rows.rows[0]["machine"]), "", table(rows.rows), "", kinds(rows.rows), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(FLAGS, __doc__, main))

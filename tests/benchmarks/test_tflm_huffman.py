@@ -1,0 +1,21 @@
+"""The benchmark of Huffman codes: one row on a small net, and the table."""
+
+from benchmarks import tflm_huffman
+
+
+def test_both_forms_are_measured(microcontrollers):
+    row = tflm_huffman.measure("digits", "4 bits, min-max", None)
+    assert 0 < row["size_flash"] <= row["memory_flash"]
+    assert row["pruned"] > 0
+    assert row["size_ms"] > 0
+    assert row["integers_arena"] < row["memory_arena"]
+
+
+def test_table():
+    row = {"net": "resnet8", "grid": "2 bits", "memory_flash": 2000, "size_flash": 1500}
+    row |= {"memory_arena": 100, "size_arena": 120, "memory_ms": 1.04, "size_ms": 2.0}
+    line = "| ResNet-8, CIFAR-10 | 2 bits | 2,000 | 1,500 | 25.0% | 100 | 120 | 1.0 | 2.0 |"
+    assert tflm_huffman.table([row]).splitlines()[-1] == line
+    row |= {"integers_flash": 1600, "integers_arena": 50}
+    line = "| ResNet-8, CIFAR-10 | 2 bits | 2,000 | 100 | 1,600 | 50 |"
+    assert tflm_huffman.kinds([row]).splitlines()[-1] == line
