@@ -107,7 +107,7 @@ def to_tflm(
     """Writes a model as a `.tflite` file for microcontrollers, with recorded weights as look-up tables of 1 to 7 bits.
 
     The file takes one sample at a time and computes in float. Its outputs differ from Keras' by float rounding only.
-    `docs/deploy/microcontrollers.md` explains the stored forms and their sizes.
+    `docs/deploy/tflm_forms.md` explains the stored forms and their sizes.
 
     Args:
         model: a built Functional or Sequential model on the TensorFlow backend, with the values of `record`.

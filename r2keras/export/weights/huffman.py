@@ -1,8 +1,8 @@
 """Huffman codes in the format of the DECODE operator of LiteRT for Microcontrollers.
 
-The operator reads codewords from 32-bit words, highest bit first, and looks them up in tables of 16-bit entries. An
-entry of a symbol is `0x8000 | bits << 11 | symbol`, with the number of bits of the codeword that its table resolves. Any
-other entry is `(width - 1) << 11 | distance`: the next table has `2**width` entries and begins `distance` entries later.
+The operator reads codewords from 32-bit words, highest bit first, and looks them up in tables of 16-bit entries. The
+entry of a symbol is `0x8000 | bits << 11 | symbol`, with the number of bits that its table resolves. Any other entry is
+`(width - 1) << 11 | distance`: the next table has `2**width` entries and begins `distance` entries later.
 """
 
 from __future__ import annotations

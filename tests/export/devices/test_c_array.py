@@ -218,6 +218,15 @@ def test_a_file_for_phones_is_refused_with_the_remedy(tmp_path, microcontrollers
         c_array(tmp_path / "exact.tflite", tmp_path / "firmware")
 
 
+def test_dense_layers_of_four_bits_are_refused_in_integer_files(tmp_path):
+    model = keras.Sequential([keras.Input((64,), batch_size=1), keras.layers.Dense(64), keras.layers.Dense(4)])
+    recipe = r2keras.Recipe.uniform(4, edges=None, activation_bits=8)
+    small, record = r2keras.calibrate(model, recipe, X.reshape(96, 64), integer=True)
+    to_litert(small, tmp_path / "dense.tflite", record, activations="int8", io="int8", optimize="memory")
+    with pytest.raises(ValueError, match=r"packed weights in a dense layer\. Give Dense layers 8 bits in the recipe"):
+        c_array(tmp_path / "dense.tflite", tmp_path / "firmware")
+
+
 def test_golden_values_of_another_file_are_refused(tables, tmp_path):
     path, values = tables
     with pytest.raises(ValueError, match=r"with other bytes than model\.tflite"):

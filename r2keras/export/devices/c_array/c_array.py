@@ -13,7 +13,7 @@ from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.files import atomic_write_text
 from r2keras._util.text import count
 from r2keras.export.devices.c_array.literals import check_name
-from r2keras.export.devices.c_array.operators import FIX, operators_of
+from r2keras.export.devices.c_array.operators import FIX, check_dense, operators_of
 from r2keras.export.devices.c_array.programs import bytes_program, run_program
 from r2keras.export.devices.c_array.sources import (
     Content,
@@ -119,6 +119,7 @@ def c_array(
     file = read(path)
     path, data = Path(path), Path(path).read_bytes()
     operators = tuple(operators_of(file, str(path)))
+    check_dense(file, str(path))
     graph = Subgraph(file)
     ports = tuple(
         _port(role, number, graph.tensor(index), str(path))

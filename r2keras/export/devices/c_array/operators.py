@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from r2keras._util.errors import invalid_part
-from r2keras.export.tflite.schema import kind_of
+from r2keras.export.tflite.schema import INT2, INT4, kind_of
+from r2keras.export.tflite.subgraph import inputs_of, subgraphs
 from r2keras.export.weights.lookup_read_back import is_decode
 
 if TYPE_CHECKING:
@@ -69,3 +70,13 @@ def operators_of(file: ModelT, name: str) -> list[str]:
         expected = "a file with operators that LiteRT for Microcontrollers has"
         raise ValueError(invalid_part("path", expected, f"{name} with {', '.join(lacking)}", FIX))
     return sorted(used)
+
+
+def check_dense(file: ModelT, name: str) -> None:
+    """Raises ValueError if a dense layer has packed weights, which the runtime does not multiply."""
+    for graph in subgraphs(file):
+        for op in graph.operators:
+            if graph.kind(op) == "FULLY_CONNECTED" and graph.tensor(inputs_of(op)[1]).type in (INT4, INT2):
+                expected = "dense layers with weights of 8 bits, which LiteRT for Microcontrollers multiplies"
+                fix = "Give Dense layers 8 bits in the recipe, or write the file with `to_tflm`"
+                raise ValueError(invalid_part("path", expected, f"{name} with packed weights in a dense layer", fix))
