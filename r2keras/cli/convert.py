@@ -133,10 +133,9 @@ def convert() -> int:
 
 def write(model, record, data, output) -> Form | None:
     """Writes the file; returns its form, or None if it is one of look-up tables for microcontrollers."""
-    with stage(f"Writing {output}"):
+    with stage(f"Writing {FLAGS.output}"):
         if uses_tables(record):
-            sizes = r2keras.export.to_tflm(model, output, record)
-            print(f"memory (arena) that the microcontroller needs: {sizes.arena_bytes:,} bytes")
+            r2keras.export.to_tflm(model, output, record, optimize=FLAGS.optimize or "memory")
             return None
         form = form_of(model, record)
         if form.activations != "int8" and FLAGS.calibration_data and not recipe_flags.quantizes(FLAGS):
@@ -181,6 +180,8 @@ def measure(model, record, data, form: Form | None) -> None:
         with stage(f"Compiling for {FLAGS.accelerator}"):
             report = r2keras.export.ethos_u(FLAGS.output, FLAGS.accelerator, output=FLAGS.npu_output)
         print(report)
+    if form is None or FLAGS.target == "mcu":
+        print(f"memory (arena) that the microcontroller needs: {r2keras.export.tflm_arena(FLAGS.output):,} bytes")
     if form is None or record is None or form.activations == "float":
         return
     if FLAGS.target not in ("ethos-u", "mcu"):
@@ -201,7 +202,7 @@ def write_c_array(model, record, data) -> int:
             values = r2keras.export.golden(model, path, [x[:GOLDEN_SAMPLES] for x in data], runtime="tflm")
         sources = r2keras.export.c_array(path, FLAGS.output, golden=values)
     save_parts(model, record)
-    print(sources)
+    print(sources.text)
     return 0
 
 
@@ -226,9 +227,10 @@ def check_decisions(model, data) -> None:
         return
     print(f"same decision as the Keras model: {agreement:.2%} of the calibration data")
     if agreement < MIN_AGREEMENT:
+        way_out = "" if FLAGS.target in ("ethos-u", "mcu") else ", or pass --activations=float"
         print(
             f"Warning: the file decides otherwise than the Keras model in {1 - agreement:.2%} of the samples. Expected "
-            f"at most {1 - MIN_AGREEMENT:.0%}. Judge the file itself by its accuracy, or pass --activations=float.",
+            f"at most {1 - MIN_AGREEMENT:.0%}. Judge the file itself by its accuracy{way_out}.",
             file=sys.stderr,
         )
 
