@@ -53,7 +53,7 @@ def test_integer_files_of_every_target_compute_what_keras_computes(integers, tar
     assert runner.inputs[0].signature == (1, 8, 8, 4)
     assert verify(model, path, X).steps <= 5
     bits = record.tensors["conv/kernel"].spec.num_bits
-    assert bool(narrow_types(path)) == (bits < 8 and target != "ethos-u")
+    assert bool(narrow_types(path)) == (bits < 8 and target in ("cpu", "mcu"))
     if target == "mcu":
         codes = TFLMModel(path).predict(X[:4]).astype(int)
         assert np.abs(codes - runner.predict(X[:4])).max() <= 5
@@ -102,6 +102,7 @@ def form_of(target, record, has_loops):
     "target, arguments, expected",
     [
         ("phone", {}, r"`target`.*'any', 'cpu', 'browser', 'ethos-u', 'mcu'"),
+        ("browser", {"recurrent": "fused"}, "`recurrent`.*'loop' for target='browser'"),
         ("browser", {"io": "int8"}, "`io`.*'float' for target='browser'"),
         ("ethos-u", {"optimize": "size"}, "`optimize`.*'latency' for target='ethos-u'"),
         ("ethos-u", {"activations": "float"}, "`activations`.*'int8' for target='ethos-u'"),

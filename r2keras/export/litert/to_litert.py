@@ -70,10 +70,11 @@ def to_litert(
         record: what `finalize` or `calibrate` returned with the model; None writes a float file, in which all tensors
             have names.
         target: what the file is for. It sets the arguments below that are left out, and refuses what it cannot run;
-            docs/deploy/index.md compares the targets. `"any"`: float activations, an open batch. `"cpu"`, `"browser"`:
-            integer operators if all activations of the record have 8 bits, else packed products where the model has
-            any; one sample per run. `"ethos-u"`: integer operators, inputs and outputs; codes in 8-bit integers, which
-            Arm's compiler compresses. `"mcu"`: integer operators that LiteRT for Microcontrollers has.
+            docs/deploy/index.md compares the targets. `"any"`: float activations, an open batch. `"cpu"`: integer
+            operators if all activations of the record have 8 bits, else packed products where the model has any; one
+            sample per run. `"browser"`: the same, with `optimize="latency"` for integers. `"ethos-u"`: integer
+            operators, inputs and outputs; codes in 8-bit integers, which Arm's compiler compresses. `"mcu"`: integer
+            operators that LiteRT for Microcontrollers has.
         activations: `"float"`: outputs differ from Keras' by float rounding only. `"dynamic"`: matrix products take the
             low-bit weights themselves and round each row of their float input to 8 bits (`ops.dynamic_quantize`), which
             is several times faster; of a record with `activation_method="dynamic"`, those of its dynamic kernels, so

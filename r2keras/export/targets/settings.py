@@ -94,7 +94,7 @@ def form_for(
     return Form(
         computes,
         io or (chosen.io[0] if computes == "int8" else "float"),
-        optimize or chosen.optimize[0],
+        optimize or (computes == "int8" and chosen.integer_optimize) or chosen.optimize[0],
         recurrent or chosen.recurrent[0],
         batch_size if batch_size is not None else chosen.batch_size,
         needs_product=activations == "dynamic",
