@@ -60,7 +60,8 @@ def test_version_has_one_source_and_a_place_in_the_changelog(config):
 def test_scripts_are_files_with_a_main(config):
     for line in lines(config["options.entry_points"]["console_scripts"]):
         name, module = re.fullmatch(r"(r2keras-\w+) = r2keras\.cli\.(\w+):main", line).groups()
-        assert name == f"r2keras-{module}"
+        # A script called inspect.py would hide Python's own module.
+        assert name == f"r2keras-{module.removesuffix('_file')}"
         assert callable(importlib.import_module(f"r2keras.cli.{module}").main)
         assert (ROOT / "tools" / f"{module}.py").exists()
 

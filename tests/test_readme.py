@@ -132,9 +132,11 @@ def test_make_targets_in_the_text_exist(path):
 def flags_of(script: str) -> set[str]:
     """Returns the flags that one of our scripts defines, itself or in a `*_flags` module or settings of its folder."""
     path = ROOT / script
+    if not path.exists():
+        path = path.with_stem(f"{path.stem}_file")
     text = path.read_text(encoding="utf-8")
     others = [path.parent / name / "settings.py" for name in re.findall(r"\b\w+_lib\b", text)]
-    others += [path.parent / f"{name}.py" for name in re.findall(r"\b(\w+_flags)\.define\b", text)]
+    others += [path.parent / f"{name}.py" for name in re.findall(r"\b(\w+_flags)\b", text)]
     texts = [text, *(other.read_text(encoding="utf-8") for other in others if other.exists())]
     return {name for text in texts for name in re.findall(r'\bDEFINE_\w+\(\s*"(\w+)"', text)}
 

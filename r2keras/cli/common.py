@@ -215,7 +215,7 @@ def _named_as_called(text: str, path: str) -> str:
     >>> _named_as_called("r2keras-expand --input=a.tflite", "tools/expand.py")
     'python tools/expand.py --input=a.tflite'
     """
-    return text.replace(f"r2keras-{Path(path).stem}", _command(path))
+    return text.replace(f"r2keras-{Path(path).stem.removesuffix('_file')}", _command(path))
 
 
 def _quoted(names: Iterable[str]) -> str:

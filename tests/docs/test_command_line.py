@@ -23,11 +23,14 @@ print(hook.on_page_markdown(open(sys.argv[1], encoding="utf-8").read()))
 
 
 def defined(program):
-    """Returns the flags in the source of a program, or of the settings of an example."""
+    """Returns the flags in the source of a program and of its `*_flags` modules, or of the settings of an example."""
     path = ROOT / (program.replace(".", "/") + ".py")
     if program.startswith("examples."):
         path = path.with_name(f"{path.stem}_lib") / "settings.py"
-    return set(re.findall(r'\bDEFINE_\w+\(\s*"(\w+)"', path.read_text("utf-8")))
+    text = path.read_text("utf-8")
+    others = {path.with_name(f"{name}.py") for name in re.findall(r"\b(\w+_flags)\b", text)}
+    texts = [text, *(other.read_text("utf-8") for other in others if other.exists())]
+    return {name for part in texts for name in re.findall(r'\bDEFINE_\w+\(\s*"(\w+)"', part)}
 
 
 def marked():
