@@ -32,11 +32,12 @@ def main() -> int:
     """Does the unfinished work, then reports; returns the exit code."""
     settings = settings_from_flags()
     with quiet_imports():  # These import TensorFlow, so they wait until the flags are checked.
-        from pilot_lib.ending import report
+        from pilot_lib.ending import device_results, report
         from pilot_lib.store import Store
         from pilot_lib.training import check_backend, load_data, start_model
     console = make_console()
     check_backend()
+    device_results(settings)  # A bad file fails here, not after the work.
     store = Store(settings)
     data = load_data(settings)
     start_model(settings, data)  # A bad --model fails here, not after the first training.

@@ -18,7 +18,6 @@ from pilot_lib.settings import Settings, defaults_of
 from pilot_lib.store import Store
 from r2keras import CompressionRecord
 from r2keras import report as reports
-from r2keras.export import DeviceResults
 from r2keras.workloads.data import Dataset
 
 PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
@@ -30,8 +29,9 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
     if not rows:
         console.print("No row is finished yet.")
         return
-    if settings.device_results:
-        rows = reports.on_device(rows, DeviceResults.load(settings.device_results))
+    on_phone = device_results(settings)
+    if on_phone is not None:
+        rows = reports.on_device(rows, on_phone)
     advice = reports.recommend(rows, max_accuracy_drop=settings.max_drop, max_bytes=settings.max_bytes)
     page = store.folder / "report.html"
     reports.write_html(

@@ -36,8 +36,7 @@ IRREGULAR = {
 }
 # How to get a file that the runtime can run.
 FIX = (
-    "Write the file with `to_tflm`, or with `to_litert` and activations='int8', io='int8', optimize='memory', and "
-    "replace layers that need other operators"
+    "Write the file with `to_tflm`, or with `to_litert` and target='mcu', and replace layers that need other operators"
 )
 
 
@@ -78,5 +77,5 @@ def check_dense(file: ModelT, name: str) -> None:
         for op in graph.operators:
             if graph.kind(op) == "FULLY_CONNECTED" and graph.tensor(inputs_of(op)[1]).type in (INT4, INT2):
                 expected = "dense layers with weights of 8 bits, which LiteRT for Microcontrollers multiplies"
-                fix = "Give Dense layers 8 bits in the recipe, or write the file with `to_tflm`"
+                fix = "Write the file with to_litert(..., target='mcu'), or with `to_tflm`"
                 raise ValueError(invalid_part("path", expected, f"{name} with packed weights in a dense layer", fix))
