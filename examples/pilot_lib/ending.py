@@ -18,6 +18,7 @@ from pilot_lib.settings import Settings, defaults_of
 from pilot_lib.store import Store
 from r2keras import CompressionRecord
 from r2keras import report as reports
+from r2keras.export import DeviceResults
 from r2keras.workloads.data import Dataset
 
 PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
@@ -47,6 +48,11 @@ def report(settings: Settings, store: Store, data: Dataset, console: Console) ->
     console.print(reports.results_table(rows))
     console.print(advice.text, markup=False, highlight=False)
     console.print(f"Rows: {store.results.path}. Report: {page}.", markup=False, highlight=False)
+
+
+def device_results(settings: Settings) -> DeviceResults | None:
+    """Returns the results of a phone that the settings name; None if they name none."""
+    return DeviceResults.load(settings.device_results) if settings.device_results else None
 
 
 def _commands(settings: Settings, store: Store, row: dict[str, Any] | None, data: Dataset) -> Iterator[tuple[str, str]]:

@@ -225,7 +225,7 @@ def test_dense_layers_of_four_bits_are_refused_in_integer_files(tmp_path):
     to_litert(small, tmp_path / "dense.tflite", record, activations="int8", io="int8", optimize="memory")
     with pytest.raises(
         ValueError,
-        match=r"packed weights in a dense layer\. Write it with",
+        match=r"packed weights in a dense layer\. Write the file with",
     ):
         c_array(tmp_path / "dense.tflite", tmp_path / "firmware")
 
