@@ -24,12 +24,17 @@ def rows_of(folder):
         (["--target=ethos-u", "--accelerator=u55"], "--accelerator=u55 is unknown"),
         (["--target=ethos-u", "--activation_bits=4"], "--target=ethos-u, which takes 8"),
         (["--target=mcu", "--activation_bits=8", "--methods=dkm"], "with --target=ethos-u only"),
-        (["--device_results=none.json"], "none.json"),
     ],
 )
 def test_flags_that_contradict_each_other(flags, expected, tmp_path):
     code, out, error = run(*flags, f"--out={tmp_path / 'out'}")
     assert (code, out) == (2, "") and expected in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_a_phone_are_read_before_the_work(tmp_path):
+    code, out, error = run("--device_results=none.json", f"--out={tmp_path / 'out'}")
+    assert (code, out) == (1, "") and "'none.json', which does not exist" in error
     assert not (tmp_path / "out").exists()
 
 
