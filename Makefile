@@ -24,7 +24,7 @@ STAMPS := $(VENV)/stamps
 TEST_STAMPS := $(STAMPS)/dev $(patsubst %,$(STAMPS)/%,$(filter-out tensorflow,$(BACKENDS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help pilot check test docs matrix notebooks lint format types names clean
+.PHONY: help pilot check test installed docs matrix notebooks lint format types names clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,8 @@ test: $(TEST_STAMPS) lint ## lint, types, the tests with TensorFlow, then the ba
 	  echo "Tests with KERAS_BACKEND=$$backend"; \
 	  KERAS_BACKEND=$$backend $(TEST_ENV) $(BIN)/python -m pytest $(MARKS) $(PYTEST_FLAGS); \
 	done; wait $$types || found=1; cat $(VENV)/types.log; exit $${found:-0}
+
+installed: $(TEST_STAMPS) ## what the tests need, in .venv
 
 matrix: $(STAMPS)/dev ## every layer kind under random recipes in every form of file, against Keras; continues where it stopped
 	KERAS_BACKEND=tensorflow $(TEST_ENV) $(BIN)/python benchmarks/matrix.py $(MATRIX_FLAGS)
