@@ -21,10 +21,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import common
-import ethos_u_training
-import front_models
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import common, ethos_u_training, front_models
+from r2keras._util.files import atomic_write_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ethos_u.json"
 NETS = ("resnet8", "dscnn")
@@ -153,8 +154,6 @@ def read(path: str) -> list[dict]:
 
 def write(path: str, rows: list[dict]) -> None:
     """Writes the rows, whole or not at all."""
-    from r2keras._util.files import atomic_write_text
-
     atomic_write_text(path, json.dumps({"rows": rows}, indent=1) + "\n")
 
 
