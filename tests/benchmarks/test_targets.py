@@ -10,11 +10,9 @@ from benchmarks import targets
 
 def test_refusals_are_no_and_the_oldest_version_is_named():
     names = ("LiteRT", "oldest", "LiteRT.js", "microcontrollers", "Ethos-U")
-    cells = {
-        "a": ("runs", "1.2.0", "runs", "refused: why", "3 of 5"),
-        "b": ("refused: x", "-", "wrong", "runs", "runs"),
-    }
-    rows = {feature: dict(zip(names, said, strict=True)) for feature, said in cells.items()}
+    first = ("runs", "1.2.0", "runs", "refused: why", "3 of 5")
+    second = ("refused: x", "-", "wrong", "runs", "runs")
+    rows = {"a": dict(zip(names, first, strict=True)), "b": dict(zip(names, second, strict=True))}
     lines = targets.table(rows).splitlines()
     assert lines[2] == "| a | 1.2.0 | yes | no | 3 of 5 |"
     assert lines[3] == "| b | no | wrong | yes | yes |"
