@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from r2keras.budget import Footprint, break_even_width, footprint
     from r2keras.calibration import calibrate
+    from r2keras.comparison.compare import Comparison, LayerComparison, compare
     from r2keras.compression.activation_plan import activation_plan
     from r2keras.compression.dynamic_twin import dynamic_twin
     from r2keras.compression.finalize import finalize
@@ -44,9 +45,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActivationSpec",
+    "Comparison",
     "CompressionRecord",
     "Footprint",
     "Kurtosis",
+    "LayerComparison",
     "PaletteSpec",
     "PalettizedTensor",
     "QuantSpec",
@@ -62,6 +65,7 @@ __all__ = [
     "calibrate",
     "calibration",
     "callbacks",
+    "compare",
     "dynamic_twin",
     "export",
     "finalize",
@@ -85,9 +89,11 @@ __all__ = [
 # The module of every public name that is not a module itself.
 _MODULES = {
     "ActivationSpec": "r2keras.specs",
+    "Comparison": "r2keras.comparison.compare",
     "CompressionRecord": "r2keras.record",
     "Footprint": "r2keras.budget",
     "Kurtosis": "r2keras.regularizers",
+    "LayerComparison": "r2keras.comparison.compare",
     "PaletteSpec": "r2keras.specs",
     "PalettizedTensor": "r2keras.record",
     "QuantSpec": "r2keras.specs",
@@ -101,6 +107,7 @@ _MODULES = {
     "dynamic_twin": "r2keras.compression.dynamic_twin",
     "break_even_width": "r2keras.budget",
     "calibrate": "r2keras.calibration",
+    "compare": "r2keras.comparison.compare",
     "finalize": "r2keras.compression.finalize",
     "footprint": "r2keras.budget",
     "prepare": "r2keras.compression.prepare",

@@ -17,7 +17,7 @@ LEVELS = (
     ("export.integer", "export.runtime"),
     ("export.litert", "export.tflm", "export.devices"),
     ("regularizers", "quantizers", "export"),
-    ("layers", "report", "workloads"),
+    ("layers", "report", "workloads", "comparison"),
     ("compression", "widening", "callbacks"),
     ("calibration", "tfmot", "budget"),
     ("search",),
