@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from r2keras.calibration import calibrate
     from r2keras.comparison.compare import Comparison, LayerComparison, compare
     from r2keras.compression.activation_plan import activation_plan
+    from r2keras.compression.distill import distill
     from r2keras.compression.dynamic_twin import dynamic_twin
     from r2keras.compression.finalize import finalize
     from r2keras.compression.prepare import prepare
@@ -66,6 +67,7 @@ __all__ = [
     "calibration",
     "callbacks",
     "compare",
+    "distill",
     "dynamic_twin",
     "export",
     "finalize",
@@ -104,6 +106,7 @@ _MODULES = {
     "R2SoftMinMax": "r2keras.regularizers",
     "Recipe": "r2keras.specs",
     "activation_plan": "r2keras.compression.activation_plan",
+    "distill": "r2keras.compression.distill",
     "dynamic_twin": "r2keras.compression.dynamic_twin",
     "break_even_width": "r2keras.budget",
     "calibrate": "r2keras.calibration",
