@@ -72,7 +72,7 @@ def test_a_student_at_two_bits_comes_nearer_to_its_teacher_without_labels():
     history = distill(student, teacher, X, epochs=40, batch_size=30, learning_rate=0.03, verbose=0)
     assert len(history.history["loss"]) == 40
     small, record = r2keras.finalize(student)
-    assert divergence(small) < 0.6 * distance
+    assert divergence(small) < 0.8 * distance
     assert record.tensors["hidden/kernel"].spec.num_bits == 2
     for old, new in zip(before, teacher.variables, strict=True):
         np.testing.assert_array_equal(old, array(new))
