@@ -15,8 +15,9 @@ from r2keras.export.runtime.file_sizes import FileSizes, TensorSize, sizes
 from r2keras.export.runtime.litert_model import Latency, LiteRTModel
 from r2keras.export.runtime.litert_stream import LiteRTStream
 from r2keras.export.runtime.tflm_model import TFLMModel, tflm_arena
+from r2keras.export.runtime.tflm_sizes import TFLMSizes
 from r2keras.export.runtime.verification import Verification, verify
-from r2keras.export.tflm.to_tflm import TFLMSizes, to_tflm
+from r2keras.export.tflm.to_tflm import to_tflm
 
 __all__ = [
     "Benchmark",

@@ -56,7 +56,7 @@ TARGETS = {
         "LiteRT for Microcontrollers",
         activations=("int8",),
         io=("int8", "float"),
-        optimize=("memory", "latency"),
+        optimize=("memory", "size", "latency"),
         recurrent=("loop",),
         batch_size=1,
         one_sample=True,

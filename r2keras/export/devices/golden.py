@@ -27,7 +27,7 @@ from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.rounding import rounds
 from r2keras.export.tflite.schema import name_of
 from r2keras.export.tflite.subgraph import Subgraph
-from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
+from r2keras.export.weights.decode_operator import is_for_microcontrollers
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,7 +18,7 @@ from r2keras.export.runtime.tflm_model import find_arena
 from r2keras.export.tflite.interpreter import existing, parse
 from r2keras.export.tflite.schema import buffer_of, name_of, shape_of
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
-from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
+from r2keras.export.weights.decode_operator import is_decode, is_for_microcontrollers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 NPU = "ethos-u55-128"
 NO_TFLM = "not tried: tflite-micro is not installed (pip install 'r2keras[tflm]', on Linux)"
 NO_VELA = "not tried: ethos-u-vela is not installed (pip install 'r2keras[npu]')"
-NO_DECODE = "no: a file of look-up tables for microcontrollers"
+# The name of the custom operator that expands weights on microcontrollers.
+DECODE = "DECODE"
+NO_DECODE = "no: a file with compressed weights for microcontrollers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,12 +242,13 @@ def _inspected(graph: Subgraph, position: int, operator: OperatorT, taken: set[i
     weights = [_dtype(graph.tensor(index)) for index in inputs[1:2] if index >= 0 and graph.is_constant(index)]
     results = [_dtype(graph.tensor(index)) for index in outputs[:1]]
     types = f"{' x '.join(data + weights)} -> {', '.join(results)}".strip()
+    kind = DECODE if is_decode(graph.file, operator) else graph.kind(operator)
     if taken is None or graph.index:
-        return InspectedOperator(graph.index, graph.kind(operator), types, "?", "")
+        return InspectedOperator(graph.index, kind, types, "?", "")
     on_xnnpack = position in taken
     reason = "" if on_xnnpack else why_not(graph, operator)
     runs_on = "XNNPACK" if on_xnnpack else "LiteRT"
-    return InspectedOperator(graph.index, graph.kind(operator), types, runs_on, reason)
+    return InspectedOperator(graph.index, kind, types, runs_on, reason)
 
 
 def _tensor(file: ModelT, tensor: TensorT) -> InspectedTensor:

@@ -81,7 +81,7 @@ def _pack(graph: Subgraph, weight: IntegerWeight, constants: Constants) -> None:
             version = RULES["FULLY_CONNECTED"].narrow if shares_scale and bits == 4 else VERSIONS[bits]
             graph.replace(op, _product(graph, op, patches, keeps_rank, version))
     elif kinds == {"DEPTHWISE_CONV_2D"} or codes.shape[-1] >= FEWEST_FOR_XNNPACK:
-        _widen(graph, weight)
+        widen(graph, weight)
 
 
 def widen_products(graph: Subgraph, weights: Sequence[IntegerWeight]) -> None:
@@ -94,13 +94,14 @@ def widen_products(graph: Subgraph, weights: Sequence[IntegerWeight]) -> None:
     for weight in weights:
         kinds = {graph.kind(op) for op in graph.consumers(weight.tensors[0])}
         if weight.kernel.bits < 8 and kinds & WITHOUT_4_BITS:
-            _widen(graph, weight)
+            widen(graph, weight)
 
 
-def _widen(graph: Subgraph, weight: IntegerWeight) -> None:
-    """Stores codes in 8-bit integers."""
+def widen(graph: Subgraph, weight: IntegerWeight) -> None:
+    """Stores codes in 8-bit integers, or tells their operators that they are decoded to such."""
     tensor = graph.tensor(weight.tensors[0])
-    set_data(graph.file, tensor, pack(weight.kernel.codes, 8))
+    if not weight.coded:
+        set_data(graph.file, tensor, pack(weight.kernel.codes, 8))
     tensor.type = INT8
     for op in graph.consumers(weight.tensors[0]):
         kind = graph.kind(op)

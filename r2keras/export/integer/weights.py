@@ -10,10 +10,10 @@ import numpy as np
 from r2keras.export.integer.kernel import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
-from r2keras.export.tflite.constant_values import stored_codes
 from r2keras.export.tflite.schema import INT32, SEPARATOR, TYPES, quantization, values_of
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.weights.assignment import Assignment
+from r2keras.export.weights.decode_operator import codes_of
 from r2keras.export.weights.mismatch import broken
 from r2keras.record import CompressionRecord, QuantizedTensor
 
@@ -32,6 +32,7 @@ class IntegerWeight:
         constant: values of the float constant.
         subgraph: index of the subgraph.
         halved: whether the file holds `c` for the codes `2 c + 1` of the kernel.
+        coded: constants of Huffman codes, from which `tensors[0]` is decoded; empty if it is a constant itself.
     """
 
     tensors: list[int]
@@ -40,6 +41,12 @@ class IntegerWeight:
     constant: np.ndarray
     subgraph: int = 0
     halved: bool = False
+    coded: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def named(self) -> list[int]:
+        """The constants that have the weight's name."""
+        return self.coded or self.tensors[:1]
 
 
 def add_weight(
@@ -91,7 +98,10 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
     for item in weights:
         owner = record.tensors[item.assignment.owner]
         assert isinstance(owner, QuantizedTensor)  # `add_weight` rejects palettes.
-        stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.tensors[0]])
+        graph = Subgraph(file, item.subgraph)
+        stored = codes_of(graph, item.tensors[0])
+        if item.coded:
+            _check_grid(graph, item, owner.name)
         shape = item.kernel.codes.shape
         if stored.shape != shape:
             # A convolution may be stored as a matrix, whose rows may end with zeros.
@@ -100,6 +110,13 @@ def check_weights(file: ModelT, weights: list[IntegerWeight], record: Compressio
         difference = item.kernel.differs(stored, owner, item.assignment.matches[item.assignment.owner], item.constant)
         if difference:
             raise broken(owner.name, difference)
+
+
+def _check_grid(graph: Subgraph, item: IntegerWeight, name: str) -> None:
+    """Raises RuntimeError unless decoded codes have the scales of the kernel."""
+    grid, kernel = graph.tensor(item.tensors[0]).quantization, item.kernel
+    if not np.array_equal(grid.scale, kernel.scale) or grid.quantizedDimension != kernel.axis:
+        raise broken(name, "the scales differ")
 
 
 def _bias(graph: Subgraph, inputs: list[int]) -> np.ndarray | None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras.export.tflite.constant_values import Constants, stored_codes
+from r2keras.export.tflite.constant_values import Constants
 from r2keras.export.tflite.schema import buffer_of
+from r2keras.export.tflite.subgraph import Subgraph
+from r2keras.export.weights.decode_operator import codes_of
 from r2keras.export.weights.matching import SMALLEST, Match
 from r2keras.export.weights.mismatch import DECODING_TOLERANCE, broken
 from r2keras.export.weights.palette import StoredPalette
@@ -32,6 +34,7 @@ class Written:
         stored: what was stored.
         constant: the float constant that it replaced.
         ids: for a table that is decoded row by row, the tensor of row numbers, in the same subgraph as `values`.
+        coded: constants of Huffman codes, from which the codes are decoded; empty if these are a constant themselves.
     """
 
     subgraph: int
@@ -42,6 +45,12 @@ class Written:
     stored: Stored | StoredPalette
     constant: np.ndarray
     ids: int | None = None
+    coded: tuple[int, ...] = ()
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        """Indices of the constants that have its name."""
+        return (*self.coded, *self.named[1:]) if self.coded else self.named
 
     @property
     def codes(self) -> int:
@@ -58,19 +67,28 @@ def check_written(file: ModelT, written: list[Written]) -> None:
     constants = Constants(file)
     for item in written:
         recorded = item.tensor.integers
-        stored = stored_codes(file, file.subgraphs[item.subgraph].tensors[item.codes])
+        decoded = codes_of(Subgraph(file, item.subgraph), item.codes)
         # The rows of an embedding may end with zeros, up to whole bytes.
-        stored = stored[tuple(slice(size) for size in item.stored.codes.shape)]
+        stored = decoded[tuple(slice(size) for size in item.stored.codes.shape)]
         read = dataclasses.replace(item.stored, codes=stored)
         codes = read.recorded_codes(item.match, item.constant.shape, recorded.shape)
         if not np.array_equal(codes, recorded):
             raise broken(item.tensor.name, f"{np.count_nonzero(codes != recorded)} of {codes.size} codes differ")
         if isinstance(item.tensor, PalettizedTensor):
             _check_table(file, item, item.tensor)
-        values = (constants if item.ids is None else _all_rows(file, item, item.ids)).value(*item.values)
+        values = _values_of(file, item, decoded, constants)
         off = np.abs(values - item.constant)
         if not np.all(off <= DECODING_TOLERANCE * np.abs(item.constant) + SMALLEST):
             raise broken(item.tensor.name, f"a value is off by {off.max():.3g}")
+
+
+def _values_of(file: ModelT, item: Written, decoded: np.ndarray, constants: Constants) -> np.ndarray:
+    """Returns the values that the runtime computes from a weight's codes; `constants` are those of the file."""
+    if item.ids is not None:
+        return _all_rows(file, item, item.ids).value(*item.values)
+    if item.coded:
+        return Constants(file, {(item.subgraph, item.codes): decoded}).value(*item.values)
+    return constants.value(*item.values)
 
 
 def _all_rows(file: ModelT, item: Written, ids: int) -> Constants:

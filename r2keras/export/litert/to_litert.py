@@ -21,17 +21,19 @@ from r2keras.export.conversion.lstm_gates import join_gates
 from r2keras.export.conversion.recurrent_layers import check_recurrent
 from r2keras.export.conversion.rounded_rows import check_rounding, with_float_rows
 from r2keras.export.conversion.row_barriers import remove_barriers, with_barriers
+from r2keras.export.integer.huffman_weights import encode_products
 from r2keras.export.integer.packed_products import pack_products, widen_products
-from r2keras.export.litert.write_codes import exact_file, integer_file
+from r2keras.export.litert.write_codes import Storage, exact_file, integer_file
 from r2keras.export.runtime.check_runs import check_runs
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
+from r2keras.export.runtime.tflm_sizes import TFLMSizes
 from r2keras.export.targets.limits import check_batch, check_palettes
 from r2keras.export.targets.settings import Form, check_choices, form_for
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import all_tensors, slim
 from r2keras.export.tflite.writer import write
-from r2keras.export.weights.as_int8 import int8_record
+from r2keras.export.weights.as_int8 import int8_palettes, int8_record
 from r2keras.record import CompressionRecord
 from r2keras.record.with_record import came_with_record
 
@@ -139,9 +141,9 @@ def to_litert(
         check_record(source, record)
         content, file = _compressed(source, record, form, target, data)
         file_sizes = measure(record, file, content, str(path))
-    check_runs(target, content, f"the model {source.name!r}")
+    arena_bytes = check_runs(target, content, f"the model {source.name!r}")
     atomic_write_bytes(path, content)
-    return file_sizes
+    return TFLMSizes(**vars(file_sizes), arena_bytes=arena_bytes) if target == "mcu" else file_sizes
 
 
 def _compressed(
@@ -154,19 +156,33 @@ def _compressed(
         source = with_early_products(source) if recurrent == "loop" else source
         source = with_barriers(source, record.dynamic_kernels)
     check_palettes(record, form.optimize, target)
-    stored_record = int8_record(record) if form.optimize == "latency" else record
+    stored_record = _stored_record(record, form.optimize, target)
     on_integers = computes == "int8"
     file = convert_marked(source, record, form.batch_size) if on_integers else _float_file(source, form)
     if rounds_rows:
         remove_barriers(file)
     if recurrent == "fused":
         join_gates(file, record)
-    once = Once(file) if form.optimize == "size" else None
+    storage = _storage(file, form, target)
     if on_integers:
-        pack = pack_products if form.optimize == "size" else widen_products if target == "mcu" else None
-        return integer_file(file, stored_record, once, form.io, data, pack)
+        return integer_file(file, stored_record, storage, form.io, data)
     packed = record if computes == "dynamic" else None
-    return exact_file(file, stored_record, once, packed=packed, needs_product=form.needs_product)
+    return exact_file(file, stored_record, storage, packed=packed, needs_product=form.needs_product)
+
+
+def _stored_record(record: CompressionRecord, optimize: str, target: str) -> CompressionRecord:
+    """Returns the record of the codes that the file holds."""
+    if optimize == "latency":
+        return int8_record(record)
+    return int8_palettes(record) if target == "mcu" else record
+
+
+def _storage(file: ModelT, form: Form, target: str) -> Storage:
+    """Returns how a file stores weights."""
+    is_small = form.optimize == "size"
+    if target == "mcu":
+        return Storage(None, encode_products if is_small else widen_products, one_scale=True, huffman=is_small)
+    return Storage(Once(file), pack_products) if is_small else Storage()
 
 
 def _check_options(form: Form, data: Data | None, record: CompressionRecord | None) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from r2keras.export.conversion.activation_marks import restore_grids
 from r2keras.export.integer.float_operators import NO_GRID
+from r2keras.export.integer.huffman_weights import encode_constant
 from r2keras.export.integer.integer_graph import Integerizer, needs_range
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import IntegerWeight, check_weights
@@ -24,6 +25,7 @@ from r2keras.export.tflite.schema import SEPARATOR, constants
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.tflite.writer import write
 from r2keras.export.weights.assignment import Assignment, Where, assignments_of
+from r2keras.export.weights.decode_operator import INTEGER_MARK
 from r2keras.export.weights.palette import StoredPalette, store_palette
 from r2keras.export.weights.uniform import Stored, store
 from r2keras.record import CompressionRecord, PalettizedTensor
@@ -35,10 +37,27 @@ if TYPE_CHECKING:
 Pack = Callable[[Subgraph, Sequence[IntegerWeight]], None]
 
 
+class Storage(NamedTuple):
+    """How the weights of a file are stored.
+
+    Args:
+        once: decodes palettes once; None decodes them where they are used.
+        pack: gives integer weights the operators and integers that the runtime has; None leaves them.
+        one_scale: whether weights of float operators are decoded from 8-bit codes with one scale, which is all that
+            DEQUANTIZE takes on LiteRT for Microcontrollers.
+        huffman: whether these codes become Huffman codes where that is smaller.
+    """
+
+    once: Once | None = None
+    pack: Pack | None = None
+    one_scale: bool = False
+    huffman: bool = False
+
+
 def exact_file(
     file: ModelT,
     record: CompressionRecord,
-    once: Once | None,
+    storage: Storage,
     *,
     packed: CompressionRecord | None = None,
     needs_product: bool = True,
@@ -48,7 +67,7 @@ def exact_file(
     Args:
         file: the schema's `ModelT`.
         record: codes, indices and scales.
-        once: decodes palettes once; None decodes them where they are used.
+        storage: how weights are stored.
         packed: the record whose codes matrix products take, each row of their input rounded to 8 bits: those of its
             dynamic kernels, or all of them if it has none. None for a file without such products.
         needs_product: whether `packed` needs one such product.
@@ -71,7 +90,7 @@ def exact_file(
         if weight is not None:
             weights.append(weight)
         else:
-            written.append(_put(file, where[assignment.constant], assignment, record, once))
+            written.append(_put(file, where[assignment.constant], assignment, record, storage))
     if packed is not None and needs_product and not weights:
         raise no_product()
     _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if packed else set())
@@ -79,17 +98,16 @@ def exact_file(
 
 
 def integer_file(
-    file: ModelT, record: CompressionRecord, once: Once | None, io: str, data: Data | None, pack: Pack | None
+    file: ModelT, record: CompressionRecord, storage: Storage, io: str, data: Data | None
 ) -> tuple[bytes, ModelT]:
     """Converts a float file to integer operators, edited in place.
 
     Args:
         file: the schema's `ModelT` that `activation_marks.convert_marked` returned.
         record: codes, scales and grids.
-        once: decodes palettes once; None decodes them where they are used.
+        storage: how weights are stored.
         io: `"float"` or `"int8"`.
         data: inputs to measure ranges on, or None.
-        pack: gives weights of 4 bits or less the operators and integers that the runtime has; None leaves them.
 
     Returns:
         The file's bytes, and the file as read back from them, compared with the record.
@@ -108,12 +126,13 @@ def integer_file(
             assignments_by_tensor[tensor] = assignment if kernels.isdisjoint(assignment.matches) else None
     integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
     integerizer.run(io)
-    if pack is not None:
-        pack(integerizer.graph, integerizer.weights)
+    if storage.pack is not None:
+        storage.pack(integerizer.graph, integerizer.weights)
     new_indices = prune(file)
+    for item in integerizer.weights:
+        item.tensors = [new_indices.get(i, i) for i in item.tensors]
+        item.coded = [new_indices[i] for i in item.coded]
     weights: list[IntegerWeight | PlaneWeight] = [*integerizer.weights]
-    for weight in weights:
-        weight.tensors = [new_indices.get(i, i) for i in weight.tensors]
     written: list[Written] = []
     for assignment in assignments:
         subgraph, tensor, constant = where[assignment.constant]
@@ -125,7 +144,7 @@ def integer_file(
             if packed is not None:
                 weights.append(packed)
             else:
-                written.append(_put(file, (subgraph, new_index, constant), assignment, record, once))
+                written.append(_put(file, (subgraph, new_index, constant), assignment, record, storage))
     content, read_back = _finished(file, written, weights, record)
     _warn(integerizer.reasons, integerizer.count)
     _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)))
@@ -138,9 +157,11 @@ def _finished(
     """Returns the file's bytes, and the file as read back from them, its weights compared with the record."""
     planes = [weight for weight in weights if isinstance(weight, PlaneWeight)]
     integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
-    named = {(weight.subgraph, weight.tensors[0]) for weight in integers}
+    named = {(weight.subgraph, tensor) for weight in integers for tensor in weight.named}
     named |= {(weight.subgraph, tensor) for weight in planes for tensor in weight.tensors}
-    slim(file, named | {(item.subgraph, tensor) for item in written for tensor in item.named})
+    slim(file, named | {(item.subgraph, tensor) for item in written for tensor in item.constants})
+    if any(weight.coded for weight in integers) or any(item.coded for item in written):
+        file.description = INTEGER_MARK
     content = write(file)
     read_back = parse(content)
     check_written(read_back, written)
@@ -171,7 +192,7 @@ def _warn_of_float_rows(names: set[str]) -> None:
         )
 
 
-def _put(file: ModelT, where: Where, assignment: Assignment, record: CompressionRecord, once: Once | None) -> Written:
+def _put(file: ModelT, where: Where, assignment: Assignment, record: CompressionRecord, storage: Storage) -> Written:
     """Replaces a constant by the stored form of its weight."""
     subgraph, tensor, constant = where
     graph = Subgraph(file, subgraph)
@@ -181,10 +202,11 @@ def _put(file: ModelT, where: Where, assignment: Assignment, record: Compression
     if isinstance(owner, PalettizedTensor):
         stored: Stored | StoredPalette = store_palette(owner, match, constant)
     else:
-        stored = store(owner, match, constant)
+        stored = store(owner, match, constant, one_scale=storage.one_scale)
     name = SEPARATOR.join(assignment.matches)
     if is_table(graph, tensor, stored):
         named, lookup = look_up(graph, tensor, stored, name)
         return Written(subgraph, tuple(named), (subgraph, lookup.rows), owner, match, stored, constant, lookup.ids)
-    holder, named = replace_constant(graph, tensor, stored, name, once)
-    return Written(holder, tuple(named), (subgraph, tensor), owner, match, stored, constant)
+    holder, named = replace_constant(graph, tensor, stored, name, storage.once)
+    coded = encode_constant(graph, named[0], stored.codes) if storage.huffman else []
+    return Written(holder, tuple(named), (subgraph, tensor), owner, match, stored, constant, coded=tuple(coded))

@@ -13,13 +13,16 @@ UNCHECKED = (
 )
 
 
-def check_runs(target: str, content: bytes, name: str) -> None:
+def check_runs(target: str, content: bytes, name: str) -> int | None:
     """Runs a file for microcontrollers once; other targets have no check of this kind here.
 
     Args:
         target: the target of the file.
         content: its bytes.
         name: what errors call it.
+
+    Returns:
+        The memory that it needs (`tflm_arena`); None if it was not run.
 
     Raises:
         ValueError: LiteRT for Microcontrollers lacks an operator or a type of the file.
@@ -28,8 +31,8 @@ def check_runs(target: str, content: bytes, name: str) -> None:
         UserWarning: tflite-micro is not installed.
     """
     if target != "mcu":
-        return
+        return None
     if not optional_packages.has_microcontrollers():
         warnings.warn(UNCHECKED, UserWarning, stacklevel=3)
-        return
-    find_arena(content, name)
+        return None
+    return find_arena(content, name)

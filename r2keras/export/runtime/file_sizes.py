@@ -19,12 +19,13 @@ from r2keras.export.tflite.constant_values import kind_of
 from r2keras.export.tflite.integer_operators import RULES
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT8, SEPARATOR, WIDTHS, buffer_of
-from r2keras.export.weights.lookup_read_back import is_for_microcontrollers, stored_as
+from r2keras.export.weights.decode_operator import is_decode, is_for_microcontrollers
+from r2keras.export.weights.lookup_read_back import stored_as
 from r2keras.export.weights.uniform import container_bits
 from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedTensor, Tensor
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, TensorT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT, TensorT
     from rich.table import Table
 
 FLOAT_BYTES = 4
@@ -209,12 +210,14 @@ def _in_integer_operators(file: ModelT) -> set[str]:
     """Returns the names of the weights that operators with integer outputs read."""
     names: set[str] = set()
     for graph in file.subgraphs:
+        coded = {int(op.outputs[0]): int(op.inputs[0]) for op in graph.operators if is_decode(file, op)}
         for op in graph.operators:
             rule = RULES.get(kind_of(file, op))
             if rule is None or rule.kernel_axis is None or graph.tensors[op.outputs[0]].type != INT8:
                 continue
-            for tensor in (graph.tensors[i] for i in op.inputs[1:] if i >= 0):
-                names.update(_names(tensor))
+            for i in op.inputs[1:]:
+                # The codes of a weight have its name, also where the operator reads what is decoded from them.
+                names.update(_names(graph.tensors[coded.get(i, i)]) if i >= 0 else [])
     return names
 
 
@@ -320,6 +323,9 @@ class _StoredWeights:
                 data = buffer_of(file, tensor)
                 if tensor.name is not None and data.size:
                     self._add(tensor, data, *_names(tensor))
+            for op in graph.operators or []:
+                if is_decode(file, op):
+                    self._add_scales(graph, op)
 
     def _add(self, tensor: TensorT, data: np.ndarray, owner: str, *others: str) -> None:
         """Adds the size of one constant to the weight `owner`, which `others` share."""
@@ -335,6 +341,12 @@ class _StoredWeights:
             self.packed.setdefault(other, 0)
             self.data.setdefault(other, b"")
             self.shared[other] = owner
+
+    def _add_scales(self, graph: SubGraphT, decoder: OperatorT) -> None:
+        """Adds the scales of codes that a DECODE expands, which have no name."""
+        for output, packed in zip(decoder.outputs, decoder.inputs[::2], strict=True):
+            if graph.tensors[output].type == INT8:
+                self.packed[_names(graph.tensors[packed])[0]] += _scale_bytes(graph.tensors[output])
 
 
 def _is_index(tensor: TensorT) -> bool:

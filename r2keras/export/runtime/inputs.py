@@ -1,4 +1,4 @@
-"""Arrays for a file's inputs in their order, and a progress bar."""
+"""Arrays for a file's inputs in their order, values of its outputs, and a progress bar."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ def as_input(array: np.ndarray, port: Port) -> np.ndarray:
         limits = np.iinfo(port.dtype)
         array = np.clip(np.round(array / port.scale + port.zero_point), limits.min, limits.max)
     return array.astype(port.dtype, copy=False)
+
+
+def as_float(array: np.ndarray, port: Port) -> np.ndarray:
+    """Returns the values of an output: `scale * (code - zero_point)` for quantized integers, else the output itself."""
+    if not port.scale or np.issubdtype(array.dtype, np.floating):
+        return array
+    return (np.float32(port.scale) * (array.astype(np.int32) - port.zero_point)).astype(np.float32)
 
 
 def check_numeric(arrays: Sequence[np.ndarray], argument: str) -> None:

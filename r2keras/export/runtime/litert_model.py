@@ -15,15 +15,20 @@ from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras._util.numeric import as_int
 from r2keras._util.tables import pairs_table
-from r2keras.export.runtime.inputs import advancing, as_input, matched
+from r2keras.export.runtime.inputs import advancing, as_float, as_input, matched
 from r2keras.export.runtime.isolated import IsolatedSession
-from r2keras.export.runtime.sessions import LiteRTSession, Port
+from r2keras.export.runtime.sessions import LiteRTSession
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.interpreter import existing
 from r2keras.export.tflite.structure import check_structure, unreadable
+from r2keras.export.weights.decode_operator import is_for_microcontrollers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
+
+    from r2keras.export.tflite.schema import ModelT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,8 @@ class LiteRTModel:
     Raises:
         FileNotFoundError: the file does not exist.
         TypeError: `path` is not a path.
-        ValueError: the file is truncated, corrupt, or not a `.tflite`; it ended the process of its own.
+        ValueError: the file is truncated, corrupt, or not a `.tflite`; it is one for microcontrollers; it ended the
+            process of its own.
         ImportError: ai-edge-litert is not installed.
 
     Example:
@@ -80,7 +86,7 @@ class LiteRTModel:
         self.path = path = existing(path)
         num_threads = check_int("num_threads", num_threads, 1, None)
         content = path.read_bytes()
-        check_structure(content, str(path))
+        _check_operators(check_structure(content, str(path)), path)
         optional_packages.interpreter()
         self._session: LiteRTSession | IsolatedSession
         self._shapes: list[tuple[int, ...]] = []
@@ -137,7 +143,7 @@ class LiteRTModel:
     def dequantized(self, outputs: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
         """Returns outputs of `predict` as a list of float arrays: integers become the values that they represent."""
         listed = outputs if isinstance(outputs, list) else [outputs]
-        return [_as_float(output, detail) for output, detail in zip(listed, self.outputs, strict=True)]
+        return [as_float(output, port) for output, port in zip(listed, self.outputs, strict=True)]
 
     def latency(self, num_runs: int = 50) -> Latency:
         """Times single runs at batch size 1 on random input, after five warm-up runs.
@@ -210,8 +216,8 @@ class LiteRTModel:
         return [output[:count] for output in outputs]
 
 
-def _as_float(array: np.ndarray, port: Port) -> np.ndarray:
-    """Returns the values of an output: `scale * (code - zero_point)` for quantized integers, else the output itself."""
-    if not port.scale or np.issubdtype(array.dtype, np.floating):
-        return array
-    return (np.float32(port.scale) * (array.astype(np.int32) - port.zero_point)).astype(np.float32)
+def _check_operators(file: ModelT, path: Path) -> None:
+    """Raises ValueError for a file with operators that LiteRT lacks."""
+    if is_for_microcontrollers(file):
+        fix = f"Run it with TFLMModel({str(path)!r})"
+        raise ValueError(invalid_part("path", "a file for LiteRT", f"{path}, which is for microcontrollers", fix))

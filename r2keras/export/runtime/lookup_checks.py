@@ -12,8 +12,8 @@ from r2keras.export.tflite.operator_shapes import check_shapes
 from r2keras.export.tflite.schema import FLOAT32, INT8
 from r2keras.export.tflite.structure import unreadable
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
+from r2keras.export.weights.decode_operator import is_decode
 from r2keras.export.weights.huffman import decode, is_huffman
-from r2keras.export.weights.lookup_read_back import is_decode
 from r2keras.export.weights.lookup_table import HEADER_BYTES, HEADER_VERSION, LUT, LUT_VERSION, MAX_BITS, ONE_TABLE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from r2keras._util import optional_packages
 from r2keras._util.errors import invalid
 from r2keras._util.native_log import overheard
 from r2keras._util.numeric import as_int
-from r2keras.export.runtime.inputs import advancing, as_input, matched
+from r2keras.export.runtime.inputs import advancing, as_float, as_input, matched
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.runtime.sessions import TFLMSession
@@ -110,6 +110,11 @@ class TFLMModel:
                 advance(len(batch[0]))
         outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def dequantized(self, outputs: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
+        """Returns outputs of `predict` as a list of float arrays: integers become the values that they represent."""
+        listed = outputs if isinstance(outputs, list) else [outputs]
+        return [as_float(output, port) for output, port in zip(listed, self.outputs, strict=True)]
 
     def arrays(self, x: Data, name: str = "x") -> list[np.ndarray]:
         """Returns the inputs as arrays of the file's types, in the file's order."""

@@ -16,7 +16,7 @@ from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.tflm_model import TFLMModel
 from r2keras.export.tflite.activation_grid import Data, output_steps
 from r2keras.export.tflite.interpreter import read
-from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
+from r2keras.export.weights.decode_operator import is_for_microcontrollers
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -116,10 +116,10 @@ def verify(
 ) -> Verification:
     """Runs a Keras model and its `.tflite` file on the same data and compares the outputs.
 
-    A file of `to_tflm` runs on LiteRT for Microcontrollers, any other on LiteRT. Integer outputs are compared by the
-    values that they represent. States that a file keeps between calls (`recurrent="fused"`) are reset before every
-    sample. A file of integer operators (`to_litert(..., activations="int8")`) rounds where Keras does not: judge it by
-    the agreement, or by the difference in steps of the output's grid.
+    A file of `to_tflm`, or with Huffman codes, runs on LiteRT for Microcontrollers, any other on LiteRT. Integer
+    outputs are compared by the values that they represent. States that a file keeps between calls (`recurrent="fused"`)
+    are reset before every sample. A file of integer operators (`to_litert(..., activations="int8")`) rounds where Keras
+    does not: judge it by the agreement, or by the difference in steps of the output's grid.
 
     Args:
         model: the model that was exported.
@@ -181,7 +181,8 @@ def verify(
 def _outputs(file: ModelT, path: str | os.PathLike, inputs: Data, batch_size: int, isolated: bool) -> list[np.ndarray]:
     """Returns the outputs of a file, as floats, on the runtime that it was written for."""
     if is_for_microcontrollers(file):
-        return keras.tree.flatten(TFLMModel(path, isolated=isolated).predict_named("data", inputs))
+        on_device = TFLMModel(path, isolated=isolated)
+        return on_device.dequantized(on_device.predict_named("data", inputs))
     runner = LiteRTModel(path, isolated=isolated)
     return runner.dequantized(runner.predict_named("data", inputs, batch_size))
 

@@ -23,7 +23,9 @@ def check_palettes(record: CompressionRecord, optimize: str, target: str) -> Non
     """Raises ValueError for palettes of floats where the target takes 8-bit codes only."""
     palettes = [tensor for tensor in record.tensors.values() if isinstance(tensor, PalettizedTensor)]
     floats = [tensor.name for tensor in palettes if tensor.spec.table_dtype != "int8"]
-    if floats and optimize == "latency" and TARGETS[target].optimize == ("latency",):
+    on_mcu = target == "mcu" and optimize != "memory"
+    if floats and (on_mcu or (optimize == "latency" and TARGETS[target].optimize == ("latency",))):
         expected = f"palettes with int8 tables for target={target!r}"
         fix = "Train or calibrate with PaletteSpec(table_dtype='int8')"
+        fix += ", or write look-up tables: to_tflm(model, path, record)" if on_mcu else ""
         raise ValueError(invalid_part("record", expected, f"float tables of {', '.join(floats)}", fix))

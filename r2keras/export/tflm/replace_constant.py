@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._util import optional_packages
 from r2keras.export.tflite.schema import FLOAT32, INT8, UINT8, operator, quantization
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of
+from r2keras.export.weights.decode_operator import decode_operator, is_decode
 from r2keras.export.weights.lookup_forms import Form, HuffmanIntegers, Integers
-from r2keras.export.weights.lookup_read_back import DECODE, INT16, is_decode
+from r2keras.export.weights.lookup_read_back import INT16
 from r2keras.export.weights.lookup_table import LookupTable
 
 if TYPE_CHECKING:
-    from r2keras.export.tflite.schema import ModelT, OperatorT, QuantizationParametersT
+    from r2keras.export.tflite.schema import OperatorT, QuantizationParametersT
 
 # Operators that multiply channel by channel: position of the weights among the inputs, their axis of output channels.
 LINEAR = {"CONV_2D": (1, 0), "FULLY_CONNECTED": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "TRANSPOSE_CONV": (1, 0)}
@@ -103,7 +103,7 @@ def _decode_before(graph: Subgraph, consumer: OperatorT, named: list[int], targe
     position = graph.position(consumer)
     decode = graph.operators[position - 1] if position else None
     if decode is None or not is_decode(graph.file, decode):
-        decode = optional_packages.schema().OperatorT(opcodeIndex=_decode_code(graph.file), inputs=[], outputs=[])
+        decode = decode_operator(graph.file, [], [])
         graph.insert_before(consumer, [decode])
     graph.set_inputs(decode, [*inputs_of(decode), *named])
     graph.set_outputs(decode, [*outputs_of(decode), target])
@@ -113,22 +113,7 @@ def _huffman_operators(graph: Subgraph, store: HuffmanIntegers, named: list[int]
     """Returns a DECODE to int8 and a DEQUANTIZE to the floats of a tensor."""
     codes = graph.add_tensor(store.codes.shape, INT8)
     graph.tensor(codes).quantization = quantization(store.scale, store.zero_point)
-    decode = optional_packages.schema().OperatorT(opcodeIndex=_decode_code(graph.file))
-    decode.inputs, decode.outputs = np.asarray(named, np.int32), np.asarray([codes], np.int32)
-    return [decode, operator(graph.file, "DEQUANTIZE", 2, [codes], [target])]
-
-
-def _decode_code(file: ModelT) -> int:
-    """Returns the index of the operator code of DECODE, which is added if the file has none."""
-    custom_codes = [code.customCode for code in file.operatorCodes]
-    if DECODE in custom_codes:
-        return custom_codes.index(DECODE)
-    schema = optional_packages.schema()
-    custom = schema.BuiltinOperator.CUSTOM
-    file.operatorCodes.append(
-        schema.OperatorCodeT(builtinCode=custom, deprecatedBuiltinCode=custom, customCode=DECODE, version=1)
-    )
-    return len(custom_codes)
+    return [decode_operator(graph.file, named, [codes]), operator(graph.file, "DEQUANTIZE", 2, [codes], [target])]
 
 
 def _factor_operators(graph: Subgraph, linear: OperatorT, factor: int) -> list[OperatorT]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -14,13 +14,13 @@ from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
 from r2keras._util.errors import invalid_choice, invalid_part
 from r2keras._util.files import atomic_write_bytes
-from r2keras._util.text import count
 from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
 from r2keras.export.conversion.recurrent_layers import check_kernels
 from r2keras.export.conversion.rounded_rows import check_float_rows
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.runtime.tflm_model import find_arena
+from r2keras.export.runtime.tflm_sizes import TFLMSizes
 from r2keras.export.tflite.cleanup import prune, slim
 from r2keras.export.tflite.interpreter import parse
 from r2keras.export.tflite.schema import SEPARATOR, constants, values_of
@@ -30,8 +30,9 @@ from r2keras.export.tflm.loops import check_sizes, spell_out_updates
 from r2keras.export.tflm.replace_constant import TAKES_COMPUTED, channel_axis, rewrite
 from r2keras.export.tflm.select import spell_out_select
 from r2keras.export.weights.assignment import Assignment, Where, assignments_of
+from r2keras.export.weights.decode_operator import MARK
 from r2keras.export.weights.lookup_forms import SMALLER, Form, smallest
-from r2keras.export.weights.lookup_read_back import MARK, STAYS_FLOAT, stored_form
+from r2keras.export.weights.lookup_read_back import STAYS_FLOAT, stored_form
 from r2keras.export.weights.matching import SMALLEST
 from r2keras.export.weights.mismatch import DECODING_TOLERANCE, broken
 from r2keras.export.weights.uniform import along
@@ -41,36 +42,6 @@ if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
 
 FORMS = ("memory", "size")
-
-
-@dataclasses.dataclass(frozen=True)
-class TFLMSizes(FileSizes):
-    """Sizes of a file for microcontrollers, in bytes.
-
-    Args:
-        tensors: one row per compressed weight; `container_bits` and `note` describe what is stored.
-        float_bytes: 4 times the number of values in the Keras model, biases and statistics included.
-        file_bytes: the size of the file, in the device's flash.
-        gzip_bytes: the size of the file after gzip.
-        arena_bytes: the memory that the interpreter needs to run the file (`tflm_arena`); None if it was not measured.
-
-    Example:
-
-    >>> TFLMSizes((), 2600, 1400, 900, 4096).arena_bytes
-    4096
-    """
-
-    arena_bytes: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns rows and totals as plain JSON."""
-        return {**super().to_dict(), "arena_bytes": self.arena_bytes}
-
-    @property
-    def text(self) -> str:
-        """The totals in one line."""
-        arena = "" if self.arena_bytes is None else f" Memory at run time (arena): {count(self.arena_bytes)} bytes."
-        return super().text + arena
 
 
 @dataclasses.dataclass(eq=False)

@@ -29,6 +29,17 @@ def int8_record(record: CompressionRecord) -> CompressionRecord:
     return dataclasses.replace(record, tensors={name: _int8(tensor) for name, tensor in record.tensors.items()})
 
 
+def int8_palettes(record: CompressionRecord) -> CompressionRecord:
+    """Returns the record with every palette of an int8 table as 8-bit codes; other weights stay as they are."""
+    tensors = {
+        name: _palette_codes(tensor)
+        if isinstance(tensor, PalettizedTensor) and tensor.spec.table_dtype == "int8"
+        else tensor
+        for name, tensor in record.tensors.items()
+    }
+    return dataclasses.replace(record, tensors=tensors)
+
+
 def _int8(tensor: Tensor) -> QuantizedTensor:
     """Returns one weight as 8-bit codes."""
     if isinstance(tensor, PalettizedTensor):

@@ -18,6 +18,8 @@ from r2keras.export.weights.lookup_table import HEADER_BYTES, HEADER_VERSION
 HUFFMAN, VERSION = 1, 1
 FOUND, BITS_SHIFT = 0x8000, 11
 SYMBOL, DISTANCE, BITS = 0xFF, 0x07FF, 15
+# Bytes that hold any 16 bits: more are never read at once.
+READ_BYTES = 3
 # The longest codewords that are tried: longer ones need larger tables than they save.
 LONGEST = 12
 
@@ -87,9 +89,8 @@ def decode(packed: np.ndarray, ancillary: np.ndarray, count: int) -> np.ndarray:
         raise _broken("another header")
     tables = ancillary[HEADER_BYTES : len(ancillary) - len(ancillary) % 2].view("<u2").tolist()
     first = (parameters >> 4) + 1
-    text = int.from_bytes(packed.tobytes(), "big")
     # The runtime reads whole words.
-    total, end = 8 * len(packed), len(packed) // 4 * 32
+    data, end = packed.tobytes() + bytes(READ_BYTES), len(packed) // 4 * 32
     codes, position = np.empty(count, np.uint8), 0
     for i in range(count):
         width, entry, base = first, 0, 0
@@ -97,7 +98,9 @@ def decode(packed: np.ndarray, ancillary: np.ndarray, count: int) -> np.ndarray:
             position += width
             if position > end:
                 raise _broken("too few codewords")
-            base += text >> (total - position) & (2**width - 1)
+            start = (position - width) // 8
+            read = int.from_bytes(data[start : start + READ_BYTES], "big")
+            base += read >> (8 * (start + READ_BYTES) - position) & (2**width - 1)
             if base >= len(tables):
                 raise _broken("an entry beyond its tables")
             entry = tables[base]

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from r2keras.export.weights.decode_operator import OPERATOR_BYTES
 from r2keras.export.weights.huffman import Huffman, encode
 from r2keras.export.weights.lookup_table import MAX_BITS, LookupTable, tabulate
 from r2keras.export.weights.matching import Match
 from r2keras.export.weights.uniform import in_constant_layout, values_along, varying_axes
 from r2keras.record import PalettizedTensor, QuantizedTensor, Tensor
 
-# Bytes of operators and tensors in the file, without the values: a DECODE or DEQUANTIZE; a MUL and an ADD.
-OPERATOR_BYTES, FACTOR_BYTES = 160, 230
+# Bytes of a MUL and an ADD in the file.
+FACTOR_BYTES = 230
 # Constants up to this many bytes lose little by staying float.
 SMALL = 1024
 SMALLER = "floats take less than indices, table and operators"

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from r2keras.export.tflite.schema import FLOAT32, SEPARATOR
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
-from r2keras.export.weights.huffman import decode, is_huffman
+from r2keras.export.weights.decode_operator import INTEGER_MARK, decoded_from, huffman_codes, is_decode
+from r2keras.export.weights.huffman import is_huffman
 from r2keras.export.weights.lookup_forms import HuffmanIntegers, Integers
 from r2keras.export.weights.lookup_table import LookupTable, read_lookup
 
 if TYPE_CHECKING:
-    from r2keras.export.tflite.schema import ModelT, OperatorT
+    from r2keras.export.tflite.schema import ModelT
 
-# The custom operator of LiteRT for Microcontrollers, and the description that marks the files of `to_tflm`.
-DECODE, MARK = b"TFLM_DECODE", b"TFLM"
 # Value of the schema's TensorType.
 INT16 = 7
 STAYS_FLOAT, OUTSIDE = "stays float", ", one factor per channel after the operator"
-
-
-def is_for_microcontrollers(file: ModelT) -> bool:
-    """Whether `to_tflm` wrote a file."""
-    return file.description == MARK
-
-
-def is_decode(file: ModelT, op: OperatorT) -> bool:
-    """Whether an operator looks up tensors in their tables."""
-    return file.operatorCodes[op.opcodeIndex].customCode == DECODE
 
 
 def stored_form(graph: Subgraph, tensor: int) -> LookupTable | Integers | None:
@@ -38,34 +24,28 @@ def stored_form(graph: Subgraph, tensor: int) -> LookupTable | Integers | None:
     producer = graph.producer(tensor)
     if producer is None:
         return None
-    inputs, shape = inputs_of(producer), graph.shape(tensor)
+    shape = graph.shape(tensor)
     if is_decode(graph.file, producer):
-        packed, ancillary = (graph.data(i) for i in _decoded_from(producer, tensor))
+        packed, ancillary = (graph.data(i) for i in decoded_from(producer, tensor))
         # Huffman codes are decoded to integers, which a DEQUANTIZE makes floats.
         return None if is_huffman(ancillary) else read_lookup(packed, ancillary, shape)
     if graph.kind(producer) != "DEQUANTIZE":
         return None
-    source = graph.tensor(inputs[0])
-    decoder = graph.producer(inputs[0])
-    if decoder is not None and is_decode(graph.file, decoder):
-        packed, ancillary = (graph.data(i) for i in _decoded_from(decoder, inputs[0]))
-        codes: np.ndarray = decode(packed, ancillary, math.prod(shape))
-    elif graph.is_constant(inputs[0]):
-        codes = graph.data(inputs[0]).view("<i2" if source.type == INT16 else "i1")
-    else:
+    source = inputs_of(producer)[0]
+    grid = graph.tensor(source).quantization
+    decoded = huffman_codes(graph, source)
+    if decoded is not None:
+        return HuffmanIntegers(decoded.reshape(shape), float(grid.scale[0]), int(grid.zeroPoint[0]))
+    if not graph.is_constant(source):
         return None
-    kind = Integers if decoder is None else HuffmanIntegers
-    return kind(codes.reshape(shape), float(source.quantization.scale[0]), int(source.quantization.zeroPoint[0]))
-
-
-def _decoded_from(decoder: OperatorT, tensor: int) -> list[int]:
-    """Returns the two constants that a DECODE computes a tensor from: codes, and header with tables."""
-    first = 2 * outputs_of(decoder).index(tensor)
-    return inputs_of(decoder)[first : first + 2]
+    codes = graph.data(source).view("<i2" if graph.tensor(source).type == INT16 else "i1")
+    return Integers(codes.reshape(shape), float(grid.scale[0]), int(grid.zeroPoint[0]))
 
 
 def stored_as(file: ModelT) -> dict[str, tuple[int, str]]:
-    """Returns, by weight name, the bits per value and a note on what is stored."""
+    """Returns, by weight name, the bits per value and a note on what is stored; in integer files, of Huffman codes."""
+    if file.description == INTEGER_MARK:
+        return _huffman_notes(file)
     stored_by_names: dict[bytes, tuple[int, str]] = {}
     for graph in subgraphs(file):
         names = {i: tensor.name for i, tensor in enumerate(graph.schema.tensors) if tensor.name}
@@ -79,4 +59,22 @@ def stored_as(file: ModelT) -> dict[str, tuple[int, str]]:
                     name = names[named if decoder is None else inputs_of(decoder)[0]]
                     stored_by_names[name] = (store.bits, store.note + (OUTSIDE if name in floats else ""))
         stored_by_names.update(dict.fromkeys(floats - set(stored_by_names), (32, STAYS_FLOAT)))
+    return _by_name(stored_by_names)
+
+
+def _huffman_notes(file: ModelT) -> dict[str, tuple[int, str]]:
+    """Returns, by weight name, the bits per code and a note on Huffman codes."""
+    stored_by_names: dict[bytes, tuple[int, str]] = {}
+    for graph in subgraphs(file):
+        for op in graph.operators:
+            for output in outputs_of(op) if is_decode(file, op) else []:
+                codes = huffman_codes(graph, output)
+                if codes is not None:
+                    store = HuffmanIntegers(codes, 1.0, 0)
+                    stored_by_names[graph.tensor(decoded_from(op, output)[0]).name] = (store.bits, store.note)
+    return _by_name(stored_by_names)
+
+
+def _by_name(stored_by_names: dict[bytes, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    """Returns what is stored for each of the weights that share a constant."""
     return {name: stored for names, stored in stored_by_names.items() for name in names.decode().split(SEPARATOR)}

@@ -80,13 +80,15 @@ class Stored:
         return (codes - 1) // 2 if self.doubled else codes
 
 
-def store(tensor: QuantizedTensor, match: Match, constant: np.ndarray) -> Stored:
+def store(tensor: QuantizedTensor, match: Match, constant: np.ndarray, *, one_scale: bool = False) -> Stored:
     """Lays out a recorded weight as a replacement of `constant`.
 
     Args:
         tensor: codes and scales.
         match: how the constant holds the weight.
         constant: float32; folded scales are tuned to it, by units in the last place.
+        one_scale: whether DEQUANTIZE takes codes of 8 bits with one scale only, as on LiteRT for Microcontrollers; an
+            ADD and a MUL then apply zero points and scales that vary.
 
     Returns:
         The stored form, whose `values` equal `constant` within a few roundings.
@@ -99,7 +101,8 @@ def store(tensor: QuantizedTensor, match: Match, constant: np.ndarray) -> Stored
     scale, zero_point = values_along(scale, axis)[:count], values_along(zero_point, axis)[:count]
     steps = codes - along(zero_point, codes, axis)
     scale = tune_scales(scale, steps, layout.apply(constant), axis, exact=match.is_exact)
-    return _arithmetic(tensor, codes, scale, zero_point, axis, layout)
+    stored = _arithmetic(tensor, codes, scale, zero_point, axis, layout)
+    return _with_one_scale(stored) if one_scale else stored
 
 
 def in_constant_layout(tensor: QuantizedTensor, match: Match) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -216,6 +219,19 @@ def _arithmetic(
     if multiply is not None:
         scale, stored_zero_point = one, stored_zero_point[:1]
     return Stored(bits, codes, scale, stored_zero_point, axis, add, multiply, layout, doubled)
+
+
+def _with_one_scale(stored: Stored) -> Stored:
+    """Returns a stored form with codes of 8 bits, one scale and one zero point."""
+    if stored.scale.size == 1:
+        return dataclasses.replace(stored, bits=8)
+    one, zero_point = np.ones(1, np.float32), stored.zero_point
+    # Now in steps: half of one on mid-rise grids, which have no other zero points.
+    add = None if stored.add is None else np.float32(0.5) * one
+    if np.ptp(zero_point):
+        add, zero_point = -along(zero_point, stored.codes, stored.axis).astype(np.float32), np.zeros_like(zero_point)
+    factor = along(stored.scale, stored.codes, stored.axis)
+    return dataclasses.replace(stored, bits=8, scale=one, zero_point=zero_point[:1], add=add, multiply=factor)
 
 
 def _uses_mul(size: int, bits: int, zero_point: np.ndarray, adds_half: bool) -> bool:

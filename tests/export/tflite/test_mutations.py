@@ -16,7 +16,7 @@ from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.tflite.structure import check_structure
 from r2keras.export.tflite.writer import write
-from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
+from r2keras.export.weights.decode_operator import is_for_microcontrollers
 from r2keras.specs import QuantSpec
 from tests.export.quantize import quantize
 

@@ -12,7 +12,7 @@ from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import FLOAT32
 from r2keras.export.weights import lookup_forms
-from r2keras.export.weights.lookup_read_back import is_decode
+from r2keras.export.weights.decode_operator import is_decode
 from r2keras.specs import PaletteSpec, QuantSpec
 from tests.export.models import conv_net, norm, random_inputs, shared_layer
 from tests.export.palettize import compress

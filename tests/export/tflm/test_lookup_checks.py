@@ -6,7 +6,7 @@ import pytest
 from r2keras.export import to_tflm
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.tflite.interpreter import read
-from r2keras.export.weights.lookup_read_back import is_decode
+from r2keras.export.weights.decode_operator import is_decode
 from r2keras.specs import QuantSpec
 from tests.export.models import dense_net
 from tests.export.quantize import quantize

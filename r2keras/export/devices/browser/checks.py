@@ -10,7 +10,7 @@ from r2keras._util.shown import shown
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.sessions import Port
 from r2keras.export.tflite.interpreter import existing, read
-from r2keras.export.weights.lookup_read_back import is_for_microcontrollers
+from r2keras.export.weights.decode_operator import is_for_microcontrollers
 
 EXPECTED = "files that LiteRT.js runs"
 TYPES = ("float32", "int32")

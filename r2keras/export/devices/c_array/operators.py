@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from r2keras._util.errors import invalid_part
 from r2keras.export.tflite.schema import INT2, INT4, kind_of
 from r2keras.export.tflite.subgraph import inputs_of, subgraphs
-from r2keras.export.weights.lookup_read_back import is_decode
+from r2keras.export.weights.decode_operator import is_decode
 
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT
