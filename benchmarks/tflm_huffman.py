@@ -5,8 +5,8 @@
 
 `to_tflm` writes each quantized net with `optimize="memory"` and with `optimize="size"`. Both files must compute the
 same outputs, bit for bit, on LiteRT for Microcontrollers. `pruned` is what the weights would take in the other form
-that the runtime decodes, a mask of zeros and the other values as int8. Beside them stands the integer file of
-`to_litert`, of the same grid with activations of 8 bits.
+that the runtime decodes, a mask of zeros and the other values as int8. Beside them stand the integer files of
+`to_litert`, of the same grid with activations of 8 bits, in the same two forms.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,10 @@ from benchmarks.common import Row, Rows, machine, machine_line, markdown
 from r2keras.cli import common as cli
 
 if TYPE_CHECKING:
+    import keras
+
     from r2keras import Recipe
+    from r2keras.export import TFLMSizes
 
 NETS = ("resnet8", "dscnn")
 # Grids by name: bits and range of uniform ones, bits of palettes.
@@ -61,49 +65,61 @@ def recipe(num_bits: int, chosen_range: str | None) -> Recipe:
 
 
 def measure(net: str, grid: str, data_dir: str | None) -> Row:
-    """Returns flash, memory and time per sample of both files.
+    """Returns flash, memory and time per sample of both forms of each file.
 
     Raises:
-        RuntimeError: their outputs differ.
+        RuntimeError: the outputs of two forms differ.
     """
     import r2keras
-    from r2keras.export import TFLMModel, to_tflm
+    from r2keras.export import to_tflm
 
     task = front_models.load(net, data_dir)
     data = task.calibration(0)
     small, record = r2keras.calibrate(task.model, recipe(*GRIDS[grid]), data)
     row: Row = {"net": net, "grid": grid, "pruned": _pruned_bytes(record)}
-    outputs = []
     with tempfile.TemporaryDirectory() as folder:
-        for form in ("memory", "size"):
-            path = Path(folder) / f"{form}.tflite"
-            found = to_tflm(small, path, record, optimize=form)
-            model = TFLMModel(path)
-            outputs.append(model.predict(data[:SAMPLES]))
-            row |= {f"{form}_flash": found.file_bytes, f"{form}_arena": found.arena_bytes}
-            row |= {f"{form}_ms": _milliseconds(model, data[:SAMPLES])}
-            row[f"{form}_huffman"] = sum("Huffman" in tensor.note for tensor in found.tensors)
+        path = Path(folder) / "model.tflite"
+        row |= _both_forms(lambda form: to_tflm(small, path, record, optimize=form), path, data)
         if GRIDS[grid][1] is not None:
-            row |= _integers(task, *GRIDS[grid], Path(folder) / "integers.tflite")
-    if not np.array_equal(*outputs):
-        raise RuntimeError(f"Huffman codes change the outputs of {net}, {grid}")
+            row |= {f"integers_{key}": value for key, value in _integers(task, *GRIDS[grid], path).items()}
     return row
 
 
 def _integers(task: front_models.Task, num_bits: int, chosen_range: str | None, path: Path) -> Row:
-    """Returns flash and memory of the integer file."""
+    """Returns flash, memory and time per sample of both integer files."""
+    import r2keras
+    from r2keras.export import to_litert
+
+    data = task.calibration(0)
+    chosen = r2keras.Recipe.uniform(num_bits, range=chosen_range, activation_bits=8)
+    small, record = r2keras.calibrate(_single(task.model), chosen, data, integer=True)
+    return _both_forms(lambda form: to_litert(small, path, record, target="mcu", optimize=form), path, data)
+
+
+def _single(model: keras.Model) -> keras.Model:
+    """Returns a model that takes one sample at a time."""
     import keras
 
-    import r2keras
-    from r2keras.export import tflm_arena, to_litert
+    copy = keras.models.clone_model(model, input_tensors=keras.Input(model.input_shape[1:], batch_size=1))
+    copy.set_weights(model.get_weights())
+    return copy
 
-    inputs = keras.Input(task.model.input_shape[1:], batch_size=1)
-    model = keras.models.clone_model(task.model, input_tensors=inputs)
-    model.set_weights(task.model.get_weights())
-    chosen = r2keras.Recipe.uniform(num_bits, range=chosen_range, activation_bits=8)
-    small, record = r2keras.calibrate(model, chosen, task.calibration(0), integer=True)
-    to_litert(small, path, record, activations="int8", io="int8", optimize="memory")
-    return {"integers_flash": path.stat().st_size, "integers_arena": tflm_arena(path)}
+
+def _both_forms(write: Callable[[str], TFLMSizes], path: Path, data: np.ndarray) -> Row:
+    """Returns flash, memory, time per sample, and the number of weights with Huffman codes of both forms of a file."""
+    from r2keras.export import TFLMModel
+
+    row, outputs = Row(), []
+    for form in ("memory", "size"):
+        found = write(form)
+        model = TFLMModel(path)
+        outputs.append(model.predict(data[:SAMPLES]))
+        row |= {f"{form}_flash": found.file_bytes, f"{form}_arena": found.arena_bytes}
+        row |= {f"{form}_ms": _milliseconds(model, data[:SAMPLES])}
+        row[f"{form}_huffman"] = sum("Huffman" in tensor.note for tensor in found.tensors)
+    if not np.array_equal(*outputs):
+        raise RuntimeError("Huffman codes change the outputs")
+    return row
 
 
 def _milliseconds(model, data: np.ndarray) -> float:
@@ -149,14 +165,16 @@ def table(rows: list[Row]) -> str:
 
 def kinds(rows: list[Row]) -> str:
     """Returns files with tables beside integer files, as a Markdown table."""
-    header = ["net", "weights", "tables: flash", "RAM", "integers: flash", "RAM"]
-    columns = ("memory_flash", "memory_arena", "integers_flash", "integers_arena")
-    cells = [
-        [front_models.MODELS.get(row["net"], row["net"]), row["grid"], *(f"{row[column]:,}" for column in columns)]
-        for row in rows
-        if "integers_flash" in row
-    ]
-    return markdown(header, cells)
+    header = ["net", "weights", "tables: flash", "RAM", "integers: flash", "with Huffman codes", "RAM", "RAM with them"]
+    columns = ("memory_flash", "memory_arena", "integers_memory_flash", "integers_size_flash")
+    columns += ("integers_memory_arena", "integers_size_arena")
+    cells = []
+    for row in rows:
+        if "integers_memory_flash" in row:
+            ratio = f"{row['integers_size_ms'] / row['integers_memory_ms']:.2f}"
+            figures = [f"{row[column]:,}" for column in columns]
+            cells.append([front_models.MODELS.get(row["net"], row["net"]), row["grid"], *figures, ratio])
+    return markdown([*header, "time with them"], cells)
 
 
 def main() -> int:

@@ -8,7 +8,8 @@ def test_both_forms_are_measured(microcontrollers):
     assert 0 < row["size_flash"] <= row["memory_flash"]
     assert row["pruned"] > 0
     assert row["size_ms"] > 0
-    assert row["integers_arena"] < row["memory_arena"]
+    assert row["integers_memory_arena"] < row["memory_arena"]
+    assert 0 < row["integers_size_flash"] <= row["integers_memory_flash"]
 
 
 def test_table():
@@ -16,6 +17,7 @@ def test_table():
     row |= {"memory_arena": 100, "size_arena": 120, "memory_ms": 1.04, "size_ms": 2.0}
     line = "| ResNet-8, CIFAR-10 | 2 bits | 2,000 | 1,500 | 25.0% | 100 | 120 | 1.0 | 2.0 |"
     assert tflm_huffman.table([row]).splitlines()[-1] == line
-    row |= {"integers_flash": 1600, "integers_arena": 50}
-    line = "| ResNet-8, CIFAR-10 | 2 bits | 2,000 | 100 | 1,600 | 50 |"
+    row |= {"integers_memory_flash": 1600, "integers_memory_arena": 50, "integers_memory_ms": 2.0}
+    row |= {"integers_size_flash": 1200, "integers_size_arena": 60, "integers_size_ms": 2.5}
+    line = "| ResNet-8, CIFAR-10 | 2 bits | 2,000 | 100 | 1,600 | 1,200 | 50 | 60 | 1.25 |"
     assert tflm_huffman.kinds([row]).splitlines()[-1] == line

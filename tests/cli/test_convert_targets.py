@@ -2,6 +2,8 @@
 
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 import r2keras
@@ -21,8 +23,6 @@ def float_model(made):
 def test_a_browser_gets_what_python_writes(made, tmp_path):
     parts = {"model": made / "small.keras", "record": made / "small.record.npz"}
     assert run(**parts, target="browser", output=tmp_path / "cli.tflite") == 0
-    import keras
-
     model = keras.models.load_model(parts["model"])
     record = r2keras.CompressionRecord.load(parts["record"])
     to_litert(model, tmp_path / "python.tflite", record, target="browser")
@@ -43,6 +43,39 @@ def test_microcontrollers_get_tables_or_integers(float_model, tmp_path, capsys):
     assert run(**float_model, integer="true", target="mcu", output=tmp_path / "i.tflite") == 0
     assert r2keras.export.TFLMModel(tmp_path / "i.tflite").inputs[0].dtype == "int8"
     assert capsys.readouterr().out.count("memory (arena)") == 2
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Flags of a model whose kernel is worth Huffman codes, and of its data."""
+    folder = tmp_path_factory.mktemp("large")
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(64, kernel_initializer="random_normal", name="hidden")
+    keras.Sequential([keras.Input((64,)), dense, keras.layers.Dense(3, name="head")]).save(folder / "large.keras")
+    np.savez(folder / "x.npz", x=np.random.default_rng(0).normal(size=(40, 64)).astype("float32"))
+    return {"model": folder / "large.keras", "calibration_data": folder / "x.npz", "bits": 3, "edge_bits": 0}
+
+
+@pytest.mark.parametrize("integer", ["true", "false"])
+def test_huffman_codes_of_tables_and_integers(large, integer, tmp_path, capsys, microcontrollers):
+    sizes = {}
+    for form in ("memory", "size"):
+        path = tmp_path / f"{form}.tflite"
+        assert run(**large, integer=integer, target="mcu", optimize=form, output=path) == 0
+        sizes[form] = path.stat().st_size
+        assert ("Huffman codes of 2." in capsys.readouterr().out) is (form == "size")
+    assert sizes["size"] < sizes["memory"]
+
+
+def test_huffman_codes_of_an_integer_record(large, tmp_path, capsys, microcontrollers):
+    kept = {"record_output": tmp_path / "r.npz", "model_output": tmp_path / "m.keras", "integer": "true"}
+    flags = {"target": "mcu", "optimize": "size"}
+    assert run(**large, **kept, **flags, output=tmp_path / "a.tflite") == 0
+    parts = {"model": tmp_path / "m.keras", "record": tmp_path / "r.npz"}
+    assert run(**parts, **flags, output=tmp_path / "b.tflite") == 0
+    assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
+    assert run(**parts, **flags, format="c_array", output=tmp_path / "firmware") == 0
+    assert "AddDecode" in (tmp_path / "firmware" / "model_ops.h").read_text()
 
 
 def test_c_sources_hold_the_file(float_model, tmp_path, capsys):

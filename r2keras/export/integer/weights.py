@@ -45,8 +45,8 @@ class IntegerWeight:
 
     @property
     def named(self) -> list[int]:
-        """The constants that have the weight's name."""
-        return self.coded or self.tensors[:1]
+        """The constant that has the weight's name."""
+        return (self.coded or self.tensors)[:1]
 
 
 def add_weight(

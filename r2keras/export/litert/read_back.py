@@ -50,7 +50,7 @@ class Written:
     @property
     def constants(self) -> tuple[int, ...]:
         """Indices of the constants that have its name."""
-        return (*self.coded, *self.named[1:]) if self.coded else self.named
+        return (*self.coded[:1], *self.named[1:]) if self.coded else self.named
 
     @property
     def codes(self) -> int:

@@ -87,13 +87,15 @@ def to_litert(
         optimize: `"size"`: palettes are decoded once, at the first call; `"memory"`: at every call; `"latency"`: never,
             as the file stores 8-bit weights, which needs `PaletteSpec(table_dtype="int8")`. With `activations="int8"`,
             `"memory"` keeps convolutions of 4 bits as they are, as microcontrollers need them; `"size"` makes them
-            products of patches, which XNNPACK runs as fast as convolutions of 8 bits.
+            products of patches, which XNNPACK runs as fast as convolutions of 8 bits. With `target="mcu"`, `"size"`
+            stores weights as Huffman codes where that is smaller; such a file runs on microcontrollers only.
         recurrent: `"loop"`: every recurrent layer is a loop. `"fused"`: every LSTM is one operator, which keeps its
             state between calls until the caller resets it.
         batch_size: samples per run where the model leaves them open; None: the target's, open with `"any"`.
 
     Returns:
-        The sizes of the file and of each weight in it.
+        The sizes of the file and of each weight in it; with `target="mcu"` a `TFLMSizes`, with the memory that the file
+        needs.
 
     Raises:
         ImportError: TensorFlow or ai-edge-litert is not installed.

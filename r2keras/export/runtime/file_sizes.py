@@ -325,7 +325,7 @@ class _StoredWeights:
                     self._add(tensor, data, *_names(tensor))
             for op in graph.operators or []:
                 if is_decode(file, op):
-                    self._add_scales(graph, op)
+                    self._add_decoded(graph, op, file)
 
     def _add(self, tensor: TensorT, data: np.ndarray, owner: str, *others: str) -> None:
         """Adds the size of one constant to the weight `owner`, which `others` share."""
@@ -342,11 +342,17 @@ class _StoredWeights:
             self.data.setdefault(other, b"")
             self.shared[other] = owner
 
-    def _add_scales(self, graph: SubGraphT, decoder: OperatorT) -> None:
-        """Adds the scales of codes that a DECODE expands, which have no name."""
-        for output, packed in zip(decoder.outputs, decoder.inputs[::2], strict=True):
+    def _add_decoded(self, graph: SubGraphT, decoder: OperatorT, file: ModelT) -> None:
+        """Adds the parts without a name of codes that a DECODE expands: their scales, and Huffman tables."""
+        for number, output in enumerate(decoder.outputs):
+            packed, ancillary = (graph.tensors[decoder.inputs[2 * number + i]] for i in (0, 1))
+            tables = buffer_of(file, ancillary)
             if graph.tensors[output].type == INT8:
-                self.packed[_names(graph.tensors[packed])[0]] += _scale_bytes(graph.tensors[output])
+                owner = _names(packed)[0]
+                self.packed[owner] += _scale_bytes(graph.tensors[output])
+                if ancillary.name is None:
+                    self.packed[owner] += tables.size
+                    self.data[owner] += tables.tobytes()
 
 
 def _is_index(tensor: TensorT) -> bool:

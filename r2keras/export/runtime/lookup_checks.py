@@ -19,6 +19,9 @@ from r2keras.export.weights.lookup_table import HEADER_BYTES, HEADER_VERSION, LU
 if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT
 
+# Operators that read only the first scale of an input, and the input.
+ONE_SCALE = {"DEQUANTIZE": 0, "EMBEDDING_LOOKUP": 1}
+
 
 def check_for_microcontrollers(file: ModelT, name: str) -> None:
     """Raises ValueError unless the shapes of a file follow from its operators, and its indices lie in their tables.
@@ -38,6 +41,25 @@ def check_for_microcontrollers(file: ModelT, name: str) -> None:
                     _check_decode(graph, operator)
     except BrokenFileError as error:
         raise unreadable(name, error) from error
+
+
+def check_scales(file: ModelT, name: str) -> None:
+    """Raises ValueError for codes with several scales where LiteRT for Microcontrollers applies the first one to all.
+
+    Args:
+        file: the parsed file.
+        name: what errors call it.
+    """
+    for graph in subgraphs(file):
+        for operator in graph.operators:
+            position = ONE_SCALE.get(graph.kind(operator))
+            grid = None if position is None else graph.tensor(inputs_of(operator)[position]).quantization
+            if grid is not None and grid.scale is not None and len(grid.scale) > 1:
+                raise ValueError(
+                    f"LiteRT for Microcontrollers would compute {name} wrongly ({graph.kind(operator)} of codes with "
+                    f"{len(grid.scale)} scales, of which it reads one). Expected operators with one scale. Write the "
+                    "file with `to_litert(..., target='mcu')` or `to_tflm`."
+                )
 
 
 def _check_decode(graph: Subgraph, operator: OperatorT) -> None:

@@ -15,7 +15,7 @@ from r2keras._util.native_log import overheard
 from r2keras._util.numeric import as_int
 from r2keras.export.runtime.inputs import advancing, as_float, as_input, matched
 from r2keras.export.runtime.isolated import IsolatedSession
-from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
+from r2keras.export.runtime.lookup_checks import check_for_microcontrollers, check_scales
 from r2keras.export.runtime.sessions import TFLMSession
 from r2keras.export.tflite.interpreter import parse, read
 from r2keras.export.tflite.schema import name_of
@@ -192,7 +192,8 @@ class _Content(NamedTuple):
 
     @classmethod
     def of(cls, file: ModelT, data: bytes, name: str) -> _Content:
-        """Returns a parsed file's content."""
+        """Returns a parsed file's content; raises ValueError if the runtime would compute it wrongly."""
+        check_scales(file, name)
         graph = Subgraph(file)
         return cls(data, name, len(graph.inputs), len(graph.outputs))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from r2keras.export import to_tflm
+from r2keras.export import TFLMModel, inspect, tflm_arena, to_litert, to_tflm
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.weights.decode_operator import is_decode
@@ -77,3 +77,15 @@ def test_an_index_beyond_its_table_is_named(file):
     assert axis == 15 or len(tables) > 1
     with pytest.raises(ValueError, match="index beyond its table"):
         check_for_microcontrollers(file, "it")
+
+
+def test_several_scales_of_a_float_operator_are_refused(tmp_path, microcontrollers):
+    """The runtime would apply the first one to all channels."""
+    path, model = tmp_path / "m.tflite", dense_net()
+    to_litert(model, path, quantize(model, lambda name: QuantSpec(num_bits=8)), batch_size=1)
+    for run in (TFLMModel, tflm_arena):
+        with pytest.raises(ValueError, match=r"m.tflite wrongly \(DEQUANTIZE of codes with 24 scales.*target='mcu'"):
+            run(path)
+    assert "wrongly" in inspect(path).runtimes["LiteRT for Microcontrollers"]
+    to_litert(model, path, quantize(model, lambda name: QuantSpec(num_bits=8, granularity="per_tensor")), batch_size=1)
+    assert TFLMModel(path).predict(np.ones((2, 16))).shape == (2, 4)
