@@ -99,8 +99,8 @@ def test_an_operation_that_the_converter_does_not_know(tmp_path):
 
 
 def test_a_code_that_changed_on_the_way_is_found(model, record, tmp_path, monkeypatch):
-    def wrong(*arguments):
-        stored = original(*arguments)
+    def wrong(*arguments, **options):
+        stored = original(*arguments, **options)
         codes = stored.codes.copy()
         codes.flat[3] = -codes.flat[3] or 1
         return dataclasses.replace(stored, codes=codes)
@@ -111,8 +111,8 @@ def test_a_code_that_changed_on_the_way_is_found(model, record, tmp_path, monkey
 
 
 def test_a_scale_that_changed_on_the_way_is_found(model, record, tmp_path, monkeypatch):
-    def wrong(*arguments):
-        stored = original(*arguments)
+    def wrong(*arguments, **options):
+        stored = original(*arguments, **options)
         return dataclasses.replace(stored, scale=stored.scale * np.float32(1.00001))
 
     original = write_codes.store

@@ -21,14 +21,9 @@ from r2keras.export.runtime.sessions import LiteRTSession
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.interpreter import existing
 from r2keras.export.tflite.structure import check_structure, unreadable
-from r2keras.export.weights.decode_operator import is_for_microcontrollers
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.table import Table
-
-    from r2keras.export.tflite.schema import ModelT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +81,7 @@ class LiteRTModel:
         self.path = path = existing(path)
         num_threads = check_int("num_threads", num_threads, 1, None)
         content = path.read_bytes()
-        _check_operators(check_structure(content, str(path)), path)
+        check_structure(content, str(path))
         optional_packages.interpreter()
         self._session: LiteRTSession | IsolatedSession
         self._shapes: list[tuple[int, ...]] = []
@@ -214,10 +209,3 @@ class LiteRTModel:
             received = f"the shapes {shapes}, with which LiteRT fails ({reason})"
             raise ValueError(invalid_part(name, expected, received)) from error
         return [output[:count] for output in outputs]
-
-
-def _check_operators(file: ModelT, path: Path) -> None:
-    """Raises ValueError for a file with operators that LiteRT lacks."""
-    if is_for_microcontrollers(file):
-        fix = f"Run it with TFLMModel({str(path)!r})"
-        raise ValueError(invalid_part("path", "a file for LiteRT", f"{path}, which is for microcontrollers", fix))

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from r2keras import Recipe, calibrate
 from r2keras._util import optional_packages
-from r2keras.export import to_tflm
+from r2keras.export import to_litert, to_tflm
+from r2keras.export.integer import huffman_weights
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
 from r2keras.export.tflite.structure import check_structure
@@ -30,7 +32,7 @@ VALUES = (0, 1, -1, 2, 3, 5, 17, 100, 2**15, 2**31 - 1)
 
 @pytest.fixture(scope="module")
 def files(exported, tmp_path_factory):
-    """One file for LiteRT, and one with look-up tables for microcontrollers."""
+    """One file for LiteRT, and for microcontrollers one with look-up tables, and one with Huffman codes of integers."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -41,10 +43,16 @@ def files(exported, tmp_path_factory):
             layers.Dense(64, activation="softmax", name="head"),
         ]
     )
-    record = quantize(model, lambda name: QuantSpec(num_bits=2))
-    path = tmp_path_factory.mktemp("mcu") / "mcu.tflite"
-    to_tflm(model, path, record, check=False)
-    return [exported[2].read_bytes(), path.read_bytes()]
+    folder = tmp_path_factory.mktemp("mcu")
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32")
+    recipe = Recipe([(".*", QuantSpec(num_bits=2, activation_bits=8))])
+    integers = calibrate(model, recipe, x, integer=True, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        # Small weights too.
+        patch.setattr(huffman_weights, "OPERATOR_BYTES", -(10**7))
+        to_litert(integers[0], folder / "huffman.tflite", integers[1], target="mcu", optimize="size")
+    to_tflm(model, folder / "tables.tflite", quantize(model, lambda name: QuantSpec(num_bits=2)), check=False)
+    return [exported[2].read_bytes(), *((folder / f"{name}.tflite").read_bytes() for name in ("tables", "huffman"))]
 
 
 def fields(part):
@@ -161,8 +169,8 @@ def test_whole_files_run(files):
     trials = Trials()
     for data in files:
         trials.run(data)
-    assert trials.outcomes == {"ran": 2}
-    assert b"TFLM_DECODE" in files[1]
+    assert trials.outcomes == {"ran": 3}
+    assert all(b"TFLM_DECODE" in data for data in files[1:])
 
 
 def test_damaged_files_are_refused_or_run(files):
