@@ -132,7 +132,7 @@ def _dequantized(graph: Subgraph, op: OperatorT, index: int, codes: np.ndarray, 
     if codes.dtype.kind == "f" or not scale:
         return Values(name, codes.astype(np.float32))
     limits = np.iinfo(codes.dtype)
-    # After a ReLU the lowest code is zero, which is no clipping.
+    # After a ReLU the lowest code is zero: nothing was clipped.
     low = (codes == limits.min) & (zero_point != limits.min)
     saturated = float(np.mean(low | (codes == limits.max)))
     return Values(name, np.float32(scale) * (codes.astype(np.float32) - zero_point), saturated)
