@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from r2keras.compression.dynamic_twin import dynamic_twin
     from r2keras.compression.finalize import finalize
     from r2keras.compression.prepare import prepare
+    from r2keras.compression.recover import recover
     from r2keras.record import CompressionRecord, PalettizedTensor, QuantizedActivation, QuantizedTensor
     from r2keras.regularizers import Kurtosis, R2Linf, R2Margin, R2SoftMinMax, regularize
     from r2keras.specs import ActivationSpec, PaletteSpec, QuantSpec, Recipe
@@ -77,6 +78,7 @@ __all__ = [
     "prepare",
     "quantizers",
     "record",
+    "recover",
     "regularize",
     "regularizers",
     "report",
@@ -114,6 +116,7 @@ _MODULES = {
     "finalize": "r2keras.compression.finalize",
     "footprint": "r2keras.budget",
     "prepare": "r2keras.compression.prepare",
+    "recover": "r2keras.compression.recover",
     "regularize": "r2keras.regularizers",
     "widen": "r2keras.widening",
 }
