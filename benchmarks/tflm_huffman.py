@@ -1,7 +1,7 @@
 """Flash and memory of files for microcontrollers: tables, Huffman codes, and integer operators.
 
     python benchmarks/tflm_huffman.py --data_dir=DIR    # some minutes; DIR as in front.py
-    python benchmarks/tflm_huffman.py --table           # the tables, from results/tflm_huffman.json
+    python benchmarks/tflm_huffman.py --table           # the table, from results/tflm_huffman.json
 
 `to_tflm` writes each quantized net with `optimize="memory"` and with `optimize="size"`. Both files must compute the
 same outputs, bit for bit, on LiteRT for Microcontrollers. `pruned` is what the weights would take in the other form
@@ -54,14 +54,20 @@ flags.DEFINE_list("nets", list(NETS), "Nets to measure.", flag_values=FLAGS)
 flags.DEFINE_bool("table", False, "Print the table of the results file and stop.", flag_values=FLAGS)
 
 
-def recipe(num_bits: int, chosen_range: str | None) -> Recipe:
-    """Returns a recipe of one grid; first and last kernels have 8 bits."""
+def recipe(num_bits: int, chosen_range: str | None, *, integer: bool = False) -> Recipe:
+    """Returns a recipe of one grid; first and last kernels have 8 bits. `integer` is for operators on integers."""
     import r2keras
 
+    activation_bits = 8 if integer else None
     if chosen_range is None:
-        edge = r2keras.QuantSpec(8)
-        return r2keras.Recipe([("<edges>", edge), (".*", r2keras.PaletteSpec(num_bits=num_bits))])
-    return r2keras.Recipe.uniform(num_bits, range=chosen_range)
+        table = "int8" if integer else "float32"
+        options = {"table_dtype": table, "activation_bits": activation_bits}
+        # An operator of a kernel that is too small for a table would compute in float.
+        options |= {"min_size": 0} if integer else {}
+        palette = r2keras.PaletteSpec(num_bits=num_bits, **options)
+        edge = r2keras.QuantSpec(8, activation_bits=activation_bits)
+        return r2keras.Recipe([("<edges>", edge), (".*", palette)])
+    return r2keras.Recipe.uniform(num_bits, range=chosen_range, activation_bits=activation_bits)
 
 
 def measure(net: str, grid: str, data_dir: str | None) -> Row:
@@ -80,8 +86,7 @@ def measure(net: str, grid: str, data_dir: str | None) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         row |= _both_forms(lambda form: to_tflm(small, path, record, optimize=form), path, data)
-        if GRIDS[grid][1] is not None:
-            row |= {f"integers_{key}": value for key, value in _integers(task, *GRIDS[grid], path).items()}
+        row |= {f"integers_{key}": value for key, value in _integers(task, *GRIDS[grid], path).items()}
     return row
 
 
@@ -91,7 +96,7 @@ def _integers(task: front_models.Task, num_bits: int, chosen_range: str | None, 
     from r2keras.export import to_litert
 
     data = task.calibration(0)
-    chosen = r2keras.Recipe.uniform(num_bits, range=chosen_range, activation_bits=8)
+    chosen = recipe(num_bits, chosen_range, integer=True)
     small, record = r2keras.calibrate(_single(task.model), chosen, data, integer=True)
     return _both_forms(lambda form: to_litert(small, path, record, target="mcu", optimize=form), path, data)
 
@@ -141,44 +146,24 @@ def _pruned_bytes(record) -> int:
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as a Markdown table."""
-    header = [
-        "net",
-        "weights",
-        "flash",
-        "with Huffman codes",
-        "less",
-        "RAM",
-        "RAM with them",
-        "ms on x86",
-        "ms with them",
+    """Returns the rows as a Markdown table: files with tables, then integer files, each without and with codes."""
+    parts = ["flash", "with Huffman codes", "RAM", "RAM with them", "time with them"]
+    header = ["net", "weights", f"tables: {parts[0]}", *parts[1:], f"integers: {parts[0]}", *parts[1:]]
+    cells = [
+        [front_models.MODELS.get(row["net"], row["net"]), row["grid"], *_cells(row, ""), *_cells(row, "integers_")]
+        for row in rows
     ]
-    cells = []
-    for row in rows:
-        less = f"{1 - row['size_flash'] / row['memory_flash']:.1%}"
-        flash = [f"{row['memory_flash']:,}", f"{row['size_flash']:,}", less]
-        arena = [f"{row[form + '_arena']:,}" for form in ("memory", "size")]
-        times = [f"{row[form + '_ms']:.1f}" for form in ("memory", "size")]
-        cells.append([front_models.MODELS.get(row["net"], row["net"]), row["grid"], *flash, *arena, *times])
     return markdown(header, cells)
 
 
-def kinds(rows: list[Row]) -> str:
-    """Returns files with tables beside integer files, as a Markdown table."""
-    header = ["net", "weights", "tables: flash", "RAM", "integers: flash", "with Huffman codes", "RAM", "RAM with them"]
-    columns = ("memory_flash", "memory_arena", "integers_memory_flash", "integers_size_flash")
-    columns += ("integers_memory_arena", "integers_size_arena")
-    cells = []
-    for row in rows:
-        if "integers_memory_flash" in row:
-            ratio = f"{row['integers_size_ms'] / row['integers_memory_ms']:.2f}"
-            figures = [f"{row[column]:,}" for column in columns]
-            cells.append([front_models.MODELS.get(row["net"], row["net"]), row["grid"], *figures, ratio])
-    return markdown([*header, "time with them"], cells)
+def _cells(row: Row, kind: str) -> list[str]:
+    """Returns flash and memory of one kind of file, and how many times as long a sample takes with Huffman codes."""
+    columns = [f"{kind}{form}_{column}" for column in ("flash", "arena") for form in ("memory", "size")]
+    return [*(f"{row[column]:,}" for column in columns), f"{row[f'{kind}size_ms'] / row[f'{kind}memory_ms']:.2f}"]
 
 
 def main() -> int:
-    """Measures every case and prints the tables."""
+    """Measures every case and prints the table."""
     rows = Rows(RESULTS, ("net", "grid"))
     if not FLAGS.table:
         about = machine()
@@ -186,7 +171,7 @@ def main() -> int:
             for grid in GRIDS:
                 rows.add([{**measure(net, grid, FLAGS.data_dir), "machine": about}])
                 print(table(rows.rows[-1:]).splitlines()[-1], flush=True)
-    print(machine_line(rows.rows[0]["machine"]), "", table(rows.rows), "", kinds(rows.rows), sep="\n")
+    print(machine_line(rows.rows[0]["machine"]), "", table(rows.rows), sep="\n")
     return 0
 
 
