@@ -56,9 +56,9 @@ def check_scales(file: ModelT, name: str) -> None:
             grid = None if position is None else graph.tensor(inputs_of(operator)[position]).quantization
             if grid is not None and grid.scale is not None and len(grid.scale) > 1:
                 raise ValueError(
-                    f"LiteRT for Microcontrollers would compute {name} wrongly ({graph.kind(operator)} of codes with "
-                    f"{len(grid.scale)} scales, of which it reads one). Expected operators with one scale. Write the "
-                    "file with `to_litert(..., target='mcu')` or `to_tflm`."
+                    f"LiteRT for Microcontrollers cannot run {name} ({graph.kind(operator)} of codes with "
+                    f"{len(grid.scale)} scales, of which it would apply one to all). Expected one scale. Write the "
+                    "file with `to_tflm`, or with `to_litert(..., target='mcu')`."
                 )
 
 

@@ -84,8 +84,8 @@ def test_several_scales_of_a_float_operator_are_refused(tmp_path, microcontrolle
     path, model = tmp_path / "m.tflite", dense_net()
     to_litert(model, path, quantize(model, lambda name: QuantSpec(num_bits=8)), batch_size=1)
     for run in (TFLMModel, tflm_arena):
-        with pytest.raises(ValueError, match=r"m.tflite wrongly \(DEQUANTIZE of codes with 24 scales.*target='mcu'"):
+        with pytest.raises(ValueError, match=r"cannot run .*m.tflite \(DEQUANTIZE of .* 24 scales.*target='mcu'"):
             run(path)
-    assert "wrongly" in inspect(path).runtimes["LiteRT for Microcontrollers"]
+    assert "24 scales" in inspect(path).runtimes["LiteRT for Microcontrollers"]
     to_litert(model, path, quantize(model, lambda name: QuantSpec(num_bits=8, granularity="per_tensor")), batch_size=1)
     assert TFLMModel(path).predict(np.ones((2, 16))).shape == (2, 4)

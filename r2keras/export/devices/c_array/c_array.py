@@ -25,7 +25,7 @@ from r2keras.export.devices.c_array.sources import (
     operators_header,
 )
 from r2keras.export.devices.golden import Golden
-from r2keras.export.runtime.lookup_checks import check_for_microcontrollers
+from r2keras.export.runtime.lookup_checks import check_for_microcontrollers, check_scales
 from r2keras.export.runtime.tflm_model import LARGEST, TFLMModel, find_arena
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import name_of
@@ -120,6 +120,7 @@ def c_array(
     path, data = Path(path), Path(path).read_bytes()
     operators = tuple(operators_of(file, str(path)))
     check_dense(file, str(path))
+    check_scales(file, str(path))
     graph = Subgraph(file)
     ports = tuple(
         _port(role, number, graph.tensor(index), str(path))
