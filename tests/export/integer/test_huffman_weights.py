@@ -89,8 +89,9 @@ def always(monkeypatch):
     monkeypatch.setattr(huffman_weights, "OPERATOR_BYTES", -(10**7))
 
 
-@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
-@pytest.mark.parametrize("num_bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    "num_bits, granularity", [(2, "per_channel"), (3, "per_tensor"), (4, "per_channel"), (8, "per_tensor")]
+)
 def test_layers_of_every_kind(num_bits, granularity, always, tmp_path):
     spec = QuantSpec(num_bits=num_bits, granularity=granularity, activation_bits=8)
     small, _, _, size = written(net(), spec, tmp_path, "latency" if num_bits == 3 else "memory")
