@@ -71,7 +71,7 @@ A float model as it is, for comparison with the others:
 
     r2keras-convert --model=m.keras --output=float.tflite
 
-Exit code: 0, or 2 if nothing was converted.
+Exit code: 0, or 2 after an error. Each file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def write(model, record, data, output) -> Form | None:
     """Writes the file; returns its form, or None if it is one of look-up tables for microcontrollers."""
     with stage(f"Writing {FLAGS.output}"):
         if uses_tables(record):
+            check_tables()
             r2keras.export.to_tflm(model, output, record, optimize=FLAGS.optimize or "memory")
             return None
         form = form_of(model, record)
@@ -172,6 +173,15 @@ def uses_tables(record) -> bool:
         return True
     is_open = FLAGS.format != "litert" and not FLAGS.integer and FLAGS.activations is None
     return FLAGS.target == "mcu" and is_open and (record is None or not record.activations)
+
+
+def check_tables() -> None:
+    """Raises ValueError for flags that look-up tables for microcontrollers do not take."""
+    taken = {"batch_size": 1, "io": "float", "recurrent": "loop"}
+    for name, value in taken.items():
+        if FLAGS[name].value not in (None, value):
+            fix = "leave it out, or give the recipe activations of 8 bits (--integer)"
+            raise ValueError(f"--{name}={FLAGS[name].value} contradicts look-up tables for microcontrollers: {fix}")
 
 
 def measure(model, record, data, form: Form | None) -> None:

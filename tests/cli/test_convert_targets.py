@@ -126,3 +126,11 @@ def test_data_for_a_file_without_integers(made, tmp_path, capsys):
     assert run(**parts, target="cpu", output=tmp_path / "m.tflite") == 2
     assert "--calibration_data goes with integer activations" in capsys.readouterr().err
     assert not (tmp_path / "m.tflite").exists()
+
+
+@pytest.mark.parametrize("flag", ["--batch_size=3", "--io=int8", "--recurrent=fused"])
+def test_tables_take_one_sample_of_floats(made, tmp_path, capsys, flag):
+    parts = [f"--model={made / 'small.keras'}", f"--record={made / 'small.record.npz'}", "--target=mcu"]
+    assert convert.main(["r2keras-convert", *parts, flag, f"--output={tmp_path / 'm.tflite'}"]) == 2
+    assert "look-up tables" in capsys.readouterr().err
+    assert not (tmp_path / "m.tflite").exists()

@@ -22,7 +22,7 @@ from r2keras._util.tables import new_table, shape_text
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.tflm_model import TFLMModel
 from r2keras.export.runtime.verification import verify
-from r2keras.export.tflite.activation_grid import Data
+from r2keras.export.tflite.activation_grid import Data, output_steps
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.rounding import rounds
 from r2keras.export.tflite.schema import name_of
@@ -41,6 +41,8 @@ RUNTIMES = ("auto", "litert", "tflm")
 # another order, and where values are rounded, so that one near a tie moves to the next code.
 FLOAT_TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 0.02
 LONGEST_MANIFEST = 2**20
+# The smallest range of a float output, in shares of its largest value, as in `verify`.
+SMALLEST_RANGE = 2.0**-5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -234,7 +236,7 @@ def golden(
     file is from Keras is in `verification`. An output may differ by `tolerance`: 1e-5 of its range over these samples.
     Where the file rounds values at run time, one near a tie is rounded the other way on another processor. Then the
     tolerance is the largest of one step of the output's grid, 2 % of its range, and twice the difference between
-    XNNPACK and LiteRT's built-in kernels here.
+    XNNPACK and LiteRT's built-in kernels here. Integers without a grid, such as class numbers, have to be equal.
 
     Args:
         model: the model that was exported, which is compared with the file; None leaves the comparison out.
@@ -278,16 +280,15 @@ def golden(
         GoldenTensor(name_of(graph.tensor(index)), values, port.scale, port.zero_point)
         for index, port, values in zip(graph.inputs, runner.inputs, arrays, strict=True)
     ]
-    expected = [
-        GoldenTensor(
-            name_of(graph.tensor(index)),
-            values,
-            port.scale,
-            port.zero_point,
-            max(_tolerance(file, values, path), spread),
-        )
-        for index, port, values, spread in zip(graph.outputs, runner.outputs, outputs, spreads, strict=True)
-    ]
+    expected = []
+    ends = zip(graph.outputs, runner.outputs, outputs, spreads, output_steps(file), strict=True)
+    for index, port, values, spread, step in ends:
+        is_integer = np.issubdtype(values.dtype, np.integer)
+        # Codes are compared as codes. Integers without a grid are class numbers or the like, and have no near ones.
+        unit = float(bool(port.scale)) if is_integer else step or 0.0
+        tolerance = _tolerance(file, values, unit, path)
+        tolerance = tolerance if is_integer and not unit else max(tolerance, spread)
+        expected.append(GoldenTensor(name_of(graph.tensor(index)), values, port.scale, port.zero_point, tolerance))
     package = "tflite-micro" if on_tflm else "ai-edge-litert"
     return Golden(
         path.name,
@@ -328,16 +329,27 @@ def _spreads(path: Path, arrays: list[np.ndarray], outputs: list[np.ndarray]) ->
     return [2 * float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0)) for a, b in pairs]
 
 
-def _tolerance(file: ModelT, values: np.ndarray, path: Path) -> float:
-    """Returns the difference of an output that is allowed whatever the kernels do here; of codes, in whole codes."""
+def _tolerance(file: ModelT, values: np.ndarray, step: float, path: Path) -> float:
+    """Returns the difference of an output that is allowed whatever the kernels do here, in the units of its values.
+
+    Args:
+        file: the parsed file.
+        values: the output.
+        step: step of the integer grid that it lies on, in these units; 0 for floats, and for integers that are not
+            codes, such as class numbers, which have to be equal.
+        path: the file, for errors.
+    """
     wide = values.astype(np.float64)
     if not np.isfinite(wide).all():
         raise ValueError(invalid_part("x", f"inputs for which {path} computes finite outputs", "NaN or infinity"))
-    spread = float(wide.max() - wide.min())
-    if np.issubdtype(values.dtype, np.integer):
-        return max(1.0, float(np.ceil(ROUNDED_TOLERANCE * spread))) if rounds(file) else 0.0
-    scale = max(spread, float(np.abs(wide).max()))
-    return scale * (ROUNDED_TOLERANCE if rounds(file) else FLOAT_TOLERANCE)
+    spread, largest = float(wide.max() - wide.min()), float(np.abs(wide).max())
+    is_integer = np.issubdtype(values.dtype, np.integer)
+    if is_integer and not step:
+        return 0.0
+    if not rounds(file):
+        return 0.0 if is_integer else FLOAT_TOLERANCE * max(spread, largest)
+    tolerance = max(ROUNDED_TOLERANCE * max(spread, largest * SMALLEST_RANGE), step)
+    return float(np.ceil(tolerance)) if is_integer else tolerance
 
 
 def _npy(values: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from r2keras.export.litert.write_codes import Storage, exact_file, integer_file
 from r2keras.export.runtime.check_runs import check_runs
 from r2keras.export.runtime.file_sizes import FileSizes, measure, measure_float
 from r2keras.export.runtime.tflm_sizes import TFLMSizes
-from r2keras.export.targets.limits import check_batch, check_palettes
+from r2keras.export.targets.limits import batch_of, check_palettes
 from r2keras.export.targets.settings import Form, check_choices, form_for
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
@@ -73,8 +74,8 @@ def to_litert(
             have names.
         target: what the file is for. It sets the arguments below that are left out, and refuses what it cannot run;
             docs/deploy/index.md compares the targets. `"any"`: float activations, an open batch. `"cpu"`: integer
-            operators if all activations of the record have 8 bits, else packed products where the model has any; one
-            sample per run. `"browser"`: the same, with `optimize="latency"` for integers. `"ethos-u"`: integer
+            operators if all activations of the record have 8 bits, packed products if none is quantized, else exact;
+            one sample per run. `"browser"`: the same, with `optimize="latency"` for integers. `"ethos-u"`: integer
             operators, inputs and outputs; codes in 8-bit integers, which Arm's compiler compresses. `"mcu"`: integer
             operators that LiteRT for Microcontrollers has.
         activations: `"float"`: outputs differ from Keras' by float rounding only. `"dynamic"`: matrix products take the
@@ -126,7 +127,7 @@ def to_litert(
     check_record_type(record)
     form = form_for(target, record, bool(source.recurrent), batch_size=batch_size, **given)
     _check_options(form, data, record)
-    check_batch(source, target, batch_size)
+    form = dataclasses.replace(form, batch_size=batch_of(source, target, batch_size, form.batch_size))
     check_rounding(source, form.activations, form.recurrent, record)
     source = with_float_rows(source)
     check_recurrent(source, form.activations, record)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from r2keras._util.errors import check_int, invalid, invalid_choice
-from r2keras.record import CompressionRecord
-from r2keras.specs.targets import ACTIVATIONS, ENDS, FORMS, RECURRENT, TARGETS
+from r2keras.record import CompressionRecord, PalettizedTensor
+from r2keras.specs.targets import ACTIVATIONS, ENDS, FORMS, RECURRENT, TARGETS, Target
 
 INTEGER_BITS = 8
+# Samples per run that a file may be made for.
+LARGEST_BATCH = 2**16
 INTEGERS = (
     "Give the recipe activations of 8 bits, and integer inputs and outputs: calibrate(model, "
     "Recipe.uniform(..., activation_bits=8), data, integer=True)"
@@ -58,7 +60,7 @@ def check_choices(target: str, batch_size: int | None, **given: str | None) -> N
             expected = f"{' or '.join(map(repr, taken))} for target={target!r}"
             raise ValueError(invalid(name, expected, value, f"Leave {name}= out, or choose another target"))
     if batch_size is not None:
-        check_int("batch_size", batch_size, 1, None)
+        check_int("batch_size", batch_size, 1, LARGEST_BATCH)
         if TARGETS[target].one_sample and batch_size != 1:
             raise ValueError(invalid("batch_size", f"1 for target={target!r}", batch_size, "Leave batch_size= out"))
 
@@ -91,10 +93,11 @@ def form_for(
     """
     chosen = TARGETS[target]
     computes = activations or _activations(target, record, has_loops)
+    by_default = (computes == "int8" and _integer_form(chosen, record)) or chosen.optimize[0]
     return Form(
         computes,
         io or (chosen.io[0] if computes == "int8" else "float"),
-        optimize or (computes == "int8" and chosen.integer_optimize) or chosen.optimize[0],
+        optimize or by_default,
         recurrent or chosen.recurrent[0],
         batch_size if batch_size is not None else chosen.batch_size,
         needs_product=activations == "dynamic",
@@ -109,8 +112,25 @@ def _activations(target: str, record: CompressionRecord | None, has_loops: bool)
         return "int8"
     if target == "any" or record is None:
         return "float"
-    # Integer files take recurrent layers only if they round the rows of their input.
-    return "int8" if has_grids and (not has_loops or record.dynamic_kernels) else "dynamic"
+    # Integer files take recurrent layers only if they round the rows of their input, and int8 tables only.
+    takes_integers = (not has_loops or record.dynamic_kernels) and not _palettes(record, of_int8=False)
+    if has_grids and takes_integers:
+        return "int8"
+    # Rounding rows as well would make the file another function than the model, whose activations are rounded.
+    return "float" if record.activations and not record.dynamic_kernels else "dynamic"
+
+
+def _integer_form(target: Target, record: CompressionRecord | None) -> str:
+    """Returns the default of `optimize` for integer operators; "" is the target's."""
+    has_palettes = record is not None and _palettes(record, of_int8=True)
+    # LiteRT's integer operators take centroids, not indices.
+    return "latency" if has_palettes and target.optimize[0] == "size" else target.integer_optimize
+
+
+def _palettes(record: CompressionRecord, *, of_int8: bool) -> bool:
+    """Whether a record has palettes with int8 tables, or with others."""
+    palettes = [tensor for tensor in record.tensors.values() if isinstance(tensor, PalettizedTensor)]
+    return any((tensor.spec.table_dtype == "int8") is of_int8 for tensor in palettes)
 
 
 def _has_integer_grids(record: CompressionRecord) -> bool:

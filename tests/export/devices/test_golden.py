@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import r2keras
 from r2keras.export import Golden, GoldenTensor, LiteRTModel, TFLMModel, golden, to_litert, to_tflm
@@ -109,3 +110,33 @@ def test_both_runtimes_quantize_inputs_to_the_same_codes(int8_file, microcontrol
         assert (a.zero_point, a.values.dtype) == (b.zero_point, np.int8)
     np.testing.assert_array_equal(values.inputs[0].values, expected.inputs[0].values)
     assert expected.passed([values.outputs[0].values])
+
+
+@pytest.mark.parametrize("recipe", [r2keras.Recipe.uniform(4, edges=None), r2keras.Recipe.int8()])
+def test_outputs_far_from_zero_still_have_to_vary(recipe, tmp_path):
+    head = keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(300.0))
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, activation="relu"), head])
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    small, record = r2keras.calibrate(model, recipe, x, integer=recipe == r2keras.Recipe.int8())
+    to_litert(small, tmp_path / "m.tflite", record, target="cpu")
+    values = golden(small, tmp_path / "m.tflite", x)
+    (output,) = values.outputs
+    assert values.passed([output.values])
+    constant = np.full_like(output.values, output.values.mean())
+    if recipe != r2keras.Recipe.int8():  # There, all values lie within a few steps of the grid from 0 to 300.
+        assert output.tolerance < 0.5 and not values.passed([constant])
+    assert output.tolerance < 2.5
+
+
+def test_class_numbers_have_to_be_equal(tmp_path):
+    inputs = keras.Input((16,))
+    x = keras.layers.Dense(32, activation="relu")(inputs)
+    best = keras.layers.Lambda(lambda y: tf.argmax(y, axis=-1, output_type=tf.int32))
+    model = keras.Model(inputs, best(keras.layers.Dense(50)(x)))
+    data = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    small, record = r2keras.calibrate(model, r2keras.Recipe.uniform(4, edges=None), data)
+    to_litert(small, tmp_path / "m.tflite", record, target="cpu")
+    values = golden(small, tmp_path / "m.tflite", data)
+    (output,) = values.outputs
+    assert np.issubdtype(output.values.dtype, np.integer) and output.tolerance == 0
+    assert values.passed([output.values]) and not values.passed([output.values + 1])
