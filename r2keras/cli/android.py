@@ -5,7 +5,8 @@ phone is done by LiteRT's own android_aarch64_benchmark_model, which is not part
 https://developers.google.com/edge/litert/models/measurement.
 
 A phone at hand: send the files, run them, print a table and keep it in results.json. Runs that the file holds already
-are not repeated, so a run that was stopped goes on when it is called again.
+are not repeated, so a run that was stopped goes on when it is called again. Runs that failed, that were not checked
+with the same samples and expected outputs, or that were timed fewer times than --num_runs, are repeated.
 
     r2keras-android run --files=float.tflite,small.tflite --data=test.npz \
         --benchmark_model=android_aarch64_benchmark_model

@@ -63,6 +63,7 @@ def result_of(plan: Plan, run: Run, logs: Path) -> DeviceResult:
     if error is None and not time.runs:
         error = "benchmark_model printed no times"
     extra = {**_figures(time), "peak_memory_bytes": memory.peak_memory_bytes, "xnnpack": run.xnnpack}
+    extra["asked_runs"] = plan.num_runs
     base = DeviceResult(
         file.name, file.sha256, file.size, time.median_ms, None, time.runs, run.threads, error=error, extra=extra
     )
@@ -91,7 +92,7 @@ def _checked(result: DeviceResult, file: PlannedFile, run: Run, logs: Path, unkn
         passed=file.golden.passed(outputs),
         max_difference=worst[0] if np.isfinite(worst[0]) else None,
         tolerance=worst[1],
-        extra={**result.extra, "outputs": note},
+        extra={**result.extra, "outputs": note, "golden": file.digest},
     )
 
 

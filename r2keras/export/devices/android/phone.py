@@ -42,7 +42,8 @@ def run_on_phone(
         paths: the files of `plan`.
         plan: what to run.
         benchmark_model: LiteRT's program for 64-bit ARM.
-        results: the JSON file of results. Runs that it holds without an error are not repeated.
+        results: the JSON file of results. Runs that it holds are not repeated, unless they failed, were not checked
+            with these inputs and expected outputs, or were timed fewer times.
         serial: the phone's serial number; None takes the only one.
         fresh: whether to forget the results of earlier runs.
         report: called with a line of text before each run.
@@ -64,8 +65,8 @@ def run_on_phone(
             "over with --fresh."
         )
     found = DeviceResults(name, "android", {**details, "serial": adb.serial}, earlier.results if earlier else ())
-    done = {_key(result) for result in found.results if result.error is None}
-    runs = [run for run in plan.runs() if _run_key(plan, run) not in done]
+    earlier_of = {_key(result): result for result in found.results}
+    runs = [run for run in plan.runs() if not _is_done(plan, run, earlier_of.get(_run_key(plan, run)))]
     if not runs:
         return found
     try:
@@ -124,6 +125,18 @@ def _with(results: DeviceResults, result: DeviceResult) -> DeviceResults:
     """Returns results with one more, in place of an earlier one of the same run."""
     kept = [other for other in results.results if _key(other) != _key(result)]
     return dataclasses.replace(results, results=(*kept, result))
+
+
+def _is_done(plan: Plan, run: Run, result: DeviceResult | None) -> bool:
+    """Whether a result of the same run has all that is asked for: an error-free run, timed as often, checked."""
+    if result is None or result.error is not None:
+        return False
+    # benchmark_model stops early where runs are slow; another run would not time more of them.
+    asked = result.extra.get("asked_runs")
+    if (asked if isinstance(asked, int) else result.runs) < plan.num_runs:
+        return False
+    digest = plan.files[run.number].digest
+    return digest is None or (result.passed is not None and result.extra.get("golden") == digest)
 
 
 def _key(result: DeviceResult) -> tuple[object, ...]:

@@ -60,6 +60,17 @@ class PlannedFile:
     golden: Golden | None = None
 
     @property
+    def digest(self) -> str | None:
+        """Checksum of inputs, expected outputs and tolerances; None if the outputs are not to be compared."""
+        if self.golden is None:
+            return None
+        found = hashlib.sha256()
+        for tensor in (*self.golden.inputs, *self.golden.outputs):
+            found.update(f"{tensor.values.dtype} {tensor.values.shape} {tensor.tolerance!r};".encode())
+            found.update(little_endian(tensor.values).tobytes())
+        return found.hexdigest()
+
+    @property
     def num_chunks(self) -> int:
         """Number of runs that take all samples."""
         return -(-self.golden.num_samples // self.step) if self.golden else 0

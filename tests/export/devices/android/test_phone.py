@@ -118,6 +118,47 @@ def test_a_run_that_is_finished_is_not_repeated(phones, start, tmp_path):
     assert any("num_threads=1" in command for command in server.commands)
 
 
+@pytest.mark.parametrize("other", ["unchecked", "samples", "inputs", "tolerance"])
+def test_a_run_is_repeated_until_these_outputs_are_checked(phones, start, data, other, monkeypatch):
+    first = {"x": data["x"] + 1} if other == "inputs" else None if other == "unchecked" else data
+    phones()
+    with monkeypatch.context() as patched:
+        if other == "tolerance":
+            patched.setattr("r2keras.export.devices.golden.FLOAT_TOLERANCE", 100.0)
+        (before,) = start(first).results
+    assert before.passed is (None if other == "unchecked" else True)
+    phones(FAKE_BENCHMARK="wrong")
+    (result,) = start(settings={"samples": 2 if other == "samples" else 1}).results
+    assert result.passed is False
+
+
+def test_a_checked_run_serves_without_data(phones, start):
+    server = phones()
+    start()
+    server.commands.clear()
+    assert start(None).results[0].passed
+    assert len(server.commands) == 1  # The phone's properties.
+
+
+def test_more_timed_runs_are_run(phones, start):
+    server = phones()
+    start()
+    assert start(settings={"num_runs": 7}).results[0].runs == 7
+    server.commands.clear()
+    assert start(settings={"num_runs": 5}).results[0].runs == 7
+    assert len(server.commands) == 1
+
+
+def test_a_slow_run_that_ended_early_is_not_repeated(phones, start, tmp_path):
+    server = phones()
+    start()
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text().replace('"runs": 3', '"runs": 2'))
+    server.commands.clear()
+    start()
+    assert len(server.commands) == 1
+
+
 def test_a_failed_run_is_repeated(phones, start):
     phones(FAKE_BENCHMARK="refuse")
     assert start().results[0].error
