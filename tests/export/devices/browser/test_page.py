@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from r2keras.export import Golden, to_litert, to_tflm, web_page
+from r2keras.export.devices.golden import FLOAT_TOLERANCE, ROUNDED_TOLERANCE
 from tests.export.devices.browser.forms import X
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -52,6 +53,14 @@ def test_contents_describe_the_files(small_files, tmp_path):
         assert (source["shape"], source["dtype"]) == ([6, 6, 3], "float32")
         assert (output["name"], output["shape"]) == ("output_0", [4])
         assert output["tolerance"] == golden.outputs[0].tolerance > 0
+
+
+def test_the_page_says_what_golden_allows(small_files, tmp_path):
+    index = web_page([small_files["float"]], X, tmp_path / "page")
+    note = " ".join(index.read_text().partition('<p class="note">')[2].partition("</p>")[0].split())
+    assert f"1e-{-round(np.log10(FLOAT_TOLERANCE))} of an output's range" in note
+    rounded = f"one step of the output's grid, {ROUNDED_TOLERANCE * 100:g} % of its range, and twice the difference"
+    assert f"the largest of {rounded} of XNNPACK and the built-in kernels" in note
 
 
 def test_names_of_files_become_addresses(small_files, tmp_path):
