@@ -19,6 +19,7 @@ from r2keras._util.errors import invalid_choice, invalid_part, missing
 from r2keras._util.files import atomic_write_bytes
 from r2keras._util.tables import pairs_table
 from r2keras._util.text import count
+from r2keras.export.tflite.ethos_u import SOURCE_FIX, is_compiled
 from r2keras.export.tflite.interpreter import read
 from r2keras.export.tflite.schema import INT2, INT4
 from r2keras.export.tflite.subgraph import subgraphs
@@ -123,8 +124,8 @@ def ethos_u(
     Raises:
         FileNotFoundError: the file does not exist.
         ImportError: ethos-u-vela is not installed.
-        ValueError: an unknown accelerator; the file is not a `.tflite`, or has weights of 4 or 2 bits, palettes or a
-            loop, with which Vela crashes or leaves all on the CPU.
+        ValueError: an unknown accelerator; the file is not a `.tflite`, is compiled already, or has weights of 4 or 2
+            bits, palettes or a loop, with which Vela crashes or leaves all on the CPU.
         RuntimeError: Vela failed.
 
     Example (without Vela, the arguments are still checked):
@@ -164,6 +165,8 @@ def require_vela() -> None:
 def _check_file(file: ModelT, path: str) -> None:
     """Raises ValueError for a file on which Vela crashes."""
     expected = "a file that Vela compiles, with weights of 8 bits and without loops"
+    if is_compiled(file):
+        raise ValueError(invalid_part("path", expected, f"{path}, which is compiled already", SOURCE_FIX))
     for graph in subgraphs(file):
         if any(tensor.type in (INT4, INT2) for tensor in graph.schema.tensors):
             raise ValueError(invalid_part("path", expected, f"{path}, with weights of 4 or 2 bits", WRITE_FOR_NPU))

@@ -15,12 +15,15 @@ from r2keras._util.text import count
 from r2keras.export.devices.ethos_u import ethos_u
 from r2keras.export.runtime.delegation import delegated, why_not
 from r2keras.export.runtime.tflm_model import find_arena
+from r2keras.export.tflite.ethos_u import ETHOS_U, FIRST_DATA, is_compiled, is_ethos_u
 from r2keras.export.tflite.interpreter import existing, parse
 from r2keras.export.tflite.schema import buffer_of, name_of, shape_of
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 from r2keras.export.weights.decode_operator import is_decode, is_for_microcontrollers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -32,6 +35,13 @@ NO_VELA = "not tried: ethos-u-vela is not installed (pip install 'r2keras[npu]')
 # The name of the custom operator that expands weights on microcontrollers.
 DECODE = "DECODE"
 NO_DECODE = "no: a file with compressed weights for microcontrollers"
+# The operator of files that Vela compiled, and what the runtimes do with them.
+COMPILED = f"CUSTOM {ETHOS_U.decode()}"
+RUNTIMES_OF_COMPILED = {
+    "LiteRT": "no: a file that is compiled for Ethos-U",
+    "LiteRT for Microcontrollers": "not here: on the device, with the NPU and Arm's driver",
+    "Ethos-U": "yes: compiled already",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +76,10 @@ class InspectedOperator:
 
     Args:
         subgraph: index of its subgraph; others than 0 are bodies of loops.
-        kind: its name in the schema, such as `"CONV_2D"`.
+        kind: its name in the schema, such as `"CONV_2D"`; `"CUSTOM ethos-u"` for what Vela compiled.
         types: types of its data, weights and result, such as `"int8 x int4 -> int8"`.
-        runs_on: `"XNNPACK"`, `"LiteRT"` (its built-in kernels), or `"?"` where LiteRT does not tell: in loops, and in
-            files for microcontrollers.
+        runs_on: `"XNNPACK"`, `"LiteRT"` (its built-in kernels), `"Ethos-U"`, or `"?"` where LiteRT does not tell: in
+            loops, and in files for microcontrollers.
         reason: why XNNPACK does not run it; "" otherwise.
 
     Example:
@@ -170,10 +180,10 @@ def inspect(path: str | os.PathLike) -> Inspection:
     """Lists what a `.tflite` file holds, and what its runtimes do with it.
 
     LiteRT loads the file, and tells which operators XNNPACK takes. LiteRT for Microcontrollers runs it once, and Vela
-    compiles it, where tflite-micro and ethos-u-vela are installed.
+    compiles it, where tflite-micro and ethos-u-vela are installed. A file that Vela compiled is listed without running.
 
     Args:
-        path: a file of `to_litert` or `to_tflm`, or one that another tool wrote.
+        path: a file of `to_litert`, `to_tflm` or `ethos_u`, or one that another tool wrote.
 
     Returns:
         Inputs, outputs, operators, constants and runtimes.
@@ -197,17 +207,7 @@ def inspect(path: str | os.PathLike) -> Inspection:
     content, name = path.read_bytes(), str(path)
     file = parse(content, name)
     first = Subgraph(file)
-    has_tables = is_for_microcontrollers(file)
-    taken: set[int] | None = None
-    litert = NO_DECODE
-    if not has_tables:
-        try:
-            taken = delegated(content, name)
-            total = len(first.operators)
-            litert = f"yes, {len(taken)} of {total} operators on XNNPACK"
-        except ValueError as error:
-            litert = f"no: {error}"
-    npu, tflm = _on_npu(path), _on_tflm(content, name)
+    taken, runtimes = (None, dict(RUNTIMES_OF_COMPILED)) if is_compiled(file) else _tried(path, content, first)
     constants = [_tensor(file, tensor) for tensor in _constants(file)]
     return Inspection(
         name,
@@ -216,8 +216,23 @@ def inspect(path: str | os.PathLike) -> Inspection:
         tuple(_tensor(file, first.tensor(index)) for index in first.outputs),
         tuple(_inspected(graph, position, op, taken) for graph in subgraphs(file) for position, op in _numbered(graph)),
         tuple(sorted(constants, key=lambda tensor: -tensor.num_bytes)),
-        {"LiteRT": litert, "LiteRT for Microcontrollers": tflm, "Ethos-U": npu},
+        runtimes,
     )
+
+
+def _tried(path: Path, content: bytes, first: Subgraph) -> tuple[set[int] | None, dict[str, str]]:
+    """Returns the positions of the operators that XNNPACK takes, if LiteRT tells, and a sentence on each runtime."""
+    name = str(path)
+    taken: set[int] | None = None
+    litert = NO_DECODE
+    if not is_for_microcontrollers(first.file):
+        try:
+            taken = delegated(content, name)
+            litert = f"yes, {len(taken)} of {len(first.operators)} operators on XNNPACK"
+        except ValueError as error:
+            litert = f"no: {error}"
+    npu, tflm = _on_npu(path), _on_tflm(content, name)
+    return taken, {"LiteRT": litert, "LiteRT for Microcontrollers": tflm, "Ethos-U": npu}
 
 
 def _numbered(graph: Subgraph) -> list[tuple[int, OperatorT]]:
@@ -238,10 +253,14 @@ def _constants(file: ModelT) -> list[TensorT]:
 def _inspected(graph: Subgraph, position: int, operator: OperatorT, taken: set[int] | None) -> InspectedOperator:
     """Returns the row of one operator."""
     inputs, outputs = inputs_of(operator), outputs_of(operator)
+    on_npu = is_ethos_u(graph.file, operator)
+    inputs = inputs[FIRST_DATA:] if on_npu else inputs
     data = [_dtype(graph.tensor(index)) for index in inputs[:1] if index >= 0]
     weights = [_dtype(graph.tensor(index)) for index in inputs[1:2] if index >= 0 and graph.is_constant(index)]
     results = [_dtype(graph.tensor(index)) for index in outputs[:1]]
     types = f"{' x '.join(data + weights)} -> {', '.join(results)}".strip()
+    if on_npu:
+        return InspectedOperator(graph.index, COMPILED, types, "Ethos-U", "")
     kind = DECODE if is_decode(graph.file, operator) else graph.kind(operator)
     if taken is None or graph.index:
         return InspectedOperator(graph.index, kind, types, "?", "")

@@ -17,6 +17,7 @@ from r2keras.export.runtime.inputs import advancing, as_float, as_input, matched
 from r2keras.export.runtime.isolated import IsolatedSession
 from r2keras.export.runtime.lookup_checks import check_for_microcontrollers, check_scales
 from r2keras.export.runtime.sessions import TFLMSession
+from r2keras.export.tflite.ethos_u import compiled_error, is_compiled
 from r2keras.export.tflite.interpreter import parse, read
 from r2keras.export.tflite.schema import name_of
 from r2keras.export.tflite.subgraph import Subgraph
@@ -192,7 +193,9 @@ class _Content(NamedTuple):
 
     @classmethod
     def of(cls, file: ModelT, data: bytes, name: str) -> _Content:
-        """Returns a parsed file's content; raises ValueError if the runtime would compute it wrongly."""
+        """Returns a parsed file's content; raises ValueError if the runtime lacks its NPU or computes it wrongly."""
+        if is_compiled(file):
+            raise compiled_error(name)
         check_scales(file, name)
         graph = Subgraph(file)
         return cls(data, name, len(graph.inputs), len(graph.outputs))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util import optional_packages
+from r2keras.export.tflite.ethos_u import ETHOS_U, SCRATCH, compiled_error, is_ethos_u
 from r2keras.export.tflite.flatbuffer import BrokenFileError, check_bounds
 from r2keras.export.tflite.operator_rules import callees, check_operator
 from r2keras.export.tflite.operator_shapes import check_shapes
@@ -39,8 +40,8 @@ def check_structure(data: bytes, name: str = "the file") -> ModelT:
     A runtime trusts its file: a wrong index or size ends the process. The checks are these: every offset of the
     flatbuffer lies within the file; every index of a tensor, buffer, operator code or subgraph exists; a constant has
     the bytes of its shape and type; scales and zero points fit their axis; every operator has known code and options,
-    reads tensors that are computed before it, and writes each tensor once, in the shape and type that it computes;
-    subgraphs do not call themselves.
+    reads tensors that are computed before it (but for the scratch memory of an Ethos-U NPU), and writes each tensor
+    once, in the shape and type that it computes; subgraphs do not call themselves.
 
     A file that passes can still fail in an operator, for example on a stride of zero: run a file of unknown origin
     with `isolated=True`.
@@ -80,6 +81,8 @@ def unreadable(name: str, error: Exception) -> ValueError:
     if MICROCONTROLLER_OPERATOR in reason:
         fix = "Run it with `r2keras.export.TFLMModel`, or write another one with `r2keras.export.to_litert`"
         return ValueError(f"{name} is a file for LiteRT for Microcontrollers, which LiteRT cannot run. {fix}.")
+    if ETHOS_U.decode() in reason:
+        return compiled_error(name)
     return ValueError(f"{name} is not a readable .tflite ({reason}). Write it again with `r2keras.export.to_litert`.")
 
 
@@ -208,9 +211,11 @@ def _check_data_flow(file: ModelT, graph: SubGraphT, where: str) -> None:
         kind = kind_of(file, operator)
         label = f"operator {i} of {where}, {kind},"
         check_operator(operator, kind, label)
-        for tensor in _indices(operator.inputs):
+        scratch = SCRATCH if is_ethos_u(file, operator) else ()
+        for position, tensor in enumerate(_indices(operator.inputs)):
             _need(-1 <= tensor < count, f"{label} reads the missing tensor {tensor}")
-            _need(tensor in ready or tensor == -1, f"{label} reads tensor {tensor} before it is computed")
+            is_ready = tensor in ready or tensor == -1 or position in scratch
+            _need(is_ready, f"{label} reads tensor {tensor} before it is computed")
         results = [*_indices(operator.outputs), *(t for t in _indices(operator.intermediates) if t != -1)]
         for tensor in results:
             _need(0 <= tensor < count, f"{label} writes the missing tensor {tensor}")

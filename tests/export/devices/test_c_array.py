@@ -1,6 +1,7 @@
 """C arrays: what a compiler makes of them, their operators, and refusals."""
 
 import dataclasses
+import hashlib
 import re
 import shutil
 import subprocess
@@ -171,6 +172,25 @@ def test_the_same_file_gives_the_same_code(tables, tmp_path):
 
 def test_every_operator_has_a_method_of_the_resolver():
     assert sorted(map(method, OPERATORS | {DECODE})) == sorted(f"Add{name}" for name in METHODS)
+
+
+def test_what_vela_compiled_needs_a_number_of_bytes(vela_file, tmp_path):
+    with pytest.raises(ValueError, match=r"`arena_bytes`.*compiled for Ethos-U.*Take `sram_bytes`"):
+        c_array(vela_file, tmp_path / "firmware")
+    written = c_array(vela_file, tmp_path / "firmware", arena_bytes=5000)
+    header = (tmp_path / "firmware" / "model_ops.h").read_text()
+    assert written.operators == ("ETHOS_U",)
+    assert "resolver.AddEthosU()" in header and "MicroMutableOpResolver<1>" in header
+
+
+def test_golden_values_of_what_vela_compiled(vela_file, tmp_path, compiled):
+    values = golden(None, vela_file.with_name("npu.tflite"), X[:2])
+    with pytest.raises(ValueError, match=r"before its compilation, and pass `dataclasses\.replace"):
+        c_array(vela_file, tmp_path, golden=values, arena_bytes=5000)
+    sha256 = hashlib.sha256(vela_file.read_bytes()).hexdigest()
+    c_array(vela_file, tmp_path, golden=dataclasses.replace(values, sha256=sha256), arena_bytes=5000)
+    names = [tmp_path / f"model_{part}.cc" for part in ("data", "golden")]
+    compiled([*names, tmp_path / "check" / "model_bytes.cc"], tmp_path, 11)
 
 
 def test_every_operator_of_the_wheel_is_known(microcontrollers):

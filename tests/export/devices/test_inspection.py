@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import r2keras
-from r2keras.export import inspect, sizes, tflm_arena, to_litert, to_tflm
+from r2keras.export import LiteRTModel, TFLMModel, ethos_u, inspect, sizes, tflm_arena, to_litert, to_tflm
 from r2keras.export.runtime.delegation import delegated
 
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 4)).astype(np.float32)
@@ -72,6 +72,29 @@ def test_a_file_for_microcontrollers(tmp_path):
     assert found.runtimes["LiteRT for Microcontrollers"].startswith("yes")
     assert found.runtimes["LiteRT"].startswith("no")
     assert {operator.runs_on for operator in found.operators} == {"?"}
+
+
+def test_what_vela_compiled(vela_file):
+    found = inspect(vela_file)
+    (operator,) = found.operators
+    assert (operator.kind, operator.types, operator.runs_on) == ("CUSTOM ethos-u", "int8 -> int8", "Ethos-U")
+    assert {tensor.name for tensor in found.constants} == {"ethos_u_command_stream", "read_only"}
+    assert found.runtimes["LiteRT"].startswith("no: ")
+    assert found.runtimes["LiteRT for Microcontrollers"].startswith("not here")
+    assert found.runtimes["Ethos-U"] == "yes: compiled already"
+    assert "CUSTOM ethos-u" in str(found)
+
+
+def test_what_vela_compiled_is_neither_compiled_again_nor_run(vela_file):
+    with pytest.raises(ValueError, match=r"compiled already\. Use the file from which it was compiled"):
+        ethos_u(vela_file)
+    with pytest.raises(ValueError, match=r"is compiled for Ethos-U, and runs on that NPU only\. Use the file"):
+        LiteRTModel(vela_file)
+
+
+def test_the_wheel_says_why_it_does_not_run_what_vela_compiled(vela_file, microcontrollers):
+    with pytest.raises(ValueError, match="is compiled for Ethos-U, and runs on that NPU only"):
+        TFLMModel(vela_file)
 
 
 def test_parts_are_found_by_their_ends(small, tmp_path):

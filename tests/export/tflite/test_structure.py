@@ -169,3 +169,31 @@ def test_the_layout_of_every_table_is_known():
         "QuantizationParameters",
         4,
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "position", "words"),
+    [
+        (b"ethos-u", 2, None),
+        (b"ethos-u", 3, None),
+        (b"ethos-u", 1, "CUSTOM, reads tensor .* before it is computed"),
+        (b"ethos-u", 4, "CUSTOM, reads tensor .* before it is computed"),
+        (b"ethos-v", 2, "CUSTOM, reads tensor .* before it is computed"),
+    ],
+)
+def test_only_the_scratch_memory_of_an_npu_is_never_computed(data, code, position, words):
+    file = parse(data)
+    graph = file.subgraphs[0]
+    custom = optional_packages.schema().OperatorCodeT(builtinCode=32, deprecatedBuiltinCode=32, customCode=code)
+    scratch = optional_packages.schema().TensorT(shape=np.array([8], np.int32), type=schema.UINT8, buffer=0)
+    graph.tensors += [scratch, optional_packages.schema().TensorT(shape=np.array([8], np.int32), type=schema.UINT8)]
+    inputs = np.full(5, graph.inputs[0], np.int32)
+    inputs[position] = len(graph.tensors) - 2
+    operator = optional_packages.schema().OperatorT(opcodeIndex=len(file.operatorCodes), inputs=inputs)
+    operator.outputs = np.array([len(graph.tensors) - 1], np.int32)
+    file.operatorCodes.append(custom)
+    graph.operators.append(operator)
+    if words:
+        refused(write(file), words)
+    else:
+        check_structure(bytes(write(file)))

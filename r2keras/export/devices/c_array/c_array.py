@@ -13,7 +13,7 @@ from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.files import atomic_write_text
 from r2keras._util.text import count
 from r2keras.export.devices.c_array.literals import check_name
-from r2keras.export.devices.c_array.operators import FIX, check_dense, operators_of
+from r2keras.export.devices.c_array.operators import FIX, NPU, check_dense, operators_of
 from r2keras.export.devices.c_array.programs import bytes_program, run_program
 from r2keras.export.devices.c_array.sources import (
     Content,
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 # NumPy's names of the schema's types of inputs and outputs.
 DTYPES = {0: "float32", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8"}
+
+# Golden values of a file that runs on an NPU only.
+NPU_GOLDEN = (
+    "Compute them with the file before its compilation, and pass `dataclasses.replace(golden, sha256=...)` with the "
+    "checksum of the compiled one"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +93,12 @@ def c_array(
     The code is C++11. The same file gives the same code.
 
     Args:
-        path: a file of `to_tflm`, or an integer file of `to_litert`, that takes one sample.
+        path: a file of `to_tflm`, an integer file of `to_litert`, or one that `ethos_u` compiled; it takes one sample.
         folder: created if it does not exist; files of these names are replaced.
         name: the namespace, and the beginning of the names of the files.
         golden: golden values of the file; LiteRT for Microcontrollers has to reproduce them here first.
         arena_bytes: memory for the interpreter; None measures it, which needs tflite-micro. With a number, the file is
-            not run.
+            not run. A compiled file needs it, since it runs on the NPU only.
 
     Returns:
         The files, and what the device needs for them.
@@ -102,7 +108,8 @@ def c_array(
         ImportError: ai-edge-litert is not installed; tflite-micro is not, without `arena_bytes`.
         TypeError: `golden` is not a `Golden`.
         ValueError: `name` is not an identifier; the file is not a `.tflite`, LiteRT for Microcontrollers cannot run it,
-            or its batch is open; the golden values belong to another file, or the runtime does not reproduce them.
+            or its batch is open; it is compiled for Ethos-U, and `arena_bytes` is None; the golden values belong to
+            another file, or the runtime does not reproduce them.
         OSError: the folder is not writable.
 
     Example:
@@ -128,6 +135,13 @@ def c_array(
         for number, index in enumerate(indices)
     )
     check_for_microcontrollers(file, str(path))
+    if arena_bytes is None and NPU in operators:
+        expected = "a number of bytes for a file that is compiled for Ethos-U, which does not run here"
+        fix = (
+            "Take `sram_bytes` of the report of `ethos_u`, with `dram_bytes` on Ethos-U65 and U85, and add memory for "
+            "the interpreter"
+        )
+        raise ValueError(invalid_part("arena_bytes", expected, "None", fix))
     if arena_bytes is not None:
         arena_bytes = check_int("arena_bytes", arena_bytes, 1, LARGEST)
     arena = _measured(data, str(path)) if arena_bytes is None else arena_bytes
@@ -175,7 +189,8 @@ def _check_golden(content: Content, golden: Golden, path: Path | None) -> None:
         raise TypeError(invalid("golden", "a `Golden`, which `r2keras.export.golden` returns", golden))
     if golden.sha256 != content.sha256:
         received = f"those of {golden.file} with other bytes than {content.file}"
-        raise ValueError(invalid_part("golden", "golden values of the file", received, "Compute them again"))
+        fix = NPU_GOLDEN if NPU in content.operators else "Compute them again"
+        raise ValueError(invalid_part("golden", "golden values of the file", received, fix))
     if not all(np.isfinite(tensor.values.astype(np.float64)).all() for tensor in golden.inputs):
         raise ValueError(invalid_part("golden", "finite inputs", "NaN or infinity"))
     if path is None:

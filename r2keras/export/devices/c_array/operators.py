@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from r2keras._util.errors import invalid_part
+from r2keras.export.tflite.ethos_u import is_ethos_u
 from r2keras.export.tflite.schema import INT2, INT4, kind_of
 from r2keras.export.tflite.subgraph import inputs_of, subgraphs
 from r2keras.export.weights.decode_operator import is_decode
@@ -27,6 +28,8 @@ TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 OPERATORS = frozenset(_OPERATORS.split())
 # The operator of packed weights, which the schema lists as a custom one.
 DECODE = "DECODE"
+# The operator of an NPU, likewise.
+NPU = "ETHOS_U"
 # Methods whose names do not follow from those of the operators.
 IRREGULAR = {
     "BATCH_MATMUL": "AddBatchMatMul",
@@ -63,8 +66,8 @@ def operators_of(file: ModelT, name: str) -> list[str]:
         ValueError: LiteRT for Microcontrollers lacks one of them.
     """
     operators = [op for graph in file.subgraphs for op in graph.operators]
-    used = {DECODE if is_decode(file, op) else kind_of(file, op) for op in operators}
-    lacking = sorted(used - OPERATORS - {DECODE})
+    used = {DECODE if is_decode(file, op) else NPU if is_ethos_u(file, op) else kind_of(file, op) for op in operators}
+    lacking = sorted(used - OPERATORS - {DECODE, NPU})
     if lacking:
         expected = "a file with operators that LiteRT for Microcontrollers has"
         raise ValueError(invalid_part("path", expected, f"{name} with {', '.join(lacking)}", FIX))

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras.export.devices.c_array.literals import C_TYPES, byte_rows, comment, literal, rows
-from r2keras.export.devices.c_array.operators import DECODE, method
+from r2keras.export.devices.c_array.operators import DECODE, NPU, method
 from r2keras.export.devices.golden import GoldenTensor
 
 if TYPE_CHECKING:
     from r2keras.export.devices.golden import Golden
 
 WRITTEN = "Written by r2keras; do not edit."
+NPU_NOTE = "// AddEthosU registers nothing where LiteRT for Microcontrollers is built without its Ethos-U kernel."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,7 @@ def operators_header(content: Content) -> str:
         "",
         "// Registers the operators of the file, and no others.",
         *(["// AddDecode, for packed weights, is missing in older versions."] * (DECODE in content.operators)),
+        *([NPU_NOTE] * (NPU in content.operators)),
         f"inline TfLiteStatus AddOperators(Resolver&{' resolver' if calls else ''}) {{",
         *calls,
         "  return kTfLiteOk;",
