@@ -80,8 +80,9 @@ class IsolatedSession:
         assert self._process.stdin is not None  # It was asked for.
         start = self._errors.seek(0, os.SEEK_END)
         timer = threading.Timer(LIMIT_SECONDS, self._process.kill)
-        timer.start()
+        timer.daemon = True  # Python waits for other threads before it exits.
         try:
+            timer.start()
             sessions.send(self._process.stdin, request, arrays)
             reply, found = sessions.receive(self._read)
         except (EOFError, BrokenPipeError) as error:

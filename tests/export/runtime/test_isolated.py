@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,25 @@ def test_a_file_that_does_not_end_is_an_error(exported, monkeypatch):
     monkeypatch.setattr(isolated, "LIMIT_SECONDS", 0.001)
     with pytest.raises(ValueError, match=r"cannot be run: it did not finish within 0\.001 seconds"):
         LiteRTModel(exported[2], isolated=True)
+
+
+def test_an_interrupt_leaves_no_timer(exported, monkeypatch):
+    """Python would wait ten minutes for it at exit."""
+    timers = []
+
+    class Interrupted(threading.Timer):
+        def start(self):
+            timers.append(self)
+            super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(isolated.threading, "Timer", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LiteRTModel(exported[2], isolated=True)
+    try:
+        assert timers[0].daemon and timers[0].finished.is_set()
+    finally:
+        timers[0].cancel()
 
 
 def test_the_process_ends_with_the_model(exported):
