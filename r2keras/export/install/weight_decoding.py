@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from r2keras.export.tflite.schema import ModelT, OperatorT, TensorT
 
 
+# The largest difference between codes and zero points of 8 bits.
+LARGEST_ENTRY = 255
+
+
 class Pattern(NamedTuple):
     """Numbers that repeat along the flat weight: value `i` has number `values[i // inner % len(values)]`."""
 
@@ -106,7 +110,7 @@ def decoding(file: ModelT, constants: Constants, subgraph: int, tensor: int, exp
         result = trace.result()
         return result if np.array_equal(result.values(), expected.ravel()) else None
     except (IndexError, ValueError):
-        # The operators of `STEPS` in an order that neither a grid nor a palette has.
+        # The operators of `STEPS` in an order that neither a grid nor a palette has, or zero points of a damaged file.
         return None
 
 
@@ -165,8 +169,10 @@ class _Trace:
         first, table = per_value["first"], self._table
         if table is None:
             # A uniform grid becomes a table of consecutive integers, the differences from the zero point.
-            lowest = int(codes.min()) + int(first.min())
-            table = np.arange(lowest, int(codes.max()) + int(first.max()) + 1)
+            lowest, highest = (int(end(codes)) + int(end(first)) for end in (np.min, np.max))
+            if lowest < -LARGEST_ENTRY or highest > LARGEST_ENTRY:
+                raise ValueError("a zero point has more than 8 bits")
+            table = np.arange(lowest, highest + 1)
             first = first - lowest
         before, last, after = _sizes(per_value["part"], dim)
         factors = {

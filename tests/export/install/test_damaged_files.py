@@ -276,6 +276,18 @@ def copies(graph):
     graph.schema.outputs = np.asarray([*graph.outputs, *results], np.int32)
 
 
+@pytest.mark.parametrize("zero_point", [2**24, -(2**24)])
+def test_zero_points_far_apart_make_no_large_table(data, zero_point):
+    file, before = parse(data), peak_megabytes()
+    codes = Subgraph(file, 1).tensor(operator_of(Subgraph(file, 1), "DEQUANTIZE").inputs[0])
+    codes.quantization.zeroPoint = np.asarray([zero_point] + [0] * (SIZE - 1), np.int64)
+    content = write(file)
+    packed = bundle(content)
+    assert len(packed) < 2 * len(data) and struct.unpack_from("<I", packed, 8)[0] == 2
+    np.testing.assert_array_equal(outputs(bundle_loader.load(packed)), outputs(expand(content)))
+    assert peak_megabytes() - before < 30
+
+
 @pytest.mark.parametrize("edit", [double, chain, square])
 def test_what_is_no_weight_is_not_expanded(data, edit):
     content, before = changed(data, edit), peak_megabytes()
