@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from r2keras._util.numeric import as_int, as_number, is_finite
 from r2keras._util.shown import cut, shown
+
+# More threads than any processor has cores. LiteRT starts as many as it is told to, which may never end.
+MOST_THREADS = 1024
 
 
 class DataNeededError(ValueError):
@@ -85,6 +88,31 @@ def check_int(name: str, value: object, low: int, high: int | None) -> int:
     if whole < low or (high is not None and whole > high):
         raise ValueError(invalid(name, expected, value))
     return whole
+
+
+def check_threads(value: object) -> int:
+    """Returns the argument `num_threads` as a Python int; raises for anything else than 1 to `MOST_THREADS`."""
+    return check_int("num_threads", value, 1, MOST_THREADS)
+
+
+def check_choice(name: str, choices: Collection[str], value: object) -> None:
+    """Raises ValueError unless a value is one of the strings `choices`.
+
+    >>> check_choice("range", ("min_max", "mse"), ["mse"])
+    Traceback (most recent call last):
+    ...
+    ValueError: Invalid value for argument `range`. Expected one of 'min_max', 'mse'. Received: range=['mse'].
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(invalid_choice(name, choices, value))
+
+
+def check_named_files(files: object) -> None:
+    """Raises for an argument `files` that is not a dict with at least one path by its name."""
+    if not isinstance(files, Mapping):
+        raise TypeError(invalid("files", "a dict of paths by name", files))
+    if not files:
+        raise ValueError(invalid("files", "at least one .tflite file, by its name in the table", files))
 
 
 def check_pattern(name: str, value: object, received: str = "") -> re.Pattern[str]:

@@ -21,6 +21,24 @@ from r2keras._util.shown import cut
 _LONGEST_LINE = 2000
 
 
+def check_path(name: str, value: object) -> Path:
+    """Returns the path that an argument holds.
+
+    Raises:
+        TypeError: it is not a path; the message names the argument.
+
+    Example:
+
+    >>> check_path("folder", None)
+    Traceback (most recent call last):
+    ...
+    TypeError: Invalid value for argument `folder`. Expected a path. Received: folder=None.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(invalid(name, "a path", value))
+    return Path(value)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path in the target's folder, which replaces `path` if the block succeeds.
@@ -33,6 +51,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         OSError: the folder is not writable or the disk is full; `path` is unchanged.
+        TypeError: `path` is not a path.
 
     Example:
 
@@ -42,7 +61,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     >>> os.listdir(folder)
     ['a.txt']
     """
-    path = Path(path)
+    path = check_path("path", path)
     temporary = _temporary_name(path)
     try:
         yield temporary
@@ -106,8 +125,7 @@ def reading(path: str | os.PathLike, expected: str, name: str = "path") -> Itera
     FileNotFoundError: Invalid value for argument `path`. Expected a record. Received: 'none.npz', which does not \
 exist. Check the path.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(invalid(name, "a path", path))
+    check_path(name, path)
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below; only errors of opening it get the message.
     except OSError as error:
@@ -205,7 +223,8 @@ def _temporary_name(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
-        reason = error.strerror or error
+        blocking = next((folder for folder in path.parents if folder.is_file()), None)
+        reason = f"{blocking} is a file" if blocking else error.strerror or error
         raise OSError(f"Could not write {path}: {reason}. Choose a folder you can write to.") from error
     os.close(handle)
     # mkstemp creates private files; give this one the mode that an ordinary open() would give it.

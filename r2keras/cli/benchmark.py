@@ -19,6 +19,7 @@ import sys
 from absl import flags
 
 import r2keras
+from r2keras._util.errors import MOST_THREADS
 from r2keras._util.files import atomic_write_text
 from r2keras.cli import common
 
@@ -27,7 +28,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_list("files", None, "The .tflite files, separated by commas.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 25, "Rounds, in each of which every file runs.", flag_values=FLAGS)
 flags.DEFINE_integer("runs", 20, "Runs of each file per round.", flag_values=FLAGS)
-flags.DEFINE_integer("threads", 1, "Threads of the interpreter.", flag_values=FLAGS)
+flags.DEFINE_integer("threads", 1, "Threads of the interpreter, 1 to 1024.", flag_values=FLAGS)
 flags.DEFINE_boolean("xnnpack", True, "Whether XNNPACK may run operators, as on phones.", flag_values=FLAGS)
 flags.DEFINE_string("json", None, "Where to write the figures as JSON.", flag_values=FLAGS)
 
@@ -42,6 +43,8 @@ def benchmark() -> int:
     repeated = [name for name in FLAGS.files if FLAGS.files.count(name) > 1]
     if repeated:
         raise ValueError(f"--files names {repeated[0]} twice")
+    if not 1 <= FLAGS.threads <= MOST_THREADS:
+        raise ValueError(f"--threads={FLAGS.threads} should be a number from 1 to {MOST_THREADS}")
     common.import_keras()
     result = r2keras.export.benchmark(
         {name: name for name in FLAGS.files},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2keras._util.display import Tabular
-from r2keras._util.errors import invalid
+from r2keras._util.errors import check_named_files, check_threads
 from r2keras._util.tables import add_row, new_table
 from r2keras._util.text import count, number
 
@@ -88,7 +88,7 @@ def compare_routes(
     Args:
         files: paths of `.tflite` files by their names in the table.
         num_runs: number of runs that latencies are measured over.
-        num_threads: threads of the interpreter.
+        num_threads: threads of the interpreter, 1 to 1024.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
         memory: whether to measure peak memory. Each file is run in its own process, which takes half a second; Linux
             only.
@@ -98,7 +98,8 @@ def compare_routes(
         The figures; `print` shows them as a table.
 
     Raises:
-        ValueError: no files; a file is not a `.tflite` file; `num_runs` is below 1.
+        TypeError: `files` is not a dict.
+        ValueError: no files; a file is not a `.tflite` file; `num_runs` is below 1, or `num_threads` out of range.
         FileNotFoundError: a file does not exist.
         ImportError: ai-edge-litert is not installed.
 
@@ -112,8 +113,8 @@ def compare_routes(
     >>> [row.name for row in compare_routes({"float": path}, num_runs=3).rows]
     ['float']
     """
-    if not files:
-        raise ValueError(invalid("files", "at least one .tflite file, by its name in the table", files))
+    check_named_files(files)
+    num_threads = check_threads(num_threads)
     from r2keras.export.runtime.litert_model import LiteRTModel
     from r2keras.export.runtime.peak_memory import peak_memory
 

@@ -85,8 +85,15 @@ def test_full_disk(tmp_path, monkeypatch):
 
 def test_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError, match=r"Could not write .*Choose a folder you can write to\."):
-        atomic_write_text(tmp_path / "file" / "c.txt", "x")
+    for inside in ("c.txt", "a/b/c.txt"):
+        with pytest.raises(OSError, match=rf"Could not write .*{inside}: .*file is a file\. Choose a folder"):
+            atomic_write_text(tmp_path / "file" / inside, "x")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"c.txt"])
+def test_what_is_not_a_path(path):
+    with pytest.raises(TypeError, match=r"argument `path`\. Expected a path\. Received: path="):
+        atomic_write_text(path, "x")
 
 
 def test_folder_that_is_not_writable(tmp_path, monkeypatch):

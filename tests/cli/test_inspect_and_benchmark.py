@@ -25,3 +25,5 @@ def test_benchmark(made, tmp_path, capsys):
     assert json.loads(written.read_text())["rows"][0]["ratios"] == [1.0, 1.0, 1.0]
     assert benchmark.main(["r2keras-benchmark", f"--files={file},{file}"]) == 2
     assert "twice" in capsys.readouterr().err
+    assert benchmark.main(["r2keras-benchmark", f"--files={file}", "--threads=100000"]) == 2
+    assert capsys.readouterr().err.strip().endswith("--threads=100000 should be a number from 1 to 1024.")

@@ -121,6 +121,11 @@ def form_of(target, record, has_loops):
     "target, arguments, expected",
     [
         ("phone", {}, r"`target`.*'any', 'cpu', 'browser', 'ethos-u', 'mcu'"),
+        (["cpu"], {}, r"`target`.*'any', 'cpu'.*Received: target=\['cpu'\]"),
+        ({}, {}, "`target`.*'any', 'cpu'.*Received: target={}"),
+        (None, {}, "`target`.*'any', 'cpu'.*Received: target=None"),
+        ("any", {"activations": np.ones(2)}, "`activations`.*'float', 'dynamic', 'int8'.*Received: activations="),
+        ("any", {"optimize": {}}, "`optimize`.*'size', 'memory', 'latency'.*Received: optimize={}"),
         ("browser", {"recurrent": "fused"}, "`recurrent`.*'loop' for target='browser'"),
         ("browser", {"io": "int8"}, "`io`.*'float' for target='browser'"),
         ("ethos-u", {"optimize": "size"}, "`optimize`.*'latency' for target='ethos-u'"),
@@ -181,6 +186,13 @@ def test_vela_is_told_apart_by_its_arguments(tmp_path, floats, integers):
     to_litert(*floats[:1], tmp_path / "cpu.tflite", floats[1])
     with pytest.raises(ValueError, match=r"weights of 4 or 2 bits.*target='ethos-u'"):
         ethos_u(tmp_path / "cpu.tflite")
+
+
+def test_a_path_and_an_accelerator_of_the_wrong_kind(tmp_path):
+    with pytest.raises(TypeError, match=r"`output`.*a path.*Received: output=5"):
+        ethos_u(tmp_path / "none.tflite", output=5)
+    with pytest.raises(ValueError, match=r"`accelerator`.*'ethos-u55-128'.*Received: accelerator=array"):
+        ethos_u(tmp_path / "none.tflite", np.ones(2))
 
 
 def test_a_missing_vela_names_the_extra(monkeypatch):

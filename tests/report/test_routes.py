@@ -44,3 +44,14 @@ def test_no_files_and_missing_files_are_refused(tmp_path):
         compare_routes({})
     with pytest.raises(FileNotFoundError, match="none"):
         compare_routes({"exact": tmp_path / "none.tflite"})
+
+
+@pytest.mark.parametrize("files", [["a.tflite"], "a.tflite"])
+def test_files_without_names(files):
+    with pytest.raises(TypeError, match=r"`files`.*a dict of paths by name"):
+        compare_routes(files)
+
+
+def test_too_many_threads_are_refused():
+    with pytest.raises(ValueError, match=r"`num_threads`.*from 1 to 1024"):
+        compare_routes({"a": "none.tflite"}, num_threads=100_000)

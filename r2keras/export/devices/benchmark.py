@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2keras._util.display import Tabular
-from r2keras._util.errors import check_int, invalid
+from r2keras._util.errors import check_int, check_named_files, check_threads
 from r2keras._util.progress import progress_bar
 from r2keras._util.tables import add_row, new_table
 from r2keras._util.text import count
@@ -101,7 +101,7 @@ def benchmark(
         files: paths by their names in the table; the others are compared with the first.
         rounds: number of rounds.
         runs: runs of each file per round.
-        num_threads: threads of the interpreter.
+        num_threads: threads of the interpreter, 1 to 1024.
         xnnpack: whether XNNPACK may run operators, as on phones.
         isolated: whether each file runs in a process of its own, for files of unknown origin.
         progress: whether to show a progress bar.
@@ -112,7 +112,8 @@ def benchmark(
     Raises:
         FileNotFoundError: a file does not exist.
         ImportError: ai-edge-litert is not installed.
-        ValueError: no files; a number below 1; a file is not a `.tflite`, or has open sizes beside the batch.
+        TypeError: `files` is not a dict.
+        ValueError: no files; a number out of range; a file is not a `.tflite`, or has open sizes beside the batch.
 
     Example:
 
@@ -125,8 +126,8 @@ def benchmark(
     >>> [row.name for row in result.rows], result.rows[0].ratios
     (['a', 'b'], (1.0, 1.0, 1.0))
     """
-    if not files:
-        raise ValueError(invalid("files", "at least one .tflite file, by its name in the table", files))
+    check_named_files(files)
+    num_threads = check_threads(num_threads)
     rounds, runs = check_int("rounds", rounds, 1, None), check_int("runs", runs, 1, None)
     models = {name: LiteRTModel(path, num_threads, xnnpack=xnnpack, isolated=isolated) for name, path in files.items()}
     times: dict[str, list[list[float]]] = {name: [] for name in models}

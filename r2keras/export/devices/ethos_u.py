@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from r2keras._util import optional_packages
 from r2keras._util.display import Tabular
-from r2keras._util.errors import invalid_choice, invalid_part, missing
-from r2keras._util.files import atomic_write_bytes
+from r2keras._util.errors import check_choice, invalid_part, missing
+from r2keras._util.files import atomic_write_bytes, check_path
 from r2keras._util.tables import pairs_table
 from r2keras._util.text import count
 from r2keras.export.tflite.ethos_u import SOURCE_FIX, is_compiled
@@ -127,6 +127,7 @@ def ethos_u(
         ValueError: an unknown accelerator; the file is not a `.tflite`, is compiled already, or has weights of 4 or 2
             bits, palettes or a loop, with which Vela crashes or leaves all on the CPU.
         RuntimeError: Vela failed.
+        TypeError: `path` or `output` is not a path.
 
     Example (needs ethos-u-vela; the name of the accelerator is checked first):
 
@@ -138,8 +139,9 @@ def ethos_u(
 
     Source: Arm, Vela compiler, documentation of its performance report.
     """
-    if accelerator not in ACCELERATORS:
-        raise ValueError(invalid_choice("accelerator", ACCELERATORS, accelerator))
+    check_choice("accelerator", ACCELERATORS, accelerator)
+    if output is not None:
+        check_path("output", output)
     _check_file(read(path), str(path))
     require_vela()
     with tempfile.TemporaryDirectory() as folder:

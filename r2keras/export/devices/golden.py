@@ -16,8 +16,8 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.display import Tabular
-from r2keras._util.errors import invalid, invalid_part
-from r2keras._util.files import atomic_write_bytes, atomic_write_text, read_bounded
+from r2keras._util.errors import check_choice, invalid, invalid_part
+from r2keras._util.files import atomic_write_bytes, atomic_write_text, check_path, read_bounded
 from r2keras._util.tables import new_table, shape_text
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.tflm_model import TFLMModel
@@ -173,8 +173,9 @@ class Golden(Tabular):
 
         Raises:
             OSError: the folder is not writable.
+            TypeError: `folder` is not a path.
         """
-        folder = Path(folder)
+        folder = check_path("folder", folder)
         for role, tensors in (("input", self.inputs), ("output", self.outputs)):
             for number, tensor in enumerate(tensors):
                 values = little_endian(tensor.values)
@@ -190,9 +191,10 @@ class Golden(Tabular):
 
         Raises:
             OSError: a file does not exist.
+            TypeError: `folder` is not a path.
             ValueError: a file is of another version, or damaged.
         """
-        folder = Path(folder)
+        folder = check_path("folder", folder)
         path = folder / MANIFEST
         content = read_bounded(path, f"the {MANIFEST} of golden values", LONGEST_MANIFEST)
         try:
@@ -266,8 +268,7 @@ def golden(
     >>> Golden.load(folder).passed([output.values for output in values.outputs])
     True
     """
-    if runtime not in RUNTIMES:
-        raise ValueError(invalid("runtime", " or ".join(map(repr, RUNTIMES)), runtime))
+    check_choice("runtime", RUNTIMES, runtime)
     file = read(path)
     path = Path(path)
     on_tflm = runtime == "tflm" or (runtime == "auto" and is_for_microcontrollers(file))

@@ -11,7 +11,7 @@ import numpy as np
 
 from r2keras._util import optional_packages
 from r2keras._util.display import Tabular
-from r2keras._util.errors import check_int, invalid, invalid_part
+from r2keras._util.errors import check_threads, invalid, invalid_part
 from r2keras._util.native_log import quiet
 from r2keras._util.numeric import as_int
 from r2keras._util.tables import pairs_table
@@ -53,7 +53,7 @@ class LiteRTModel:
 
     Args:
         path: the file.
-        num_threads: threads of the interpreter.
+        num_threads: threads of the interpreter, 1 to 1024.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
         isolated: whether to run the file in a process of its own, for a file of unknown origin: what crashes that
             process is an error here. It takes a fraction of a second to start, and arrays are copied.
@@ -79,7 +79,7 @@ class LiteRTModel:
 
     def __init__(self, path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool = True, isolated: bool = False):
         self.path = path = existing(path)
-        num_threads = check_int("num_threads", num_threads, 1, None)
+        num_threads = check_threads(num_threads)
         content = path.read_bytes()
         check_structure(content, str(path))
         optional_packages.interpreter()

@@ -17,7 +17,7 @@ class LiteRTStream:
 
     Args:
         path: the file that `to_litert` wrote from a model of `streaming`.
-        num_threads: threads of the interpreter.
+        num_threads: threads of the interpreter, 1 to 1024.
         xnnpack: whether the XNNPACK delegate may run operators, as on phones.
         isolated: whether to run the file in a process of its own, as for `LiteRTModel`.
 

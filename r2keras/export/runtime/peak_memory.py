@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from r2keras._util.errors import check_threads
+
 CLEAR = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
 # The baseline is the process after its imports; memory beyond that is due to the file.
@@ -38,12 +40,15 @@ def peak_memory(path: str | os.PathLike, num_threads: int = 1, *, xnnpack: bool 
 
     Args:
         path: the file. Open input sizes are run as the file gives them.
-        num_threads: threads of the interpreter.
+        num_threads: threads of the interpreter, 1 to 1024.
         xnnpack: whether the XNNPACK delegate may run operators.
 
     Raises:
         RuntimeError: the process failed.
+        TypeError: `num_threads` is not an integer.
+        ValueError: `num_threads` is out of range.
     """
+    num_threads = check_threads(num_threads)
     if not os.access(CLEAR, os.W_OK) or not STATUS.exists():
         return None
     command = [sys.executable, "-c", PROBE, str(path), str(num_threads), str(int(xnnpack))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from r2keras._util.errors import check_int, invalid, invalid_choice
+from r2keras._util.errors import check_choice, check_int, invalid
 from r2keras.record import CompressionRecord, PalettizedTensor
 from r2keras.specs.targets import ACTIVATIONS, ENDS, FORMS, RECURRENT, TARGETS, Target
 
@@ -47,14 +47,12 @@ def check_choices(target: str, batch_size: int | None, **given: str | None) -> N
         batch_size: the argument of `to_litert`.
         given: its other arguments by name; None where they were left out.
     """
-    if target not in TARGETS:
-        raise ValueError(invalid_choice("target", TARGETS, target))
+    check_choice("target", TARGETS, target)
     choices = {"activations": ACTIVATIONS, "io": ENDS, "optimize": FORMS, "recurrent": RECURRENT}
     for name, value in given.items():
         if value is None:
             continue
-        if value not in choices[name]:
-            raise ValueError(invalid_choice(name, choices[name], value))
+        check_choice(name, choices[name], value)
         taken = getattr(TARGETS[target], name)
         if value not in taken:
             expected = f"{' or '.join(map(repr, taken))} for target={target!r}"

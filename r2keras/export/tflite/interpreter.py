@@ -27,11 +27,14 @@ def existing(path: str | os.PathLike) -> Path:
 
     Raises:
         FileNotFoundError: the file does not exist.
+        IsADirectoryError: it is a folder.
         TypeError: `path` is not a path.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(invalid_part("path", "the path of a .tflite", str(type(path))))
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder. Expected a .tflite file. Name the file in it.")
     if not path.is_file():
         raise FileNotFoundError(f"File not found: {path}. Write it with `r2keras.export.to_litert`.")
     return path

@@ -12,7 +12,7 @@ import numpy as np
 
 from r2keras._models.either_keras import SourceModel
 from r2keras._util import optional_packages
-from r2keras._util.errors import invalid_choice, invalid_part
+from r2keras._util.errors import check_choice, invalid_part
 from r2keras._util.files import atomic_write_bytes
 from r2keras.export.conversion.checks import check_backend, check_record, checked_source
 from r2keras.export.conversion.converter import convert
@@ -119,8 +119,7 @@ def to_tflm(
 
     Source: Cho et al., DKM, arXiv 2108.12659, section 3 (palettes).
     """
-    if optimize not in FORMS:
-        raise ValueError(invalid_choice("optimize", FORMS, optimize))
+    check_choice("optimize", FORMS, optimize)
     source = _checked(model, record, check)
     file = convert(source, 1)
     spell_out_select(file)

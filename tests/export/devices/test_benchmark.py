@@ -40,10 +40,25 @@ def test_files_run(path):
     assert "built-in kernels" in str(result) and result.to_dict()["rounds"] == 2
 
 
-@pytest.mark.parametrize("arguments, expected", [({"rounds": 0}, "`rounds`"), ({"runs": 0}, "`runs`")])
-def test_numbers_below_1(path, arguments, expected):
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({"rounds": 0}, "`rounds`"),
+        ({"runs": 0}, "`runs`"),
+        ({"num_threads": 0}, "`num_threads`.*from 1 to 1024"),
+        ({"num_threads": 100_000}, "`num_threads`.*from 1 to 1024"),
+    ],
+)
+def test_numbers_out_of_range(path, arguments, expected, monkeypatch):
+    monkeypatch.setattr(module, "LiteRTModel", lambda *args, **kwargs: pytest.fail("a file was opened"))
     with pytest.raises(ValueError, match=expected):
         benchmark({"a": path}, **arguments)
+
+
+@pytest.mark.parametrize("files", [["a.tflite"], "a.tflite", None])
+def test_files_without_names(files):
+    with pytest.raises(TypeError, match=r"`files`.*a dict of paths by name.*Received: files="):
+        benchmark(files)
 
 
 def test_no_files():

@@ -84,6 +84,8 @@ def test_bad_input_gets_a_sentence(exported, tmp_path):
     x = random_inputs(model, 2)
     with pytest.raises(ValueError, match=r"`runtime`.*'auto'.*Received: runtime='phone'"):
         golden(model, path, x, runtime="phone")
+    with pytest.raises(ValueError, match=r"`runtime`.*'auto'.*Received: runtime="):
+        golden(model, path, x, runtime=np.ones(2))
     with pytest.raises(ValueError, match=r"finite outputs.*NaN"):
         golden(None, path, [np.full_like(a, np.nan) for a in x])
     folder = golden(None, path, x).save(tmp_path / "g").parent
@@ -96,9 +98,13 @@ def test_bad_input_gets_a_sentence(exported, tmp_path):
         Golden.load(folder)
     with pytest.raises(FileNotFoundError, match=r"golden\.json"):
         Golden.load(tmp_path / "none")
+    with pytest.raises(TypeError, match=r"`folder`.*a path.*Received: folder=None"):
+        Golden.load(None)
     values = Golden("m", "", "", (), (GoldenTensor("y", np.ones((2, 1), np.float32)),))
     with pytest.raises(ValueError, match="shapes"):
         values.differences([np.ones((3, 1))])
+    with pytest.raises(TypeError, match=r"`folder`.*a path.*Received: folder=3"):
+        values.save(3)
 
 
 def test_both_runtimes_quantize_inputs_to_the_same_codes(int8_file, microcontrollers):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from r2keras.export import LiteRTModel, sizes
+from r2keras.export import LiteRTModel, benchmark, c_array, ethos_u, golden, inspect, sizes, web_page
 from tests.export.models import random_inputs
 
 
@@ -79,6 +79,30 @@ def test_identifier_and_offsets_are_checked(exported, tmp_path, place):
         LiteRTModel(tmp_path / "bad.tflite")
     with pytest.raises(ValueError, match=r"bad\.tflite is not a readable \.tflite"):
         sizes(exported[1], tmp_path / "bad.tflite")
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_too_many_threads_are_refused(exported, isolated):
+    with pytest.raises(ValueError, match=r"`num_threads`.*an integer from 1 to 1024.*num_threads=100000"):
+        LiteRTModel(exported[2], 100_000, isolated=isolated)
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        LiteRTModel,
+        inspect,
+        ethos_u,
+        lambda path: golden(None, path, np.ones((1, 16))),
+        lambda path: benchmark({"a": path}),
+        lambda path: web_page([path], np.ones((1, 16)), path / "page"),
+        lambda path: c_array(path, path / "c"),
+    ],
+)
+def test_a_folder_is_called_one(tmp_path, opened):
+    with pytest.raises(IsADirectoryError, match=r" is a folder\. Expected a \.tflite file\."):
+        opened(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_is_named(tmp_path, exported):

@@ -29,3 +29,8 @@ def test_a_file_that_does_not_run_is_an_error(tmp_path):
 def test_elsewhere_there_is_no_figure(tmp_path, monkeypatch):
     monkeypatch.setattr("r2keras.export.runtime.peak_memory.STATUS", tmp_path / "none")
     assert peak_memory(tmp_path / "m.tflite") is None
+
+
+def test_too_many_threads_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`num_threads`.*from 1 to 1024.*num_threads=100000"):
+        peak_memory(tmp_path / "m.tflite", 100_000)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.errors import MOST_THREADS, invalid, invalid_part
 from r2keras._util.files import atomic_write_text, read_bounded
 from r2keras._util.json_text import member, parse_json
 from r2keras.export.devices.golden import Golden, first_samples, golden, little_endian
@@ -215,7 +215,7 @@ def make_plan(
     Args:
         paths: the files.
         data: arrays by the name of an input, or one array `x`; None leaves the comparison of outputs out.
-        threads: numbers of threads.
+        threads: numbers of threads, each from 1 to 1024.
         kernels: `"xnnpack"`, `"builtin"` or both.
         num_runs: least number of timed runs.
         samples: number of samples that are compared.
@@ -227,8 +227,8 @@ def make_plan(
     """
     if not paths:
         raise ValueError(invalid("files", "at least one .tflite file", list(paths)))
-    if not threads or min(threads) < 1 or len(set(threads)) < len(threads):
-        raise ValueError(invalid("threads", "different numbers of at least 1", list(threads)))
+    if not threads or min(threads) < 1 or max(threads) > MOST_THREADS or len(set(threads)) < len(threads):
+        raise ValueError(invalid("threads", f"different numbers from 1 to {MOST_THREADS}", list(threads)))
     if not kernels or set(kernels) - set(KERNELS) or len(set(kernels)) < len(kernels):
         raise ValueError(invalid("kernels", "'xnnpack', 'builtin' or both", list(kernels)))
     for name, value in (("num_runs", num_runs), ("samples", samples)):

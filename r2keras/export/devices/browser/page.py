@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from r2keras._util import optional_packages
 from r2keras._util.errors import check_number, invalid
-from r2keras._util.files import atomic_write_bytes, atomic_write_text
+from r2keras._util.files import atomic_write_bytes, atomic_write_text, check_path
 from r2keras.export.devices.browser.checks import check_same_inputs, checked_model, checked_paths
 from r2keras.export.devices.browser.litert_js import NAME, TESTED, add_runtime
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
@@ -63,7 +63,8 @@ def web_page(
     Raises:
         FileNotFoundError: a file does not exist, or `litert_js` does not have the package.
         OSError: the folder is not writable.
-        TypeError: `files` is not a list of paths, `title` not text, or `seconds` not a number.
+        TypeError: `files` is not a list of paths, `folder` or `litert_js` is not a path, `title` is not text, or
+            `seconds` is not a number.
         ValueError: LiteRT.js does not take a file, the files or `inputs` do not fit each other, or `litert_js` has
             another version.
 
@@ -84,16 +85,16 @@ def web_page(
         raise TypeError(invalid("title", "text", title))
     if check_number("seconds", seconds, 0.0, 600.0) is None:
         raise TypeError(invalid("seconds", "a number from 0 to 600", seconds))
+    folder = check_path("folder", folder)
+    source = None if litert_js is None else check_path("litert_js", litert_js)
     paths = checked_paths(files)
     models = [checked_model(path) for path in paths]
     check_same_inputs(paths, models)
     arrays = models[0].arrays(inputs, "inputs")
     del models
     values = [golden(None, path, arrays) for path in paths]
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if litert_js is not None:
-        add_runtime(Path(litert_js), folder)
+    if source is not None:
+        add_runtime(source, folder)
     entries = [add_file(path, expected, folder) for path, expected in zip(paths, values, strict=True)]
     return write_assets(entries, folder, title, seconds, values[0].runtime)
 

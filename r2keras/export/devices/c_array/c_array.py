@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2keras._util.errors import check_int, invalid, invalid_part
-from r2keras._util.files import atomic_write_text
+from r2keras._util.files import atomic_write_text, check_path
 from r2keras._util.text import count
 from r2keras.export.devices.c_array.literals import check_name
 from r2keras.export.devices.c_array.operators import FIX, NPU, check_dense, operators_of
@@ -106,7 +106,7 @@ def c_array(
     Raises:
         FileNotFoundError: the `.tflite` does not exist.
         ImportError: ai-edge-litert is not installed; tflite-micro is not, without `arena_bytes`.
-        TypeError: `golden` is not a `Golden`.
+        TypeError: `golden` is not a `Golden`, or `folder` not a path.
         ValueError: `name` is not an identifier; the file is not a `.tflite`, LiteRT for Microcontrollers cannot run it,
             or its batch is open; it is compiled for Ethos-U, and `arena_bytes` is None; the golden values belong to
             another file, or the runtime does not reproduce them.
@@ -123,6 +123,7 @@ def c_array(
     (('FULLY_CONNECTED',), ['model_data.h', 'model_data.cc', 'model_ops.h', 'model_bytes.cc'])
     """
     check_name(name)
+    folder = check_path("folder", folder)
     file = read(path)
     path, data = Path(path), Path(path).read_bytes()
     operators = tuple(operators_of(file, str(path)))
@@ -149,7 +150,7 @@ def c_array(
     if golden is not None:
         _check_golden(content, golden, path if arena_bytes is None else None)
     texts = _texts(content)
-    files = tuple(Path(folder) / part for part in texts)
+    files = tuple(folder / part for part in texts)
     for target, text in zip(files, texts.values(), strict=True):
         atomic_write_text(target, text)
     return CArray(files, len(data), arena, operators)

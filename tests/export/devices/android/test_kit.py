@@ -172,6 +172,7 @@ def test_outputs_of_another_size_are_an_error(phones, unpacked):
     [
         ({"threads": [0]}, "argument `threads`"),
         ({"threads": [2, 2]}, "argument `threads`"),
+        ({"threads": [1, 1025]}, "argument `threads`.*from 1 to 1024"),
         ({"kernels": ["gpu"]}, "argument `kernels`"),
         ({"num_runs": 0}, "argument `num_runs`"),
         ({"samples": 0}, "argument `samples`"),

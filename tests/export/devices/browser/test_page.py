@@ -134,12 +134,15 @@ def test_arguments_of_the_wrong_kind(small_files, tmp_path):
         (FileNotFoundError, {"files": [tmp_path / "none.tflite"]}),
         (TypeError, {"files": str(small_files["float"])}),
         (ValueError, {"files": []}),
+        (TypeError, {"folder": 3}),
+        (TypeError, {"litert_js": 3}),
         (TypeError, {"title": 3}),
         (TypeError, {"seconds": None}),
         (ValueError, {"seconds": -1}),
     ]
     for error, change in cases:
-        with pytest.raises(error):
+        argument = "argument `" + next(iter(change)) if error is not FileNotFoundError else "File not found"
+        with pytest.raises(error, match=argument):
             web_page(**{"files": [small_files["float"]], "inputs": X, "folder": tmp_path / "page", **change})
     assert not (tmp_path / "page").exists()
 
