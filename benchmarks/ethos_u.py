@@ -19,13 +19,14 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common, ethos_u_training, front_models
 from r2keras._util.files import atomic_write_text
+from r2keras.cli import common as cli
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ethos_u.json"
 NETS = ("resnet8", "dscnn")
@@ -44,22 +45,20 @@ PASSES = {"resnet8": 1, "dscnn": 36}
 # Methods that have no chance in them.
 FIXED = ("shipped", "w8")
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder mlperf_tiny.")
-flags.DEFINE_list("nets", list(NETS), "Any of resnet8, dscnn.")
-flags.DEFINE_list("methods", list(METHODS), f"Any of {', '.join(METHODS)}.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of calibration data and training.")
-flags.DEFINE_integer("epochs", 12, "Passes over the training images.", lower_bound=1)
-flags.DEFINE_string("results", str(RESULTS), "The rows, .json.")
-flags.DEFINE_string("out", "out/ethos_u", "Folder for the files.")
-flags.DEFINE_boolean("table", False, "Only print the table.")
-flags.DEFINE_boolean("smoke", False, "One pass over 64 inputs; the figures are meaningless.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Folder with the data sets and the folder mlperf_tiny.", flag_values=FLAGS)
+flags.DEFINE_list("nets", list(NETS), "Any of resnet8, dscnn.", flag_values=FLAGS)
+flags.DEFINE_list("methods", list(METHODS), f"Any of {', '.join(METHODS)}.", flag_values=FLAGS)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of calibration data and training.", flag_values=FLAGS)
+flags.DEFINE_integer("epochs", 12, "Passes over the training images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("results", str(RESULTS), "The rows, .json.", flag_values=FLAGS)
+flags.DEFINE_string("out", "out/ethos_u", "Folder for the files.", flag_values=FLAGS)
+flags.DEFINE_boolean("table", False, "Only print the table.", flag_values=FLAGS)
+flags.DEFINE_boolean("smoke", False, "One pass over 64 inputs; the figures are meaningless.", flag_values=FLAGS)
 
 
-def main(argv: list[str]) -> None:
+def main() -> int:
     """Measures the rows that are missing, and prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected argument {argv[1]!r}")
     rows = read(FLAGS.results)
     if not FLAGS.table:
         for key in missing(rows):
@@ -67,6 +66,7 @@ def main(argv: list[str]) -> None:
             rows.append({**key, **measured(**key)})
             write(FLAGS.results, rows)
     print(table(rows))
+    return 0
 
 
 def missing(rows: list[dict]) -> list[dict]:
@@ -208,4 +208,4 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(cli.run(FLAGS, __doc__, main))

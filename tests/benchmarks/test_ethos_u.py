@@ -6,19 +6,16 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags
 
 from benchmarks import ethos_u, ethos_u_training
 
 
 @pytest.fixture(autouse=True)
 def parsed():
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["ethos_u"])
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["ethos_u", "--seeds=0,1"])
+    ethos_u.FLAGS.unparse_flags()
+    ethos_u.FLAGS(["ethos_u", "--seeds=0,1"])
     yield
-    flags.FLAGS.unparse_flags()
+    ethos_u.FLAGS.unparse_flags()
 
 
 def test_finished_rows_are_not_planned_again():

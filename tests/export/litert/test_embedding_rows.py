@@ -115,8 +115,8 @@ def test_what_changed_on_the_way_is_found(tmp_path, monkeypatch):
     model, original = table_model(), write_codes.store
     record = quantize(model, lambda name: QuantSpec(num_bits=4))
 
-    def changed(*arguments):
-        stored = original(*arguments)
+    def changed(*arguments, **options):
+        stored = original(*arguments, **options)
         return dataclasses.replace(stored, scale=stored.scale * np.float32(1.00001))
 
     monkeypatch.setattr(write_codes, "store", changed)

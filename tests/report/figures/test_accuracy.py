@@ -68,7 +68,8 @@ def test_bytes_ticks_stand_at_their_bytes(sizes, most):
 @pytest.mark.parametrize("most", [4, 7])
 def test_latency_ticks_stand_at_their_milliseconds(most):
     drawn = axes()
-    latency_axis(drawn, [0.02, 0.5, 3.0], most=most)
+    latency_axis(drawn, [0.02, 0.5, 3.0], "this CPU", most=most)
+    assert "on this CPU" in drawn.get_xlabel()
     told = [float(label.get_text().removesuffix(" ms")) for label in drawn.get_xticklabels()]
     np.testing.assert_allclose(drawn.get_xticks(), told)
     assert 2 <= len(told) <= most

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import zipfile
 
@@ -34,7 +35,13 @@ def unpacked(file, data, tmp_path):
 
 def run_script(folder, **environment):
     environment = os.environ | environment
-    return subprocess.run(["sh", "run.sh"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "check": False}
+    # A shell that starts with interrupts ignored, as jobs in the background do, cannot trap them.
+    return subprocess.run(["sh", "run.sh"], preexec_fn=heed_interrupts, **options)
+
+
+def heed_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_equal_input_gives_equal_bytes(file, data):
