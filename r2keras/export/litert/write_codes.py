@@ -136,7 +136,7 @@ def integer_file(
     written: list[Written] = []
     for assignment in assignments:
         subgraph, tensor, constant = where[assignment.constant]
-        # A constant that became the weight of an integer operator is no longer in the file.
+        # A constant that became the weight of an integer operator has left the file.
         if subgraph > 0 or tensor in new_indices:
             new_index = tensor if subgraph > 0 else new_indices[tensor]
             rounds = not kernels.isdisjoint(assignment.matches)

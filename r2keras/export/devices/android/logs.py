@@ -32,7 +32,7 @@ def read_logs(path: str | os.PathLike) -> DeviceResults:
         One result per file and configuration that was begun; a run that was interrupted has an error.
 
     Raises:
-        FileNotFoundError: there is no such folder or archive.
+        FileNotFoundError: the folder or archive does not exist.
         ValueError: it is damaged, holds something else, or no run.
     """
     path = Path(path)
