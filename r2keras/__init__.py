@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         widening,
         workloads,
     )
+    from r2keras.automatic.compress import compress
+    from r2keras.automatic.compressed import Compressed
+    from r2keras.automatic.sensitivity import LayerSensitivity, Sensitivity, sensitivity
     from r2keras.budget import Footprint, break_even_width, footprint
     from r2keras.calibration import calibrate
     from r2keras.comparison.compare import Comparison, LayerComparison, compare
@@ -48,10 +51,12 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivationSpec",
     "Comparison",
+    "Compressed",
     "CompressionRecord",
     "Footprint",
     "Kurtosis",
     "LayerComparison",
+    "LayerSensitivity",
     "PaletteSpec",
     "PalettizedTensor",
     "QuantSpec",
@@ -61,6 +66,7 @@ __all__ = [
     "R2Margin",
     "R2SoftMinMax",
     "Recipe",
+    "Sensitivity",
     "activation_plan",
     "break_even_width",
     "budget",
@@ -68,6 +74,7 @@ __all__ = [
     "calibration",
     "callbacks",
     "compare",
+    "compress",
     "distill",
     "dynamic_twin",
     "export",
@@ -83,6 +90,7 @@ __all__ = [
     "regularizers",
     "report",
     "search",
+    "sensitivity",
     "specs",
     "tfmot",
     "widen",
@@ -94,10 +102,12 @@ __all__ = [
 _MODULES = {
     "ActivationSpec": "r2keras.specs",
     "Comparison": "r2keras.comparison.compare",
+    "Compressed": "r2keras.automatic.compressed",
     "CompressionRecord": "r2keras.record",
     "Footprint": "r2keras.budget",
     "Kurtosis": "r2keras.regularizers",
     "LayerComparison": "r2keras.comparison.compare",
+    "LayerSensitivity": "r2keras.automatic.sensitivity",
     "PaletteSpec": "r2keras.specs",
     "PalettizedTensor": "r2keras.record",
     "QuantSpec": "r2keras.specs",
@@ -107,17 +117,20 @@ _MODULES = {
     "R2Margin": "r2keras.regularizers",
     "R2SoftMinMax": "r2keras.regularizers",
     "Recipe": "r2keras.specs",
+    "Sensitivity": "r2keras.automatic.sensitivity",
     "activation_plan": "r2keras.compression.activation_plan",
     "distill": "r2keras.compression.distill",
     "dynamic_twin": "r2keras.compression.dynamic_twin",
     "break_even_width": "r2keras.budget",
     "calibrate": "r2keras.calibration",
     "compare": "r2keras.comparison.compare",
+    "compress": "r2keras.automatic.compress",
     "finalize": "r2keras.compression.finalize",
     "footprint": "r2keras.budget",
     "prepare": "r2keras.compression.prepare",
     "recover": "r2keras.compression.recover",
     "regularize": "r2keras.regularizers",
+    "sensitivity": "r2keras.automatic.sensitivity",
     "widen": "r2keras.widening",
 }
 

@@ -182,7 +182,7 @@ def _footprint(view: ModelView, recipe: Recipe | None = None) -> Footprint:
         own = {id(variable) for _, variable in view.weights_in(path)}
         for name, variable in walk.relative_weights(inner):
             if id(variable) in own - learned:
-                tensors.append(_tensor_bytes(walk.full_name(path, name), inner, variable, specs.get(name)))
+                tensors.append(tensor_bytes(walk.full_name(path, name), inner, variable, specs.get(name)))
     return Footprint(view.model.name, tuple(tensors))
 
 
@@ -274,7 +274,7 @@ def _learned(variable: keras.Variable) -> list[keras.Variable]:
     return regularizer.weights if isinstance(regularizer, keras.Layer) else []
 
 
-def _tensor_bytes(name: str, layer: keras.Layer, variable: keras.Variable, spec: Spec | None) -> TensorBytes:
+def tensor_bytes(name: str, layer: keras.Layer, variable: keras.Variable, spec: Spec | None) -> TensorBytes:
     """Returns the bytes of one weight."""
     shape = tuple(variable.shape)
     if spec is None or (isinstance(spec, PaletteSpec) and math.prod(shape) < spec.min_size):

@@ -17,10 +17,10 @@ LEVELS = (
     ("export.integer", "export.runtime"),
     ("export.litert", "export.tflm", "export.devices"),
     ("regularizers", "quantizers", "export"),
-    ("layers", "report", "workloads", "comparison"),
-    ("compression", "widening", "callbacks"),
+    ("layers", "report", "workloads"),
+    ("compression", "widening", "callbacks", "comparison"),
     ("calibration", "tfmot", "budget"),
-    ("search",),
+    ("search", "automatic"),
     ("",),
     ("cli",),
 )

@@ -9,7 +9,7 @@ from r2keras.calibration.folding import fold_batch_norm
 from r2keras.calibration.post_training import calibrate
 from r2keras.calibration.rounding.adaround import adaround
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
-from r2keras.calibration.squared_gradients import sensitivity
+from r2keras.calibration.squared_gradients import weight_sensitivity
 
 __all__ = [
     "AdaRoundOptions",
@@ -20,8 +20,8 @@ __all__ = [
     "expected_inputs",
     "fold_batch_norm",
     "reestimate_batch_norm",
-    "sensitivity",
     "set_activation_ranges",
+    "weight_sensitivity",
 ]
 
 

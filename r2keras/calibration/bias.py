@@ -16,6 +16,7 @@ from r2keras.calibration import as_matrix
 from r2keras.calibration.data import Data, kept_batches
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.expected_means import expected_inputs_of
+from r2keras.calibration.frontier import Frontier
 from r2keras.calibration.taps import Tapped
 from r2keras.compression.dynamic_twin import with_rounding_at
 
@@ -143,14 +144,16 @@ def _measured(view: ModelView, small: ModelView, paths: list[str], data: list[Ba
     paths = [path for path in paths if small.layers_by_path[path].bias is not None]
     floats = Tapped(view, paths)
     quantized = Tapped(small, paths)
-    float_means = floats.output_means(paths, floats.model, data)
+    float_means = floats.output_means(paths, floats.model, (values.packed(floats.model, batch) for batch in data))
+    frontier = Frontier(quantized, data, paths)
     biases: dict[str, np.ndarray] = {}
     for path in paths:
         bias = quantized.layer(path).bias
-        shift = quantized.output_means([path], quantized.until(path), data)[path] - float_means[path]
+        shift = quantized.output_means([path], *frontier.inputs_of(path))[path] - float_means[path]
         biases[path] = (values.to_numpy(bias) - _bias_shaped(quantized.layer(path), shift)).astype(np.float32)
         # The next layers are measured with this layer corrected.
         bias.assign(biases[path])
+        frontier.finish(path)
     return biases
 
 

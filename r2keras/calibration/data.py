@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -98,6 +98,33 @@ def kept_batches(
     return list(samples.batches(batch_size))
 
 
+def labelled_samples(
+    model: keras.Model | ModelView, data: Data, labels: np.ndarray | None, max_samples: int | None = None
+) -> Samples:
+    """Returns the samples that `kept_batches` would batch, each with its label as one more array.
+
+    Args:
+        model: as in `batches`.
+        data: as in `batches`; arrays if there are labels.
+        labels: one per sample, or None for none.
+        max_samples: as in `kept_batches`.
+
+    Raises:
+        ValueError: as in `batches`; labels of another length, or for data that are not arrays.
+    """
+    reader = _Reader(view_of(model), data, 1, max_samples)
+    if labels is None:
+        return reader.first(None if max_samples is not None else MAX_BYTES)
+    labels = np.asarray(labels)
+    if reader.arrays is None:
+        fix = "Concatenate the batches, or leave labels out"
+        raise ValueError(invalid_part("data", "arrays, because there are labels", str(type(data)), fix))
+    if labels.shape[:1] != (len(reader.arrays[0]),):
+        expected = f"one label per sample ({len(reader.arrays[0])})"
+        raise ValueError(invalid_part("labels", expected, f"labels of shape {labels.shape}"))
+    return reader.first(None, labels)
+
+
 def split(data: list[Batch], batch_size: int) -> Iterator[Batch]:
     """Yields checked batches as smaller ones.
 
@@ -161,10 +188,10 @@ class _Reader:
         _check_some(samples)
         yield samples
 
-    def first(self, max_bytes: int | None) -> Samples:
-        """Returns the samples to keep in memory."""
+    def first(self, max_bytes: int | None, labels: np.ndarray | None = None) -> Samples:
+        """Returns the samples to keep in memory; those of arrays with their labels, if there are any."""
         if self.arrays is not None:
-            return self._of_arrays(self.arrays)
+            return self._of_arrays(self.arrays, [] if labels is None else [labels])
         samples = Samples(self.dtypes)
         for part in self._parts():
             if max_bytes is not None and not self.is_list and samples.num_bytes >= max_bytes:
@@ -174,14 +201,14 @@ class _Reader:
         _check_some(samples)
         return samples
 
-    def _of_arrays(self, arrays: Batch) -> Samples:
-        """Returns the samples of whole arrays."""
+    def _of_arrays(self, arrays: Batch, further: Sequence[np.ndarray] = ()) -> Samples:
+        """Returns the samples of whole arrays, and of further ones that are not inputs."""
         check_shapes(self.model, arrays)
         samples = Samples(self.dtypes)
         for start in range(0, len(arrays[0]), CHUNK):
             part = [array[start : start + CHUNK] for array in arrays]
             check_values(self.model, part, self.vocabulary_sizes)
-            samples.add(part)
+            samples.add([*part, *(array[start : start + CHUNK] for array in further)])
         _check_some(samples)
         samples.keep(self.max_samples)
         return samples

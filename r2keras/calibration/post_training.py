@@ -129,7 +129,7 @@ def calibrate(
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
     view, means = _before_quantization(view, steps, with_means=checked is None and "correct_bias" in steps)
-    small, record = _quantized(view, plan, checked, steps)
+    small, record = quantized_kernels(view, plan, checked, steps)
     if "adaround" in steps:
         assert checked is not None  # Checked above, before any work.
         small, record = rounded(view, small, record, checked, options, folder, progress)
@@ -151,7 +151,7 @@ def calibrate(
     return small.model, record
 
 
-def _quantized(
+def quantized_kernels(
     view: ModelView, plan: weight_plan.WeightPlan, data: list[Batch] | None, steps: tuple[str, ...]
 ) -> tuple[ModelView, CompressionRecord]:
     """Returns the model with quantized kernels, and its record; `"sensitivity"` weights the search of palettes."""

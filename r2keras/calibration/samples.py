@@ -20,7 +20,7 @@ class Samples:
 
     Args:
         dtypes: the types of the model's inputs. Two forms of the same numbers, such as uint8 and float32, have the
-            same hash.
+            same hash. Further arrays of a part, such as labels, stay with their samples and do not affect the order.
     """
 
     def __init__(self, dtypes: list[str]) -> None:
@@ -38,9 +38,9 @@ class Samples:
         # Strings have no fixed size: their rows are hashed as text.
         cast = [
             array.astype(object) if dtype == "string" else array.astype(dtype)
-            for array, dtype in zip(part, self._dtypes, strict=True)
+            for array, dtype in zip(part, self._dtypes, strict=False)
         ]
-        shapes = tuple(array.shape[1:] for array in part)
+        shapes = tuple(array.shape[1:] for array in cast)
         for row in range(len(part[0])):
             digest = hashlib.blake2b(digest_size=16)
             for array in cast:
@@ -64,5 +64,5 @@ class Samples:
 
     def _gathered(self, rows: list[tuple[tuple, bytes, int, int]]) -> Batch:
         """Returns some samples as arrays."""
-        batch = [np.stack([self._parts[part][i][row] for _, _, part, row in rows]) for i in range(len(self._dtypes))]
+        batch = [np.stack([self._parts[part][i][row] for _, _, part, row in rows]) for i in range(len(self._parts[0]))]
         return [array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array for array in batch]

@@ -17,7 +17,7 @@ from r2keras.calibration.data import Data, batches
 from r2keras.calibration.data_checks import Batch
 
 
-def sensitivity(
+def weight_sensitivity(
     model: keras.Model, data: Data, *, batch_size: int = 8, max_samples: int | None = None, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Estimates the sensitivity of the outputs to each weight: the diagonal of the Gauss-Newton matrix, without labels.
@@ -47,7 +47,8 @@ def sensitivity(
 
     >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="head")
     >>> model = keras.Sequential([keras.Input((2,)), layer])
-    >>> [round(float(s), 2) for s in sensitivity(model, np.array([[3.0, 1.0]], "float32"))["head/kernel"].ravel()]
+    >>> found = weight_sensitivity(model, np.array([[3.0, 1.0]], "float32"))
+    >>> [round(float(s), 2) for s in found["head/kernel"].ravel()]
     [1.8, 0.2]
 
     Source: Martens, arXiv 1412.1193, section 9; Kim et al., SqueezeLLM, arXiv 2306.07629, section 4.1, weights
@@ -58,7 +59,7 @@ def sensitivity(
 
 
 def sensitivity_of(view: ModelView, data: Iterable[Batch], *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns the result of `sensitivity` for a view and checked batches."""
+    """Returns the result of `weight_sensitivity` for a view and checked batches."""
     copy = view_of(rebuild.rebuild(view))
     _drop_regularizers(copy)
     optimizer = _SquaredGradients()

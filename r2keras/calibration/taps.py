@@ -11,10 +11,8 @@ import numpy as np
 from r2keras._models import rebuild
 from r2keras._models.neighbors import nodes
 from r2keras._models.sparse_marks import IgnoresSparseMarks
-from r2keras._models.values import packed
 from r2keras._models.walk import ModelView, view_of
 from r2keras.calibration.as_matrix import numpy
-from r2keras.calibration.data_checks import Batch
 
 
 class Tap(IgnoresSparseMarks):
@@ -64,19 +62,26 @@ class Tapped:
 
     def until(self, path: str) -> keras.Model:
         """Returns the part of the copy up to a layer, or the whole copy if it cannot be cut there."""
-        # A layer inside a nested model, or one that is called twice, has no single output to cut at.
-        if "/" in path or self._uses[path] != 1:
+        if not self.can_cut(path):
             return self.model
-        inputs = self.model.inputs[0] if isinstance(self.model, keras.Sequential) else self.model.input
-        return keras.Model(inputs, self.model.get_layer(path).output)
+        return keras.Model(self.source, self.model.get_layer(path).output)
 
-    def output_means(self, paths: Iterable[str], part: keras.Model, data: list[Batch]) -> dict[str, np.ndarray]:
+    def can_cut(self, path: str) -> bool:
+        """Whether a layer has a single output to cut at: not inside a nested model, and called once."""
+        return "/" not in path and self._uses[path] == 1
+
+    @property
+    def source(self) -> Any:
+        """The inputs of the copy in their structure."""
+        return self.model.inputs[0] if isinstance(self.model, keras.Sequential) else self.model.input
+
+    def output_means(self, paths: Iterable[str], part: keras.Model, inputs: Iterable[Any]) -> dict[str, np.ndarray]:
         """Runs all batches through a part of the copy once.
 
         Args:
             paths: tapped layers.
-            part: the whole copy (`model`), or a result of `until`.
-            data: batches of one array per input.
+            part: the whole copy (`model`), or a part of it that has these layers.
+            inputs: the inputs of the part, by batch.
 
         Returns:
             For each layer the mean over samples and calls of its outputs before the activation, float64.
@@ -85,20 +90,20 @@ class Tapped:
         for path, total in totals.items():
             self.taps[path].listener = total
         try:
-            for batch in data:
-                part(packed(self.model, batch), training=False)
+            for batch in inputs:
+                part(batch, training=False)
         finally:
             for path in totals:
                 self.taps[path].listener = None
         return {path: total.value() for path, total in totals.items()}
 
-    def listen(self, part: keras.Model, path: str, batch: Batch) -> list[tuple[Any, Any]]:
+    def listen(self, part: keras.Model, path: str, inputs: Any) -> list[tuple[Any, Any]]:
         """Runs a batch through a part of the copy.
 
         Args:
-            part: the result of `until(path)`.
+            part: the result of `until(path)`, or a later part of it.
             path: a tapped layer.
-            batch: one array per input.
+            inputs: the inputs of the part.
 
         Returns:
             `(inputs, outputs before the activation)` of each call of the layer, as tensors.
@@ -106,7 +111,7 @@ class Tapped:
         calls: list[tuple[Any, Any]] = []
         self.taps[path].listener = lambda inputs, outputs: calls.append((inputs, outputs))
         try:
-            part(packed(self.model, batch), training=False)
+            part(inputs, training=False)
         finally:
             self.taps[path].listener = None
         return calls

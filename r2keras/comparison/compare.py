@@ -16,6 +16,7 @@ from r2keras._util.shown import cut
 from r2keras._util.tables import add_row, new_table, shape_text
 from r2keras._util.text import DASH
 from r2keras.comparison.outputs import Values, of_file, of_model
+from r2keras.comparison.plot import write_comparison
 from r2keras.export import LiteRTModel
 from r2keras.export.tflite.activation_grid import Data
 
@@ -97,6 +98,15 @@ class Comparison(Tabular):
     def to_dict(self) -> dict[str, Any]:
         """Returns all figures as plain JSON."""
         return dataclasses.asdict(self)
+
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draws the SQNR of each layer into an `.svg` or `.png` file.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: the file cannot be written.
+        """
+        write_comparison(self.rows, self.min_sqnr_db, path)
 
     def __rich__(self) -> Table:
         first = self.first_departure

@@ -80,7 +80,7 @@ def write_html(
     if recommendation is not None and not isinstance(recommendation, Recommendation):
         raise TypeError(invalid("recommendation", "the result of `recommend`, or None", recommendation))
     groups = group(rows)
-    page = _template().render(
+    page = template("report.html.j2").render(
         title=title,
         variables=sorted(VARIABLES.values()),
         subtitle=_subtitle(groups),
@@ -98,8 +98,8 @@ def write_html(
     atomic_write_text(path, page)
 
 
-def _template() -> Template:
-    """Returns the template of the page, which escapes every value."""
+def template(name: str) -> Template:
+    """Returns a template of a page, which escapes every value."""
     try:
         import jinja2
     except ImportError as error:
@@ -108,7 +108,7 @@ def _template() -> Template:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _subtitle(groups: list[Group]) -> str:

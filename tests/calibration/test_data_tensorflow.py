@@ -36,7 +36,7 @@ def test_a_dataset_gives_the_batches_of_an_array(size):
     [
         lambda net, data, **kwargs: calibration.set_activation_ranges(r2keras.prepare(net, RECIPE), data, **kwargs),
         calibration.reestimate_batch_norm,
-        calibration.sensitivity,
+        calibration.weight_sensitivity,
         lambda net, data, **kwargs: calibration.correct_bias(net, net, data, **kwargs),
         lambda net, data, **kwargs: calibration.adaround(net, *small_of(net), data, **kwargs),
         lambda net, data, **kwargs: r2keras.calibrate(net, W3, data, **kwargs),

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import r2keras
-from r2keras.calibration import AdaRoundOptions, correct_bias, equalize, fold_batch_norm, sensitivity
+from r2keras.calibration import AdaRoundOptions, correct_bias, equalize, fold_batch_norm
 from tests.calibration.nets import spiced
 
 pytestmark = pytest.mark.backends
@@ -101,4 +101,4 @@ def test_every_step_of_calibration_takes_them(first):
 
 @pytest.mark.parametrize("first", ["lambda", "layer inside a layer"])
 def test_sensitivity_takes_them(first):
-    assert set(sensitivity(net(first), X)) >= {"a/kernel", "b/kernel", "c/kernel"}
+    assert set(weight_sensitivity(net(first), X)) >= {"a/kernel", "b/kernel", "c/kernel"}

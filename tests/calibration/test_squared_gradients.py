@@ -7,7 +7,7 @@ from keras import layers
 
 from r2keras import PaletteSpec, QuantSpec, Recipe, calibrate
 from r2keras._models.values import to_numpy
-from r2keras.calibration import sensitivity
+from r2keras.calibration import weight_sensitivity
 from tests.oracles_dkm import brute_force
 
 pytestmark = pytest.mark.backends
@@ -28,7 +28,7 @@ def model():
 def test_against_the_closed_form_of_a_last_layer():
     net, x = model(), inputs()
     before = [to_numpy(w).copy() for w in net.weights]
-    found = sensitivity(net, x, batch_size=8)
+    found = weight_sensitivity(net, x, batch_size=8)
     assert list(found) == ["a/kernel", "b/kernel", "c/kernel"]
     hidden = np.tanh(x @ to_numpy(net.get_layer("a").kernel)) / np.sqrt(1.001)
     # dy_o / dw_jo = h_j whatever o; random signs leave noise.

@@ -20,6 +20,7 @@ from r2keras.calibration import as_matrix
 from r2keras.calibration.checkpoints import LayerStore
 from r2keras.calibration.data import Data, kept_batches
 from r2keras.calibration.data_checks import Batch
+from r2keras.calibration.frontier import Frontier
 from r2keras.calibration.rounding.coordinate_descent import KernelGrid, refine
 from r2keras.calibration.rounding.moments import Moments
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions, optimize
@@ -161,6 +162,8 @@ class _Run:
         supported = [path for path in layers if path not in self.unsupported]
         self.floats = Tapped(view, supported)
         self.quantized = Tapped(small, supported)
+        counted = [kernel.path for kernel in self.kernels if kernel.path in supported]
+        self.fronts = [Frontier(tapped, data, counted) for tapped in (self.quantized, self.floats)]
 
     def fingerprint(self) -> str:
         """Returns a hash of everything that the result depends on."""
@@ -182,23 +185,14 @@ class _Run:
         if weights.shape[0] * weights.shape[1] ** 2 * 8 > MEMORY_LIMIT:
             return tensor, f"nearest rounding: {weights.shape[1]} inputs are too many for their second moments"
         moments = self._moments(kernel, form, weights)
-        low, high, start, floor, ceiling = _choices(tensor, self.weights[kernel.full_name])
-        low, high, start = (form.to_matrix(array) for array in (low, high, start))
-        up = optimize(weights, low, high, start, moments, self.options)
-        rounded = dataclasses.replace(tensor, codes=np.where(form.to_kernel(up), ceiling, floor).astype(np.int8))
-        best = rounded
-        error = _error(moments, form, weights, rounded)
-        if self.options.rounds:
-            refined = _refined(form, weights, rounded, moments, self.options.rounds)
-            refined_error = _error(moments, form, weights, refined)
-            if refined_error < error:
-                best, error = refined, refined_error
-        return best, _note(_error(moments, form, weights, tensor), error)
+        return best_rounding(tensor, self.weights[kernel.full_name], form, moments, self.options)
 
     def assign(self, kernel: Kernel, tensor: QuantizedTensor) -> None:
         """Assigns a kernel's new values in the tapped quantized model, on which the next layers' inputs depend."""
         if kernel.path not in self.unsupported:
             dict(walk.kernels(self.quantized.layer(kernel.path)))[kernel.name].assign(tensor.values())
+            for frontier in self.fronts:
+                frontier.finish(kernel.path)
 
     def result(self, tensors: dict[str, QuantizedTensor]) -> ModelView:
         """Returns a copy of the quantized model with the values of the tensors."""
@@ -212,14 +206,47 @@ class _Run:
         """Returns the second moments of a layer's inputs, summed over the data."""
         moments = Moments.zeros(weights)
         float_form = as_matrix.matrix_form(self.floats.layer(kernel.path), kernel.name)
-        quantized_part = self.quantized.until(kernel.path)
-        float_part = self.floats.until(kernel.path)
-        for batch in self.data:
-            quantized_calls = self.quantized.listen(quantized_part, kernel.path, batch)
-            float_calls = self.floats.listen(float_part, kernel.path, batch)
-            for (inputs, _), (float_inputs, _) in zip(quantized_calls, float_calls, strict=True):
-                moments.add(form, float_form, weights, inputs, float_inputs)
+        (quantized_part, quantized_inputs), (float_part, float_inputs) = (f.inputs_of(kernel.path) for f in self.fronts)
+        samples = 0
+        for batch, given, wanted in zip(self.data, quantized_inputs, float_inputs, strict=True):
+            if moments.is_enough(samples):
+                break
+            samples += len(batch[0])
+            quantized_calls = self.quantized.listen(quantized_part, kernel.path, given)
+            float_calls = self.floats.listen(float_part, kernel.path, wanted)
+            for (inputs, _), (targets, _) in zip(quantized_calls, float_calls, strict=True):
+                moments.add(form, float_form, weights, inputs, targets)
         return moments
+
+
+def best_rounding(
+    tensor: QuantizedTensor,
+    kernel: np.ndarray,
+    form: as_matrix.MatrixForm,
+    moments: Moments,
+    options: AdaRoundOptions,
+) -> tuple[QuantizedTensor, str]:
+    """Returns one kernel after AdaRound, and a note for the record.
+
+    Args:
+        tensor: the kernel under nearest rounding.
+        kernel: the float kernel.
+        form: the kernel as a matrix.
+        moments: the second moments of its inputs.
+        options: settings of the optimization.
+    """
+    weights = form.to_matrix(kernel)
+    low, high, start, floor, ceiling = _choices(tensor, kernel)
+    low, high, start = (form.to_matrix(array) for array in (low, high, start))
+    up = optimize(weights, low, high, start, moments, options)
+    best = dataclasses.replace(tensor, codes=np.where(form.to_kernel(up), ceiling, floor).astype(np.int8))
+    error = _error(moments, form, weights, best)
+    if options.rounds:
+        refined = _refined(form, weights, best, moments, options.rounds)
+        refined_error = _error(moments, form, weights, refined)
+        if refined_error < error:
+            best, error = refined, refined_error
+    return best, _note(_error(moments, form, weights, tensor), error)
 
 
 def _choices(tensor: QuantizedTensor, weight: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -11,6 +11,10 @@ from r2keras.calibration.as_matrix import MatrixForm, numpy
 
 # Bytes of float32 patches that are processed at a time.
 CHUNK_BYTES = 2**26
+# Rows of patches beyond which more samples of a layer change its moments by less than rounding does: a layer of
+# 32 x 32 outputs reaches them after 128 samples, which are the fewest that are read.
+ENOUGH_ROWS = 2**17
+FEWEST_SAMPLES = 128
 
 
 @dataclasses.dataclass
@@ -63,6 +67,29 @@ class Moments:
             self.cross += transposed @ drift
             self.constant += np.square(drift).sum(axis=1, keepdims=True, dtype=np.float64)
             self.rows += rows.shape[1]
+
+    def add_float(self, form: MatrixForm, inputs: np.ndarray) -> np.ndarray:
+        """Adds the patches of a batch that the float model and the quantized one share; returns their sum.
+
+        Args:
+            form: the kernel.
+            inputs: the layer's inputs.
+
+        Returns:
+            The sums of the patches, (groups, 1, fan_in).
+        """
+        step = max(1, CHUNK_BYTES // max(1, inputs[0].nbytes * form.spread))
+        sums = np.zeros((self.inner.shape[0], 1, self.inner.shape[1]))
+        for start in range(0, len(inputs), step):
+            rows = np.ascontiguousarray(form.patches(inputs[start : start + step]).transpose(1, 0, 2))
+            self.inner += rows.transpose(0, 2, 1) @ rows
+            sums += rows.sum(axis=1, keepdims=True, dtype=np.float64)
+            self.rows += rows.shape[1]
+        return sums
+
+    def is_enough(self, samples: int) -> bool:
+        """Whether the moments of so many samples would hardly change with more."""
+        return samples >= FEWEST_SAMPLES and self.rows >= ENOUGH_ROWS
 
     def error(self, errors: np.ndarray) -> np.ndarray:
         """Returns the mean squared output error of a weight error `E`, (groups, 1, outputs)."""
