@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,13 +72,23 @@ def warm_process() -> subprocess.Popen:
     return process
 
 
-def run_warm(
+@contextlib.contextmanager
+def started_warm(
     name: str, *flags: object, cwd: Path = ROOT, file_limit: int = resource.RLIM_INFINITY
-) -> tuple[int, str, str]:
-    """As `run`, where TensorFlow is imported already: for scripts that import it, and tests that are not about that."""
+) -> Iterator[tuple[int, Callable[[], tuple[int, str, str]]]]:
+    """Starts a script where TensorFlow is imported already; one at a time.
+
+    Returns the id of its process, and a function that waits for its end and returns the same as `run`.
+    """
     warm = warm_process()
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as error:
         job = {"command": [str(ROOT / name), *map(str, flags)], "cwd": str(cwd), "file_limit": file_limit}
         warm.stdin.write(json.dumps(job | {"out": out.name, "error": error.name}) + "\n")
         warm.stdin.flush()
-        return int(warm.stdout.readline()), out.read(), error.read()
+        yield int(warm.stdout.readline()), lambda: (int(warm.stdout.readline()), out.read(), error.read())
+
+
+def run_warm(name: str, *flags: object, **options) -> tuple[int, str, str]:
+    """As `run`, where TensorFlow is imported already: for scripts that import it, and tests that are not about that."""
+    with started_warm(name, *flags, **options) as (_, finish):
+        return finish()

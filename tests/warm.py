@@ -1,17 +1,21 @@
 """A process that has imported TensorFlow and no more; it forks one child a script, and so spares each that import.
 
-Reads a line of JSON a script from standard input, writes its exit code. Nothing of TensorFlow has run in it, so it has
-no other thread that a fork would lose.
+Reads a line of JSON a script from standard input; writes the id of its process and, at its end, its exit code. Nothing
+of TensorFlow has run in it, so it has no other thread that a fork would lose.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import resource
 import runpy
 import sys
 import threading
+import traceback
+from typing import NoReturn
 
 import keras  # noqa: F401
 import tensorflow  # noqa: F401
@@ -29,16 +33,37 @@ def carry_out(job: dict) -> None:
     runpy.run_path(job["command"][0], run_name="__main__")
 
 
+def end(job: dict) -> NoReturn:
+    """Runs a script and ends as it does, without tearing TensorFlow down: that writes to memory for a second."""
+    code: object = 0
+    try:
+        carry_out(job)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:  # noqa: BLE001 (Python ends every script with its traceback)
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code or 0)
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
+    # A search for garbage in a child would write to, and so copy, all that it has from here.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         assert threading.active_count() == 1
         child = os.fork()
         if child == 0:
-            carry_out(json.loads(line))  # It ends with sys.exit or a traceback, as any script does.
-            sys.exit(0)
-        answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
-        answers.flush()
+            end(json.loads(line))
+        print(child, file=answers, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class TestRows:
 
 
 def test_small_run(tmp_path):
-    code, out, error = start("--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)
+    code, out, error = start_warm("--smoke", f"--out={tmp_path / 'out'}", cwd=tmp_path)
     assert code == 0 and "Validation perplexity" in out, error
     (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
     assert row["perplexity"] == row["history"][-1] > 1
