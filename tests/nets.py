@@ -90,6 +90,13 @@ def arrays(outputs):
     return [np.array(ops.convert_to_numpy(ops.cast(part, "float32"))) for part in parts]
 
 
+def outputs(model, x):
+    """What a model predicts, with a compiled call on JAX only: elsewhere that is most of the time of a small model."""
+    if keras.backend.backend() == "jax":
+        return np.asarray(model.predict(x, verbose=0))
+    return np.array(ops.convert_to_numpy(model(x, training=False)))
+
+
 def weights_of(model):
     """All weights of a model with their paths, as copies."""
     return {w.path: np.array(ops.convert_to_numpy(w)) for w in model.weights}

@@ -1,4 +1,4 @@
-"""The frontier of a model that is finished from front to back: what is before it runs once, not again for each layer."""
+"""The frontier of a model that is finished from front to back: what is before it runs once, not for each layer."""
 
 from __future__ import annotations
 

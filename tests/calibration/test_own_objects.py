@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import r2keras
-from r2keras.calibration import AdaRoundOptions, correct_bias, equalize, fold_batch_norm
+from r2keras.calibration import AdaRoundOptions, correct_bias, equalize, fold_batch_norm, weight_sensitivity
 from tests.calibration.nets import spiced
 
 pytestmark = pytest.mark.backends

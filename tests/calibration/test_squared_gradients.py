@@ -8,6 +8,7 @@ from keras import layers
 from r2keras import PaletteSpec, QuantSpec, Recipe, calibrate
 from r2keras._models.values import to_numpy
 from r2keras.calibration import weight_sensitivity
+from tests import nets
 from tests.oracles_dkm import brute_force
 
 pytestmark = pytest.mark.backends
@@ -43,8 +44,8 @@ def test_palettes_follow_what_matters():
     net = keras.Sequential([keras.Input((12,)), layers.Dense(20, name="head", use_bias=False)])
     recipes = [Recipe([("head", PaletteSpec(num_bits=2, min_size=0))], steps) for steps in ([], ["sensitivity"])]
     results = [calibrate(net, recipe, x) for recipe in recipes]
-    wanted = net.predict(x, verbose=0)
-    errors = [np.square(small.predict(x, verbose=0) - wanted).mean() for small, _ in results]
+    wanted = nets.outputs(net, x)
+    errors = [np.square(nets.outputs(small, x) - wanted).mean() for small, _ in results]
     kernel = to_numpy(net.get_layer("head").kernel)
     distances = [np.square(record.tensors["head/kernel"].values() - kernel).mean() for _, record in results]
     assert errors[1] < 0.9 * errors[0] and distances[1] > distances[0]

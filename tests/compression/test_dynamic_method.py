@@ -11,6 +11,7 @@ from r2keras import CompressionRecord, PaletteSpec, QuantSpec, Recipe, calibrate
 from r2keras.calibration import adaround, correct_bias
 from r2keras.layers import DynamicInput, FakeQuantize, QuantizedGRU, QuantizedLSTM
 from tests.gradients import gradients
+from tests.nets import outputs
 from tests.oracles_activations import dynamic_rows
 
 pytestmark = pytest.mark.backends
@@ -38,10 +39,6 @@ def data(count=12):
 
 def array(variable):
     return np.array(ops.convert_to_numpy(variable))
-
-
-def outputs(model, x):
-    return np.asarray(model.predict(x, verbose=0))
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from keras import layers
 from r2keras import ActivationSpec, QuantSpec, Recipe, activation_plan, calibrate, finalize, prepare
 from r2keras.layers import FakeQuantize, QuantizedGRU, QuantizedLSTM
 from r2keras.specs import PaletteSpec
+from tests import nets
 
 pytestmark = pytest.mark.backends
 
@@ -36,7 +37,7 @@ def by_hand():
 
 
 def outputs(model):
-    return np.asarray(model.predict(TOKENS, verbose=0))
+    return nets.outputs(model, TOKENS)
 
 
 @functools.cache
@@ -83,7 +84,7 @@ def test_prepare_quantizes_states_where_activations_are():
     assert type(student.get_layer("both").layer.forward_layer) is QuantizedGRU
     assert set(record.activations) == {"embedding", "lstm", "both/forward_gru", "both/backward_gru"}
     assert record.kept_float == {} and len(record.tensors) == 8
-    state = np.asarray(keras.Model(model.inputs, model.get_layer("lstm").output).predict(TOKENS, verbose=0))
+    state = outputs(keras.Model(model.inputs, model.get_layer("lstm").output))
     np.testing.assert_allclose(state * 3, np.rint(state * 3), atol=1e-5)
 
 
@@ -97,7 +98,7 @@ def test_a_recipe_fits_states_to_each_row_at_run_time(tmp_path):
     model, record = finalize(student)
     assert record.activations == {}
     np.testing.assert_allclose(outputs(model), outputs(student), atol=1e-5)
-    states = np.asarray(keras.Model(model.inputs, model.get_layer("lstm").output).predict(TOKENS, verbose=0))
+    states = outputs(keras.Model(model.inputs, model.get_layer("lstm").output))
     rows = np.sort(np.abs(states.reshape(-1, 6)), axis=1)
     # Two signs times two coefficients: two magnitudes a row, each row its own.
     assert np.all(np.sum(np.diff(rows) > 1e-5, axis=1) <= 1)
@@ -112,7 +113,7 @@ def test_learned_ranges_of_states_become_grids():
     x = np.random.default_rng(1).normal(size=(2, 5, 4)).astype("float32")
     small, record = finalize(student)
     assert np.isclose(record.activations["lstm"].scale, 1 / 15)
-    np.testing.assert_allclose(small.predict(x, verbose=0), student.predict(x, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(nets.outputs(small, x), nets.outputs(student, x), atol=1e-5)
 
 
 def test_without_activation_bits_a_recurrent_layer_stays_keras_own():
