@@ -31,7 +31,7 @@ def parts_between_cuts(model: keras.Model, is_cut: Callable[[Key], bool] = lambd
     """Returns the smallest parts of a model between tensors that alone are needed afterwards.
 
     Args:
-        model: a built Functional or Sequential model; a nested model is one call.
+        model: a built Functional model; a nested model is one call.
         is_cut: whether a part may end at a tensor.
 
     Example:
@@ -62,10 +62,10 @@ def parts_between_cuts(model: keras.Model, is_cut: Callable[[Key], bool] = lambd
 
 
 def tensors_of(model: keras.Model) -> dict[Key, keras.KerasTensor]:
-    """Returns every tensor of a built model that its inputs or calls give.
+    """Returns every tensor of a Functional model that its inputs or calls give.
 
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
-    >>> tensors_of(model)["head", 0, 0].shape
+    >>> inputs = keras.Input((4,))
+    >>> tensors_of(keras.Model(inputs, keras.layers.Dense(2, name="head")(inputs)))["head", 0, 0].shape
     (None, 2)
     """
     tensors: dict[Key, keras.KerasTensor] = {}

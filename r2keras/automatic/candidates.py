@@ -19,9 +19,10 @@ from r2keras._util.json_text import parse_json
 from r2keras.automatic.fingerprint import fingerprint
 from r2keras.automatic.judge import Judge, outputs_of
 from r2keras.automatic.options import Choice
-from r2keras.automatic.settings import Settings, is_palette
+from r2keras.automatic.settings import INTEGER_BITS, Settings, is_palette
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.post_training import calibrate
+from r2keras.compression.activation_plan import planned
 from r2keras.compression.distill import distill
 from r2keras.compression.finalize import finalize
 from r2keras.compression.prepare import prepare
@@ -37,15 +38,17 @@ FLOAT = "float"
 ROWS, STATE = "candidates.json", "settings.json"
 
 
-def recipe_of(choices: Sequence[Choice], picked: Sequence[int], settings: Settings, steps: str) -> Recipe:
-    """Returns the recipe of an assignment: one rule per spec."""
+def recipe_of(
+    choices: Sequence[Choice], picked: Sequence[int], settings: Settings, steps: str, *, has_others: bool
+) -> Recipe:
+    """Returns the recipe of an assignment: one rule per spec, and one for other layers whose outputs are rounded."""
     by_spec: dict[Any, list[str]] = {}
     for choice, index in zip(choices, picked, strict=True):
         by_spec.setdefault(choice.options[index].spec, []).append(choice.pattern)
     rules: list[tuple[str, Any]] = [
         (f"^({'|'.join(patterns)})$", settings.with_activations(spec)) for spec, patterns in by_spec.items()
     ]
-    if settings.other_layers is not None:
+    if settings.other_layers is not None and has_others:
         rules.append((".*", settings.other_layers))
     needed = STEPS.get(steps, STEPS[ADAROUND])
     if any(is_palette(spec) for spec in by_spec):
@@ -91,6 +94,15 @@ class Candidates:
         self.rows: list[Row] = []
         self.folder.mkdir(parents=True, exist_ok=True)
         self._open(fingerprint({"metric": judge.name}, self._inputs()))
+
+    def has_others(self, choices: Sequence[Choice]) -> bool:
+        """Whether an integer file rounds outputs of layers without kernels."""
+        spec = self.settings.other_layers
+        if spec is None:
+            return False
+        plan, _ = planned(self.view, Recipe([(".*", spec)]), INTEGER_BITS, INTEGER_BITS)
+        inputs = {tensor.name for tensor in self.model.inputs}
+        return bool(set(plan) - {choice.path for choice in choices} - inputs)
 
     def float_row(self) -> Row:
         """Returns the row of the float model, whose file is written first."""

@@ -42,6 +42,16 @@ class Compressed(Tabular):
         metric: what `quality` is.
         num_samples: samples that judged.
         verification: the model against its file.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from r2keras.automatic.compress import compress
+    >>> model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(32), keras.layers.Dense(4)])
+    >>> x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    >>> result = compress(model, x, max_drop=0.5, bits=(8,), palettes=False, progress=False)
+    >>> [row["name"] for row in result.rows][:2], result.path.name
+    (['float', 'uniform, 8 bits'], 'model.tflite')
     """
 
     model: keras.Model

@@ -94,7 +94,7 @@ class Judge:
         self.data = data
         self.labels = labels
         self.expected = outputs_of(model, data)
-        self.structure = model.output
+        self.structure = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
         self.metric = self._chosen(metric)
         self.float_quality = self._quality(self.expected)
 

@@ -56,6 +56,7 @@ class Search:
         # Bytes of a file besides its kernels, as the last file had them.
         self.rest = 0
         self._estimates: dict[int, float] = {}
+        self._has_others = candidates.has_others(choices)
 
     def uniform_rows(self) -> list[Row]:
         """Returns the candidates that give all layers the same bits, 8 in the first and last ones, without AdaRound."""
@@ -142,7 +143,8 @@ class Search:
     def _row(self, name: str, steps: str, picked: Sequence[int]) -> Row:
         """Returns the candidate of an assignment."""
         self.say(f"{name}, {steps}: about {self._bytes(picked) + self.rest:,} bytes")
-        return self.candidates.row(name, steps, recipe_of(self.choices, picked, self.settings, steps))
+        recipe = recipe_of(self.choices, picked, self.settings, steps, has_others=self._has_others)
+        return self.candidates.row(name, steps, recipe)
 
     def _bytes(self, picked: Sequence[int]) -> int:
         """Returns the bytes of the kernels under an assignment, about."""

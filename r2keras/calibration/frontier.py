@@ -74,6 +74,8 @@ class Frontier:
         # A path without a single call keeps everything before it open: its part is not known.
         if len(single) < len(paths) or not all(path in {layer.name for layer in model.layers} for path in single):
             return
+        if isinstance(model, keras.Sequential):
+            model = keras.Model(model.inputs, model.outputs)
         parts = parts_between_cuts(model)
         self._cuts = [part.output for part in parts]
         self._tensors = tensors_of(model)
