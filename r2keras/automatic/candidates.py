@@ -100,9 +100,9 @@ class Candidates:
         spec = self.settings.other_layers
         if spec is None:
             return False
-        plan, _ = planned(self.view, Recipe([(".*", spec)]), INTEGER_BITS, INTEGER_BITS)
-        inputs = {tensor.name for tensor in self.model.inputs}
-        return bool(set(plan) - {choice.path for choice in choices} - inputs)
+        kernels = f"^({'|'.join(choice.pattern for choice in choices)})$"
+        _, idle = planned(self.view, Recipe([(kernels, spec), (".*", spec)]), INTEGER_BITS, INTEGER_BITS)
+        return ".*" not in idle
 
     def float_row(self) -> Row:
         """Returns the row of the float model, whose file is written first."""

@@ -110,7 +110,7 @@ def measure(view: ModelView, data: list[Batch]) -> Statistics:
         calls[id(layer)] += 1
         return measured.get(id(layer), layer)(*args, **kwargs)
 
-    parts = _joined(view, data)
+    parts = joined(view, data)
     # A layer that is used twice normalizes with the statistics of both uses, which are known after the run.
     for _ in range(len(measured) + 1):
         calls.clear()
@@ -123,7 +123,7 @@ def measure(view: ModelView, data: list[Batch]) -> Statistics:
     return [layer.settled for layer in measured.values() if layer.settled is not None]
 
 
-def _joined(view: ModelView, data: list[Batch]) -> list[Batch]:
+def joined(view: ModelView, data: list[Batch]) -> list[Batch]:
     """Returns the data in as few parts as memory allows, each of samples of one shape."""
     if len(data) == 1:
         return data

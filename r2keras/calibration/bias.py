@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
-from r2keras._models import rebuild, values, walk
+from r2keras._models import layer_by_layer, rebuild, values, walk
+from r2keras._models.neighbors import nodes
 from r2keras._models.row_products import rounding_layers, without_rounding
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_part
 from r2keras.calibration import as_matrix
+from r2keras.calibration.batch_norm import joined
 from r2keras.calibration.data import Data, kept_batches
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.frontier import Frontier
-from r2keras.calibration.taps import Tapped
+from r2keras.calibration.taps import Tap, Tapped
 from r2keras.compression.dynamic_twin import with_rounding_at
 
 
@@ -89,6 +92,21 @@ def corrected(
     return _corrected(view, small, _changed(view, small), data, means)
 
 
+def corrected_ends(view: ModelView, small: ModelView, data: list[Batch]) -> ModelView | None:
+    """As `corrected`, for the layers alone that no batch normalization follows; None if there is none to correct.
+
+    Re-estimated statistics already cancel the shift of the other layers' means.
+    """
+    neighbors = nodes(small)
+
+    def is_normalized(path: str) -> bool:
+        follower = neighbors.get(neighbors[path].consumer or "")
+        return follower is not None and isinstance(follower.layer, keras.layers.BatchNormalization)
+
+    paths = [path for path in _changed(view, small) if not is_normalized(path)]
+    return _corrected(view, small, paths, data, None) if paths else None
+
+
 def _corrected(
     view: ModelView,
     small: ModelView,
@@ -145,16 +163,39 @@ def _measured(view: ModelView, small: ModelView, paths: list[str], data: list[Ba
     floats = Tapped(view, paths)
     quantized = Tapped(small, paths)
     float_means = floats.output_means(paths, floats.model, (values.packed(floats.model, batch) for batch in data))
+    parts = joined(small, data)
+    if len(parts) == 1 and all(quantized.is_called_once(path) for path in paths):
+        return _measured_in_one_run(quantized, parts[0], float_means)
     frontier = Frontier(quantized, data, paths)
     biases: dict[str, np.ndarray] = {}
     for path in paths:
-        bias = quantized.layer(path).bias
-        shift = quantized.output_means([path], *frontier.inputs_of(path))[path] - float_means[path]
-        biases[path] = (values.to_numpy(bias) - _bias_shaped(quantized.layer(path), shift)).astype(np.float32)
+        means = quantized.output_means([path], *frontier.inputs_of(path))
+        biases[path] = _without_shift(quantized.layer(path), means[path] - float_means[path])
         # The next layers are measured with this layer corrected.
-        bias.assign(biases[path])
+        quantized.layer(path).bias.assign(biases[path])
         frontier.finish(path)
     return biases
+
+
+def _measured_in_one_run(quantized: Tapped, data: Batch, float_means: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the biases that make the output means of each layer equal, with all data in memory at once."""
+    biases: dict[str, np.ndarray] = {}
+
+    def call(path: str, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if path in float_means and isinstance(layer, Tap):
+            mean = as_matrix.numpy(layer.layer(*args, **kwargs)).mean(axis=0, dtype=np.float64)
+            biases[path] = _without_shift(layer.layer, mean - float_means[path])
+            # The following layers are measured with this one corrected. The run leaves the model as it is.
+            layer.layer.bias.assign(biases[path])
+        return layer(*args, **kwargs)
+
+    layer_by_layer.run(quantized.model, data, call)
+    return biases
+
+
+def _without_shift(layer: keras.Layer, shift: np.ndarray) -> np.ndarray:
+    """Returns a layer's bias less the shift of the mean output of a sample."""
+    return (values.to_numpy(layer.bias) - _bias_shaped(layer, shift)).astype(np.float32)
 
 
 def _bias_shaped(layer: keras.Layer, mean: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ class Frontier:
     def _find_parts(self, paths: list[str]) -> None:
         """Finds the parts of the copy, and the part of each layer that is called once outside of nested models."""
         model = self.tapped.model
-        single = {path for path in paths if self.tapped.can_cut(path)}
+        single = {path for path in paths if self.tapped.is_called_once(path)}
         # A path without a single call keeps everything before it open: its part is not known.
         if len(single) < len(paths) or not all(path in {layer.name for layer in model.layers} for path in single):
             return

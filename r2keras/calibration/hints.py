@@ -1,37 +1,67 @@
-"""Hints that `calibrate` logs, each once per process: bits and steps that are rarely the best choice."""
+"""The hint that `calibrate` logs where steps would keep more accuracy: what they cost and bring."""
 
 from __future__ import annotations
 
-import functools
-import logging
+import math
 
-from r2keras.export.weights.uniform import container_bits
-from r2keras.record import CompressionRecord, QuantizedTensor
-from r2keras.specs import Recipe
+from r2keras._models.walk import ModelView
+from r2keras._util.hints import log_once
+from r2keras._util.text import count
+from r2keras.calibration.data_checks import Batch
+from r2keras.compression.weight_plan import WeightPlan
+from r2keras.specs import QuantSpec, Recipe
 
-# From this number of bits on, nearest rounding is usually good enough.
-ROUNDED_WELL = 4
-
-
-def hints(recipe: Recipe, record: CompressionRecord) -> list[str]:
-    """Returns what a user should know of the bits and steps of a recipe, given the record it led to."""
-    found = []
-    widths = {tensor.spec.num_bits for tensor in record.tensors.values()}
-    for num_bits in sorted(width for width in widths if container_bits(width) != width):
-        found.append(
-            f"A .tflite file of to_litert stores {num_bits}-bit weights in {container_bits(num_bits)}-bit containers: "
-            f"they take as many bytes as {container_bits(num_bits)}-bit weights."
-        )
-    grids = [tensor for tensor in record.tensors.values() if isinstance(tensor, QuantizedTensor)]
-    if not recipe.steps and any(tensor.spec.num_bits < ROUNDED_WELL for tensor in grids):
-        found.append(
-            f"Weights below {ROUNDED_WELL} bits lose less accuracy with steps in the recipe: "
-            'Recipe(..., steps=["adaround", "correct_bias"]).'
-        )
-    return found
+EXACT_BITS = 8
+# Seconds of AdaRound per weight, and per weight and sample, on two cores: benchmarks/results/calibration.json has 13 s more
+# with it for the 77,360 weights of ResNet-8 and 57 s more for the 269,184 of ResNet-20, at 1,024 images; of these ResNet-8
+# took 0.85 of the processor time at 256. Large images take longer.
+SECONDS_PER_WEIGHT = 1.5e-4
+SECONDS_PER_SAMPLE = 4e-8
+# What AdaRound gained on ResNet-8, DS-CNN and MobileNetV1-0.25 (docs/results/mlperf_tiny.md), by the most bits.
+GAINS = {2: "24 to 40 points of accuracy at 2 bits", 7: "0 to 11 points of accuracy at 4 bits"}
 
 
-@functools.cache
-def log_once(text: str) -> None:
-    """Logs a text at its first use; a log line, so that filters of warnings do not turn it into an error."""
-    logging.getLogger("r2keras").warning(text)
+def log_cost(view: ModelView, recipe: Recipe, plan: WeightPlan, data: list[Batch] | None) -> None:
+    """Logs `cost_hint`, if there is one, once."""
+    hint = cost_hint(view, recipe, plan, data)
+    if hint is not None:
+        log_once(hint, "cost of adaround")
+
+
+def cost_hint(view: ModelView, recipe: Recipe, plan: WeightPlan, data: list[Batch] | None) -> str | None:
+    """Returns what AdaRound would cost and bring, for grids of fewer than 8 bits in a recipe without steps.
+
+    Args:
+        view: the model.
+        recipe: the recipe.
+        plan: the specs of the kernels.
+        data: checked batches; None for none.
+    """
+    planned = [(kernel, plan.get(kernel.path, {}).get(kernel.name)) for kernel in view.kernels]
+    grids = [(kernel, spec.num_bits) for kernel, spec in planned if isinstance(spec, QuantSpec)]
+    grids = [(kernel, num_bits) for kernel, num_bits in grids if num_bits < EXACT_BITS]
+    if recipe.steps or not grids:
+        return None
+    gain = next(text for most, text in GAINS.items() if min(num_bits for _, num_bits in grids) <= most)
+    weights = sum(math.prod(kernel.variable.shape) for kernel, _ in grids)
+    if data is None:
+        cost = "takes unlabeled data, and seconds to minutes"
+    else:
+        samples = sum(len(batch[0]) for batch in data)
+        seconds = weights * (SECONDS_PER_WEIGHT + SECONDS_PER_SAMPLE * samples)
+        cost = f"would take about {_duration(seconds)} for these {count(weights)} weights and {count(samples)} samples"
+    return (
+        f'Without steps, weights are rounded to the nearest code: Recipe(..., steps=["adaround", "correct_bias"]) {cost}, '
+        f'and has brought {gain}; steps="auto" chooses.'
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Returns a time in seconds or minutes, rounded.
+
+    >>> _duration(3.2), _duration(44.0), _duration(170.0)
+    ('5 seconds', '40 seconds', '3 minutes')
+    """
+    if seconds >= 90:
+        return f"{count(round(seconds / 60))} minutes"
+    return f"{max(5, round(seconds, -1) if seconds >= 10 else 5):.0f} seconds"

@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 
 import keras
 import numpy as np
 
-from r2keras._models import layer_by_layer, values
 from r2keras._models.float32 import in_float32
 from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import DataNeededError, invalid, invalid_choice
+from r2keras._util.hints import log_once
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import measured_grids
 from r2keras.calibration.bias import corrected
 from r2keras.calibration.data import Data, kept_batches, split
 from r2keras.calibration.data_checks import Batch
+from r2keras.calibration.data_fit import warned_statistics
 from r2keras.calibration.equalization import equalized
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
-from r2keras.calibration.hints import hints, log_once
+from r2keras.calibration.hints import log_cost
+from r2keras.calibration.repairs import Reference, repaired
 from r2keras.calibration.rounding.adaround import rounded
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.calibration.squared_gradients import sensitivity_of
+from r2keras.calibration.step_choice import choice_text, is_chosen, is_exact, steps_of
 from r2keras.compression import finalize, integer_forms, prepare, students, weight_plan
 from r2keras.compression.activation_plan import integer_ends, planned, warned_plan, with_layers_to_round
 from r2keras.compression.dynamic_plan import settled
 from r2keras.compression.dynamic_twin import with_rounding
 from r2keras.compression.edges import with_edges
 from r2keras.compression.integer_biases import round_biases
+from r2keras.compression.storage_hints import log_storage_hints
 from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.record import CompressionRecord
 from r2keras.record.with_record import remember
-from r2keras.specs import Recipe
+from r2keras.specs import AUTO, Recipe
 
-# Up to this number of batches, compiling a model takes longer than it saves.
-EAGER_BATCHES = 4
 BATCH_NORM = ("auto", "shift", "replace", "keep")
 
 
@@ -59,9 +60,14 @@ def calibrate(
     """Quantizes a trained model without labels and without training.
 
     Each kernel that the recipe matches moves to the grid or palette of its spec. Then the steps of the recipe are done
-    in their order; a recipe without `steps` has one, `"reestimate_batch_norm"`. Each step is also a function of
-    `r2keras.calibration`. Quantized activations get their ranges from the data at the end.
-    docs/how_to/post_training.md explains the steps and when to use them.
+    in their order. Each step is also a function of `r2keras.calibration`. Quantized activations get their ranges from
+    the data at the end. docs/how_to/post_training.md explains the steps and when to use them.
+
+    A recipe without `steps` does what takes seconds: it re-estimates batch norm and, below 8 bits, corrects the biases
+    of the layers that no batch normalization follows, if this brings the outputs on `data` closer to the float model's.
+    With `steps="auto"`, palettes are searched with `"sensitivity"`, and grids of at most 4 bits get `"adaround"`; then
+    that repair or, after AdaRound, `"correct_bias"` alone is chosen by the same error, and a log line names the choice.
+    Without data, `"auto"` corrects the biases by the statistics of the batch-norm layers.
 
     Args:
         model: a built, trained Functional or Sequential model; left untouched.
@@ -72,7 +78,8 @@ def calibrate(
             `"correct_bias"` then uses the statistics of the batch-norm layers.
         batch_norm: how `"reestimate_batch_norm"` sets the moving statistics: `"replace"` uses the measured ones,
             `"shift"` adds only the change through quantization, `"keep"` leaves them, `"auto"` picks whichever of the
-            three gives outputs on `data` closest to the float model's, by mean squared error.
+            three gives outputs on `data` closest to the float model's, by mean squared error. Applies to recipes without
+            steps or with `"auto"`, too.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
         output_bits: bits of the other tensors that an integer file rounds, 2 to 8: results of global average pooling,
             and the model's outputs. An output is rounded before a last softmax, sigmoid or tanh, which becomes a layer
@@ -88,8 +95,8 @@ def calibrate(
 
     Returns:
         `(model, record)`, as from `r2keras.finalize`; the model computes in float32. `record.notes` has AdaRound's
-        result for each kernel. A hint is logged, once, about bits that a file stores in wider containers, and about
-        fewer than 4 bits without steps.
+        result for each kernel. Hints are logged, once: on bits that a file stores in wider containers, on palettes larger
+        than grids, and on what AdaRound would cost and bring at fewer than 8 bits without steps.
 
     Raises:
         TypeError: `model` is subclassed, `recipe` is not a Recipe, or the data are not numbers.
@@ -97,7 +104,9 @@ def calibrate(
             of another shape; a step needs data and there are none; `batch_norm` is unknown.
 
     Warns:
-        UserWarning: samples were left out (`max_samples`); features of the model's input are too small for its grid.
+        UserWarning: samples were left out (`max_samples`); features of the model's input are too small for its grid; the
+            data do not fit the statistics of the model's batch-norm layers; a rule never applies, or names a layer and
+            takes others whose names continue it.
 
     Example:
 
@@ -123,11 +132,14 @@ def calibrate(
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)
     warned_plan(view, recipe, input_bits, output_bits)
-    steps = recipe.steps or ("reestimate_batch_norm",)
+    log_storage_hints(view, plan)
+    steps = steps_of(recipe, view, plan, data is not None)
     checked = None if data is None else kept_batches(view, data, batch_size, max_samples)
     for step in ("adaround", "sensitivity"):
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
+    log_cost(view, recipe, plan, checked)
+    measured = warned_statistics(view, checked, steps, batch_norm)
     view, means = _before_quantization(view, steps, with_means=checked is None and "correct_bias" in steps)
     small, record = quantized_kernels(view, plan, checked, steps)
     if "adaround" in steps:
@@ -135,18 +147,24 @@ def calibrate(
         small, record = rounded(view, small, record, checked, options, folder, progress)
     if "correct_bias" in steps:
         small = corrected(view, small, checked, means)
-    if "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):
+    repair = "none"
+    if is_chosen(recipe) and checked is not None:
+        reference = Reference(view, checked, measured)
+        small, repair = repaired(
+            reference, small, batch_norm, biases=not is_exact(plan), all_biases="adaround" in steps
+        )
+    elif "reestimate_batch_norm" in steps and batch_norm != "keep" and norms.batch_norms(small):
         if checked is None:
             raise DataNeededError(
                 invalid("data", "inputs to re-estimate batch norm", None, "Pass inputs, or batch_norm='keep'")
             )
-        _reestimate(view, small, checked, batch_norm)
+        Reference(view, checked, measured).reestimate(small, batch_norm)
+    if recipe.steps == (AUTO,):
+        log_once(choice_text(steps, repair))
     record = dataclasses.replace(record, num_values=small.model.count_params())
     small, record = _with_activations(small, record, recipe, checked, input_bits, output_bits)
     if record.dynamic_kernels:
         small = with_rounding(small, record)
-    for hint in hints(recipe, record):
-        log_once(hint)
     remember(small.model)
     return small.model, record
 
@@ -201,38 +219,3 @@ def _before_quantization(
             for path in means.keys() & factors.keys():
                 means[path] = means[path] / factors[path]
     return view, means
-
-
-def _reestimate(view: ModelView, small: ModelView, data: list[Batch], mode: str) -> None:
-    """Sets the batch-norm statistics of the quantized model by the mode `"replace"`, `"shift"` or `"auto"`."""
-    replaced = norms.measure(small, data)
-    candidates = {"replace": replaced}
-    if mode != "replace":
-        candidates["shift"] = norms.shifted(small, norms.measure(view, data), replaced)
-    if mode == "auto":
-        candidates["keep"] = norms.statistics(small)
-        mode = _nearest(view, small, data, candidates)
-    norms.set_statistics(small, candidates[mode])
-
-
-def _nearest(view: ModelView, small: ModelView, data: list[Batch], candidates: Mapping[str, norms.Statistics]) -> str:
-    """Returns the name of the statistics with which the outputs are closest to the float model's."""
-    float_outputs = _outputs(view.model, data)
-    errors: dict[str, float] = {}
-    for name, statistics in candidates.items():
-        norms.set_statistics(small, statistics)
-        pairs = zip(float_outputs, _outputs(small.model, data), strict=True)
-        errors[name] = sum(float(np.square(expected - output, dtype=np.float64).sum()) for expected, output in pairs)
-    return min(errors, key=errors.__getitem__)
-
-
-def _outputs(model: keras.Model, data: list[Batch]) -> list[np.ndarray]:
-    """Returns all outputs of a model on all batches in one list."""
-    arrays: list[np.ndarray] = []
-    for batch in data:
-        if len(data) <= EAGER_BATCHES:
-            outputs = keras.tree.map_structure(keras.ops.convert_to_numpy, layer_by_layer.run(model, batch)[0])
-        else:
-            outputs = model.predict_on_batch(values.packed(model, batch))
-        arrays += [np.asarray(output, np.float32) for output in keras.tree.flatten(outputs)]
-    return arrays

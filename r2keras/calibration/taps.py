@@ -60,15 +60,15 @@ class Tapped:
         """Returns the copy of a tapped layer, without its activation."""
         return self.taps[path].layer
 
-    def until(self, path: str) -> keras.Model:
-        """Returns the part of the copy up to a layer, or the whole copy if it cannot be cut there."""
-        if not self.can_cut(path):
-            return self.model
-        return keras.Model(self.source, self.model.get_layer(path).output)
-
-    def can_cut(self, path: str) -> bool:
+    def is_called_once(self, path: str) -> bool:
         """Whether a layer has a single output to cut at: not inside a nested model, and called once."""
         return "/" not in path and self._uses[path] == 1
+
+    def until(self, path: str) -> keras.Model:
+        """Returns the part of the copy up to a layer, or the whole copy if it cannot be cut there."""
+        if not self.is_called_once(path):
+            return self.model
+        return keras.Model(self.source, self.model.get_layer(path).output)
 
     @property
     def source(self) -> Any:

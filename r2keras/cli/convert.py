@@ -219,8 +219,11 @@ def write_c_array(model, record, data) -> int:
 def calibrated(model, recipe, data):
     """Returns the quantized model and its record."""
     ends = {"input_bits": FLAGS.input_bits, "output_bits": FLAGS.output_bits, "integer": FLAGS.integer}
-    # AdaRound shows a bar of its own.
-    with stage(" ".join(["Calibrating", ", ".join(recipe.steps)]).rstrip(), spinner="adaround" not in recipe.steps):
+    # AdaRound, which "auto" may choose, shows a bar of its own.
+    with stage(
+        " ".join(["Calibrating", ", ".join(recipe.steps)]).rstrip(),
+        spinner=not {"adaround", "auto"} & set(recipe.steps),
+    ):
         try:
             return r2keras.calibrate(model, recipe, data, **ends)
         except DataNeededError as error:

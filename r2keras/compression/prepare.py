@@ -12,6 +12,7 @@ from r2keras.compression import integer_forms, recurrent
 from r2keras.compression.activation_plan import integer_ends, warned_plan, with_layers_to_round
 from r2keras.compression.dynamic_plan import settled
 from r2keras.compression.edges import with_edges
+from r2keras.compression.storage_hints import log_storage_hints
 from r2keras.compression.students import wrappers
 from r2keras.compression.weight_plan import WeightPlan, plan_of
 from r2keras.layers.quantize_activation import QuantizeActivation
@@ -52,12 +53,17 @@ def prepare(
         their input instead; other layers under it (convolutions of more than one pixel, embeddings) only have their
         kernels compressed.
 
+    Hints are logged, once: on bits that a file stores in wider containers, and on palettes larger than grids.
+
     Raises:
         TypeError: a subclassed model, or `recipe` is not a Recipe.
         ValueError: the model is not built or is already prepared; a pattern of the recipe matches nothing; a weight is
             NaN or infinite; a layer writes to its own kernel when called; `activation_bits` without an activation, or
             `activation_method="dynamic"` without a product; a layer's `get_config()` does not create it again; two
             layers share a weight and neither holds the other one.
+
+    Warns:
+        UserWarning: a rule that never applies, or that names a layer and takes others whose names continue it.
 
     Example:
 
@@ -73,6 +79,7 @@ def prepare(
     plan = settled(plan_of(view, recipe), view, recipe)
     view = with_layers_to_round(view, recipe, output_bits)
     plan = integer_forms.translated(plan, view)
+    log_storage_hints(view, plan)
     return _prepared(view, plan, warned_plan(view, recipe, input_bits, output_bits)).model
 
 

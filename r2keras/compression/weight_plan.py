@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Iterator
 
 import keras
 
@@ -16,6 +18,9 @@ from r2keras.layers.quantize_activation import GridActivation, QuantizeActivatio
 from r2keras.layers.wrappers.substitute import SubstituteWeights
 from r2keras.specs import Recipe, Spec
 from r2keras.specs.dynamic import is_dynamic
+
+# A pattern of names alone, such as `conv2d` or `stem|head`, without any sign of a regular expression.
+NAMES = re.compile(r"[\w/-]+(\|[\w/-]+)*")
 
 # Specs by layer path and by the kernel's name in the layer.
 WeightPlan = dict[str, dict[str, Spec]]
@@ -82,7 +87,8 @@ def _already_compressed(path: str) -> ValueError:
 def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tuple[str, str]]) -> None:
     """Raises for a pattern that matches no kernel, and, where it quantizes activations, no other layer either.
 
-    Warns of a rule that never applies, because earlier rules take all that it matches.
+    Warns of a rule that never applies, because earlier rules take all that it matches, and of one that names a layer
+    and also takes others whose names continue that name.
     """
     quantizes = has_activation_bits(recipe)
     applied = {recipe.index(*pair) for pair in (names + others if quantizes else names)}
@@ -103,3 +109,30 @@ def check_patterns(recipe: Recipe, names: list[tuple[str, str]], others: list[tu
                 UserWarning,
                 stacklevel=4,
             )
+    for number, (pattern, _) in enumerate(recipe.rules):
+        taken = [path for path, full in names if recipe.index(path, full) == number]
+        for name, longer in _continued(pattern, taken):
+            warnings.warn(
+                f"The recipe's pattern {shown(pattern)} names the layer {name!r}, and also takes {_listed(longer)}, "
+                f"because patterns are searched within names. Write '^{name}$' for that layer alone, or '^{name}' for "
+                "all of these.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _continued(pattern: str, paths: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yields each layer that a pattern of plain names gives in full, with the layers whose names continue it."""
+    if not NAMES.fullmatch(pattern):
+        return
+    for name in pattern.split("|"):
+        # A part of the layer itself, "lstm/lstm_cell", is meant too.
+        longer = [p for p in dict.fromkeys(paths) if p.startswith(name) and not f"{p}/".startswith(f"{name}/")]
+        if name in paths and longer:
+            yield name, longer
+
+
+def _listed(paths: list[str]) -> str:
+    """Returns at most three names as text."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(map(repr, paths[:3])) + more

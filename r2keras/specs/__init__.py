@@ -9,6 +9,7 @@ from r2keras.specs.quant import LEVELS as LEVELS
 from r2keras.specs.quant import METHODS as METHODS
 from r2keras.specs.quant import RANGES as RANGES
 from r2keras.specs.quant import QuantSpec
+from r2keras.specs.recipe import AUTO as AUTO
 from r2keras.specs.recipe import EDGES as EDGES
 from r2keras.specs.recipe import SPEC_KINDS as SPEC_KINDS
 from r2keras.specs.recipe import STEPS as STEPS

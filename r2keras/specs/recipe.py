@@ -29,6 +29,8 @@ EDGES = "<edges>"
 
 # The steps of post-training quantization, in the only order in which they may run.
 STEPS = ("fold_batch_norm", "equalize", "sensitivity", "adaround", "correct_bias", "reestimate_batch_norm")
+# In place of steps: `calibrate` chooses them.
+AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,9 @@ class Recipe(Tabular):
         rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec`, a `PaletteSpec` or None (stays float).
         steps: what `calibrate` does in addition to choosing ranges. Each step is the function of that name in
             `r2keras.calibration`; they run in this order: `"fold_batch_norm"`, `"equalize"`, `"sensitivity"` (before
-            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`. Without any, batch norm is
-            re-estimated.
+            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`. Without any, `calibrate` does what
+            takes seconds; with `"auto"` it chooses by bits, model and data, and logs what it chose. `recipe.steps` is
+            `("auto",)` then.
 
     Raises:
         ValueError: no rules, a pattern that is not a regular expression, an unknown step, or steps out of order.
@@ -106,7 +109,7 @@ class Recipe(Tabular):
             edges: bits per weight of the first and last kernels (the pattern `"<edges>"`), which hold few weights and
                 matter most; None means `num_bits`.
             activation_bits: bits of the layers' outputs; None leaves them float.
-            steps: the steps of `calibrate`.
+            steps: the steps of `calibrate`, or `"auto"`.
             **spec: further arguments of `QuantSpec`, for all kernels.
 
         Raises:
@@ -136,7 +139,7 @@ class Recipe(Tabular):
         `to_litert(..., activations="int8")` needs no data.
 
         Args:
-            steps: the steps of `calibrate`.
+            steps: the steps of `calibrate`, or `"auto"`.
 
         Example:
 
@@ -169,7 +172,7 @@ class Recipe(Tabular):
         """Returns the recipe as plain JSON."""
         config: dict[str, Any] = {"rules": [_rule_to_dict(pattern, spec) for pattern, spec in self.rules]}
         if self.steps:
-            config["steps"] = list(self.steps)
+            config["steps"] = AUTO if self.steps == (AUTO,) else list(self.steps)
         return config
 
     @classmethod
@@ -249,10 +252,14 @@ def _checked_rule(name: str, rule: object) -> tuple[str, Spec | None]:
 
 
 def _checked_steps(steps: object) -> tuple[str, ...]:
-    """Returns the steps if each is known and they are in order."""
+    """Returns the steps if each is known and they are in order, or `"auto"` alone."""
+    if isinstance(steps, str) and steps == AUTO:
+        return (AUTO,)
     if isinstance(steps, (str, dict)) or not isinstance(steps, Iterable):
-        raise TypeError(invalid("steps", f"a list of names from {', '.join(STEPS)}", steps))
+        raise TypeError(invalid("steps", f"{AUTO!r}, or a list of names from {', '.join(STEPS)}", steps))
     steps = tuple(steps)
+    if steps == (AUTO,):
+        return steps
     for step in steps:
         if step not in STEPS:
             raise ValueError(invalid_choice("steps", STEPS, step))

@@ -9,7 +9,7 @@ from keras import layers
 
 from r2keras import QuantSpec, Recipe, calibrate, finalize, prepare
 from r2keras._models import insert
-from r2keras.calibration import post_training
+from r2keras.calibration import repairs
 from r2keras.calibration.batch_norm import reestimate_batch_norm
 from tests import nets
 
@@ -144,7 +144,7 @@ def test_the_model_is_copied_twice_for_rounded_weights_and_activations(monkeypat
 def test_compiled_and_eager_outputs_choose_the_same_statistics(monkeypatch):
     model, shifted = net(), [2 * X[:40] + 1]
     small, record = calibrate(model, EIGHT_BITS, shifted)
-    monkeypatch.setattr(post_training, "EAGER_BATCHES", 0)
+    monkeypatch.setattr(repairs, "EAGER_BATCHES", 0)
     again, again_record = calibrate(model, EIGHT_BITS, shifted)
     assert record.activations == again_record.activations
     np.testing.assert_equal(nets.weights_of(small), nets.weights_of(again))
