@@ -1,13 +1,13 @@
 """What `calibrate` does without steps and with `steps="auto"`: accuracy, error and time, and how well data fit a model.
 
-    python benchmarks/calibration_defaults.py --data_dir=DIR    # half an hour; rows go to results/calibration_defaults.json
+    python benchmarks/calibration_defaults.py --data_dir=DIR    # an hour; rows go to results/calibration_defaults.json
     python benchmarks/calibration_defaults.py --table           # the table, from that file
     python benchmarks/calibration_defaults.py --data_dir=DIR --fit    # divergences of data that fit and that do not
 
 DIR holds the CIFAR-10 `.npz` files, `resnet20_cifar10_pytorch.npz`, and the folders `mlperf_tiny` and `imagenet`.
 
-Each seed draws other inputs for calibration: 256 training images of CIFAR-10, judged on 2,000 validation images; or 250 of
-the first 500 inputs for DS-CNN and MobileNet, judged on the other 250. Test inputs are not read.
+Each seed draws other inputs for calibration: 256 training images of CIFAR-10, judged on 2,000 validation images; or 250
+of the first 500 inputs for DS-CNN and MobileNet, judged on the other 250. Inputs that other pages test on are not used.
 """
 
 from __future__ import annotations

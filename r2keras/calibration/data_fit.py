@@ -15,9 +15,8 @@ from r2keras.calibration.data_checks import Batch
 SLOW = {"adaround", "sensitivity"}
 # Steps that change the layers whose statistics are measured.
 CHANGING = {"fold_batch_norm", "equalize"}
-# Largest divergence in nats, averaged over channels, from the moving statistics taken as normal distributions to those of
-# the data. ResNet-8, DS-CNN, ResNet-20 and MobileNetV1-0.25 have at most 0.02 with 250 inputs as in training, and at least
-# 1.1 with inputs that were divided by 255, not standardized, or noise (`benchmarks/calibration_defaults.py --fit`).
+# Largest divergence, in nats. ResNet-8, DS-CNN, ResNet-20 and MobileNetV1-0.25 have at most 0.05 with 250 inputs as in
+# training, and at least 0.4 with inputs scaled to 0 to 1 (`benchmarks/calibration_defaults.py --fit`).
 LIMIT = 0.3
 
 
@@ -33,7 +32,7 @@ def warned_statistics(
         batch_norm: see `calibrate`.
 
     Returns:
-        The statistics, which re-estimation needs, too; None if they were not measured, or will be others after the steps.
+        The statistics, which re-estimation needs, too; None if they were not measured, or the steps change the layers.
     """
     is_changed = bool(CHANGING & set(steps))
     is_needed = "reestimate_batch_norm" in steps and batch_norm in ("auto", "shift") and not is_changed
@@ -45,8 +44,9 @@ def warned_statistics(
 
 
 def divergences(view: ModelView, measured: norms.Statistics) -> dict[str, float]:
-    """Returns by layer path how far measured statistics are from the moving ones, in nats, averaged over channels.
+    """Returns by layer path how far measured statistics are from the moving ones.
 
+    This is the divergence of normal distributions with these means and variances, in nats, averaged over the channels.
     Layers that were never trained, with means of 0 and variances of 1, are left out.
     """
     found: dict[str, float] = {}
@@ -68,9 +68,9 @@ def _warn(view: ModelView, measured: norms.Statistics) -> None:
     worst = max(found, key=found.__getitem__, default=None)
     if worst is not None and found[worst] > LIMIT:
         warnings.warn(
-            f"The calibration data do not look like the model's training data: the batch-norm layer {worst!r} sees means "
-            f"and variances that are {found[worst]:.1f} nats from its moving ones (more than {LIMIT:g} is far). Scale and "
-            "preprocess the data as in training, or, if the model was trained for a few steps only, train it further.",
+            f"The calibration data do not look like the model's training data: the batch-norm layer {worst!r} sees "
+            f"means and variances that are {found[worst]:.1f} nats from its moving ones (more than {LIMIT:g} is far). "
+            "Scale the data as in training; if they are, the moving statistics had too few training steps to settle.",
             UserWarning,
             stacklevel=4,
         )

@@ -12,9 +12,9 @@ from r2keras.compression.weight_plan import WeightPlan
 from r2keras.specs import QuantSpec, Recipe
 
 EXACT_BITS = 8
-# Seconds of AdaRound per weight, and per weight and sample, on two cores: benchmarks/results/calibration.json has 13 s more
-# with it for the 77,360 weights of ResNet-8 and 57 s more for the 269,184 of ResNet-20, at 1,024 images; of these ResNet-8
-# took 0.85 of the processor time at 256. Large images take longer.
+# Seconds of AdaRound per weight, and per weight and sample, on two cores: benchmarks/results/calibration.json has 13 s
+# more with it for the 77,360 weights of ResNet-8 and 57 s more for the 268,336 of ResNet-20, at 1,024 images of 32x32;
+# at 256, ResNet-8 takes 0.85 of that. Larger images take longer.
 SECONDS_PER_WEIGHT = 1.5e-4
 SECONDS_PER_SAMPLE = 4e-8
 # What AdaRound gained on ResNet-8, DS-CNN and MobileNetV1-0.25 (docs/results/mlperf_tiny.md), by the most bits.
@@ -51,8 +51,8 @@ def cost_hint(view: ModelView, recipe: Recipe, plan: WeightPlan, data: list[Batc
         seconds = weights * (SECONDS_PER_WEIGHT + SECONDS_PER_SAMPLE * samples)
         cost = f"would take about {_duration(seconds)} for these {count(weights)} weights and {count(samples)} samples"
     return (
-        f'Without steps, weights are rounded to the nearest code: Recipe(..., steps=["adaround", "correct_bias"]) {cost}, '
-        f'and has brought {gain}; steps="auto" chooses.'
+        'Without steps, weights are rounded to the nearest code: Recipe(..., steps=["adaround", "correct_bias"]) '
+        f'{cost}, and has brought {gain}; steps="auto" chooses.'
     )
 
 

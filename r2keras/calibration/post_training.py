@@ -78,8 +78,8 @@ def calibrate(
             `"correct_bias"` then uses the statistics of the batch-norm layers.
         batch_norm: how `"reestimate_batch_norm"` sets the moving statistics: `"replace"` uses the measured ones,
             `"shift"` adds only the change through quantization, `"keep"` leaves them, `"auto"` picks whichever of the
-            three gives outputs on `data` closest to the float model's, by mean squared error. Applies to recipes without
-            steps or with `"auto"`, too.
+            three gives outputs on `data` closest to the float model's, by mean squared error. Recipes without steps or
+            with `"auto"` follow it, too.
         input_bits: bits of the model's float inputs, 2 to 8; None leaves them float.
         output_bits: bits of the other tensors that an integer file rounds, 2 to 8: results of global average pooling,
             and the model's outputs. An output is rounded before a last softmax, sigmoid or tanh, which becomes a layer
@@ -95,8 +95,8 @@ def calibrate(
 
     Returns:
         `(model, record)`, as from `r2keras.finalize`; the model computes in float32. `record.notes` has AdaRound's
-        result for each kernel. Hints are logged, once: on bits that a file stores in wider containers, on palettes larger
-        than grids, and on what AdaRound would cost and bring at fewer than 8 bits without steps.
+        result for each kernel. Hints are logged, once: on bits that a file stores in wider containers, on palettes
+        larger than grids, and on what AdaRound would cost and bring at fewer than 8 bits without steps.
 
     Raises:
         TypeError: `model` is subclassed, `recipe` is not a Recipe, or the data are not numbers.
@@ -104,9 +104,9 @@ def calibrate(
             of another shape; a step needs data and there are none; `batch_norm` is unknown.
 
     Warns:
-        UserWarning: samples were left out (`max_samples`); features of the model's input are too small for its grid; the
-            data do not fit the statistics of the model's batch-norm layers; a rule never applies, or names a layer and
-            takes others whose names continue it.
+        UserWarning: samples were left out (`max_samples`); features of the model's input are too small for its grid;
+            the data do not fit the statistics of the model's batch-norm layers; a rule never applies, or names a layer
+            and takes others whose names continue it.
 
     Example:
 

@@ -13,8 +13,8 @@ from r2keras.compression.weight_plan import WeightPlan
 from r2keras.export.weights.uniform import container_bits
 from r2keras.specs import PaletteSpec, QuantSpec
 
-# Bytes in a .tflite file beside codes and tables. Files with a Dense layer or a convolution of C = 32 or 128 channels are
-# larger with a palette than with a grid by 656 - 12 C bytes at 4 bits (with a table of 64 bytes) and by 336 - 4 C at 2.
+# Bytes in a .tflite file beside codes and tables. Files with one Dense layer or convolution of C = 32 or 128 channels
+# are larger with a palette than with a grid: by 656 - 12 C bytes at 4 bits, with a table of 64; by 336 - 4 C at 2.
 PALETTE_OPERATORS = 592
 GRID_OPERATORS = {"mid_tread": 0, "mid_rise": 272}
 BYTES_PER_SCALE = {"mid_tread": 12, "mid_rise": 4}
@@ -83,9 +83,10 @@ def _size(view: ModelView, kernel: Kernel, spec: PaletteSpec) -> _Size:
 def _container_hint(num_bits: int) -> str:
     """Returns the hint on bits that need a wider container."""
     wide = container_bits(num_bits)
+    narrow = f", or {wide // 2}" if wide // 2 in (2, 4) else ""
     return (
         f"A .tflite file of to_litert stores {num_bits}-bit weights in {wide}-bit containers: they take as many bytes "
-        f"as {wide}-bit weights. Choose {wide} bits, which keep more accuracy, or {wide // 2}."
+        f"as {wide}-bit weights. Choose {wide} bits, which keep more accuracy{narrow}."
     )
 
 

@@ -110,6 +110,18 @@ def test_bad_steps_are_refused(steps, error, match):
         Recipe([(".*", EIGHT)], steps)
 
 
+@pytest.mark.parametrize("steps", ["auto", ["auto"], ("auto",)])
+def test_auto_is_kept(steps, tmp_path):
+    recipe = Recipe([(".*", EIGHT)], steps=steps)
+    assert recipe.steps == ("auto",) and recipe.to_dict()["steps"] == "auto" and "Steps: auto" in str(recipe)
+    for suffix in (".yaml", ".json"):
+        recipe.save(tmp_path / f"r{suffix}")
+        assert Recipe.load(tmp_path / f"r{suffix}") == recipe
+    assert "steps: auto\n" in (tmp_path / "r.yaml").read_text()
+    with pytest.raises(ValueError, match="one of"):
+        Recipe([(".*", EIGHT)], ["auto", "adaround"])
+
+
 def test_steps_are_kept(tmp_path):
     recipe = Recipe([(".*", EIGHT)], steps=(step for step in ("fold_batch_norm", "adaround")))
     assert recipe.steps == ("fold_batch_norm", "adaround")

@@ -33,6 +33,7 @@ def test_rules(recipe, rules):
 def test_steps_are_kept():
     assert Recipe.uniform(2, steps=["adaround", "correct_bias"]).steps == ("adaround", "correct_bias")
     assert Recipe.int8(["fold_batch_norm"]).steps == ("fold_batch_norm",)
+    assert Recipe.uniform(2, steps="auto").steps == ("auto",)
 
 
 @pytest.mark.parametrize(
