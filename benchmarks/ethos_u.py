@@ -124,7 +124,7 @@ def quantized(task: front_models.Task, net: str, method: str, seed: int, epochs:
     keras.utils.set_random_seed(seed)
     if not is_trained(method):
         bits = int(method[-1])
-        steps = ["adaround", "correct_bias"] if method.startswith("adaround") else []
+        steps = ["adaround", "correct_bias"] if method.startswith("adaround") else ["reestimate_batch_norm"]
         recipe = r2keras.Recipe.uniform(bits, 8 if bits < 8 else None, 8, steps)
         return r2keras.calibrate(task.model, recipe, task.calibration(seed), integer=True)
     spec = r2keras.QuantSpec(2, activation_bits=8)

@@ -91,9 +91,11 @@ def augmented(x: np.ndarray, generator: np.random.Generator, pad: int = 4) -> np
 
 def make_recipe(cell: Cell, model: keras.Model) -> r2keras.Recipe:
     """Returns the recipe of a cell; trained uniform grids keep the first and last kernels at 8 bits."""
+    # The default of `calibrate` also corrects biases; the rows of results/ are without.
+    alone = ["reestimate_batch_norm"]
     if cell.method in PALETTES:
         palette = r2keras.PaletteSpec(num_bits=cell.weight_bits * cell.dim, dim=cell.dim, min_size=0)
-        return r2keras.Recipe([(".*", palette)])
+        return r2keras.Recipe([(".*", palette)], steps=alone)
     options = {"num_bits": cell.weight_bits, "granularity": cell.granularity, "activation_bits": cell.activation_bits}
     if cell.trains:
         weights, activations = ("dorefa", "pact") if cell.method == "pact_dorefa" else (cell.method, cell.method)
@@ -104,7 +106,7 @@ def make_recipe(cell: Cell, model: keras.Model) -> r2keras.Recipe:
     spec = r2keras.QuantSpec(**options, range="min_max" if cell.method == "min_max" else "mse")
     reestimate = ["reestimate_batch_norm"] if cell.batch_norm == "replace" else []
     steps = {"adaround": ["adaround", *reestimate], "equalize": ["fold_batch_norm", "equalize", "correct_bias"]}
-    return r2keras.Recipe([(".*", spec)], steps=steps.get(cell.method, []))
+    return r2keras.Recipe([(".*", spec)], steps=steps.get(cell.method, alone))
 
 
 def quantize(

@@ -144,7 +144,7 @@ def make_recipe(model: keras.Model, num_bits: int, method: str, settings: Settin
         edge = make_spec(settings.edge_bits, at_edges.get(method, method), settings)
         names = kernel_layers(model)
         rules.insert(0, (f"^({re.escape(names[0])}|{re.escape(names[-1])})$", edge))
-    return r2keras.Recipe(rules, steps=STEPS.get(method, []))
+    return r2keras.Recipe(rules, steps=STEPS.get(method, ["reestimate_batch_norm"]))
 
 
 def make_spec(num_bits: int, method: str, settings: Settings) -> r2keras.QuantSpec | r2keras.PaletteSpec:

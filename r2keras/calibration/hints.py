@@ -6,7 +6,7 @@ import math
 
 from r2keras._models.walk import ModelView
 from r2keras._util.hints import log_once
-from r2keras._util.text import count
+from r2keras._util.text import bits, count
 from r2keras.calibration.data_checks import Batch
 from r2keras.compression.weight_plan import WeightPlan
 from r2keras.specs import QuantSpec, Recipe
@@ -42,17 +42,18 @@ def cost_hint(view: ModelView, recipe: Recipe, plan: WeightPlan, data: list[Batc
     grids = [(kernel, num_bits) for kernel, num_bits in grids if num_bits < EXACT_BITS]
     if recipe.steps or not grids:
         return None
-    gain = next(text for most, text in GAINS.items() if min(num_bits for _, num_bits in grids) <= most)
+    fewest = min(num_bits for _, num_bits in grids)
+    gain = next(text for most, text in GAINS.items() if fewest <= most)
     weights = sum(math.prod(kernel.variable.shape) for kernel, _ in grids)
     if data is None:
-        cost = "takes unlabeled data, and seconds to minutes"
+        cost = "needs unlabeled data, takes seconds to minutes"
     else:
         samples = sum(len(batch[0]) for batch in data)
         seconds = weights * (SECONDS_PER_WEIGHT + SECONDS_PER_SAMPLE * samples)
-        cost = f"would take about {_duration(seconds)} for these {count(weights)} weights and {count(samples)} samples"
+        cost = f"takes about {_duration(seconds)} ({count(weights)} weights, {count(samples)} samples)"
     return (
-        'Without steps, weights are rounded to the nearest code: Recipe(..., steps=["adaround", "correct_bias"]) '
-        f'{cost}, and has brought {gain}; steps="auto" chooses.'
+        f"At {bits(fewest)}, "
+        f'Recipe(..., steps=["adaround", "correct_bias"]) {cost} and has brought {gain}; steps="auto" chooses.'
     )
 
 

@@ -30,11 +30,13 @@ def hint_of(recipe, data):
 def test_the_cost_follows_weights_and_samples():
     recipe = Recipe([("a", QuantSpec(4)), ("b", QuantSpec(8))])
     found = hint_of(recipe, [[X], [X]])
-    assert "about 5 seconds for these 32 weights and 8 samples" in found and "0 to 11 points" in found
+    assert (
+        "At 4 bits" in found and "takes about 5 seconds (32 weights, 8 samples)" in found and "0 to 11 points" in found
+    )
     # 4e-8 s per weight and sample are 128 s for 32 weights and 10^8 samples.
     many = np.broadcast_to(X[:1], (10**8, 8))
     assert "about 2 minutes" in hint_of(recipe, [[many]])
-    assert "takes unlabeled data" in hint_of(recipe, None)
+    assert "needs unlabeled data" in hint_of(recipe, None)
     assert "24 to 40 points" in hint_of(Recipe([(".*", QuantSpec(2))]), [[X]])
 
 
@@ -59,4 +61,4 @@ def test_a_hint_is_logged_once_and_is_no_warning(caplog):
         prepare(MODEL, Recipe([(".*", QuantSpec(3))]))
     assert [record.name for record in caplog.records] == ["r2keras", "r2keras"]
     first, second = caplog.messages
-    assert "3-bit weights in 4-bit containers" in first and "2." in first and "Without steps" in second
+    assert "3-bit weights in 4-bit containers" in first and "2." in first and "At 3 bits" in second
