@@ -8,10 +8,10 @@ from r2keras._models.walk import ModelView
 from r2keras._util.hints import log_once
 from r2keras._util.text import bits, count
 from r2keras.calibration.data_checks import Batch
+from r2keras.calibration.step_choice import EXACT_BITS, is_rounded
 from r2keras.compression.weight_plan import WeightPlan
-from r2keras.specs import QuantSpec, Recipe
+from r2keras.specs import Recipe
 
-EXACT_BITS = 8
 # Seconds of AdaRound per weight, and per weight and sample, on two cores: benchmarks/results/calibration.json has 13 s
 # more with it for the 77,360 weights of ResNet-8 and 57 s more for the 268,336 of ResNet-20, at 1,024 images of 32x32;
 # at 256, ResNet-8 takes 0.85 of that. Larger images take longer.
@@ -38,7 +38,7 @@ def cost_hint(view: ModelView, recipe: Recipe, plan: WeightPlan, data: list[Batc
         data: checked batches; None for none.
     """
     planned = [(kernel, plan.get(kernel.path, {}).get(kernel.name)) for kernel in view.kernels]
-    grids = [(kernel, spec.num_bits) for kernel, spec in planned if isinstance(spec, QuantSpec)]
+    grids = [(kernel, spec.num_bits) for kernel, spec in planned if spec is not None and is_rounded(spec)]
     grids = [(kernel, num_bits) for kernel, num_bits in grids if num_bits < EXACT_BITS]
     if recipe.steps or not grids:
         return None

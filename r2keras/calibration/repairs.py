@@ -85,8 +85,8 @@ def repaired(
     candidates[name] = small
     ends = corrected_ends(reference.view, small, reference.data) if biases else None
     if ends is not None:
-        ends_name = "correct_bias" if name == "none" else f"{name}, then correct_bias of layers without batch norm"
-        candidates[ends_name] = ends
+        kind = "correct_bias of layers without batch norm" if norms.batch_norms(small) else "correct_bias"
+        candidates[kind if name == "none" else f"{name}, then {kind}"] = ends
     if len(candidates) == 1:
         return small, name
     errors = {key: reference.error(candidate) for key, candidate in candidates.items()}

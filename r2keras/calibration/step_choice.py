@@ -34,7 +34,7 @@ def steps_of(recipe: Recipe, view: ModelView, plan: WeightPlan, has_data: bool) 
         return ("correct_bias",) if plan.keys() & expected_inputs_of(view).keys() else ()
     specs = _specs(plan)
     has_palette = any(isinstance(spec, PaletteSpec) for spec in specs)
-    is_coarse = any(isinstance(spec, QuantSpec) and spec.num_bits <= ROUNDED_BITS for spec in specs)
+    is_coarse = any(is_rounded(spec) and spec.num_bits <= ROUNDED_BITS for spec in specs)
     return (*["sensitivity"] * has_palette, *["adaround"] * is_coarse, "reestimate_batch_norm")
 
 
@@ -48,6 +48,11 @@ def choice_text(steps: tuple[str, ...], repair: str) -> str:
     before = [step for step in steps if step != "reestimate_batch_norm"]
     done = [*before, *[repair] * (repair != "none")]
     return f'steps="auto" chose: {", ".join(done) or "nothing"}.'
+
+
+def is_rounded(spec: Spec) -> bool:
+    """Whether a spec puts weights on a uniform grid; alternating codes are sums of signs per row."""
+    return isinstance(spec, QuantSpec) and spec.method != "alternating"
 
 
 def _specs(plan: WeightPlan) -> list[Spec]:

@@ -1,4 +1,4 @@
-"""What `calibrate` does without steps and with `steps="auto"`: the repairs, their choice, and the warning of strange data."""
+"""`calibrate` without steps and with `steps="auto"`: repairs, their choice, and the warning of strange data."""
 
 import logging
 import warnings
@@ -99,6 +99,7 @@ def test_one_run_corrects_as_many_do(monkeypatch):
         (QuantSpec(5), True, ("reestimate_batch_norm",)),
         (QuantSpec(4), True, ("adaround", "reestimate_batch_norm")),
         (PaletteSpec(num_bits=4, min_size=0), True, ("sensitivity", "reestimate_batch_norm")),
+        (QuantSpec(2, method="alternating"), True, ("reestimate_batch_norm",)),
         (QuantSpec(4), False, ("correct_bias",)),
     ],
 )
