@@ -13,7 +13,6 @@ from r2keras.automatic.candidates import Candidates
 from r2keras.export import LiteRTModel
 from tests.automatic.nets import trained
 
-
 CALL = {"max_drop": 0.02, "bits": (8, 2), "palettes": False, "progress": False}
 
 
@@ -89,7 +88,8 @@ def test_folder_of_another_run_is_refused(small):
 
 def test_limits_that_nothing_meets_give_the_nearest(tmp_path):
     model, x, _ = trained()
-    result = r2keras.compress(model, x, max_bytes=5000, max_drop=0.0, bits=(4,), folder=tmp_path, progress=False)
+    given = {"bits": (4,), "palettes": False, "progress": False}
+    result = r2keras.compress(model, x, max_bytes=5000, max_drop=0.0, folder=tmp_path, **given)
     assert not result.is_met
     assert result.text.startswith("Nothing meets at most 5,000 bytes and a drop of at most 0. The nearest is")
     assert result.path.exists()
@@ -98,7 +98,7 @@ def test_limits_that_nothing_meets_give_the_nearest(tmp_path):
 def test_integer_files_for_microcontrollers(tmp_path):
     model, x, y = trained()
     result = r2keras.compress(
-        model, x, labels=y, max_drop=0.05, bits=(8, 4), target="mcu", folder=tmp_path, progress=False
+        model, x, labels=y, max_drop=0.05, bits=(8,), target="mcu", folder=tmp_path, progress=False
     )
     assert result.is_met
     assert result.record.activations
@@ -122,7 +122,8 @@ def test_two_inputs_and_a_recurrent_layer(tmp_path):
     model = keras.Model([words, image], keras.layers.Dense(3, name="head")(both))
     random = np.random.default_rng(0)
     data = {"words": random.normal(size=(64, 5, 6)), "image": random.normal(size=(64, 8))}
-    result = r2keras.compress(model, data, max_drop=0.3, bits=(8,), target="any", folder=tmp_path, progress=False)
+    given = {"bits": (8,), "palettes": False, "target": "any", "progress": False}
+    result = r2keras.compress(model, data, max_drop=0.3, folder=tmp_path, **given)
     assert {"lstm/lstm_cell/kernel", "head/kernel"} <= set(result.record.tensors)
     assert len(LiteRTModel(result.path).inputs) == 2
 
