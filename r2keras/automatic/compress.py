@@ -89,10 +89,13 @@ def compress(
             quantize and the others, at most 4,096, judge. Data without end need `max_samples`.
         max_bytes: the most bytes of the file.
         max_drop: the largest loss of quality, as a share: 0.01 is one point of accuracy.
-        labels: class numbers or other targets, one per sample, if `data` are arrays. Without, quality is the share of
-            decisions that equal the float model's; accuracy cannot drop by more than what is missing there.
-        metric: `"accuracy"`, `"agreement"`, `"output_error"` (1 minus the relative root mean square error of the
-            outputs), or a function of labels and outputs, larger for better outputs.
+        labels: class numbers or other targets, one per sample, if `data` are arrays.
+        metric: `"accuracy"` (the default with labels); `"expected_accuracy"`, the mean probability that the float model
+            gives to what the compressed one decides (the default without labels, for probabilities: its drop is what
+            accuracy is expected to drop by if these probabilities are right); `"agreement"`, the share of decisions
+            that equal the float model's (the default for other classifications; accuracy cannot drop by more);
+            `"output_error"`, 1 minus the relative root mean square error of the outputs (the default for other
+            outputs); or a function of labels and outputs, larger for better outputs.
         bits: numbers of bits per weight to choose from, 1 to 8. Files store 3 bits in 4.
         target: what the file is for: `"any"`, `"cpu"`, `"browser"` or `"mcu"`, as in `export.to_litert`.
         palettes: whether palettes of at most 4 bits compete with grids; None means where the target takes them. A file
@@ -208,8 +211,7 @@ def _sensitivity(
         atomic_write_text(path, json.dumps([vars(one) for one in known]) + "\n")
 
     count = max(SENSITIVITY_SAMPLES // len(calibration[0][0]), 1)
-    metric = "output_error" if judge.metric == "output_error" or not isinstance(judge.metric, str) else "agreement"
-    measure = Judge(working.model, calibration[:count], None, metric)
+    measure = Judge(working.model, calibration[:count], None, None)
     rows = measured(working, choices, measure, known, keep, progress)
     return Sensitivity(tuple(rows), measure.name, measure.num_samples)
 

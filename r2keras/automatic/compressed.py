@@ -14,6 +14,7 @@ from r2keras._util.display import Tabular
 from r2keras._util.files import atomic_write_text
 from r2keras._util.tables import add_row, new_table, text_cell
 from r2keras._util.text import DASH, count, percent
+from r2keras.automatic.judge import SHARES
 from r2keras.automatic.plots import front_of, write_front
 from r2keras.automatic.sensitivity import Sensitivity
 from r2keras.automatic.settings import Settings
@@ -81,19 +82,24 @@ class Compressed(Tabular):
         """The result in two sentences."""
         row, size = self.chosen, self.rows[0]["bytes"]
         noise = "" if row["noise"] is None else f" (standard error {percent(row['noise'])})"
-        drop = f"{self.metric} {self.value_text(row['quality'])}, {self.drop_text(row['drop'])} below float{noise}"
+        drop = f"{self.metric_text} {self.value_text(row['quality'])}, {self.drop_text(row['drop'])} below float{noise}"
         found = f"{count(row['bytes'])} bytes, {size / row['bytes']:.1f} times smaller than float; {drop}"
         if self.is_met:
             return f"{row['name']}, {row['steps']}: {found}. On {self.num_samples} samples."
         return f"Nothing meets {self.settings.goal}. The nearest is {row['name']}, {row['steps']}: {found}."
 
+    @property
+    def metric_text(self) -> str:
+        """The name of the metric in words."""
+        return self.metric.replace("_", " ")
+
     def value_text(self, value: float) -> str:
         """Returns a value of the metric as text."""
-        return percent(value) if self.metric in ("accuracy", "agreement") else f"{value:.4g}"
+        return percent(value) if self.metric in SHARES else f"{value:.4g}"
 
     def drop_text(self, value: float) -> str:
         """Returns a drop of the metric as text."""
-        return f"{100 * value:.2f} points" if self.metric in ("accuracy", "agreement") else f"{value:.4g}"
+        return f"{100 * value:.2f} points" if self.metric in SHARES else f"{value:.4g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns rows, settings and sensitivity as plain JSON."""
@@ -127,7 +133,7 @@ class Compressed(Tabular):
         write_front(self.rows[1:], self.rows[0], self.settings, path)
 
     def __rich__(self) -> Table:
-        columns = [("candidate", False), ("steps", False), ("bytes", True), (self.metric, True), ("drop", True)]
+        columns = [("candidate", False), ("steps", False), ("bytes", True), (self.metric_text, True), ("drop", True)]
         table = new_table(f"Compression for {self.settings.goal}", [*columns, ("seconds", True), ("", False)])
         front = self.front
         for row in sorted(self.rows, key=lambda row: -row["bytes"]):

@@ -16,7 +16,9 @@ from r2keras.calibration.data_checks import Batch
 
 # A function of labels and outputs, larger for better outputs.
 Metric = Callable[[np.ndarray, Any], float]
-METRICS = ("accuracy", "agreement", "output_error")
+METRICS = ("accuracy", "expected_accuracy", "agreement", "output_error")
+# Those that are shares of samples.
+SHARES = METRICS[:3]
 TINY = 1e-7
 # Outputs that add up to 1 within this are probabilities.
 ROUNDING = 1e-3
@@ -27,8 +29,9 @@ class Judgement:
     """What a compressed model computes on the samples that judge it.
 
     Args:
-        quality: the metric: share of correct decisions or of those that agree with the float model, or 1 minus the
-            relative output error; or the result of the caller's function.
+        quality: the metric: share of correct decisions, the float model's mean probability of the decisions, share of
+            decisions that agree with the float model's, or 1 minus the relative output error; or the result of the
+            caller's function.
         drop: the float model's quality minus this one.
         noise: standard error of the drop, from the samples; None where they do not give one.
         error: mean divergence from the float model's outputs (`output_error`).
@@ -84,8 +87,8 @@ class Judge:
         model: the float model.
         data: checked batches.
         labels: class numbers or other targets, one per sample; or None.
-        metric: one of `METRICS`, a function, or None for the default: accuracy with labels, agreement of decisions for
-            outputs of one row per sample, else the output error.
+        metric: one of `METRICS`, a function, or None for the default: accuracy with labels; without, expected accuracy
+            for probabilities, agreement of decisions for other outputs of one row per sample, else the output error.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class Judge:
         """Returns the metric, checked against labels and outputs."""
         decides = len(self.expected) == 1 and _decisions(self.expected[0]) is not None
         if metric is None:
-            metric = "accuracy" if self.labels is not None else "agreement" if decides else "output_error"
+            metric = self._default(decides)
         if isinstance(metric, str):
             check_choice("metric", METRICS, metric)
             if metric != "output_error" and not decides:
@@ -134,7 +137,18 @@ class Judge:
             raise ValueError(invalid("labels", "labels, which the metric needs", None, "Pass labels="))
         if metric == "accuracy":
             self._check_classes()
+        if metric == "expected_accuracy" and not are_probabilities(self.expected[0]):
+            fix = "Add a softmax, or pass metric='agreement'"
+            raise ValueError(invalid("metric", "another one for outputs that are not probabilities", metric, fix))
         return metric
+
+    def _default(self, decides: bool) -> str:
+        """Returns the metric of a caller who names none."""
+        if self.labels is not None:
+            return "accuracy"
+        if not decides:
+            return "output_error"
+        return "expected_accuracy" if are_probabilities(self.expected[0]) else "agreement"
 
     def _check_classes(self) -> None:
         """Raises ValueError unless the labels are class numbers."""
@@ -151,7 +165,7 @@ class Judge:
             return self._called(self.metric, outputs)
         if self.metric == "output_error":
             return 1.0 - math.sqrt(output_error(self.expected, outputs))
-        return float(self._is_right(outputs).mean())
+        return float(self._scores(outputs).mean())
 
     def _called(self, metric: Metric, outputs: list[np.ndarray]) -> float:
         """Returns the result of the caller's function."""
@@ -166,16 +180,20 @@ class Judge:
             raise ValueError(invalid("metric", "a function that returns a finite number", value))
         return value
 
-    def _is_right(self, outputs: list[np.ndarray]) -> np.ndarray:
-        """Returns which decisions equal the labels, or the float model's."""
+    def _scores(self, outputs: list[np.ndarray]) -> np.ndarray:
+        """Returns 1 where a decision equals the label or the float model's, or the float model's probability of it."""
+        decisions = _decisions(outputs[0])
+        assert decisions is not None  # Checked for the float model's outputs.
+        if self.metric == "expected_accuracy":
+            return np.take_along_axis(self.expected[0].astype(np.float64), decisions[:, None], axis=1)[:, 0]
         wanted = self.labels if self.metric == "accuracy" else _decisions(self.expected[0])
-        return np.asarray(_decisions(outputs[0]) == wanted)
+        return np.asarray(decisions == wanted).astype(np.float64)
 
     def _noise(self, outputs: list[np.ndarray]) -> float | None:
         """Returns the standard error of the drop: samples are judged in pairs."""
         if callable(self.metric) or self.metric == "output_error":
             return None
-        changes = self._is_right(self.expected).astype(np.float64) - self._is_right(outputs)
+        changes = self._scores(self.expected) - self._scores(outputs)
         return float(changes.std() / math.sqrt(len(changes)))
 
 

@@ -48,7 +48,7 @@ def write_page(result: Compressed, float_model: keras.Model, inputs: list, path:
         facts=_facts(result),
         text=result.text,
         commands=_commands(result),
-        metric=result.metric,
+        metric=result.metric_text,
         front=front_svg(result.rows[1:], result.rows[0], result.settings, "front"),
         rows=[_row(result, one) for one in sorted(result.rows, key=lambda one: -one["bytes"])],
         sensitivity=sensitivity_svg(result.sensitivity.rows, "sensitivity"),
@@ -76,7 +76,7 @@ def _facts(result: Compressed) -> list[tuple[str, str, str]]:
     noise = "" if row["noise"] is None else f"standard error {percent(row['noise'])}"
     return [
         ("Bytes", count(row["bytes"]), f"{size / row['bytes']:.1f} times smaller than float"),
-        (result.metric.capitalize(), result.value_text(row["quality"]), f"float {_float_text(result)}"),
+        (result.metric_text.capitalize(), result.value_text(row["quality"]), f"float {_float_text(result)}"),
         ("Drop", result.drop_text(row["drop"]), noise),
         ("File against model", f"{result.verification.relative_difference:.1e}", "of the output range"),
     ]

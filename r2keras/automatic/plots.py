@@ -89,6 +89,7 @@ def _sensitivity_figure(rows: Sequence[_SensitivityRow], colors: dict[str, str])
             label=option,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_yticks(range(len(layers)), [cut(layer, LONGEST_NAME) for layer in layers])
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.grid(True, axis="both", color=colors.get(GRID, GRID))

@@ -47,7 +47,7 @@ class LayerSensitivity:
         num_bytes: bytes of its kernels in a file, about.
         error: mean divergence of the outputs from the float model's: Kullback-Leibler for probabilities, else the
             squared error divided by the outputs' variance.
-        drop: loss of quality: of accuracy with labels, of agreement with the float model without.
+        drop: loss of quality: of accuracy with labels, of expected accuracy or agreement without.
 
     Example:
 
@@ -112,7 +112,7 @@ class Sensitivity(Tabular):
         options = list(dict.fromkeys(row.option for row in self.rows))
         columns = [("layer", False), ("weights", True), *((f"{option}: error", True) for option in options)]
         columns += [(f"{option}: drop", True) for option in options]
-        title = f"Sensitivity of each layer, {self.num_samples} samples; drop in {self.metric}"
+        title = f"Sensitivity of each layer, {self.num_samples} samples; drop in {self.metric.replace('_', ' ')}"
         table = new_table(title, columns)
         for layer in dict.fromkeys(row.layer for row in self.rows):
             found = {row.option: row for row in self.rows if row.layer == layer}
@@ -145,9 +145,7 @@ def sensitivity(
         bits: numbers of bits per weight, 1 to 8.
         palettes: whether to measure palettes, too, at up to 4 bits.
         labels: class numbers or other targets, one per sample, if `data` are arrays.
-        metric: what `drop` is a loss of: `"accuracy"`, `"agreement"` of the decisions with the float model's,
-            `"output_error"`, or a function of labels and outputs, larger for better outputs. None takes accuracy with
-            labels, else agreement.
+        metric: what `drop` is a loss of, as in `compress`.
         rounding: `"nearest"`, or `"adaround"`, which takes a second or so per kernel and number of bits.
         max_samples: the number of samples to use; None uses all, as `calibrate` does.
         progress: whether to show progress, in terminals and notebooks.

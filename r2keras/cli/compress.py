@@ -3,7 +3,7 @@ r"""Finds the bits of each layer that give the smallest .tflite file within limi
     r2keras-compress --model=m.keras --data=x.npz --max_drop=0.01 --out=out/small
 
 --data has the inputs `x`, or one array by the name of each input; a thousand samples are good. With class numbers `y`
-the drop is one of accuracy, without one of agreement with the float model's decisions, which is stricter.
+the drop is one of accuracy. Without, it is what accuracy is expected to drop by, from the float model's probabilities.
 
 The best quality within a number of bytes, and the smallest file within both limits:
 
@@ -50,7 +50,10 @@ flags.DEFINE_boolean(
 )
 flags.DEFINE_integer("train", None, "Epochs of training without labels for smaller files.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "metric", None, "accuracy, agreement or output_error; by default accuracy if there are labels.", flag_values=FLAGS
+    "metric",
+    None,
+    "accuracy, expected_accuracy, agreement or output_error; by default accuracy if there are labels.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer("max_samples", None, "The number of samples to use; by default all.", flag_values=FLAGS)
 
@@ -76,7 +79,7 @@ def compress() -> int:
             list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values())),
             max_bytes=FLAGS.max_bytes,
             max_drop=FLAGS.max_drop,
-            labels=None if FLAGS.metric == "agreement" else others.get("y"),
+            labels=others.get("y") if FLAGS.metric in (None, "accuracy") else None,
             metric=FLAGS.metric,
             bits=bits,
             target=FLAGS.target,

@@ -48,6 +48,18 @@ def test_agreement_needs_no_labels():
     assert (judge.name, judge.judge(net()).drop) == ("agreement", 0.0)
 
 
+def test_expected_accuracy_is_the_float_probability_of_the_decisions():
+    model = net(activation="softmax")
+    p = np.asarray(keras.ops.convert_to_numpy(model(X)))
+    judge = Judge(model, [[X]], None, None)
+    assert (judge.name, judge.float_quality) == ("expected_accuracy", pytest.approx(p.max(axis=1).mean()))
+    others = np.roll(p, 1, axis=1)
+    expected = [p[i, others[i].argmax()] for i in range(24)]
+    found = judge.of_outputs([others])
+    assert found.quality == pytest.approx(np.mean(expected))
+    assert found.noise == pytest.approx(np.std(p.max(axis=1) - expected) / np.sqrt(24), rel=1e-5)
+
+
 def test_sequences_are_judged_by_their_error():
     model = keras.Sequential([keras.Input((6, 4)), keras.layers.Dense(2)])
     judge = Judge(model, [[X.reshape(4, 6, 4)]], None, None)
@@ -64,6 +76,7 @@ def test_a_function_gets_labels_and_outputs():
     [
         (None, "accuracy", "`labels`. Expected labels"),
         (None, "f1", "`metric`"),
+        (None, "expected_accuracy", "Add a softmax"),
         (np.full(24, 3), None, "from 0 to 2"),
         (np.ones((24, 3)), None, "Pass metric="),
         (np.ones(24), lambda labels, outputs: 1 / 0, "raises ZeroDivisionError"),
