@@ -91,7 +91,7 @@ class Candidates:
         self.judge = judge
         self.folder = Path(folder)
         self.progress = progress
-        self.rows: list[Row] = []
+        self._stored: list[Row] = []
         self.folder.mkdir(parents=True, exist_ok=True)
         self._open(fingerprint({"metric": judge.name}, self._inputs()))
 
@@ -103,6 +103,11 @@ class Candidates:
         kernels = f"^({'|'.join(choice.pattern for choice in choices)})$"
         _, idle = planned(self.view, Recipe([(kernels, spec), (".*", spec)]), INTEGER_BITS, INTEGER_BITS)
         return ".*" not in idle
+
+    @property
+    def rows(self) -> list[Row]:
+        """All candidates of the folder, those of earlier calls with other limits included."""
+        return [row for row in self._stored if row["integer"] == self.settings.integer]
 
     def float_row(self) -> Row:
         """Returns the row of the float model, whose file is written first."""
@@ -141,13 +146,12 @@ class Candidates:
                 received = f"{self.folder}, which has the candidates of another model, other data or another target"
                 raise ValueError(invalid_part("folder", "a new folder, or that of the same run", received))
             if (self.folder / ROWS).exists():
-                self.rows = parse_json((self.folder / ROWS).read_bytes())
+                self._stored = parse_json((self.folder / ROWS).read_bytes())
         atomic_write_text(path, json.dumps(settings, indent=1) + "\n")
 
     def _known(self, key: str) -> Row | None:
         """Returns the row of an earlier candidate, if its file is still there."""
-        integer = self.settings.integer
-        found = [row for row in self.rows if row["key"] == key and row["integer"] == integer]
+        found = [row for row in self.rows if row["key"] == key]
         return next((row for row in found if (self.folder / row["file"]).exists()), None)
 
     def _added(
@@ -155,7 +159,7 @@ class Candidates:
     ) -> Row:
         """Writes a candidate's file, judges it, and stores the row."""
         start = time.perf_counter()
-        file = f"{len(self.rows):03d}_{'_'.join(name.replace(',', '').split())}.tflite"
+        file = f"{len(self._stored):03d}_{'_'.join(name.replace(',', '').split())}.tflite"
         model = write(self.folder / file)
         found = self.judge.of_outputs(self._outputs(model, self.folder / file))
         row: Row = {
@@ -172,8 +176,8 @@ class Candidates:
             "integer": self.settings.integer,
             "recipe": None if recipe is None else recipe.to_dict(),
         }
-        self.rows.append(row)
-        atomic_write_text(self.folder / ROWS, json.dumps(self.rows, indent=1) + "\n")
+        self._stored.append(row)
+        atomic_write_text(self.folder / ROWS, json.dumps(self._stored, indent=1) + "\n")
         return row
 
     def _float_file(self, path: Path) -> keras.Model:

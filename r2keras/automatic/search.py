@@ -19,6 +19,8 @@ SPACING = 1.01
 MOST_FILES = 6
 # A file this much larger than the largest that fails is small enough.
 CLOSE = 1.02
+# Assignments that a step passes over while all files are within the drop, or none is: 3 percent of the bytes.
+FEWEST_STEPS = 3
 # Each training is tried at this share of the bytes of the smallest file that needs none.
 TRAINED_SHARES = (0.9, 0.8, 0.7)
 # Files written for a byte limit, each with the prediction corrected by the one before.
@@ -107,9 +109,16 @@ class Search:
             index = min(max(self._first_estimated(allowed * factor), low + 1), high - 1)
             if high - low < 2 or (low >= 0 and high < len(self.front) and self._are_close(low, high)):
                 break
-            if index == high - 1 and low >= 0 and high < len(self.front):
-                index = (low + high) // 2
+            index = self._far_enough(index, low, high)
         return best_of(self.candidates.rows, self.settings)
+
+    def _far_enough(self, index: int, low: int, high: int) -> int:
+        """Returns an assignment in steps that end soon: halves between a failure and a success, else several at once."""
+        if low >= 0 and high < len(self.front):
+            return (low + high) // 2 if index in (low + 1, high - 1) else index
+        if high < len(self.front):
+            return max(min(index, high - FEWEST_STEPS), 0)
+        return min(max(index, low + FEWEST_STEPS), len(self.front) - 1)
 
     def _smaller_by_training(self, best: Row) -> Row:
         """Returns the smallest candidate within the limits after training at ever fewer bytes."""

@@ -70,7 +70,7 @@ def _warn(view: ModelView, measured: norms.Statistics) -> None:
         warnings.warn(
             f"The calibration data do not look like the model's training data: the batch-norm layer {worst!r} sees "
             f"means and variances that are {found[worst]:.1f} nats from its moving ones (more than {LIMIT:g} is far). "
-            "Scale the data as in training; if they are, the moving statistics had too few training steps to settle.",
+            "Scale the data as in training, or train longer if the moving statistics have not settled.",
             UserWarning,
             stacklevel=4,
         )
