@@ -212,7 +212,7 @@ def _sensitivity(
 
     count = max(SENSITIVITY_SAMPLES // len(calibration[0][0]), 1)
     measure = Judge(working.model, calibration[:count], None, None)
-    rows = measured(working, choices, measure, known, keep, progress)
+    rows = measured(working, choices, measure, known, keep, progress, predicts=True)
     return Sensitivity(tuple(rows), measure.name, measure.num_samples)
 
 

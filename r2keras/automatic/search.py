@@ -113,7 +113,7 @@ class Search:
         return best_of(self.candidates.rows, self.settings)
 
     def _far_enough(self, index: int, low: int, high: int) -> int:
-        """Returns an assignment in steps that end soon: halves between a failure and a success, else several at once."""
+        """Returns an assignment in steps that end soon: the middle of a failure and a success, else several on."""
         if low >= 0 and high < len(self.front):
             return (low + high) // 2 if index in (low + 1, high - 1) else index
         if high < len(self.front):
@@ -122,9 +122,10 @@ class Search:
 
     def _smaller_by_training(self, best: Row) -> Row:
         """Returns the smallest candidate within the limits after training at ever fewer bytes."""
+        smallest = self.front[0].num_bytes + self.rest
         for share in TRAINED_SHARES:
-            row = self._at_most(int(best["bytes"] * share), TRAINED) if self._fits(best) else None
-            if row is None or not self._fits(row):
+            limit = int(best["bytes"] * share)
+            if not self._fits(best) or best["bytes"] <= smallest or not self._fits(self._at_most(limit, TRAINED)):
                 break
         if not self._fits(best):
             self._at_most(self.settings.max_bytes or best["bytes"], TRAINED)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -19,8 +20,8 @@ from r2keras._util.files import atomic_write_text
 from r2keras._util.progress import progress_bar
 from r2keras._util.tables import add_row, new_table
 from r2keras._util.text import DASH, count, percent
-from r2keras.automatic.judge import Judge, Judgement, Metric
-from r2keras.automatic.options import Choice, choices_of, specs_for
+from r2keras.automatic.judge import TINY, Judge, Metric
+from r2keras.automatic.options import Choice, Option, choices_of, specs_for
 from r2keras.automatic.plots import write_sensitivity
 from r2keras.automatic.working_copy import WorkingCopy, with_biases
 from r2keras.calibration.data import Data, labelled_samples
@@ -28,6 +29,7 @@ from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.folding import folded
 from r2keras.calibration.rounding.float_inputs import input_statistics
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
+from r2keras.specs import QuantSpec
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +49,8 @@ class LayerSensitivity:
         num_bytes: bytes of its kernels in a file, about.
         error: mean divergence of the outputs from the float model's: Kullback-Leibler for probabilities, else the
             squared error divided by the outputs' variance.
-        drop: loss of quality: of accuracy with labels, of expected accuracy or agreement without.
+        drop: loss of quality: of accuracy with labels, of expected accuracy or agreement without; None if the error was
+            predicted from the layer's own outputs (`compress` does that for 8 bits and for palettes).
 
     Example:
 
@@ -60,7 +63,7 @@ class LayerSensitivity:
     num_values: int
     num_bytes: int
     error: float
-    drop: float
+    drop: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +210,8 @@ def measured(
     known: Sequence[LayerSensitivity],
     keep: Callable[[LayerSensitivity], None],
     progress: bool,
+    *,
+    predicts: bool = False,
 ) -> list[LayerSensitivity]:
     """Returns the sensitivity of all layers to all of their options.
 
@@ -217,28 +222,57 @@ def measured(
         known: rows of an earlier run, which are not measured again.
         keep: called with every new row.
         progress: whether to show a bar.
+        predicts: whether to run grids below 8 bits alone, and to predict the other options from these.
     """
-    earlier = {(row.layer, row.option): row for row in known}
-    rows: list[LayerSensitivity] = []
-    with progress_bar(progress, sum(len(choice.options) for choice in choices), "Sensitivity") as update:
-        for choice in choices:
-            for option in choice.options:
-                update(len(rows), f"Sensitivity of {choice.path} to {option.label}")
-                row = earlier.get((choice.path, option.label))
-                if row is None:
-                    copy.take(choice, option)
-                    found = judge.judge(copy.model)
-                    copy.restore(choice)
-                    row = _row(choice, option.label, option.num_bytes, found)
-                    keep(row)
-                rows.append(row)
-        update(len(rows), "Sensitivity")
-    return rows
+    rows = {(row.layer, row.option): row for row in known}
+    pairs = [(choice, option) for choice in choices for option in choice.options]
+    few_bits = [(choice, option) for choice, option in pairs if _is_few_bits(option)]
+    done = 0
+    with progress_bar(progress, len(pairs), "Sensitivity") as update:
+        for choice, option in [*few_bits, *(pair for pair in pairs if pair not in few_bits)]:
+            update(done, f"Sensitivity of {choice.path} to {option.label}")
+            key = choice.path, option.label
+            if key not in rows:
+                row = _predicted(copy, choice, option, rows) if predicts else None
+                rows[key] = row or _measured(copy, choice, option, judge)
+                keep(rows[key])
+            done += 1
+        update(done, "Sensitivity")
+    return [rows[choice.path, option.label] for choice, option in pairs]
 
 
-def _row(choice: Choice, label: str, num_bytes: int, found: Judgement) -> LayerSensitivity:
-    """Returns the row of one measurement."""
-    return LayerSensitivity(choice.path, label, choice.num_values, num_bytes, found.error, found.drop)
+def _is_few_bits(option: Option) -> bool:
+    """Whether an option is a grid of fewer than 8 bits."""
+    return isinstance(option.spec, QuantSpec) and option.spec.num_bits < MOST_BITS
+
+
+def _measured(copy: WorkingCopy, choice: Choice, option: Option, judge: Judge) -> LayerSensitivity:
+    """Returns what the outputs of the whole model say of one option."""
+    copy.take(choice, option)
+    found = judge.judge(copy.model)
+    copy.restore(choice)
+    return LayerSensitivity(choice.path, option.label, choice.num_values, option.num_bytes, found.error, found.drop)
+
+
+def _predicted(
+    copy: WorkingCopy, choice: Choice, option: Option, rows: Mapping[tuple[str, str], LayerSensitivity]
+) -> LayerSensitivity | None:
+    """Returns one option's error from that of the measured option whose own output error is nearest.
+
+    The error of the model's outputs is about proportional to the layer's. None if there is none to predict from.
+    """
+    own = copy.local_error(option)
+    if own is None or _is_few_bits(option):
+        return None
+    known: list[tuple[float, float]] = []
+    for other in choice.options:
+        row, local = rows.get((choice.path, other.label)), copy.local_error(other)
+        if _is_few_bits(other) and row is not None and local:
+            known.append((local, row.error))
+    if not known:
+        return None
+    local, error = min(known, key=lambda pair: abs(math.log(pair[0] / max(own, TINY * pair[0]))))
+    return LayerSensitivity(choice.path, option.label, choice.num_values, option.num_bytes, error * own / local, None)
 
 
 def error_table(rows: Iterable[LayerSensitivity], choices: Sequence[Choice]) -> list[list[float]]:

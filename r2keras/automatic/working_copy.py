@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 
 from r2keras._models import rebuild, values
 from r2keras._models.walk import ModelView, view_of
@@ -72,7 +71,12 @@ class WorkingCopy:
         for choice in choices:
             self.restore(choice)
 
-    def output_bias_error(self, name: str, quantized: np.ndarray) -> float | None:
-        """Returns the mean squared error of a layer's own outputs under other kernel values; None if it is unknown."""
-        known = self.statistics.get(name)
-        return None if known is None or not known.moments.rows else known.output_error(quantized)
+    def local_error(self, option: Option) -> float | None:
+        """Returns the mean squared error of a layer's own outputs under an option; None if it is unknown."""
+        errors = []
+        for name, tensor in option.tensors.items():
+            known = self.statistics.get(name)
+            if known is None or not known.moments.rows:
+                return None
+            errors.append(known.output_error(tensor.values()))
+        return sum(errors)

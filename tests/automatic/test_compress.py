@@ -107,7 +107,7 @@ def test_integer_files_for_microcontrollers(tmp_path):
 
 def test_training_makes_a_smaller_file(tmp_path):
     model, x, y = trained()
-    given = {"labels": y, "max_drop": 0.0, "bits": (8, 2), "palettes": False, "progress": False}
+    given = {"labels": y, "max_drop": 0.0, "bits": (8, 1), "palettes": False, "progress": False}
     result = r2keras.compress(model, x, **given, train=1, folder=tmp_path)
     others = [row["bytes"] for row in result.rows if row["steps"] == "AdaRound" and row["drop"] <= 0]
     (first, *_) = (row for row in result.rows if row["steps"] == "distillation")
