@@ -6,9 +6,9 @@ r"""`r2keras.compress` on pretrained models that others made: bytes, accuracy on
 
 One call per row, without labels: `compress(model, inputs, max_drop=0.01)`, in a process of its own. The inputs are
 those of `front.py`; a seed draws them: 2,048 CIFAR-10 training images, the first 500 keywords or photographs. The net
-for persons gets 500 photographs of ImageNet at 96 pixels, and is judged by its agreement on the other 500. Accuracy is that
-of the file on test inputs. The last columns are the smallest file of `results/front.json` that is as accurate, which
-recipes of our documents made by hand from other draws, and the bytes of `compress` relative to it.
+for persons gets 500 photographs of ImageNet at 96 pixels, and is judged by its agreement on the other 500. Accuracy is
+that of the file on test inputs. The last columns are the smallest file of `results/front.json` that is as accurate,
+which recipes of our documents made by hand from other draws, and the bytes of `compress` relative to it.
 """
 
 from __future__ import annotations
