@@ -10,7 +10,7 @@ import numpy as np
 
 from r2keras._models.float32 import in_float32
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import DataNeededError, invalid, invalid_choice
+from r2keras._util.errors import DataNeededError, invalid, invalid_choice, invalid_part
 from r2keras._util.hints import log_once
 from r2keras.calibration import batch_norm as norms
 from r2keras.calibration.activations import measured_grids
@@ -22,6 +22,9 @@ from r2keras.calibration.equalization import equalized
 from r2keras.calibration.expected_means import expected_inputs_of
 from r2keras.calibration.folding import folded
 from r2keras.calibration.hints import log_cost
+from r2keras.calibration.reconstruction.options import ReconstructOptions
+from r2keras.calibration.reconstruction.reconstruct import checked as checked_options
+from r2keras.calibration.reconstruction.reconstruct import reconstructed
 from r2keras.calibration.repairs import Reference, repaired
 from r2keras.calibration.rounding.adaround import rounded
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
@@ -37,7 +40,7 @@ from r2keras.compression.storage_hints import log_storage_hints
 from r2keras.layers.wrappers.palettize import Palettize
 from r2keras.record import CompressionRecord
 from r2keras.record.with_record import remember
-from r2keras.specs import AUTO, Recipe
+from r2keras.specs import AUTO, QuantSpec, Recipe
 
 BATCH_NORM = ("auto", "shift", "replace", "keep")
 
@@ -54,6 +57,7 @@ def calibrate(
     batch_size: int = 128,
     max_samples: int | None = None,
     options: AdaRoundOptions | None = None,
+    reconstruct_options: ReconstructOptions | None = None,
     folder: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tuple[keras.Model, CompressionRecord]:
@@ -61,7 +65,7 @@ def calibrate(
 
     Each kernel that the recipe matches moves to the grid or palette of its spec. Then the steps of the recipe are done
     in their order. Each step is also a function of `r2keras.calibration`. Quantized activations get their ranges from
-    the data at the end. docs/how_to/post_training.md explains the steps and when to use them.
+    the data at the end, before `"reconstruct"`. docs/how_to/post_training.md explains the steps and when to use them.
 
     A recipe without `steps` does what takes seconds: it re-estimates batch norm and, below 8 bits, corrects the biases
     of the layers that no batch normalization follows, if this brings the outputs on `data` closer to the float model's.
@@ -90,13 +94,15 @@ def calibrate(
         max_samples: the number of samples to use: of arrays a random choice, of an iterable the first ones. None uses
             all, but of an iterable that does not say how many batches it has 16,384, and of one kept in memory 1 GiB.
         options: settings of the step `"adaround"`; None uses the defaults.
+        reconstruct_options: settings of the step `"reconstruct"`; None uses the defaults.
         folder: a folder in which the step `"adaround"` stores finished layers, so that an interrupted run continues.
-        progress: whether the step `"adaround"` shows its progress, in terminals and notebooks.
+        progress: whether the steps `"adaround"` and `"reconstruct"` show their progress, in terminals and notebooks.
 
     Returns:
-        `(model, record)`, as from `r2keras.finalize`; the model computes in float32. `record.notes` has AdaRound's
-        result for each kernel. Hints are logged, once: on bits that a file stores in wider containers, on palettes
-        larger than grids, and on what AdaRound would cost and bring at fewer than 8 bits without steps.
+        `(model, record)`, as from `r2keras.finalize`; the model computes in float32. `record.notes` has the results of
+        `"adaround"` and `"reconstruct"` for each kernel. Hints are logged, once: on bits that a file stores in wider
+        containers, on palettes larger than grids, and on what AdaRound would cost and bring at fewer than 8 bits
+        without steps.
 
     Raises:
         TypeError: `model` is subclassed, `recipe` is not a Recipe, or the data are not numbers.
@@ -134,8 +140,10 @@ def calibrate(
     warned_plan(view, recipe, input_bits, output_bits)
     log_storage_hints(view, plan)
     steps = steps_of(recipe, view, plan, data is not None)
+    if "reconstruct" in steps:
+        _check_reconstruction(plan, reconstruct_options)
     checked = None if data is None else kept_batches(view, data, batch_size, max_samples)
-    for step in ("adaround", "sensitivity"):
+    for step in ("adaround", "sensitivity", "reconstruct"):
         if checked is None and step in steps:
             raise DataNeededError(invalid("data", f"inputs for the step {step}", None, "Pass unlabeled inputs"))
     log_cost(view, recipe, plan, checked)
@@ -163,10 +171,21 @@ def calibrate(
         log_once(choice_text(steps, repair))
     record = dataclasses.replace(record, num_values=small.model.count_params())
     small, record = _with_activations(small, record, recipe, checked, input_bits, output_bits)
+    if "reconstruct" in steps:
+        assert checked is not None  # Checked above, before any work.
+        small, record = reconstructed(view, small, record, checked, reconstruct_options, progress)
     if record.dynamic_kernels:
         small = with_rounding(small, record)
     remember(small.model)
     return small.model, record
+
+
+def _check_reconstruction(plan: weight_plan.WeightPlan, options: ReconstructOptions | None) -> None:
+    """Raises unless the step `"reconstruct"` has a kernel to learn, and options of its type."""
+    checked_options(options)
+    if not any(isinstance(spec, QuantSpec) for specs in plan.values() for spec in specs.values()):
+        received = "a recipe of palettes with the step reconstruct, which learns codes of uniform grids"
+        raise ValueError(invalid_part("recipe", "a QuantSpec for some kernel", received, "Leave this step out"))
 
 
 def quantized_kernels(

@@ -28,7 +28,7 @@ def define(values: flags.FlagValues) -> None:
         "steps",
         None,
         "Calibration steps, in this order: fold_batch_norm, equalize, sensitivity, adaround, correct_bias, "
-        "reestimate_batch_norm; or auto; with --bits or --integer.",
+        "reestimate_batch_norm, reconstruct; or auto; with --bits or --integer.",
         flag_values=values,
     )
     flags.DEFINE_boolean(

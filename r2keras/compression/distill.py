@@ -123,7 +123,7 @@ class _Targets:
         self.temperature, self.label_share = temperature, label_share
         outputs = teacher.outputs[:num_outputs]
         self.are_classes = [len(tensor.shape) == 2 and (tensor.shape[1] or 0) > 1 for tensor in outputs]
-        self.give_logits = [not _ends_in_softmax(teacher, number) for number in range(num_outputs)]
+        self.give_logits = [not ends_in_softmax(teacher, number) for number in range(num_outputs)]
 
     def of(self, inputs: Any, labels: np.ndarray | None) -> list[np.ndarray]:
         """Returns the targets of one batch."""
@@ -314,7 +314,7 @@ def _with_features(model: keras.Model, names: list[str], argument: str) -> keras
     return keras.Model(model.inputs, [*model.outputs, *(known[name].output for name in names)])
 
 
-def _ends_in_softmax(model: keras.Model, number: int) -> bool:
+def ends_in_softmax(model: keras.Model, number: int) -> bool:
     """Whether an output of a model is a softmax."""
     layer = history(model.outputs[number])[0]
     activation = getattr(layer, "activation", None)

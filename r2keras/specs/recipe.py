@@ -28,7 +28,10 @@ SPEC_KINDS: dict[str, type[QuantSpec] | type[PaletteSpec]] = {QuantSpec.kind: Qu
 EDGES = "<edges>"
 
 # The steps of post-training quantization, in the only order in which they may run.
-STEPS = ("fold_batch_norm", "equalize", "sensitivity", "adaround", "correct_bias", "reestimate_batch_norm")
+STEPS = (
+    *("fold_batch_norm", "equalize", "sensitivity"),
+    *("adaround", "correct_bias", "reestimate_batch_norm", "reconstruct"),
+)
 # In place of steps: `calibrate` chooses them.
 AUTO = "auto"
 
@@ -50,9 +53,9 @@ class Recipe(Tabular):
         rules: pairs `(pattern, spec)`; `spec` is a `QuantSpec`, a `PaletteSpec` or None (stays float).
         steps: what `calibrate` does in addition to choosing ranges. Each step is the function of that name in
             `r2keras.calibration`; they run in this order: `"fold_batch_norm"`, `"equalize"`, `"sensitivity"` (before
-            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`. Without any, `calibrate` does what
-            takes seconds; with `"auto"` it chooses by bits, model and data, and logs what it chose. `recipe.steps` is
-            `("auto",)` then.
+            quantization), `"adaround"`, `"correct_bias"`, `"reestimate_batch_norm"`, `"reconstruct"` (after the
+            quantization of activations). Without any, `calibrate` does what takes seconds; with `"auto"` it chooses by
+            bits, model and data, and logs what it chose. `recipe.steps` is `("auto",)` then.
 
     Raises:
         ValueError: no rules, a pattern that is not a regular expression, an unknown step, or steps out of order.

@@ -96,7 +96,7 @@ def adaround(
     view = view_of(model)
     quantized = view_of(small, "small")
     rounding = rounding_layers(quantized)
-    _check_pair(view, record)
+    check_pair(view, record)
     checked = kept_batches(view, data, batch_size, max_samples)
     result, record = rounded(view, without_rounding(quantized), record, checked, options, folder, progress)
     return (with_rounding_at(result, rounding) if rounding else result).model, record
@@ -310,7 +310,7 @@ def _checked(options: AdaRoundOptions | None) -> AdaRoundOptions:
     return options
 
 
-def _check_pair(view: ModelView, record: CompressionRecord) -> None:
+def check_pair(view: ModelView, record: CompressionRecord) -> None:
     """Raises unless the float model has every recorded kernel."""
     if not isinstance(record, CompressionRecord):
         raise TypeError(invalid("record", "a CompressionRecord", record))
