@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src import backend
 
 
 def parts_of(layer: Any) -> list[Any]:
@@ -37,6 +38,11 @@ def compile_settings(model: keras.Model) -> dict[str, Any]:
 def is_default(method: Callable) -> bool:
     """Whether a method is that of `keras.Layer`, which a class of layers has not replaced."""
     return getattr(method, "_is_default", False)
+
+
+def has_mask(tensor: Any) -> bool:
+    """Whether a tensor of the backend carries a mask, which layers that get the tensor read."""
+    return backend.get_keras_mask(tensor) is not None
 
 
 def lambda_output_shape(layer: keras.layers.Lambda) -> Any:

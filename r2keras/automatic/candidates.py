@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from r2keras._models.walk import ModelView
+from r2keras._models.keras_internals import parts_of
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.errors import invalid_part
 from r2keras._util.files import atomic_write_text
-from r2keras._util.json_text import parse_json
 from r2keras.automatic.fingerprint import fingerprint
 from r2keras.automatic.judge import Judge, outputs_of
+from r2keras.automatic.kept_json import read_json, unreadable
 from r2keras.automatic.options import Choice
 from r2keras.automatic.settings import INTEGER_BITS, Settings, is_palette
 from r2keras.calibration.data_checks import Batch
@@ -36,6 +39,13 @@ QUICK, ADAROUND, TRAINED = "bias correction", "AdaRound", "distillation"
 STEPS = {QUICK: ("fold_batch_norm", "correct_bias"), ADAROUND: ("fold_batch_norm", "adaround", "correct_bias")}
 FLOAT = "float"
 ROWS, STATE = "candidates.json", "settings.json"
+# The pattern of layers without kernels.
+OTHERS = ".*"
+# The files of a candidate.
+SUFFIXES = (".tflite", ".keras", ".record.npz", ".yaml")
+# What every row has; files of other versions or of editors may lack it.
+_FIGURES = ("bytes", "quality", "drop", "noise", "error", "seconds")
+ROW_KEYS = {"key", "name", "steps", *_FIGURES, "file", "integer", "recipe"}
 
 
 def recipe_of(
@@ -49,13 +59,39 @@ def recipe_of(
         (f"^({'|'.join(patterns)})$", settings.with_activations(spec)) for spec, patterns in by_spec.items()
     ]
     if settings.other_layers is not None and has_others:
-        rules.append((".*", settings.other_layers))
+        rules.append((OTHERS, settings.other_layers))
     needed = STEPS.get(steps, STEPS[ADAROUND])
     if any(is_palette(spec) for spec in by_spec):
         needed = (needed[0], "sensitivity", *needed[1:])
     if all(is_palette(spec) for spec in by_spec):
         needed = tuple(step for step in needed if step != "adaround")
     return Recipe(rules, needed)
+
+
+def _own_objects(model: keras.Model) -> dict[str, Any]:
+    """Returns the classes of a model's layers, and the functions and objects that they hold, by name."""
+    found: dict[str, Any] = {}
+    for part in parts_of(model):
+        for one in (part, *vars(part).values()):
+            own = one if inspect.isfunction(one) else type(one)
+            if not own.__module__.startswith(("keras.", "builtins", "tensorflow.")):
+                found[own.__name__] = own
+    return found
+
+
+def _structure(model: keras.Model) -> str:
+    """Returns a model's layers and their connections as text.
+
+    A model that is built again has other automatic names: only those of layers with kernels count, as in recipes.
+    """
+    view = view_of(model)
+    config = json.loads(model.to_json())["config"]
+    text = json.dumps({key: value for key, value in config.items() if key != "name"})
+    names = re.findall(r'"class_name": "InputLayer", "config": {[^{}]*"name": "([^"]*)"', text)
+    names += [layer.name for path, layer in view.layers if not view.kernels_in(path)]
+    for index, name in enumerate(names):
+        text = text.replace(json.dumps(name), f'"#{index}"')
+    return text
 
 
 class Candidates:
@@ -91,9 +127,14 @@ class Candidates:
         self.judge = judge
         self.folder = Path(folder)
         self.progress = progress
-        self._stored: list[Row] = []
+        self._made: list[Row] = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._open(fingerprint({"metric": judge.name}, self._inputs()))
+        self._open()
+
+    @property
+    def rows(self) -> list[Row]:
+        """The candidates that this call may choose from: those of earlier calls with the same kinds of files, too."""
+        return [row for row in self._made if self._may_choose(row)]
 
     def has_others(self, choices: Sequence[Choice]) -> bool:
         """Whether an integer file rounds outputs of layers without kernels."""
@@ -103,11 +144,6 @@ class Candidates:
         kernels = f"^({'|'.join(choice.pattern for choice in choices)})$"
         _, idle = planned(self.view, Recipe([(kernels, spec), (".*", spec)]), INTEGER_BITS, INTEGER_BITS)
         return ".*" not in idle
-
-    @property
-    def rows(self) -> list[Row]:
-        """All candidates of the folder, those of earlier calls with other limits included."""
-        return [row for row in self._stored if row["integer"] == self.settings.integer]
 
     def float_row(self) -> Row:
         """Returns the row of the float model, whose file is written first."""
@@ -121,45 +157,67 @@ class Candidates:
             steps: `QUICK`, `ADAROUND` or `TRAINED`.
             recipe: its recipe.
         """
-        key = f"{steps} {fingerprint(recipe.to_dict(), ())[:16]}"
+        key = f"{self._kind(steps)} {fingerprint(recipe.to_dict(), ())[:16]}"
         return self._known(key) or self._added(key, name, recipe, lambda path: self._file(steps, recipe, path), steps)
 
     def made(self, row: Row) -> tuple[keras.Model, CompressionRecord]:
         """Returns the model and the record of a candidate."""
         base = self.folder / row["file"]
-        model = keras.models.load_model(base.with_suffix(".keras"), compile=False)
+        # The float model has the caller's classes and functions, which need not be registered.
+        has_lambda = any(isinstance(part, keras.layers.Lambda) for part in parts_of(self.model))
+        with keras.saving.custom_object_scope(_own_objects(self.model)):
+            path = base.with_suffix(".keras")
+            model = keras.models.load_model(path, compile=False, safe_mode=not has_lambda)
         return model, CompressionRecord.load(base.with_suffix(".record.npz"))
 
-    def _inputs(self) -> list[np.ndarray]:
-        """Returns all arrays that results depend on."""
+    def _mark(self) -> str:
+        """Returns a hash of everything that results depend on, but for the settings."""
         arrays = [np.asarray(array) for array in self.model.get_weights()]
         arrays += [array for batch in [*self.calibration, *self.judge.data] for array in batch]
-        return arrays + ([] if self.judge.labels is None else [np.asarray(self.judge.labels)])
+        arrays += [] if self.judge.labels is None else [np.asarray(self.judge.labels)]
+        return fingerprint({"metric": self.judge.mark, "model": _structure(self.model)}, arrays)
 
-    def _open(self, mark: str) -> None:
+    def _open(self) -> None:
         """Reads the rows of an earlier run of the same model and data, or starts the folder."""
-        path = self.folder / STATE
+        path, mark = self.folder / STATE, self._mark()
         settings = {**self.settings.to_dict(), "bits": list(self.settings.bits), "fingerprint": mark}
         if path.exists():
-            stored = parse_json(path.read_bytes())
+            stored = read_json(path, dict)
             if stored.get("fingerprint") != mark or stored.get("target") != self.settings.target:
                 received = f"{self.folder}, which has the candidates of another model, other data or another target"
                 raise ValueError(invalid_part("folder", "a new folder, or that of the same run", received))
             if (self.folder / ROWS).exists():
-                self._stored = parse_json((self.folder / ROWS).read_bytes())
+                self._made = read_json(self.folder / ROWS, list)
+                if not all(isinstance(row, dict) and set(row) >= ROW_KEYS for row in self._made):
+                    raise ValueError(unreadable(self.folder / ROWS, "it does not hold candidates"))
         atomic_write_text(path, json.dumps(settings, indent=1) + "\n")
 
+    def _kind(self, steps: str) -> str:
+        """Returns the name of steps with everything besides the recipe that they depend on."""
+        return f"{steps}, {self.settings.train} epochs," if steps == TRAINED else steps
+
+    def _may_choose(self, row: Row) -> bool:
+        """Whether a row is of the kind that the settings allow, and all of its files are still there."""
+        if row["integer"] != self.settings.integer or not row["key"].startswith(f"{self._kind(row['steps'])}"):
+            return False
+        path = self.folder / row["file"]
+        if row["recipe"] is None:
+            return path.exists()
+        rules = Recipe.from_dict(row["recipe"]).rules
+        specs = [spec for pattern, spec in rules if pattern != OTHERS and spec is not None]
+        allowed = all(self.settings.has_option(spec) for spec in specs)
+        return allowed and all(path.with_suffix(suffix).exists() for suffix in SUFFIXES)
+
     def _known(self, key: str) -> Row | None:
-        """Returns the row of an earlier candidate, if its file is still there."""
-        found = [row for row in self.rows if row["key"] == key]
-        return next((row for row in found if (self.folder / row["file"]).exists()), None)
+        """Returns the row of an earlier candidate, if its files are still there."""
+        return next((row for row in self.rows if row["key"] == key), None)
 
     def _added(
         self, key: str, name: str, recipe: Recipe | None, write: Callable[[Path], keras.Model], steps: str = FLOAT
     ) -> Row:
         """Writes a candidate's file, judges it, and stores the row."""
         start = time.perf_counter()
-        file = f"{len(self._stored):03d}_{'_'.join(name.replace(',', '').split())}.tflite"
+        file = f"{len(self._made):03d}_{'_'.join(name.replace(',', '').split())}.tflite"
         model = write(self.folder / file)
         found = self.judge.of_outputs(self._outputs(model, self.folder / file))
         row: Row = {
@@ -176,8 +234,8 @@ class Candidates:
             "integer": self.settings.integer,
             "recipe": None if recipe is None else recipe.to_dict(),
         }
-        self._stored.append(row)
-        atomic_write_text(self.folder / ROWS, json.dumps(self._stored, indent=1) + "\n")
+        self._made.append(row)
+        atomic_write_text(self.folder / ROWS, json.dumps(self._made, indent=1) + "\n")
         return row
 
     def _float_file(self, path: Path) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -15,19 +16,20 @@ import numpy as np
 
 from r2keras._models.float32 import in_float32
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid_part
+from r2keras._util.errors import invalid_part, missing
 from r2keras._util.files import atomic_write_text
-from r2keras._util.json_text import parse_json
 from r2keras.automatic.assignment import pareto_assignments
 from r2keras.automatic.candidates import Candidates
 from r2keras.automatic.compressed import Compressed
-from r2keras.automatic.judge import Judge, Metric
+from r2keras.automatic.judge import Judge, Metric, has_regression_loss
+from r2keras.automatic.kept_json import read_json, unreadable
 from r2keras.automatic.options import Choice, choices_of, specs_for
 from r2keras.automatic.page import write_page
 from r2keras.automatic.search import Search
 from r2keras.automatic.sensitivity import (
     LayerSensitivity,
     Sensitivity,
+    check_kernels,
     error_table,
     measured,
     without_labels,
@@ -94,8 +96,9 @@ def compress(
             gives to what the compressed one decides (the default without labels, for probabilities: its drop is what
             accuracy is expected to drop by if these probabilities are right); `"agreement"`, the share of decisions
             that equal the float model's (the default for other classifications; accuracy cannot drop by more);
-            `"output_error"`, 1 minus the relative root mean square error of the outputs (the default for other
-            outputs); or a function of labels and outputs, larger for better outputs.
+            `"output_error"`, 1 minus the relative root mean square error of the outputs (the default for other outputs:
+            single linear units, reconstructions of the input, models compiled with a regression loss, and whatever has
+            no decisions); or a function of labels and outputs, larger for better outputs.
         bits: numbers of bits per weight to choose from, 1 to 8. Files store 3 bits in 4.
         target: what the file is for: `"any"`, `"cpu"`, `"browser"` or `"mcu"`, as in `export.to_litert`.
         palettes: whether palettes of at most 4 bits compete with grids; None means where the target takes them. A file
@@ -133,13 +136,14 @@ def compress(
     """
     settings = checked_settings(max_bytes, max_drop, bits, target, palettes, integer, train)
     plain = in_float32(view_of(model))
+    check_kernels(plain)
     _check_bytes(plain, settings)
     view = folded(plain)
     batches = _batches(view, data, labels, max_samples)
     calibration, judging = _parts(batches)
     calibration, _ = without_labels(calibration, labels is not None)
     inputs, sorted_labels = without_labels(judging, labels is not None)
-    judge = Judge(view.model, inputs, sorted_labels, metric)
+    judge = Judge(view.model, inputs, sorted_labels, metric, has_regression_loss(model))
     own = Path(tempfile.mkdtemp(prefix="r2keras-") if folder is None else folder)
     candidates = Candidates(plain.model, view, settings, calibration, judge, own, progress)
     candidates.float_row()
@@ -204,16 +208,24 @@ def _sensitivity(
 ) -> Sensitivity:
     """Returns the sensitivity on the samples that quantize; those that judge must not choose the bits."""
     path = folder / SENSITIVITY_FILE
-    known = [LayerSensitivity(**row) for row in parse_json(path.read_bytes())] if path.exists() else []
+    known = _measured_before(path) if path.exists() else []
 
     def keep(row: LayerSensitivity) -> None:
         known.append(row)
         atomic_write_text(path, json.dumps([vars(one) for one in known]) + "\n")
 
     count = max(SENSITIVITY_SAMPLES // len(calibration[0][0]), 1)
-    measure = Judge(working.model, calibration[:count], None, None)
+    measure = Judge(working.model, calibration[:count], None, None, judge.is_regression)
     rows = measured(working, choices, measure, known, keep, progress, predicts=True)
     return Sensitivity(tuple(rows), measure.name, measure.num_samples)
+
+
+def _measured_before(path: Path) -> list[LayerSensitivity]:
+    """Returns the rows of an earlier run."""
+    try:
+        return [LayerSensitivity(**row) for row in read_json(path, list)]
+    except TypeError as error:
+        raise ValueError(unreadable(path, "it does not hold sensitivities")) from error
 
 
 def _verified(candidates: Candidates, model: keras.Model, record: CompressionRecord, path: Path) -> Verification:
@@ -253,5 +265,9 @@ def _written(candidates: Candidates, chosen: dict, sensitivity: Sensitivity) -> 
         verification=_verified(candidates, model, record, folder / "model.tflite"),
     )
     result.save(folder / "results.json")
-    write_page(result, candidates.view.model, candidates.judge.data[0], folder / "report.html")
+    # Hours of work must not end in an ImportError.
+    if all(importlib.util.find_spec(name) for name in ("jinja2", "matplotlib")):
+        write_page(result, candidates.view.model, candidates.judge.data[0], folder / "report.html")
+    else:
+        _say(missing("jinja2 and matplotlib", "report.html", "report").rstrip("."))
     return result

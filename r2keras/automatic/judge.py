@@ -19,7 +19,18 @@ Metric = Callable[[np.ndarray, Any], float]
 METRICS = ("accuracy", "expected_accuracy", "agreement", "output_error")
 # Those that are shares of samples.
 SHARES = METRICS[:3]
+# Names of losses, of classes and of functions.
+REGRESSION_LOSSES = {
+    "huber",
+    "log_cosh",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+}
 TINY = 1e-7
+# The largest error: stored results are JSON, which has no infinity.
+WORST = 1e9
 # Outputs that add up to 1 within this are probabilities.
 ROUNDING = 1e-3
 
@@ -61,7 +72,7 @@ def are_probabilities(output: np.ndarray) -> bool:
 
 
 def output_error(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
-    """Returns how far outputs are from expected ones; infinity if they are not finite.
+    """Returns how far outputs are from expected ones, at most `WORST`, which is also for outputs that are not finite.
 
     For probabilities `p` this is the Kullback-Leibler divergence `sum p log(p / q)`, for other outputs the squared
     error divided by the expected outputs' variance; means over samples, added over outputs.
@@ -77,7 +88,7 @@ def output_error(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
             total += float((p * np.log(p / q)).sum(axis=-1).mean())
         else:
             total += float(np.square(wanted - given).mean() / max(float(wanted.var()), TINY**2))
-    return max(total, 0.0) if math.isfinite(total) else math.inf
+    return min(max(total, 0.0), WORST) if math.isfinite(total) else WORST
 
 
 class Judge:
@@ -88,12 +99,20 @@ class Judge:
         data: checked batches.
         labels: class numbers or other targets, one per sample; or None.
         metric: one of `METRICS`, a function, or None for the default: accuracy with labels; without, expected accuracy
-            for probabilities, agreement of decisions for other outputs of one row per sample, else the output error.
+            for probabilities, agreement of decisions for other outputs that look like those of a classifier, else the
+            output error.
+        is_regression: whether the model predicts numbers, which have no decisions.
     """
 
     def __init__(
-        self, model: keras.Model, data: list[Batch], labels: np.ndarray | None, metric: str | Metric | None
+        self,
+        model: keras.Model,
+        data: list[Batch],
+        labels: np.ndarray | None,
+        metric: str | Metric | None,
+        is_regression: bool = False,
     ) -> None:
+        self.is_regression = is_regression
         self.data = data
         self.labels = labels
         self.expected = outputs_of(model, data)
@@ -109,7 +128,16 @@ class Judge:
     @property
     def name(self) -> str:
         """What is measured, as text."""
-        return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "metric")
+        if isinstance(self.metric, str):
+            return self.metric
+        return str(getattr(self.metric, "__name__", None) or getattr(self.metric, "name", "metric"))
+
+    @property
+    def mark(self) -> list[str]:
+        """What is measured, so that two functions of one name differ."""
+        code = getattr(self.metric, "__code__", None)
+        constants = [] if code is None else [one for one in code.co_consts if isinstance(one, (int, float, str))]
+        return [self.name] if code is None else [self.name, code.co_code.hex(), repr((code.co_names, constants))]
 
     def judge(self, model: keras.Model) -> Judgement:
         """Runs a model on the samples."""
@@ -148,7 +176,22 @@ class Judge:
             return "accuracy"
         if not decides:
             return "output_error"
-        return "expected_accuracy" if are_probabilities(self.expected[0]) else "agreement"
+        if are_probabilities(self.expected[0]):
+            return "expected_accuracy"
+        return "agreement" if self._is_classification() else "output_error"
+
+    def _is_classification(self) -> bool:
+        """Whether outputs that are not probabilities look like those of a classifier.
+
+        A number that is predicted, and an input that is reconstructed, have decisions too, but these say nothing.
+        """
+        output = self.expected[0]
+        if output.shape[1] == 1 and not _is_in_unit_range(output):
+            return False
+        if self.is_regression or any(array.shape[1:] == output.shape[1:] for array in self.data[0]):
+            return False
+        decisions = _decisions(output)
+        return decisions is not None and len(np.unique(decisions)) > 1
 
     def _check_classes(self) -> None:
         """Raises ValueError unless the labels are class numbers."""
@@ -171,6 +214,8 @@ class Judge:
         """Returns the result of the caller's function."""
         arguments = keras.tree.pack_sequence_as(self.structure, outputs)
         try:
+            if isinstance(metric, keras.metrics.Metric):
+                metric.reset_state()  # It would average over all models that were judged so far.
             value = float(metric(np.asarray(self.labels), arguments))
         except Exception as error:
             received = f"one that raises {type(error).__name__}: {error}"
@@ -203,5 +248,26 @@ def _decisions(output: np.ndarray) -> np.ndarray | None:
         return None
     if output.shape[1] > 1:
         return np.asarray(output.argmax(axis=1))
-    is_probability = output.min(initial=0) >= 0 and output.max(initial=0) <= 1
-    return np.asarray(output[:, 0] > (0.5 if is_probability else 0.0)).astype(np.int64)
+    return np.asarray(output[:, 0] > (0.5 if _is_in_unit_range(output) else 0.0)).astype(np.int64)
+
+
+def _is_in_unit_range(output: np.ndarray) -> bool:
+    """Whether outputs can be those of a sigmoid."""
+    return bool(output.min(initial=0) >= 0 and output.max(initial=0) <= 1)
+
+
+def has_regression_loss(model: keras.Model) -> bool:
+    """Whether a model is compiled with a loss of numbers, not of classes.
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> model.compile(loss="mse")
+    >>> has_regression_loss(model)
+    True
+    """
+    loss = getattr(model, "loss", None)
+    try:
+        found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    except ValueError:
+        return False
+    name = str(getattr(found, "name", None) or getattr(found, "__name__", ""))
+    return name.removesuffix("_loss") in REGRESSION_LOSSES

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 
 from r2keras._models.float32 import in_float32
-from r2keras._models.walk import view_of
+from r2keras._models.walk import ModelView, view_of
 from r2keras._util.display import Tabular
-from r2keras._util.errors import check_int, invalid
+from r2keras._util.errors import check_int, invalid, invalid_part
 from r2keras._util.files import atomic_write_text
 from r2keras._util.progress import progress_bar
 from r2keras._util.tables import add_row, new_table
 from r2keras._util.text import DASH, count, percent
-from r2keras.automatic.judge import TINY, Judge, Metric
+from r2keras.automatic.judge import TINY, Judge, Metric, has_regression_loss
 from r2keras.automatic.options import Choice, Option, choices_of, specs_for
 from r2keras.automatic.plots import write_sensitivity
 from r2keras.automatic.working_copy import WorkingCopy, with_biases
@@ -174,10 +174,11 @@ def sensitivity(
     if rounding not in ("nearest", "adaround"):
         raise ValueError(invalid("rounding", "'nearest' or 'adaround'", rounding))
     view = folded(in_float32(view_of(model)))
+    check_kernels(view)
     samples = labelled_samples(view, data, labels, max_samples)
     batches = list(samples.batches(BATCH_SIZE))
     inputs, sorted_labels = without_labels(batches, labels is not None)
-    judge = Judge(view.model, inputs, sorted_labels, metric)
+    judge = Judge(view.model, inputs, sorted_labels, metric, has_regression_loss(model))
     copy = with_biases(view)
     statistics = input_statistics(copy, inputs)
     options = AdaRoundOptions() if rounding == "adaround" else None
@@ -194,6 +195,13 @@ def checked_bits(bits: Iterable[int]) -> tuple[int, ...]:
     if not checked:
         raise ValueError(invalid("bits", "at least one number from 1 to 8", []))
     return tuple(sorted(checked, reverse=True))
+
+
+def check_kernels(view: ModelView) -> None:
+    """Raises ValueError for a model in which there is nothing to compress."""
+    if not view.kernels:
+        expected = "a model with kernels: convolutions, Dense, Embedding or recurrent layers"
+        raise ValueError(invalid_part("model", expected, f"{view.model.name!r}, which has none"))
 
 
 def without_labels(batches: list[Batch], has_labels: bool) -> tuple[list[Batch], np.ndarray | None]:

@@ -59,6 +59,10 @@ class Settings:
         by_drop = 0.0 if self.max_drop is None else (drop - self.max_drop - 1e-9) / max(self.max_drop, 1e-3)
         return max(by_bytes, by_drop)
 
+    def has_option(self, spec: Spec) -> bool:
+        """Whether a spec is among those to choose from."""
+        return spec.num_bits in self.bits and (self.palettes or not is_palette(spec))
+
     def with_activations(self, spec: Spec) -> Spec:
         """Returns a spec with the activations of the target."""
         return dataclasses.replace(spec, activation_bits=INTEGER_BITS) if self.integer else spec

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from r2keras._models.cuts import Key, parts_between_cuts, tensors_of
+from r2keras._models.keras_internals import has_mask
 from r2keras._models.values import packed
 from r2keras.calibration.data_checks import Batch
 from r2keras.calibration.taps import Tapped
@@ -82,15 +83,21 @@ class Frontier:
         self._part_of = {name: index for index, part in enumerate(parts) for name in part.layers if name in single}
 
     def _moved(self, tensor: keras.KerasTensor) -> bool:
-        """Moves the frontier to a tensor; returns False if its values would take too much memory."""
+        """Moves the frontier to a tensor; returns False if its values would take too much memory, or carry a mask."""
         count = sum(len(batch[0]) for batch in self._whole)
         shape = tensor.shape[1:]
         if None in shape or tensor.sparse or count * int(np.prod(shape)) * 4 > MOST_BYTES:
             return False
         source = self._start if self._start is not None else self.tapped.source
         part = keras.Model(source, tensor)
-        self._batches = [ops.convert_to_numpy(part(batch, training=False)) for batch in self._batches]
-        self._start = tensor
+        moved = []
+        for batch in self._batches:
+            outputs = part(batch, training=False)
+            # A mask of a layer inside a nested model, or of an own layer: arrays would lose it.
+            if has_mask(outputs):
+                return False
+            moved.append(ops.convert_to_numpy(outputs))
+        self._batches, self._start = moved, tensor
         return True
 
 

@@ -90,7 +90,9 @@ def compress() -> int:
             max_samples=FLAGS.max_samples,
         )
     print(result)
-    print(f"Written: {Path(FLAGS.out, 'model.tflite')} and report.html beside it.")
+    report = Path(FLAGS.out, "report.html")
+    beside = " and report.html beside it" if report.exists() else "; report.html needs pip install 'r2keras[report]'"
+    print(f"Written: {Path(FLAGS.out, 'model.tflite')}{beside}.")
     return 0 if result.is_met else MISSED
 
 

@@ -21,7 +21,6 @@ def trained():
             keras.layers.Conv2D(16, 3, use_bias=False, name="first"),
             keras.layers.BatchNormalization(name="norm"),
             keras.layers.ReLU(name="relu"),
-            keras.layers.Conv2D(24, 3, activation="relu", name="second"),
             keras.layers.Flatten(name="flat"),
             keras.layers.Dense(10, activation="softmax", name="head"),
         ]

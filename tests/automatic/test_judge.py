@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from r2keras.automatic.judge import Judge, output_error
+from r2keras.automatic.judge import WORST, Judge, has_regression_loss, output_error
 
 X = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
 pytestmark = pytest.mark.backends
@@ -28,8 +28,8 @@ def test_error_of_other_outputs_is_relative_to_their_variance():
     assert output_error([y, y], [y, y + 1]) == pytest.approx(1 / 5)
 
 
-def test_outputs_that_are_not_finite_are_infinitely_far():
-    assert output_error([np.zeros((2, 1))], [np.full((2, 1), np.nan)]) == np.inf
+def test_outputs_that_are_not_finite_are_far():
+    assert output_error([np.zeros((2, 1))], [np.full((2, 1), np.nan)]) == WORST
 
 
 def test_accuracy_drops_by_the_decisions_that_become_wrong():
@@ -46,6 +46,51 @@ def test_accuracy_drops_by_the_decisions_that_become_wrong():
 def test_agreement_needs_no_labels():
     judge = Judge(net(), [[X]], None, None)
     assert (judge.name, judge.judge(net()).drop) == ("agreement", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "is_regression", "name"),
+    [
+        (1, "sigmoid", False, "agreement"),
+        (1, None, False, "output_error"),  # A number that is predicted: its sign decides nothing.
+        (4, None, False, "output_error"),  # As many outputs as inputs: an autoencoder.
+        (3, None, True, "output_error"),
+    ],
+)
+def test_outputs_without_classes_are_judged_by_their_error(units, activation, is_regression, name):
+    assert Judge(net(units, activation), [[X]], None, None, is_regression).name == name
+
+
+def test_a_decision_that_never_changes_does_not_judge():
+    model = net()
+    model.layers[0].bias.assign([0.0, 100.0, 0.0])
+    assert Judge(model, [[X]], None, None).name == "output_error"
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_regression"),
+    [
+        ("mae", True),
+        (keras.losses.Huber(), True),
+        (keras.losses.mean_squared_error, True),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), False),
+        (lambda labels, outputs: outputs, False),
+        (None, False),
+    ],
+)
+def test_the_loss_says_whether_numbers_are_predicted(loss, is_regression):
+    model = net()
+    model.compile(loss=loss)
+    assert has_regression_loss(model) is is_regression
+
+
+def test_two_functions_of_one_name_have_different_marks():
+    labels = np.ones(24)
+    first, same, other = (
+        Judge(net(), [[X]], labels, function).mark
+        for function in (lambda a, b: a.sum(), lambda a, b: a.sum(), lambda a, b: a.sum() * 2)
+    )
+    assert first == same != other
 
 
 def test_expected_accuracy_is_the_float_probability_of_the_decisions():
@@ -69,6 +114,15 @@ def test_sequences_are_judged_by_their_error():
 def test_a_function_gets_labels_and_outputs():
     judge = Judge(net(), [[X]], np.ones(24), lambda labels, outputs: labels.sum() + outputs.shape[1])
     assert judge.float_quality == 27.0
+
+
+def test_a_metric_of_keras_starts_anew_with_every_model():
+    model = net()
+    outputs = np.asarray(keras.ops.convert_to_numpy(model(X)))
+    judge = Judge(model, [[X]], outputs.argmax(axis=1), keras.metrics.SparseCategoricalAccuracy())
+    assert judge.float_quality == 1.0
+    assert judge.of_outputs([-outputs]).quality == 0.0
+    assert (judge.of_outputs([outputs]).quality, judge.name) == (1.0, "sparse_categorical_accuracy")
 
 
 @pytest.mark.parametrize(

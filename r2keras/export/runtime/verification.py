@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from r2keras._models.values import packed
 from r2keras._util.display import Tabular
 from r2keras._util.errors import invalid, invalid_part
 from r2keras._util.tables import pairs_table
@@ -155,7 +157,8 @@ def verify(
     inputs, labels = _split(data, labels)
     file = read(path)
     actual = _outputs(file, path, inputs, batch_size, isolated)
-    expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(inputs, batch_size=batch_size, verbose=0))]
+    given = _structured(model, inputs)
+    expected = [np.asarray(y) for y in keras.tree.flatten(model.predict(given, batch_size=batch_size, verbose=0))]
     _check_outputs(path, expected, actual)
     difference, output_range, step = max(
         ((*_distance(a, b), step) for a, b, step in zip(expected, actual, output_steps(file), strict=True)),
@@ -197,6 +200,18 @@ def _check_outputs(path: str | os.PathLike, expected: list[np.ndarray], actual: 
         if model_output.shape != file_output.shape:
             needed = f"a file with an output of the model's shape {model_output.shape}"
             raise ValueError(invalid_part("path", needed, f"an output of shape {file_output.shape}", fix))
+
+
+def _structured(model: keras.Model, inputs: Data) -> Any:
+    """Returns inputs by the keys of a model that takes a dict, which need not be the inputs' names."""
+    if isinstance(model, keras.Sequential) or not isinstance(getattr(model, "input", None), Mapping):
+        return inputs
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(inputs, Mapping):
+        # A dict by the model's own keys stays as it is.
+        return packed(model, [inputs[name] for name in names]) if set(inputs) == set(names) else inputs
+    arrays = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    return packed(model, arrays) if len(arrays) == len(names) else inputs
 
 
 def _split(data: Data | tuple[Data, np.ndarray], labels: np.ndarray | None) -> tuple[Data, np.ndarray | None]:

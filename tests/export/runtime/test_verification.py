@@ -186,3 +186,12 @@ def test_wrong_data_are_called_data(exported, data, words):
 def test_arguments_in_the_wrong_place_are_named(exported, call, words):
     with pytest.raises(TypeError, match=words):
         call(exported[0], exported[2])
+
+
+def test_a_model_that_takes_a_dict_gets_its_arrays_by_key(tmp_path):
+    inputs = {"second": keras.Input((3,), name="b"), "first": keras.Input((3,), name="a")}
+    model = keras.Model(inputs, layers.Subtract()([inputs["first"], inputs["second"]]))
+    to_litert(model, tmp_path / "m.tflite")
+    by_name = {"b": np.ones((5, 3), np.float32), "a": np.zeros((5, 3), np.float32)}
+    for data in (by_name, [by_name[tensor.name] for tensor in model.inputs]):
+        assert verify(model, tmp_path / "m.tflite", data).max_abs_difference == 0
