@@ -82,7 +82,7 @@ def verify() -> int:
     else:
         limit = f"in {FLAGS.min_agreement:.2%} of the decisions"
     if FLAGS.layers:
-        print(r2keras.compare(model, FLAGS.file, inputs))
+        print(r2keras.compare(model, FLAGS.file, list(inputs.values())))
     print(f"{'agree' if agree else 'DISAGREE'} {limit}")
     return 0 if agree else DISAGREE
 

@@ -23,6 +23,12 @@ def test_the_exported_model_agrees(made, capsys, data):
     assert ("accuracy" in shown) == (data == "x.npz")
 
 
+@pytest.mark.parametrize("data", ["x.npz", "image.npz"])
+def test_layers_are_compared_whatever_the_array_is_called(made, capsys, data):
+    assert run(made, data=data, layers=True) == 0
+    assert "head" in capsys.readouterr().out
+
+
 def test_another_model_disagrees_and_a_tolerance_forgives(made, capsys):
     assert run(made, model="float.keras") == 1
     assert capsys.readouterr().out.splitlines()[-1] == "DISAGREE within 1e-05 of the output range"
