@@ -91,12 +91,18 @@ def input_statistics(view: ModelView, data: list[Batch]) -> dict[str, InputStati
             found[kernel.full_name] = statistics
             by_path.setdefault(kernel.path, []).append(statistics)
 
+    seen: list[tuple[str, np.ndarray]] = []
+
     def call(path: str, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        for statistics in by_path.get(path, ()):
-            if not statistics.is_enough:
-                statistics.add(args[0] if args else kwargs["inputs"])
+        if any(not statistics.is_enough for statistics in by_path.get(path, ())):
+            seen.append((path, as_matrix.numpy(args[0] if args else kwargs["inputs"])))
         return layer(*args, **kwargs)
 
     for batch in data:
         layer_by_layer.run(view.model, batch, call)
+        # Only now: the run keeps what is assigned to variables, and patches come from layers with kernels of their own.
+        for path, inputs in seen:
+            for statistics in by_path[path]:
+                statistics.add(inputs)
+        seen.clear()
     return found
