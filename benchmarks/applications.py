@@ -101,13 +101,16 @@ def build(net: str, size: int) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     model = getattr(keras.applications, net)(
         weights=None, input_shape=shape, classes=CLASSES, classifier_activation=None
     )
-    data = images(2 * IMAGES, size, seed=0)
-    # Networks with their preprocessing inside take pixels.
-    has_preprocessing = any("rescaling" in layer.name or layer.name == "normalization" for layer in model.layers)
-    if not has_preprocessing and "prestem" not in " ".join(layer.name for layer in model.layers):
-        data = data / 127.5 - 1
+    data = scaled(model, images(2 * IMAGES, size, seed=0))
     r2keras.calibration.reestimate_batch_norm(model, data)
     return model, data[:IMAGES], data[IMAGES:]
+
+
+def scaled(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Returns pixels as a network takes them: as they are if its preprocessing is inside, else from -1 to 1."""
+    names = [layer.name for layer in model.layers]
+    inside = any("rescaling" in name or name == "normalization" or "prestem" in name for name in names)
+    return pixels if inside else pixels / 127.5 - 1
 
 
 def regularize(model: keras.Model, train: np.ndarray, test: np.ndarray) -> Row:
