@@ -3,14 +3,14 @@
     python benchmarks/integer_coverage.py --data_dir=DIR     # an hour on 2 cores; finished rows are kept
     python benchmarks/integer_coverage.py --table            # the tables, from results/integer_coverage.json
 
-Every network is measured in a fresh process: r2keras (`Recipe.int8()`, `integer=True`, `activations="int8"`) and TFLite's
-full-integer post-training quantization calibrate on the same samples, one after the other, and both files are compared
-with the float model on other samples. The networks of keras.applications have random weights, whose batch-norm statistics
-are measured on random images (`applications.py`), and need no data. DIR holds the pretrained nets of MLPerf Tiny and their
-inputs: CIFAR-10 for ResNet-8, speech commands for DS-CNN, spectrograms for the wake word, ImageNet photographs for the
-visual wake word; no sounds are to be had for the autoencoder, which takes random ones.
+Every network is measured in a fresh process: r2keras (`Recipe.int8()`, `integer=True`, `activations="int8"`) and
+TFLite's full-integer post-training quantization calibrate on the same samples, one after the other. Both files take and
+return integers, and are compared with the float model on other samples. The networks of keras.applications have random
+weights, whose batch-norm statistics are measured on random images (`applications.py`), and need no data. DIR holds the
+pretrained nets of MLPerf Tiny and their inputs: CIFAR-10 for ResNet-8, speech commands for DS-CNN, spectrograms for the
+wake word, ImageNet photographs for the visual wake word. The autoencoder takes random numbers.
 
-Operators that move integers from one grid to another (QUANTIZE, DEQUANTIZE) and those that compute shapes are not counted.
+Operators that move integers from one grid to another (QUANTIZE, DEQUANTIZE) and those that compute shapes do not count.
 """
 
 from __future__ import annotations
@@ -150,19 +150,20 @@ def _write_own(case: Case, path: Path) -> Row:
         with warnings.catch_warnings():
             # A warning names the operators that compute in float; they are counted.
             warnings.simplefilter("ignore")
-            r2keras.export.to_litert(found[0], path, found[1], activations="int8")
+            r2keras.export.to_litert(found[0], path, found[1], activations="int8", io="int8")
 
     return {"calibrate": _timed(calibrate), "file": _timed(write)}
 
 
 def _write_tflite(case: Case, path: Path) -> None:
-    """Writes the file of TFLite's converter; inputs and outputs stay float, and what has no integer form may."""
+    """Writes the file of TFLite's converter; operators without an integer form may stay float."""
     import tensorflow as tf
     import tf_keras  # noqa: F401  Without it, the converter refuses some Keras 3 models.
 
     converter = tf.lite.TFLiteConverter.from_keras_model(case.model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([sample[None]] for sample in case.samples)
+    converter.inference_input_type = converter.inference_output_type = tf.int8
     path.write_bytes(converter.convert())
 
 
@@ -173,8 +174,9 @@ def _compared(case: Case, path: Path) -> Row:
     import r2keras
 
     expected = case.model.predict(case.test, verbose=0)
-    received = r2keras.export.LiteRTModel(path).predict(case.test)
-    # The outputs of an autoencoder are no decision.
+    file = r2keras.export.LiteRTModel(path)
+    (received,) = file.dequantized(file.predict(case.test))
+    # An autoencoder decides nothing.
     decides = expected.shape != case.test.shape
     equal = received.argmax(axis=-1) == expected.argmax(axis=-1) if decides else None
     error = np.linalg.norm(received - expected) / np.linalg.norm(expected - expected.mean(axis=0))
@@ -238,17 +240,13 @@ def table(rows: list[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     """Returns the cells of one network."""
     own, rival = (row[tool] for tool in TOOLS)
-    shares = [f"{sum(n for n, _ in o.values())} of {sum(map(sum, o.values()))}" for o in _operators_of(own, rival)]
+    counts = [tool["operators"].values() for tool in (own, rival)]
+    shares = [f"{sum(integers for integers, _ in kinds)} of {sum(map(sum, kinds))}" for kinds in counts]
     agreements = ["-" if tool["agreement"] is None else f"{tool['agreement']:.1%}" for tool in (own, rival)]
     only = [str(row.get(name, "-")) for name in ("only_own", "only_TFLite")]
     errors = [f"{tool['error']:.3f}" for tool in (own, rival)]
     sizes = [f"{tool['bytes'] / 1e6:.2f}" for tool in (own, rival)]
     return [row["net"], str(row["pixels"] or "-"), *shares, *agreements, *only, *errors, *sizes]
-
-
-def _operators_of(*tools: Row) -> list[dict[str, list[int]]]:
-    """Returns the counts of operators of each tool."""
-    return [tool["operators"] for tool in tools]
 
 
 def _times(row: Row) -> list[str]:

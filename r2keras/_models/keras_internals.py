@@ -25,6 +25,11 @@ def call_arguments(operation: keras.Operation) -> list[Any]:
     return [value for node in operation._inbound_nodes for value in node.arguments._flat_arguments]
 
 
+def has_mask(tensor: keras.KerasTensor) -> bool:
+    """Whether a symbolic tensor carries a mask."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
 def clear_losses(layer: keras.Layer) -> None:
     """Deletes the losses that a layer and the layers inside it added in their last call."""
     layer._clear_losses()

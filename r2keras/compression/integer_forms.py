@@ -10,6 +10,7 @@ from r2keras._models.graph import Call, Graph
 from r2keras._models.integer_calls import SWISH, separate_function
 from r2keras._models.rebuild import copy_layer, rebuild, transfer
 from r2keras._models.walk import ModelView, view_of
+from r2keras.compression.traced_functions import function_of, is_alone, traced
 from r2keras.compression.weight_plan import WeightPlan
 
 # The layers of a split separable convolution; their names are those of its kernels.
@@ -26,7 +27,8 @@ def with_integer_forms(
     """Returns a model in which every tensor that integer operators round is the output of a layer.
 
     Activation functions other than ReLU become layers, `"<layer>_gelu"`; swish becomes a model of a sigmoid and a
-    product; a separable convolution becomes a model of its two convolutions.
+    product; a separable convolution becomes a model of its two convolutions; a function of the caller that consists of
+    Keras operations becomes a model of these.
 
     Args:
         view: the model; returned unchanged if nothing is to be split.
@@ -37,19 +39,24 @@ def with_integer_forms(
     functions = end_functions | _functions(graph, is_on_integers)
     swishes = {call.path: call.layer for call in graph.calls if _is_swish(call) and is_on_integers(call)}
     separable = {call.path for call in graph.calls if type(call.layer) in SEPARABLE and is_on_integers(call)}
-    if not functions and not swishes and not separable:
+    own = _own_functions(graph, is_on_integers)
+    if not functions and not swishes and not separable and not own:
         return view
     layers = view.layers_by_path
 
     def split(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path in swishes:
             return _swish(layer.name, layer)
-        changes = {"activation": None} if path in functions else {}
+        if path in own and is_alone(layer):
+            return own[path]
+        changes = {"activation": None} if path in functions or path in own else {}
         if path in separable:
             return _split_separable(layer, **changes)
         return copy_layer(layer, **changes) if changes else None
 
     def append(path: str, name: str) -> keras.Layer | None:
+        if path in own and not is_alone(layers[path]):
+            return own[path]
         function = functions.get(path)
         if function is None:
             return None
@@ -82,6 +89,19 @@ def _functions(graph: Graph, is_on_integers: Callable[[Call], bool]) -> dict[str
     """Returns the functions that become layers, by the paths of the layers that they are part of."""
     named = [(call, separate_function(call)) for call in graph.calls]
     return {call.path: name for call, name in named if name is not None and is_on_integers(call)}
+
+
+def _own_functions(graph: Graph, is_on_integers: Callable[[Call], bool]) -> dict[str, keras.Model]:
+    """Returns models of the operations of the caller's functions, by the paths of the layers that they are part of."""
+    found: dict[str, keras.Model] = {}
+    for call in graph.calls:
+        layer, function = call.layer, function_of(call)
+        if layer is not None and function is not None and call.path not in found and is_on_integers(call):
+            name = layer.name if is_alone(layer) else f"{layer.name}_function"
+            model = traced(function, name, layer)
+            if model is not None:
+                found[call.path] = model
+    return found
 
 
 def _is_swish(call: Call) -> bool:

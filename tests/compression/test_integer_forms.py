@@ -8,6 +8,7 @@ from keras import layers, ops
 from r2keras import QuantSpec, Recipe, activation_plan, calibrate, finalize, prepare
 from r2keras._models.walk import view_of
 from r2keras.compression.activation_plan import with_layers_to_round
+from r2keras.compression.traced_functions import traced
 from r2keras.layers import GridActivation
 
 pytestmark = pytest.mark.backends
@@ -55,6 +56,55 @@ def separable(x):
     return layers.Reshape((4, -1), name="lines")(x)
 
 
+def bent(x):
+    return ops.tanh(x) * x
+
+
+def gated(x):
+    return ops.relu(x) * ops.sigmoid(0.5 * x)
+
+
+@net
+def own_functions(x):
+    x = layers.Activation(gated, name="gate")(conv("b", None)(conv("a", bent)(x)))
+    x = layers.Lambda(lambda t: 2.0 * t + 1.0, name="affine")(conv("c", None)(x))
+    return layers.Lambda(lambda t: ops.maximum(t, ops.tanh(t)), name="most")(conv("d", None)(x))
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_functions_of_the_caller_have_a_grid_at_every_operation():
+    own = ["a", "a_function/multiply", "b", "gate/multiply", "gate/relu", "gate/multiply_1"]
+    rest = ["c", "affine", "d", "most/maximum"]
+    fixed = {"a_function/tanh": "tanh", "gate/sigmoid": "sigmoid", "most/tanh": "tanh"}
+    assert plan(own_functions) == {**dict.fromkeys([*own, *rest], "data"), **fixed}
+    assert list(plan(own_functions, bits=4)) == ["a", "gate", "c", "affine", "d", "most"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t: t * np.ones(4, "float32"),
+        lambda t: layers.Dense(4)(t),
+        lambda t: t if float(t[0, 0, 0, 0]) > 0 else -t,
+        lambda t: ops.mean(t, axis=-1, keepdims=True) * 2.0,
+        lambda t: t,
+        lambda t: (t - 1.0) / 3.0,
+    ],
+)
+def test_functions_that_cannot_be_taken_apart(function):
+    layer = layers.Activation(lambda t: ops.tanh(t) * t)
+    layer(keras.Input((2, 2, 4)))
+    assert traced(function, "own", layer) is None
+    assert traced(layer.activation, "own", layer).name == "own"
+
+
+def test_functions_keep_masks():
+    inputs = keras.Input((4, 2))
+    x = layers.Dense(3, activation=bent, name="a")(layers.Masking(name="mask")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(2, name="lstm")(x)))
+    assert not [path for path in activation_plan(model, recipe()) if "_function" in path]
+
+
 def test_grids_where_integer_operators_round():
     expected = ["a", "a_silu/product", "b", "b_gelu", "slopes", "clip", "c", "norm", "gate/product", "pool"]
     fixed = {"a_silu/sigmoid": "sigmoid", "c_tanh": "tanh", "gate/sigmoid": "sigmoid"}
@@ -64,7 +114,8 @@ def test_grids_where_integer_operators_round():
     assert few == ["a", "b", "slopes", "clip", "c", "gate"] and list(plan(separable, bits=4)) == ["sep"]
 
 
-@pytest.mark.parametrize("make", [functions, separable])
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize("make", [functions, separable, own_functions])
 def test_the_split_model_computes_the_same(make):
     model = make()
     split = with_layers_to_round(view_of(model), recipe(), None).model

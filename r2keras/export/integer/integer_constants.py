@@ -29,7 +29,8 @@ def integer_constant(graph: Subgraph, tensor: int, values_allowed: str) -> int:
     values = values_of(graph.file, graph.tensor(tensor))
     if not np.isfinite(values).all() or (values_allowed == "one" and np.ptp(values)):
         raise NotIntegerError(FLOAT_CONSTANT)
-    scale = np.float32(np.abs(values).max(initial=0) / LARGEST) or np.float32(1)
+    # Zeros, such as the slopes with which PReLU starts, get a scale in the range of others.
+    scale = np.float32((np.abs(values).max(initial=0) or 1) / LARGEST)
     codes = np.rint(values / scale).clip(-LARGEST, LARGEST).astype(np.int8)
     added = graph.add_tensor(codes.shape, INT8, codes)
     graph.tensor(added).quantization = quantization(scale)

@@ -52,6 +52,21 @@ def functions(x):
     return layers.average([slopes(layers.Conv2D(4, 1)(x)), x])
 
 
+def bent(x):
+    return ops.tanh(x) * x
+
+
+def gated(x):
+    return ops.relu(x) * ops.sigmoid(1.5 * x)
+
+
+def own_functions(x):
+    """Functions of the caller, in a convolution and alone; the slopes with which PReLU starts."""
+    x = layers.Conv2D(4, 1, activation=bent)(x)
+    x = layers.Activation(gated)(layers.Conv2D(4, 1)(x))
+    return layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(4, 1)(x))
+
+
 def sequences(x):
     """One-dimensional convolutions, a dense layer on sequences, a lone batch normalization."""
     x = norm()(layers.SeparableConv1D(8, 3, activation="relu")(x))
@@ -71,7 +86,8 @@ def joined(x):
 
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize(
-    ("build", "data"), [(swish_and_gates, IMAGES), (functions, IMAGES), (sequences, LINES), (joined, IMAGES)]
+    ("build", "data"),
+    [(swish_and_gates, IMAGES), (functions, IMAGES), (own_functions, IMAGES), (sequences, LINES), (joined, IMAGES)],
 )
 def test_all_is_on_integers_and_decides_as_keras(build, data, tmp_path):
     model, path = exported(build, data, tmp_path)
