@@ -25,11 +25,6 @@ def call_arguments(operation: keras.Operation) -> list[Any]:
     return [value for node in operation._inbound_nodes for value in node.arguments._flat_arguments]
 
 
-def has_mask(tensor: keras.KerasTensor) -> bool:
-    """Whether a symbolic tensor carries a mask."""
-    return getattr(tensor, "_keras_mask", None) is not None
-
-
 def clear_losses(layer: keras.Layer) -> None:
     """Deletes the losses that a layer and the layers inside it added in their last call."""
     layer._clear_losses()
@@ -46,7 +41,7 @@ def is_default(method: Callable) -> bool:
 
 
 def has_mask(tensor: Any) -> bool:
-    """Whether a tensor of the backend carries a mask, which layers that get the tensor read."""
+    """Whether a tensor, of the backend or symbolic, carries a mask, which layers that get the tensor read."""
     return backend.get_keras_mask(tensor) is not None
 
 
