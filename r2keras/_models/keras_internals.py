@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras.src import backend
 
 
 def parts_of(layer: Any) -> list[Any]:
@@ -42,7 +41,23 @@ def is_default(method: Callable) -> bool:
 
 def has_mask(tensor: Any) -> bool:
     """Whether a tensor, of the backend or symbolic, carries a mask, which layers that get the tensor read."""
-    return backend.get_keras_mask(tensor) is not None
+    reader = _MaskReader()
+    reader(tensor)
+    return reader.has_mask
+
+
+class _MaskReader(keras.layers.Layer):
+    """Notes whether Keras passes a mask with the tensor that it is called on."""
+
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+        self.supports_masking = True
+        self.has_mask = False
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the inputs."""
+        self.has_mask = mask is not None
+        return inputs
 
 
 def lambda_output_shape(layer: keras.layers.Lambda) -> Any:
