@@ -180,7 +180,7 @@ def cells_of(part: list[dict[str, Any]], front: list[dict[str, Any]]) -> list[st
         by_hand = smallest_by_hand(front, first["model"], mean(part, "accuracy"))
     return [
         TITLES[first["model"]],
-        f"{100 * first['max_drop']:g} points",
+        f"{100 * first['max_drop']:g} %",
         first["target"],
         spread([row["bytes"] for row in part], "{:,.0f}"),
         f"{first['float_bytes'] / size:.1f} times",

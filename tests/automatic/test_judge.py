@@ -34,7 +34,7 @@ def test_outputs_that_are_not_finite_are_far():
 
 def test_accuracy_drops_by_the_decisions_that_become_wrong():
     model = net()
-    judge = Judge(model, [[X[:12]], [X[12:]]], np.argmax(model(X), axis=1), None)
+    judge = Judge(model, [[X[:12]], [X[12:]]], np.argmax(keras.ops.convert_to_numpy(model(X)), axis=1), None)
     assert (judge.name, judge.float_quality, judge.num_samples) == ("accuracy", 1.0, 24)
     outputs = np.array(keras.ops.convert_to_numpy(model(X)))
     outputs[:6] = np.roll(outputs[:6], 1, axis=1)
