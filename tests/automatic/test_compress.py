@@ -73,6 +73,7 @@ def test_the_same_call_makes_nothing_again(small, monkeypatch):
     assert again.sensitivity == result.sensitivity
 
 
+@pytest.mark.slow
 def test_another_limit_uses_the_candidates_of_the_folder(small):
     result, folder = small
     model, x, y = trained()
@@ -82,6 +83,7 @@ def test_another_limit_uses_the_candidates_of_the_folder(small):
     assert found.chosen["quality"] >= result.chosen["quality"]
 
 
+@pytest.mark.slow
 def test_a_candidate_that_was_deleted_is_made_again(small, tmp_path):
     result, folder = small
     shutil.copytree(folder, tmp_path / "copy")
@@ -133,6 +135,7 @@ def test_folder_of_another_run_is_refused(small):
         r2keras.compress(model, x[:300], labels=y[:300], max_drop=0.02, folder=folder, progress=False)
 
 
+@pytest.mark.slow
 def test_limits_that_nothing_meets_give_the_nearest(tmp_path):
     model, x, _ = trained()
     given = {"bits": (4,), "palettes": False, "progress": False}
@@ -153,8 +156,11 @@ def test_integer_files_for_microcontrollers(tmp_path):
 
 
 def test_training_makes_a_smaller_file(tmp_path):
-    model, x, y = trained()
-    given = {"labels": y, "max_drop": 0.0, "bits": (8, 1), "palettes": False, "progress": False}
+    keras.utils.set_random_seed(0)
+    inner = keras.layers.Dense(24, activation="relu")
+    model = keras.Sequential([keras.Input((12,)), inner, keras.layers.Dense(4, activation="softmax")])
+    x = np.random.default_rng(0).normal(size=(48, 12)).astype("float32")
+    given = {"metric": "agreement", "max_drop": 0.0, "bits": (8, 1), "palettes": False, "progress": False}
     result = r2keras.compress(model, x, **given, train=1, folder=tmp_path)
     others = [row["bytes"] for row in result.rows if row["steps"] == "AdaRound" and row["drop"] <= 0]
     (first, *_) = (row for row in result.rows if row["steps"] == "distillation")
