@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Row, Rows, machine, machine_lines, markdown, revision
+from r2keras.cli import common as cli
 
 RESULTS = Path(__file__).with_name("results") / "calibration_defaults.json"
 KEYS = ("net", "bits", "way", "seed")
@@ -44,16 +45,18 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 SAMPLES, HALF = 256, 250
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder of the data sets and the pretrained models.")
-flags.DEFINE_list("nets", list(NETS), f"Any of {', '.join(NETS)}.")
-flags.DEFINE_list("bits", ["4", "2"], "Bits per weight; activations and inputs have 8.")
-flags.DEFINE_list("ways", list(WAYS), f"Any of {'; '.join(WAYS)}.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Draws of the calibration data.")
-flags.DEFINE_string("out", str(RESULTS), "The results file; finished rows are kept.")
-flags.DEFINE_bool("table", False, "Print the table of the results file and stop.")
-flags.DEFINE_bool("fit", False, "Print how well data fit the batch-norm statistics, and stop.")
-flags.DEFINE_bool("smoke", False, "Run one row in seconds on the embedded digits; the figures are meaningless.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Folder of the data sets and the pretrained models.", flag_values=FLAGS)
+flags.DEFINE_list("nets", list(NETS), f"Any of {', '.join(NETS)}.", flag_values=FLAGS)
+flags.DEFINE_list("bits", ["4", "2"], "Bits per weight; activations and inputs have 8.", flag_values=FLAGS)
+flags.DEFINE_list("ways", list(WAYS), f"Any of {'; '.join(WAYS)}.", flag_values=FLAGS)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Draws of the calibration data.", flag_values=FLAGS)
+flags.DEFINE_string("out", str(RESULTS), "The results file; finished rows are kept.", flag_values=FLAGS)
+flags.DEFINE_bool("table", False, "Print the table of the results file and stop.", flag_values=FLAGS)
+flags.DEFINE_bool("fit", False, "Print how well data fit the batch-norm statistics, and stop.", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "smoke", False, "Run one row in seconds on the embedded digits; the figures are meaningless.", flag_values=FLAGS
+)
 
 
 def load(net: str, seed: int, data_dir: str | None):
@@ -148,12 +151,13 @@ def run(store: Rows, jobs: list[tuple[str, int, str, int]]) -> None:
             print(*job, f"{100 * figures['accuracy']:.1f} %", file=sys.stderr, flush=True)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
+    return cli.run(FLAGS, __doc__, measured, argv)
+
+
+def measured() -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if argv[1:]:
-        sys.stderr.write(f"Unexpected argument {argv[1]!r}: write --flag=value.\n")
-        return 2
     for flag, known in (("nets", NETS), ("ways", WAYS)):
         unknown = [name for name in FLAGS[flag].value if name not in known]
         if unknown:
@@ -174,4 +178,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

@@ -163,6 +163,7 @@ def _measured(view: ModelView, small: ModelView, paths: list[str], data: list[Ba
     floats = Tapped(view, paths)
     quantized = Tapped(small, paths)
     float_means = floats.output_means(paths, floats.model, (values.packed(floats.model, batch) for batch in data))
+    paths = [path for path in paths if path in float_means]
     parts = joined(small, data)
     if len(parts) == 1 and all(quantized.is_called_once(path) for path in paths):
         return _measured_in_one_run(quantized, parts[0], float_means)

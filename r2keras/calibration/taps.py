@@ -84,7 +84,8 @@ class Tapped:
             inputs: the inputs of the part, by batch.
 
         Returns:
-            For each layer the mean over samples and calls of its outputs before the activation, float64.
+            For each layer the mean over samples and calls of its outputs before the activation, float64; none for a
+            layer that is called on inputs of different sizes.
         """
         totals = {path: _Mean() for path in paths}
         for path, total in totals.items():
@@ -95,7 +96,7 @@ class Tapped:
         finally:
             for path in totals:
                 self.taps[path].listener = None
-        return {path: total.value() for path, total in totals.items()}
+        return {path: total.value() for path, total in totals.items() if total.is_one_shape}
 
     def listen(self, part: keras.Model, path: str, inputs: Any) -> list[tuple[Any, Any]]:
         """Runs a batch through a part of the copy.
@@ -123,9 +124,13 @@ class _Mean:
     def __init__(self) -> None:
         self.total: np.ndarray | float = 0.0
         self.count = 0
+        self.is_one_shape = True
 
     def __call__(self, inputs: Any, outputs: Any) -> None:
         values = numpy(outputs)
+        self.is_one_shape = self.is_one_shape and np.shape(self.total) in ((), values.shape[1:])
+        if not self.is_one_shape:
+            return
         self.total = self.total + values.sum(axis=0, dtype=np.float64)
         self.count += len(values)
 

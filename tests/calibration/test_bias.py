@@ -149,3 +149,18 @@ def test_bad_input_is_refused(data, match):
 def test_models_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match="no layer 'first'"):
         correct_bias(nested(), quantized(chain()), images())
+
+
+def test_a_layer_called_on_inputs_of_two_sizes_keeps_its_bias():
+    """The mean of its outputs is not one array."""
+    small, large = keras.Input((4, 4, 2), name="small"), keras.Input((6, 6, 2), name="large")
+    shared = keras.layers.Conv2D(3, 3, bias_initializer="ones", name="shared")
+    pooled = [keras.layers.GlobalAveragePooling2D()(shared(image)) for image in (small, large)]
+    model = keras.Model([small, large], keras.layers.Dense(2, name="head")(keras.layers.Concatenate()(pooled)))
+    other = keras.models.clone_model(model)
+    other.set_weights([1.1 * weight for weight in model.get_weights()])
+    data = [np.random.default_rng(0).normal(size=(5, *image.shape[1:])).astype("float32") for image in (small, large)]
+    better = correct_bias(model, other, data)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(better.get_layer("shared").bias), 1.1, rtol=1e-6)
+    means = [keras.ops.convert_to_numpy(m(data)).mean(axis=0) for m in (model, better)]
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-4, atol=1e-5)
