@@ -24,7 +24,7 @@ from r2keras.calibration.rounding.float_inputs import InputStatistics
 from r2keras.calibration.rounding.up_or_down import AdaRoundOptions
 from r2keras.compression import weight_plan
 from r2keras.export.weights.uniform import OVERHEAD
-from r2keras.record import PalettizedTensor, QuantizedTensor, Tensor
+from r2keras.record import QuantizedTensor, Tensor
 from r2keras.specs import PaletteSpec, QuantSpec, Recipe, Spec
 
 
@@ -188,11 +188,6 @@ def _by_layer(view: ModelView, label: str, spec: Spec, tensors: Mapping[str, Ten
             num_bytes += OVERHEAD * len(sizes)  # One more operator looks the entries up.
         found[path] = Option(label, spec, num_bytes, {name: tensors[name] for name in names})
     return found
-
-
-def is_palette(option: Option) -> bool:
-    """Whether an option looks weights up in a table."""
-    return any(isinstance(tensor, PalettizedTensor) for tensor in option.tensors.values())
 
 
 def bias_shifts(

@@ -92,12 +92,10 @@ def _commands(result: Compressed) -> list[tuple[str, str]]:
     files = "--record=model.record.npz --model=model.keras"
     commands = [("Measure its latency here", "r2keras-benchmark --files=model.tflite")]
     if result.settings.target != "mcu":
-        commands.append(
-            (
-                "Compare it layer by layer",
-                "r2keras-verify --model=model.keras --file=model.tflite --layers --data=x.npz",
-            )
-        )
+        # Packed and integer files round where the model does not, so that their decisions are compared.
+        judged = "" if result.settings.target == "any" and not result.settings.integer else " --min_agreement=0.95"
+        verify = f"r2keras-verify --model=model.keras --file=model.tflite --data=x.npz --layers{judged}"
+        commands.append(("Compare it layer by layer, with inputs in x.npz", verify))
         commands.append(("Try it in a browser", "r2keras-page --files=model.tflite --data=x.npz --output=page"))
     commands.append(("Write it for another target", f"r2keras-convert {files} --target=any --output=other.tflite"))
     return commands
