@@ -8,6 +8,11 @@ measures on a phone, and r2keras.export.web_page in a browser.
 
     r2keras-benchmark --files=a.tflite,b.tflite --threads=4 --rounds=50 --json=times.json
 
+With --operators a second table per file shows where its time goes: each operator alone, its bytes, and whether it reads
+few-bit weights as they are stored ("packed") or decodes them at every call.
+
+    r2keras-benchmark --files=small.tflite --operators
+
 Exit code: 0, or 2 if a file cannot be run.
 """
 
@@ -30,6 +35,7 @@ flags.DEFINE_integer("rounds", 25, "Rounds, in each of which every file runs.", 
 flags.DEFINE_integer("runs", 20, "Runs of each file per round.", flag_values=FLAGS)
 flags.DEFINE_integer("threads", 1, "Threads of the interpreter, 1 to 1024.", flag_values=FLAGS)
 flags.DEFINE_boolean("xnnpack", True, "Whether XNNPACK may run operators, as on phones.", flag_values=FLAGS)
+flags.DEFINE_boolean("operators", False, "Whether to time each operator too.", flag_values=FLAGS)
 flags.DEFINE_string("json", None, "Where to write the figures as JSON.", flag_values=FLAGS)
 
 
@@ -55,9 +61,13 @@ def benchmark() -> int:
         isolated=True,
         progress=sys.stderr.isatty(),
     )
+    options = {"num_threads": FLAGS.threads, "xnnpack": FLAGS.xnnpack, "progress": sys.stderr.isatty()}
+    profiles = [r2keras.export.profile(name, **options) for name in FLAGS.files if FLAGS.operators]
     if FLAGS.json:
-        atomic_write_text(FLAGS.json, json.dumps(result.to_dict(), indent=1) + "\n")
-    print(result)
+        operators = {"operators": [found.to_dict() for found in profiles]} if FLAGS.operators else {}
+        atomic_write_text(FLAGS.json, json.dumps(result.to_dict() | operators, indent=1) + "\n")
+    for table in (result, *profiles):
+        print(table)
     return 0
 
 

@@ -7,6 +7,7 @@ from r2keras.export.devices.c_array.c_array import CArray, c_array
 from r2keras.export.devices.ethos_u import EthosUReport, ethos_u
 from r2keras.export.devices.golden import Golden, GoldenTensor, golden
 from r2keras.export.devices.inspection import InspectedOperator, InspectedTensor, Inspection, inspect
+from r2keras.export.devices.profile import Profile, ProfileRow, profile
 from r2keras.export.devices.results import DeviceResult, DeviceResults
 from r2keras.export.install.bundle_file import bundle
 from r2keras.export.install.expand_file import expand
@@ -35,6 +36,8 @@ __all__ = [
     "Latency",
     "LiteRTModel",
     "LiteRTStream",
+    "Profile",
+    "ProfileRow",
     "TFLMModel",
     "TFLMSizes",
     "TensorSize",
@@ -46,6 +49,7 @@ __all__ = [
     "expand",
     "golden",
     "inspect",
+    "profile",
     "sizes",
     "streaming",
     "tflm_arena",

@@ -22,6 +22,11 @@ def test_benchmark(made, tmp_path, capsys):
     command = ["r2keras-benchmark", f"--files={file}", "--rounds=2", "--runs=1", f"--json={written}"]
     assert benchmark.main(command) == 0
     assert "times the first" in capsys.readouterr().out
+    assert "operators" not in json.loads(written.read_text())
+    assert benchmark.main([*command, "--operators"]) == 0
+    assert "runs on" in capsys.readouterr().out
+    (found,) = json.loads(written.read_text())["operators"]
+    assert "CONV_2D" in {row["kind"] for row in found["rows"]}
     assert json.loads(written.read_text())["rows"][0]["ratios"] == [1.0, 1.0, 1.0]
     assert benchmark.main(["r2keras-benchmark", f"--files={file},{file}"]) == 2
     assert "twice" in capsys.readouterr().err
