@@ -6,7 +6,9 @@ import inspect
 import json
 import os
 import re
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from r2keras.compression.finalize import finalize
 from r2keras.compression.prepare import prepare
 from r2keras.export import LiteRTModel, to_litert
 from r2keras.record import CompressionRecord
-from r2keras.specs import Recipe
+from r2keras.specs import QuantSpec, Recipe
 
 Row = dict[str, Any]
 # The steps that are tried, the cheapest first, and what they are called in tables.
@@ -148,6 +150,20 @@ class Candidates:
     def float_row(self) -> Row:
         """Returns the row of the float model, whose file is written first."""
         return self._known(FLOAT) or self._added(FLOAT, FLOAT, None, self._float_file)
+
+    def check_target(self) -> None:
+        """Raises ValueError for a model that an integer file cannot hold, before any long work.
+
+        One batch and 8 bits everywhere decide it; rows of an earlier run have done so already.
+        """
+        if not self.settings.integer or any(row["recipe"] is not None for row in self._made):
+            return
+        spec = self.settings.with_activations(QuantSpec(INTEGER_BITS))
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore")  # The candidates warn again.
+            data = [list(self.calibration[0])]
+            small, record = calibrate(self.model, Recipe([(".*", spec)]), data, integer=True, progress=False)
+            to_litert(small, Path(folder, "trial.tflite"), record, target=self.settings.target)
 
     def row(self, name: str, steps: str, recipe: Recipe) -> Row:
         """Returns the row of a recipe; makes the candidate unless it was made before.

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,11 +117,14 @@ def compress(
         `report.html`. `is_met` says whether the limits are met; if not, this is the candidate nearest to them.
 
     Raises:
-        TypeError: a subclassed model, or a metric that is not a function.
-        ValueError: no limit, or one that no bits can meet; data, labels or a metric that do not fit; another target;
-            the folder of another run.
+        TypeError: a subclassed model, a metric that is not a function, a setting of another type.
+        ValueError: no limit, or one that no bits can meet; data, labels or a metric that do not fit; a target that does
+            not run the model; the folder of another run.
         RuntimeError: Keras runs on another backend than TensorFlow.
         OSError: the folder cannot be written.
+
+    Warns:
+        UserWarning: the float file is not larger than the chosen one.
 
     Example:
 
@@ -147,6 +151,7 @@ def compress(
     own = Path(tempfile.mkdtemp(prefix="r2keras-") if folder is None else folder)
     candidates = Candidates(plain.model, view, settings, calibration, judge, own, progress)
     candidates.float_row()
+    candidates.check_target()
     copy = with_biases(view)
     statistics = input_statistics(copy, calibration)
     working = WorkingCopy(copy, statistics)
@@ -251,6 +256,14 @@ def _written(candidates: Candidates, chosen: dict, sensitivity: Sensitivity) -> 
         shutil.copyfile((folder / chosen["file"]).with_suffix(suffix), folder / name)
     shutil.copyfile((folder / chosen["file"]).with_suffix(".yaml"), folder / "recipe.yaml")
     model, record = candidates.made(chosen)
+    least = candidates.float_row()["bytes"]
+    if chosen["bytes"] >= least:
+        warnings.warn(
+            f"The float file takes {least:,} bytes, the chosen one {chosen['bytes']:,}: the model has too few weights "
+            "to gain from fewer bits. Use the float file.",
+            UserWarning,
+            stacklevel=3,
+        )
     result = Compressed(
         model=model,
         record=record,

@@ -200,7 +200,9 @@ class Judge:
         if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= classes:
             received = f"{labels.dtype} labels of shape {labels.shape}"
             expected = f"one class number per sample, from 0 to {classes - 1}"
-            raise ValueError(invalid_part("labels", expected, received, "Pass metric= for other labels"))
+            is_one_hot = labels.ndim == 2 and bool(np.all(np.sort(labels) == np.eye(labels.shape[1])[0, ::-1]))
+            fix = "Pass labels.argmax(axis=1)" if is_one_hot else "Pass metric= for other labels"
+            raise ValueError(invalid_part("labels", expected, received, fix))
 
     def _quality(self, outputs: list[np.ndarray]) -> float:
         """Returns the metric of outputs."""

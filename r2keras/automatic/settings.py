@@ -86,7 +86,7 @@ def checked_settings(
     integer: bool | None,
     train: int | None,
 ) -> Settings:
-    """Returns the settings; raises ValueError for values that contradict each other or the target."""
+    """Returns the settings; raises for other types, and for values that contradict each other or the target."""
     if max_bytes is None and max_drop is None:
         raise ValueError(invalid("max_bytes", "max_bytes, max_drop or both", None, "Say what the file may cost"))
     if max_bytes is not None:
@@ -99,10 +99,13 @@ def checked_settings(
         raise ValueError(invalid("target", names, target, fix))
     if train is not None:
         train = check_int("train", train, 1, None)
+    for name, value in (("palettes", palettes), ("integer", integer)):
+        if value is not None and not isinstance(value, bool):
+            raise TypeError(invalid(name, "True, False or None", value))
     needs_integers = TARGETS[target].activations[0] == "int8" and len(TARGETS[target].activations) == 1
     if needs_integers and integer is False:
         raise ValueError(invalid("integer", f"True for target={target!r}, which computes on integers", integer))
-    integer = needs_integers if integer is None else bool(integer)
+    integer = needs_integers if integer is None else integer
     if palettes and integer:
         fix = "Leave palettes out; r2keras-convert makes files for microcontrollers from palettes with int8 tables"
         raise ValueError(invalid("palettes", "False for a file of integer operators", palettes, fix))

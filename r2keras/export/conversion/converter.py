@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from r2keras._models.either_keras import Model
 
+FULL = "No space left on device"
 SIGNATURE = "serving_default"
 # TensorFlow passes constants on in a protocol buffer, which holds 2 GiB; half of that leaves room for the graph.
 MAX_CONSTANT_BYTES = 2**30
@@ -55,6 +56,7 @@ def convert(source: SourceModel, batch_size: int | None = None) -> ModelT:
 
     Raises:
         ImportError: TensorFlow or ai-edge-litert is not installed.
+        OSError: the disk of temporary files is full.
         RuntimeError: the converter does not support an operation of the model.
     """
     content = _converted(source, batch_size)
@@ -77,6 +79,10 @@ def _converted(source: SourceModel, batch_size: int | None) -> bytes:
                 return _converted_apart(source, batch_size or BATCH)
             return _converted_here(source, batch_size)
     except Exception as error:
+        if FULL in str(error):
+            raise OSError(
+                f"{FULL}: the converter writes to {tempfile.gettempdir()}. Free some, or set TMPDIR."
+            ) from error
         raise RuntimeError(
             f"TensorFlow's converter could not convert the model {source.name!r}: {_reason(error)}. Expected "
             f"operations that LiteRT has. {remedy(source, str(error), lambda: inference(source.model, batch_size))}."
