@@ -16,10 +16,10 @@ from r2keras.compression.storage_hints import log_storage_hints
 from r2keras.compression.students import wrappers
 from r2keras.compression.weight_plan import WeightPlan, plan_of
 from r2keras.layers.quantize_activation import QuantizeActivation
+from r2keras.layers.wrappers.any_layer import never_writes
 from r2keras.layers.wrappers.by_spec import SpecifiedWeights
 from r2keras.layers.wrappers.fake_quantize import FakeQuantize
 from r2keras.layers.wrappers.palettize import Palettize
-from r2keras.layers.wrappers.substitute import never_writes
 from r2keras.specs import ActivationSpec, PaletteSpec, Recipe, Spec
 
 
@@ -50,8 +50,9 @@ def prepare(
         A model of the same class; layers with a compressed kernel are wrapped in `layers.FakeQuantize` or
         `layers.Palettize`, and a `layers.QuantizeActivation` called `"<layer>_quantized"` follows each layer whose
         output is quantized (see `activation_plan`). Under `activation_method="dynamic"`, products round the rows of
-        their input instead; other layers under it (convolutions of more than one pixel, embeddings) only have their
-        kernels compressed.
+        their input instead, also those inside attention layers, `TimeDistributed` and separable convolutions; other
+        kernels under it (convolutions of more than one pixel, embeddings, layers that are not Keras' own) are only
+        compressed.
 
     Hints are logged, once: on bits that a file stores in wider containers, and on palettes larger than grids.
 

@@ -51,8 +51,10 @@ def trained():
     return model, student, x
 
 
+LSTM = ("lstm/lstm_cell/kernel", "lstm/lstm_cell/recurrent_kernel")
 DYNAMIC = (
-    *("pointwise/kernel", "lstm/lstm_cell/kernel", "lstm/lstm_cell/recurrent_kernel"),
+    *("pointwise/kernel", *(f"attention/{name}/kernel" for name in ("query", "key", "value", "attention_output"))),
+    *("separable/pointwise_kernel", *LSTM),
     *("both/forward_gru/gru_cell/kernel", "both/forward_gru/gru_cell/recurrent_kernel"),
     *("both/backward_gru/gru_cell/kernel", "both/backward_gru/gru_cell/recurrent_kernel"),
     "head/kernel",
@@ -100,7 +102,7 @@ def test_training_finalizing_and_the_record(tmp_path):
     np.testing.assert_allclose(outputs(small, x), outputs(student, x), atol=1e-4)
     kinds = {layer.name: type(layer) for layer in small.layers}
     assert (kinds["pointwise"], kinds["head"], kinds["lstm"]) == (DynamicInput, DynamicInput, QuantizedLSTM)
-    assert (kinds["conv"], kinds["attention"]) == (layers.Conv2D, layers.MultiHeadAttention)
+    assert (kinds["attention"], kinds["separable"], kinds["conv"]) == (DynamicInput, DynamicInput, layers.Conv2D)
     assert type(small.get_layer("both").forward_layer) is QuantizedGRU
     np.testing.assert_array_equal(outputs(dynamic_twin(small, record), x), outputs(small, x))
     small.save(tmp_path / "m.keras")
@@ -109,7 +111,7 @@ def test_training_finalizing_and_the_record(tmp_path):
     again = CompressionRecord.load(tmp_path / "r.npz")
     assert again.dynamic_kernels == DYNAMIC
     shown = " ".join(str(again).split())
-    assert "in front of: pointwise/kernel, lstm/lstm_cell/kernel" in shown and "Quantized activations: none" in shown
+    assert "in front of: pointwise/kernel, attention/query/kernel" in shown and "Quantized activations: none" in shown
 
 
 def test_a_student_is_saved_and_trains_every_weight(tmp_path):
@@ -223,7 +225,7 @@ def test_recurrent_layers_made_by_hand():
     model = keras.Model(inputs, layers.Dense(2, name="head")(x))
     small, record = finalize(prepare(model, Recipe([("head", SPEC)])))
     assert model.get_layer("lstm").dynamic_products and small.get_layer("lstm").dynamic_products
-    assert set(record.dynamic_kernels) == {*DYNAMIC[1:3], "head/kernel"}
+    assert set(record.dynamic_kernels) == {*LSTM, "head/kernel"}
     x = RNG.normal(size=(6, 5, 4)).astype("float32")
     np.testing.assert_array_equal(outputs(small, x), outputs(dynamic_twin(small, record), x))
     with pytest.raises(ValueError, match="activation_method='dynamic' in kernel_spec too"):

@@ -13,7 +13,8 @@ from r2keras._models import rebuild
 from r2keras._models.call_kinds import ACTIVATIONS, FOLDING, activation_name
 from r2keras._models.either_keras import SourceModel, read_model
 from r2keras._models.graph import Call
-from r2keras._models.row_products import input_axis
+from r2keras._models.row_products import SEPARABLE
+from r2keras._models.row_products import products as row_products
 from r2keras._models.sparse_marks import IgnoresSparseMarks
 from r2keras.export.tflite.subgraph import Subgraph, inputs_of, outputs_of, subgraphs
 
@@ -58,7 +59,7 @@ def with_barriers(source: SourceModel, kernels: Sequence[str] = ()) -> SourceMod
     products = [call for call in graph.calls if call.layer is not None and _is_product(call.layer)]
     if kernels:
         products = [call for call in products if any(name.startswith(f"{call.path}/") for name in kernels)]
-    sources = [graph.producer(tensor) for call in products for tensor in call.inputs[:1]]
+    sources = [graph.producer(tensor) for call in products for tensor in call.inputs]
     paths = {call.path for call in sources if not _is_safe(call)}
     if not paths:
         return source
@@ -94,8 +95,10 @@ def _redirect(graph: Subgraph, old: int, new: int) -> None:
 
 
 def _is_product(layer: keras.Layer) -> bool:
-    """Whether a layer multiplies the rows of its input."""
-    return input_axis(layer) is not None or isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
+    """Whether a layer multiplies the rows of its input; a separable convolution, those of its depthwise half."""
+    parts = [product.layer for product in row_products(layer).values()]
+    is_recurrent = isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
+    return is_recurrent or any(not isinstance(part, SEPARABLE) for part in parts)
 
 
 def _is_safe(call: Call) -> bool:

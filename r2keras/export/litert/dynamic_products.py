@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2keras._util.errors import invalid_part
 from r2keras.export.integer.kernel import NotIntegerError, integer_kernel
 from r2keras.export.integer.packed_products import VERSIONS, row_container
 from r2keras.export.integer.weights import IntegerWeight
+from r2keras.export.litert.not_packed import grid, reader
 from r2keras.export.litert.plane_weight import PlaneWeight, plane_rows
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
@@ -126,11 +126,19 @@ def _store_rows(graph: Subgraph, tensor: int, rows: np.ndarray, scale: np.ndarra
     stored.quantization = quantization(scale, axis=0)
 
 
-def no_product() -> ValueError:
-    """Returns the error of a model without a matrix product that takes low-bit weights."""
-    expected = "'float' or 'int8' for a model without a matrix product of recorded weights on symmetric grids"
-    fix = "Quantize a Dense, recurrent or pointwise kernel with symmetric=True and per-channel scales"
-    return ValueError(invalid_part("activations", expected, "activations='dynamic'", fix))
+def why_float(graph: Subgraph, tensor: int, weight: QuantizedTensor | PalettizedTensor) -> tuple[str, str]:
+    """Returns why `dynamic_weight` returns None, and what to quantize the weight with; empty where no grid helps.
+
+    Args:
+        graph: the subgraph of the constant.
+        tensor: index of the constant.
+        weight: its codes and scales in the record.
+    """
+    readers = list(graph.consumers(tensor))
+    others = [op for op in readers if not _is_product(graph, op, tensor)]
+    if others or not readers or graph.is_output(tensor):
+        return reader(graph, tensor, others[0] if others else None), ""
+    return grid(weight)
 
 
 def _is_product(graph: Subgraph, op: OperatorT, tensor: int) -> bool:

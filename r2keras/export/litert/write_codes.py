@@ -12,8 +12,9 @@ from r2keras.export.integer.huffman_weights import encode_constant
 from r2keras.export.integer.integer_graph import Integerizer, needs_range
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import IntegerWeight, check_weights
-from r2keras.export.litert.dynamic_products import dynamic_weight, no_product
+from r2keras.export.litert.dynamic_products import dynamic_weight, why_float
 from r2keras.export.litert.embedding_rows import is_table, look_up
+from r2keras.export.litert.not_packed import no_product
 from r2keras.export.litert.plane_weight import PlaneWeight, check_planes
 from r2keras.export.litert.read_back import Written, check_written
 from r2keras.export.litert.replace_constant import replace_constant
@@ -82,17 +83,20 @@ def exact_file(
     assignments = assignments_of(where, record)
     kernels = set(record.dynamic_kernels)
     weights: list[IntegerWeight | PlaneWeight] = []
-    written = []
+    written, reasons = [], {}
     for assignment in assignments:
         subgraph, tensor, _ = where[assignment.constant]
         packs = packed is not None and (not kernels or not kernels.isdisjoint(assignment.matches))
-        weight = dynamic_weight(Subgraph(file, subgraph), tensor, assignment, packed) if packed and packs else None
+        graph = Subgraph(file, subgraph)
+        weight = dynamic_weight(graph, tensor, assignment, packed) if packed and packs else None
         if weight is not None:
             weights.append(weight)
         else:
+            if packed and packs and not weights:
+                reasons[assignment.owner] = why_float(graph, tensor, packed.tensors[assignment.owner])
             written.append(_put(file, where[assignment.constant], assignment, record, storage))
     if packed is not None and needs_product and not weights:
-        raise no_product()
+        raise no_product({name: reasons[name] for name in record.tensors if name in reasons})
     _warn_of_float_rows(kernels.difference(*(weight.assignment.matches for weight in weights)) if packed else set())
     return _finished(file, written, weights, packed or record)
 

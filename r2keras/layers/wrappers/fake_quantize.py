@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
 from keras import ops
 
 from r2keras._models import values, walk
-from r2keras._models.row_products import input_axis
+from r2keras._models.row_products import rounded_rows
 from r2keras.layers.kernels.compressor import compressor
 from r2keras.layers.wrappers.by_spec import SpecifiedWeights
-from r2keras.ops.dynamic import dynamic_quantize
 from r2keras.quantizers.base import WeightQuantizer
 from r2keras.record import Tensor
 from r2keras.specs import QuantSpec
@@ -26,8 +26,8 @@ class FakeQuantize(SpecifiedWeights):
     spec's method (`r2keras.quantizers`): with `"ste"`, `dL/dw = dL/dw_q` inside the clip range, 0 outside. Recurrent
     kernels are quantized once per call, outside the time loop. The layer's regularizers see the latent float kernels.
 
-    Under `activation_method="dynamic"`, products of rows (`Dense`, `EinsumDense` along its last input axis, pointwise
-    `Conv1D` and `Conv2D`) compute `layer(dynamic_quantize(inputs))`, with a gradient of 1 through the rounding.
+    Under `activation_method="dynamic"`, the rows that a kernel multiplies are rounded, as in `layers.DynamicInput`,
+    with a gradient of 1 through the rounding.
 
     Args:
         layer: any layer: Dense, convolutions, Embedding, EinsumDense, MultiHeadAttention, LSTM, Bidirectional...
@@ -85,13 +85,9 @@ class FakeQuantize(SpecifiedWeights):
 
     def call(self, inputs, *args: Any, training: bool | None = None, **kwargs: Any):
         """Runs the layer with quantized kernels, on rounded rows if its specs say so."""
-        inputs = dynamic_quantize(inputs) if self._rounds_rows() else inputs
-        return super().call(inputs, *args, training=training, **kwargs)
-
-    def _rounds_rows(self) -> bool:
-        """Whether the rows of the input are rounded at run time."""
-        specs = self.specs.values() if isinstance(self.specs, dict) else [self.specs]
-        return any(map(is_dynamic, specs)) and input_axis(self.layer) is not None
+        dynamic = [name for name in self.quantizers if is_dynamic(self._spec(name))]
+        with rounded_rows(self.layer, dynamic) if dynamic else contextlib.nullcontext():
+            return super().call(inputs, *args, training=training, **kwargs)
 
     def initialize(self) -> None:
         """Sets every range again from the layer's current weights."""
