@@ -2,9 +2,9 @@
 
 import pytest
 
-from r2keras.export.conversion import converter
+from r2keras.export.conversion import activation_marks, converter
 from r2keras.specs import QuantSpec
-from tests.export.conversions import once
+from tests.export.conversions import marked_once, once
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +27,4 @@ def exported(tmp_path_factory):
 def converted_once(monkeypatch):
     """Runs TensorFlow's converter once per model and weights: the forms of a file differ in what is made of that."""
     monkeypatch.setattr(converter, "_converted", once(converter._converted))
+    monkeypatch.setattr(activation_marks, "_marked", marked_once(activation_marks._marked))

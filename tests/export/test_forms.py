@@ -1,5 +1,6 @@
 """One table of every layer kind in every form of a palettized file, each against Keras and against one another."""
 
+import functools
 import struct
 import subprocess
 import sys
@@ -48,7 +49,6 @@ SPECS = {
 
 
 TABLE = [(kind, list(SPECS)[i % len(SPECS)]) for i, kind in enumerate(KINDS)]
-TABLE += [("conv-norm", name) for name in SPECS if ("conv-norm", name) not in TABLE]
 
 
 def net(kind):
@@ -93,7 +93,8 @@ def test_every_form_of_every_layer_computes_what_keras_computes(kind, chosen, tm
             (tmp_path / f"{form}_{name}.tflite").write_bytes(data)
             np.testing.assert_equal(outputs(data, inputs), outputs(path.read_bytes(), inputs))
     for path in tmp_path.glob("*.tflite"):
-        for xnnpack in (True, False):
+        # Without XNNPACK, the plain files compute what the others do.
+        for xnnpack in (True, False) if path.stem in FORMS else (True,):
             assert difference(model, path, inputs, xnnpack) <= OUTPUT_TOLERANCE, path.name
 
 
@@ -160,7 +161,6 @@ def test_an_unknown_form_is_refused(tmp_path):
         QuantSpec(num_bits=2),
         QuantSpec(num_bits=4, levels="mid_rise"),
         QuantSpec(num_bits=3, symmetric=False),
-        QuantSpec(num_bits=8, levels="mid_rise"),
         QuantSpec(num_bits=4, granularity="per_group", group_size=3),
     ],
 )
@@ -296,16 +296,17 @@ def test_expanding_needs_neither_tensorflow_nor_keras(made, tmp_path):
     assert (tmp_path / "small.bundle").read_bytes() == bundle(small)
 
 
+@functools.cache
 def recurrent():
-    """Returns a model whose weights are in the body of a loop."""
+    """Returns a model whose weights are in the body of a loop, and its record."""
     inputs = keras.Input((6, 8), batch_size=1)
-    return keras.Model(inputs, layers.Dense(3, name="head")(layers.LSTM(12, name="lstm")(inputs)))
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.LSTM(12, name="lstm")(inputs)))
+    return model, compress(model, fitting(spec(4, table_dtype="int8")))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_in_a_loop_are_decoded_before_it(form, tmp_path, near):
-    model = recurrent()
-    record = compress(model, fitting(spec(4, table_dtype="int8")))
+    model, record = recurrent()
     inputs = [np.random.default_rng(0).normal(size=(1, 6, 8)).astype(np.float32)]
     path = tmp_path / "m.tflite"
     to_litert(model, path, record, optimize=form)

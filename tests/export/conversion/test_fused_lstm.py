@@ -19,14 +19,14 @@ SPECS = (QuantSpec(num_bits=8), QuantSpec(num_bits=4), QuantSpec(num_bits=2), Pa
 PER_ROW = PaletteSpec(num_bits=2, granularity="per_group", group_size=1)
 NETS = {
     "lstm": lambda x: layers.LSTM(8)(x),
-    "sequences": lambda x: layers.LSTM(8, return_sequences=True, use_bias=False)(x),
-    "stacked": lambda x: layers.LSTM(7)(layers.LSTM(8, return_sequences=True)(x)),
+    "stacked": lambda x: layers.LSTM(7)(layers.LSTM(8, return_sequences=True, use_bias=False)(x)),
     "bidirectional": lambda x: layers.Bidirectional(layers.LSTM(8, return_sequences=True))(x),
     "two_ways": lambda x: layers.Bidirectional(
         layers.LSTM(6), backward_layer=layers.LSTM(6, use_bias=False, go_backwards=True)
     )(x),
-    "backwards": lambda x: layers.LSTM(8, go_backwards=True, return_sequences=True)(x),
-    "nested": lambda x: keras.Sequential([keras.Input((STEPS, FEATURES)), layers.LSTM(8)], name="inner")(x),
+    "nested": lambda x: keras.Sequential(
+        [keras.Input((STEPS, FEATURES)), layers.LSTM(8, go_backwards=True, return_sequences=True)], name="inner"
+    )(x),
     "shared": lambda x: layers.concatenate([(layer := layers.LSTM(8))(x), layer(2 * x)]),
     "convolved": lambda x: layers.LSTM(8, dropout=0.3)(layers.BatchNormalization()(layers.Conv1D(6, 2)(x))),
 }
@@ -54,18 +54,16 @@ def check(model, record, path, x, **options):
     """Exports, and asserts that the file holds the record and computes what Keras does, sample after sample."""
     found = to_litert(model, path, record, recurrent="fused", **options)
     assert "WHILE" not in kinds(path) and fused_lstm.OPERATOR in kinds(path)
-    expected = model.predict(x, verbose=0)
+    expected = keras.ops.convert_to_numpy(model(x))
     for xnnpack in (True, False):
         off = np.abs(LiteRTModel(path, xnnpack=xnnpack).predict(x) - expected).max()
         assert off <= OUTPUT_TOLERANCE * np.ptp(expected)
     return found
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", ["stacked", "bidirectional", "two_ways", "nested", "convolved"])
 def test_computes_what_keras_computes(kind, tmp_path, near):
     model, given = net(NETS[kind]), {}
-    if kind in ("bidirectional", "shared"):
-        check(model, None, tmp_path / "float.tflite", data())
 
     def choose(name, shape):
         return given.setdefault(name, SPECS[(1 + len(given)) % len(SPECS)])
@@ -76,7 +74,7 @@ def test_computes_what_keras_computes(kind, tmp_path, near):
     assert {row.name for row in found.tensors} == set(record.tensors)
 
 
-@pytest.mark.parametrize("spec", [*SPECS[2:], PER_ROW], ids=lambda spec: f"{type(spec).__name__}-{spec.num_bits}")
+@pytest.mark.parametrize("spec", [SPECS[2], PER_ROW], ids=lambda spec: f"{type(spec).__name__}-{spec.num_bits}")
 def test_packed_in_memory_and_the_float_file_of_it(spec, tmp_path, near):
     model = net(NETS["lstm"])
     record = compress(model, lambda name, shape: spec)
@@ -97,12 +95,13 @@ def test_codes_lie_in_one_tensor_a_kernel_and_the_kernels_that_stay_float_in_fou
 
 def test_a_layer_called_twice_has_its_codes_once(tmp_path, near):
     model = net(NETS["shared"])
+    check(model, None, tmp_path / "float.tflite", data())
     record = compress(model, lambda name, shape: QuantSpec(num_bits=4))
     check(model, record, tmp_path / "m.tflite", data())
     assert kinds(tmp_path / "m.tflite").count("SPLIT") == 2
 
 
-def test_any_length_and_a_finalized_quantized_layer(tmp_path, near):
+def test_any_length_and_a_finalized_quantized_layer(tmp_path, near, converted_once):
     spec = QuantSpec(num_bits=2, method="balanced")
     layer = r2keras.layers.QuantizedLSTM(8, kernel_spec=spec, recurrent_spec=spec, return_sequences=True)
     model, record = r2keras.finalize(net(layer, steps=None))

@@ -103,9 +103,9 @@ def compiled(tmp_path):
     return compile_
 
 
-@pytest.mark.parametrize("standard", [11, 17])
-def test_a_compiler_sees_the_bytes_and_the_golden_values(exported, compiled, standard, tmp_path):
-    path, values = exported
+@pytest.mark.parametrize(("kind", "standard"), [("tables", 11), ("integers", 17)])
+def test_a_compiler_sees_the_bytes_and_the_golden_values(kind, standard, compiled, tmp_path, request):
+    path, values = request.getfixturevalue(kind)
     folder = tmp_path / "firmware"
     written = c_array(path, folder, golden=values)
     assert written.file_bytes == path.stat().st_size
@@ -298,17 +298,23 @@ def test_names_cannot_leave_their_comment(tables, compiled, tmp_path):
     assert comment("a\n\\") == "a__"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8", "int16", "int32", "int64", "uint8", "bool"])
-def test_literals_give_their_values_back(dtype, compiled, tmp_path):
+def edges(dtype):
+    """Returns random values of a type, and its smallest and largest ones."""
     rng = np.random.default_rng(0)
     if dtype == "float32":
-        values = np.append(rng.normal(size=50), [0.0, 1e-45, -3.4e38, 16777216.0, 1 / 3]).astype(dtype)
-    else:
-        low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        values = np.array([low, high, *rng.integers(low, high, 50)], dtype)
-    kind = {"float32": "float", "bool": "bool"}.get(dtype, f"std::{dtype}_t")
-    lines = [f"const {kind} v[] = {{", *rows(values), "};", "int main() { std::fwrite(v, 1, sizeof(v), stdout); }"]
-    (tmp_path / "v.cc").write_text("\n".join(["#include <cstdint>", "#include <cstdio>", *lines]))
+        return np.append(rng.normal(size=50), [0.0, 1e-45, -3.4e38, 16777216.0, 1 / 3]).astype(dtype)
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.array([low, high, *rng.integers(low, high, 50)], dtype)
+
+
+def test_literals_give_their_values_back(compiled, tmp_path):
+    values = {name: edges(name) for name in ("float32", "int8", "int16", "int32", "int64", "uint8", "bool")}
+    lines = ["#include <cstdint>", "#include <cstdio>"]
+    for name, array in values.items():
+        kind = {"float32": "float", "bool": "bool"}.get(name, f"std::{name}_t")
+        lines += [f"const {kind} v_{name}[] = {{", *rows(array), "};"]
+    lines += ["int main() {", *(f"std::fwrite(v_{name}, 1, sizeof(v_{name}), stdout);" for name in values), "}"]
+    (tmp_path / "v.cc").write_text("\n".join(lines))
     found = subprocess.run(compiled([tmp_path / "v.cc"], tmp_path, 11), stdout=-1, check=True).stdout
-    np.testing.assert_array_equal(np.frombuffer(found, dtype), values)
+    assert found == b"".join(array.tobytes() for array in values.values())
     assert literal(3) == "3"

@@ -11,6 +11,7 @@ import r2keras
 from r2keras.export import LiteRTModel, TFLMModel, ethos_u, inspect, sizes, tflm_arena, to_litert, to_tflm
 from r2keras.export.runtime.delegation import delegated
 
+pytestmark = pytest.mark.usefixtures("converted_once")
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 4)).astype(np.float32)
 
 

@@ -65,7 +65,7 @@ int main(int count, char** paths) {
 """
 
 
-@pytest.fixture(scope="module", params=["java", "c++"])
+@pytest.fixture(scope="module", params=[pytest.param("java", marks=pytest.mark.slow), "c++"])
 def loader(request, tmp_path_factory):
     """Returns a function that runs a compiled loader on bundles; it returns the outputs, or the refusals."""
     folder = tmp_path_factory.mktemp("loader")

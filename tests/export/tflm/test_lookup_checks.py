@@ -12,11 +12,17 @@ from tests.export.models import dense_net
 from tests.export.quantize import quantize
 
 
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Returns the path of a file with look-up tables."""
+    model, path = dense_net(), tmp_path_factory.mktemp("tables") / "m.tflite"
+    to_tflm(model, path, quantize(model, lambda name: QuantSpec(num_bits=2)), check=False)
+    return path
+
+
 @pytest.fixture
-def file(tmp_path):
-    model = dense_net()
-    to_tflm(model, tmp_path / "m.tflite", quantize(model, lambda name: QuantSpec(num_bits=2)), check=False)
-    return read(tmp_path / "m.tflite")
+def file(path):
+    return read(path)
 
 
 def constant(file, position):

@@ -43,7 +43,7 @@ def check(model, record, path, tolerance=OUTPUT_TOLERANCE, **options):
     return found
 
 
-@pytest.mark.parametrize("num_bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("num_bits", [2, 3, 5])
 def test_scalar_palettes_of_every_container_are_exact(num_bits, tmp_path):
     model = small_net()
     record = compress(model, fitting(spec(num_bits)))
@@ -55,14 +55,11 @@ def test_scalar_palettes_of_every_container_are_exact(num_bits, tmp_path):
 @pytest.mark.parametrize(
     "chosen",
     [
-        spec(4, dim=2),
-        spec(3, dim=4, channel_scale=True),
         spec(8, dim=3, table_dtype="float16"),
         spec(1, dim=8),
         spec(3, group=4),
         spec(6, dim=2, group=4, table_dtype="int8"),
         spec(4, dim=4, group=4, channel_scale=True),
-        spec(7, table_dtype="int8"),
         spec(4, channel_scale=True),
     ],
     ids=lambda s: f"{s.num_bits}-bit-dim{s.dim}-group{s.group_size}-{s.table_dtype}-scale{s.channel_scale:d}",
@@ -77,8 +74,7 @@ def test_vectors_groups_scales_and_tables_of_every_type_are_exact(chosen, tmp_pa
     assert sizes(record, tmp_path / "model.tflite") == found
 
 
-@pytest.mark.parametrize("make", [conv_net, sequence_net])
-@pytest.mark.parametrize("first", [0, 4])
+@pytest.mark.parametrize(("make", "first"), [(conv_net, 0), (sequence_net, 4)])
 def test_every_layer_takes_palettes_next_to_grids_and_floats(make, first, tmp_path):
     specs = [spec(4), spec(2, dim=2), QuantSpec(num_bits=4), spec(3, dim=3), None, spec(8), spec(4, dim=4), spec(1)]
     choice = itertools.cycle([*specs[first:], *specs[:first]])

@@ -42,6 +42,7 @@ def page(small_files, litert_js, tmp_path):
     return web_page(paths, X, tmp_path / "page", litert_js=litert_js, title="Five forms", seconds=0.15).parent
 
 
+@pytest.mark.slow
 def test_files_pass_and_results_are_exported(page, browser, tmp_path):
     with served(page) as (address, _):
         # As on a phone: an address of the network is not a secure origin, which the clipboard, SHA-256 and GPUs need.
