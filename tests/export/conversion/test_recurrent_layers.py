@@ -164,10 +164,7 @@ FINALIZED = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=pytest.mark.slow) if kind in ("prepare", "alternating") else kind for kind in FINALIZED],
-)
+@pytest.mark.parametrize("kind", [pytest.param("prepare", marks=pytest.mark.slow), *list(FINALIZED)[1:]])
 def test_finalized_models_with_states_on_grids(kind, tmp_path, near):
     # A state within float rounding of a tie may go either way: of these data, none does.
     model, record = FINALIZED[kind]()

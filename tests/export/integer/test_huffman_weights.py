@@ -196,7 +196,7 @@ def test_equal_codes_count_once(written):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"num_bits": 8}, marks=pytest.mark.slow),
+        {"num_bits": 8},
         {"num_bits": 4, "symmetric": False},
         {"num_bits": 2, "granularity": "per_tensor"},
     ],

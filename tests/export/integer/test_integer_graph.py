@@ -38,11 +38,11 @@ def many_kinds():
 
 
 @functools.cache
-def quantized(make, bits=8, **options):
+def quantized(make, bits=8, batch_norm="keep", **options):
     """Returns a model with random weights on grids of 8-bit activations, and its record; tests share both."""
     keras.utils.set_random_seed(1)
     recipe = Recipe([(".*", QuantSpec(num_bits=bits, activation_bits=8, **options))], steps=["reestimate_batch_norm"])
-    return calibrate(make(), recipe, X, input_bits=8, batch_norm="keep")
+    return calibrate(make(), recipe, X, input_bits=8, batch_norm=batch_norm)
 
 
 def operators(path):
@@ -120,7 +120,7 @@ def test_the_file_computes_integer_arithmetic(bits, tmp_path):
 
 
 def test_nothing_is_float_with_data_and_integer_ends(tmp_path, recwarn):
-    model, record = quantized(many_kinds, 2)
+    model, record = quantized(many_kinds, 2, "auto")
     found = to_litert(model, tmp_path / "m.tflite", record, activations="int8", io="int8", data=X)
     assert not [w for w in recwarn if w.category is UserWarning and "operators" in str(w.message)]
     file = read(tmp_path / "m.tflite")
@@ -135,7 +135,7 @@ def test_nothing_is_float_with_data_and_integer_ends(tmp_path, recwarn):
 
 
 def test_float_ends_are_quantized_at_the_borders(tmp_path):
-    model, record = quantized(many_kinds, 2)
+    model, record = quantized(many_kinds, 2, "auto")
     to_litert(model, tmp_path / "m.tflite", record, activations="int8", data=X)
     kinds = operators(tmp_path / "m.tflite")
     # Floats are returned: their softmax is not rounded to 256 levels, on which small probabilities are zero.
