@@ -31,6 +31,13 @@ def test_zeros_stay_zeros_and_rows_do_not_mix():
     np.testing.assert_allclose(found[0], rows[0], atol=1e-5)
 
 
+def test_rows_along_several_axes():
+    x = np.random.default_rng(2).normal(size=(3, 4, 5)).astype("float32")
+    found = ops.convert_to_numpy(dynamic_quantize(ops.convert_to_tensor(x), axis=(0, -1)))
+    expected, _ = dynamic_rows(x.transpose(1, 0, 2).reshape(4, 15))
+    np.testing.assert_allclose(found.transpose(1, 0, 2).reshape(4, 15), expected, rtol=2e-6, atol=1e-7)
+
+
 def test_the_gradient_passes():
     rows = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     weights = ops.convert_to_tensor(np.arange(12, dtype="float32").reshape(3, 4))

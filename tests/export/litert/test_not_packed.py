@@ -31,16 +31,16 @@ def test_reasons_of_grids(spec, reason, fix):
 
 @pytest.mark.usefixtures("near")
 def test_the_message_names_kernels_and_what_to_do(tmp_path):
-    keras.utils.set_random_seed(0)
-    convolutions = [layers.Conv2D(8, 3, name="conv"), layers.Conv2D(4, 1, 2, name="strided")]
-    parts = [layers.DepthwiseConv2D(2, name="d"), layers.Flatten(), layers.Dense(8, name="palette"), layers.Dense(3)]
+    convolutions = [layers.Conv2D(8, 3, name="conv"), layers.Conv2D(8, 2, name="next"), layers.Conv2D(4, 1, 2, name="strided")]
+    parts = [layers.DepthwiseConv2D(2, name="d"), layers.Flatten(), layers.Dense(8, name="palette")]
     model = keras.Sequential([keras.Input((8, 8, 4)), *convolutions, *parts])
-    rules = [("palette", PaletteSpec(num_bits=4, min_size=0)), (".*", QuantSpec(4, symmetric=False))]
+    rules = [("palette", PaletteSpec(num_bits=4, min_size=0)), (".*", QuantSpec(4))]
     small, record = finalize(prepare(model, Recipe(rules)))
     with pytest.raises(ValueError, match="without a matrix product that takes recorded weights") as error:
         to_litert(small, tmp_path / "m.tflite", record, activations="dynamic")
     text = str(error.value)
-    assert "'conv/kernel' (a convolution of 3 by 3), 'strided/kernel' (a convolution of 1 by 1, stride 2), " in text
-    assert "'d/kernel' (a depthwise convolution), 'palette/kernel' (a palette of 16 entries) and 1 more." in text
+    named = "'conv/kernel' (a convolution of 3 by 3), 'next/kernel' (a convolution of 2 by 2), "
+    named += "'strided/kernel' (a convolution of 1 by 1, stride 2), 'd/kernel' (a depthwise convolution) and 1 more."
+    assert f"Received: activations='dynamic' with {named}" in text
     assert text.endswith("Quantize 'palette/kernel' with a palette of 1 or 2 bits, or a QuantSpec.")
     assert not list(tmp_path.iterdir())
