@@ -31,8 +31,9 @@ def test_reasons_of_grids(spec, reason, fix):
 
 @pytest.mark.usefixtures("near")
 def test_the_message_names_kernels_and_what_to_do(tmp_path):
-    convolutions = [layers.Conv2D(8, 3, name="conv"), layers.Conv2D(8, 2, name="next"), layers.Conv2D(4, 1, 2, name="strided")]
-    parts = [layers.DepthwiseConv2D(2, name="d"), layers.Flatten(), layers.Dense(8, name="palette")]
+    convolutions = [layers.Conv2D(8, 3, name="conv"), layers.Conv2D(8, 2, name="next")]
+    convolutions += [layers.Conv2D(4, 1, 2, name="strided"), layers.DepthwiseConv2D(2, name="d")]
+    parts = [layers.Flatten(), layers.Dense(8, name="palette")]
     model = keras.Sequential([keras.Input((8, 8, 4)), *convolutions, *parts])
     rules = [("palette", PaletteSpec(num_bits=4, min_size=0)), (".*", QuantSpec(4))]
     small, record = finalize(prepare(model, Recipe(rules)))
