@@ -116,6 +116,19 @@ def microcontrollers():
 
 
 @pytest.fixture
+def eager(monkeypatch):
+    """Lets models of Keras 3 train without graphs on TensorFlow, where a few steps take less time than tracing them."""
+    if BACKEND == "tensorflow":
+        import keras
+
+        trainer = next(base for base in keras.Model.__mro__ if "compile" in vars(base))
+        compiled = trainer.compile
+        monkeypatch.setattr(
+            trainer, "compile", lambda self, *args, **options: compiled(self, *args, **{"run_eagerly": True} | options)
+        )
+
+
+@pytest.fixture
 def near(monkeypatch):
     """Lets the converter of recurrent models run in this process, where TensorFlow is loaded already."""
     monkeypatch.setattr("r2keras.export.conversion.converter.convert_apart", converted_near)

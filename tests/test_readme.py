@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import keras
 import pytest
 
+import r2keras
 from r2keras.workloads import data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,20 +59,30 @@ def test_readme_begins_with_the_two_commands():
 
 @pytest.fixture
 def few_images(monkeypatch):
-    """Lets the documents train on a fifth of the digits: their steps are the same."""
+    """Lets the documents train on a few of the digits, for an epoch: their steps are the same."""
 
     def load(*args, **options):
         whole = loaded(*args, **options)
-        return dataclasses.replace(whole, x_train=whole.x_train[:256], y_train=whole.y_train[:256])
+        return dataclasses.replace(whole, x_train=whole.x_train[:64], y_train=whole.y_train[:64])
 
-    loaded = data.load
+    def fit(model, *args, **options):
+        first = options.get("initial_epoch", 0)
+        return fitted(model, *args, **options | {"epochs": first + 1})
+
+    loaded, fitted = data.load, keras.Model.fit
     monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(keras.Model, "fit", fit)
 
 
 @pytest.mark.parametrize("path", [path for path in GUIDES if blocks(path, "python")], ids=named)
-def test_code_blocks_run(path, tmp_path, monkeypatch, near, few_images, request):
+def test_code_blocks_run(path, tmp_path, monkeypatch, near, few_images, eager, request):
     if path.stem == "microcontrollers":
         request.getfixturevalue("microcontrollers")
+    if path.stem == "tfmot":
+        keras_2 = pytest.importorskip("tf_keras").Model
+        monkeypatch.setattr(keras_2, "compile", functools.partialmethod(keras_2.compile, run_eagerly=True))
+    if path.stem == "compress":  # README has the bits and palettes that it searches by default.
+        monkeypatch.setattr(r2keras, "compress", functools.partial(r2keras.compress, bits=(8, 4), palettes=False))
     monkeypatch.chdir(tmp_path)
     codes = blocks(path, "python")
     keras.utils.set_random_seed(0)

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import sys
 import threading
 import traceback
@@ -26,6 +27,8 @@ def carry_out(job: dict) -> None:
     for number, name in ((1, "out"), (2, "error")):
         os.dup2(os.open(job[name], os.O_WRONLY), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # Under nohup the interrupt would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["cwd"])
     resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     sys.argv = job["command"]

@@ -26,5 +26,7 @@ def trained():
         ]
     )
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    # Made in its first step, they would have TensorFlow trace the step twice.
+    model.optimizer.build(model.trainable_variables)
     model.fit(digits.x_train, digits.y_train, epochs=6, batch_size=64, verbose=0)
     return model, np.asarray(digits.x_train[:400]), np.asarray(digits.y_train[:400])

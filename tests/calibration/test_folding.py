@@ -96,6 +96,7 @@ def test_a_weight_that_is_not_finite_is_named():
         fold_batch_norm(model)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_folded_form_trains_under_quantization():
     """What `prepare` quantizes then is the product of kernel and gamma / std: what a file has, too."""
     folded = fold_batch_norm(branched())

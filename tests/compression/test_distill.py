@@ -94,6 +94,7 @@ def parts():
 @pytest.mark.parametrize(
     "data", [X, [X], parts, Pairs(), list(zip([X[:30], X[30:]], [[0] * 30, [1] * 60], strict=True))]
 )
+@pytest.mark.usefixtures("eager")
 def test_every_kind_of_data(data):
     teacher, student = net(), net(seed=1)
     if isinstance(data, list) and isinstance(data[0], tuple):
@@ -102,6 +103,7 @@ def test_every_kind_of_data(data):
     assert history.history["loss"][1] < history.history["loss"][0]
 
 
+@pytest.mark.usefixtures("eager")
 def test_features_pull_layers_together():
     teacher, student = net(), net(seed=1)
 

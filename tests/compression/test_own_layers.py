@@ -29,6 +29,7 @@ def names(model):
 
 
 @pytest.mark.parametrize("net", [own_layers.stack, own_layers.given, own_layers.pair, own_layers.steps])
+@pytest.mark.usefixtures("eager")
 def test_layers_made_of_layers_are_prepared_trained_saved_and_finalized(net, tmp_path):
     counted_on()
     model = nets.shaken(net())

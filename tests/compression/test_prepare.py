@@ -44,6 +44,7 @@ def train(model, x):
 
 
 @pytest.mark.parametrize("net", nets.KERNELS)
+@pytest.mark.usefixtures("eager")
 def test_prepare_train_finalize(net):
     model = nets.shaken(net())
     x, before = nets.inputs_of(model), nets.weights_of(model)

@@ -33,8 +33,8 @@ KEYS = {
     "test_samples",
     "validation_samples",
 }
-# Two of the four jobs of a smoke run on each float model, one of them with 8 bits at the edges.
-FEW = ("--methods=ptq_mse@4,qat@2",)
+# One of the two float models of a smoke run, and two of its four jobs, one of them with 8 bits at the edges.
+FEW = ("--regularizers=linf", "--methods=ptq_mse@4,qat@2")
 SMALL = ("--smoke", "--regularizers=none", "--bits=4", "--methods=ptq_mse")
 
 
@@ -88,7 +88,7 @@ class TestKilledAndResumed:
         assert all(set(row) >= KEYS and None not in row.values() for row in rows)
         found = sorted((r["regularizer"], r["method"], r["num_bits"], r["seed"]) for r in rows)
         jobs = [("float", 32), ("ptq_mse", 4), ("qat", 2)]
-        assert found == sorted((name, *job, 0) for name in ("none", "linf") for job in jobs)
+        assert found == [("linf", *job, 0) for job in jobs]
 
     def test_figures(self, killed_and_resumed):
         for row in rows_in(killed_and_resumed[0]):
@@ -159,6 +159,15 @@ def test_help_shows_the_flags_and_their_defaults():
 
 
 @pytest.mark.slow
+def test_every_job_of_a_smoke_run(tmp_path):
+    code, _, error = run_warm("--smoke", f"--out={tmp_path}")
+    assert code == 0, error
+    jobs = {("float", 32), *((method, bits) for method in ("ptq_mse", "qat") for bits in (4, 2))}
+    found = {(row["regularizer"], row["method"], row["num_bits"]) for row in rows_in(tmp_path)}
+    assert found == {(name, *job) for name in ("none", "linf") for job in jobs}
+
+
+@pytest.mark.slow
 def test_palettes_by_name(tmp_path):
     methods = "ptq_palette", "dkm", "dkm_vector"
     code, _, error = run_warm(
@@ -193,11 +202,11 @@ def test_methods_and_activations_by_name(tmp_path):
 
 def test_stopped_by_the_person(tmp_path):
     folder = tmp_path / "out"
-    process = scripts.start("examples/pilot.py", *SMALL, f"--out={folder}")
-    wait_for_a_row(process.pid, folder)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    with scripts.started_warm("examples/pilot.py", *SMALL, f"--out={folder}") as (pid, finish):
+        wait_for_a_row(pid, folder)
+        os.kill(pid, signal.SIGINT)
+        code, out, error = finish()
+    assert code == 130, error
     assert "Finished rows: 1" in out and "to resume" in out and "Traceback" not in error
 
 
@@ -244,7 +253,7 @@ def test_a_model_file_without_training(tmp_path):
     ],
 )
 def test_bad_flags(flags, words, tmp_path):
-    code, out, error = run(*flags, f"--out={tmp_path / 'out'}")
+    code, out, error = run_warm(*flags, f"--out={tmp_path / 'out'}")
     assert code == 2 and words in error and error.count("\n") == 1 and not out
     assert not (tmp_path / "out").exists()
 

@@ -27,7 +27,7 @@ from tests import scripts
 )
 def test_a_bad_flag_is_one_sentence(flags, words, tmp_path):
     given = flags if not flags else [*flags, "--data_dir=."]
-    code, _, error = scripts.run("examples/tfmot_qat.py", *given, f"--out={tmp_path / 'out'}")
+    code, _, error = scripts.run_warm("examples/tfmot_qat.py", *given, f"--out={tmp_path / 'out'}")
     assert code == 2, error
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())

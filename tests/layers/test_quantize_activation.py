@@ -191,22 +191,26 @@ def test_config_round_trip(method):
     assert GridActivation.from_config(json.loads(json.dumps(grid.get_config()))).get_config() == grid.get_config()
 
 
-@EVERY
-def test_trains_saves_and_freezes(method, tmp_path):
-    layer = QuantizeActivation(ActivationSpec(num_bits=2, method=method), name="q")
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5), layer, keras.layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.05), loss="mse")
-    start = [array(v) for v in layer.trainable_variables]
-    model.fit(X, X[:, :2], epochs=2, batch_size=8, verbose=0)
-    assert layer.ready
-    moved = [array(v) != old for v, old in zip(layer.trainable_variables, start, strict=True)]
-    assert all(moved) and len(moved) == {"ste": 0, "dorefa": 0, "pact": 1, "lsq": 2, "ewgs": 2}[method]
+def test_trains_saves_and_freezes(tmp_path):
+    learned = {"ste": 0, "dorefa": 0, "pact": 1, "lsq": 2, "ewgs": 2}
+    assert set(learned) == set(ACTIVATION_METHODS)
+    made = [QuantizeActivation(ActivationSpec(num_bits=2, method=method), name=method) for method in learned]
+    inputs = keras.Input((6,))
+    parts = [keras.layers.Dense(2)(layer(keras.layers.Dense(5)(inputs))) for layer in made]
+    model = keras.Model(inputs, keras.layers.Concatenate()(parts))
+    model.compile(keras.optimizers.SGD(0.2), loss="mse")
+    start = [[array(v) for v in layer.trainable_variables] for layer in made]
+    model.fit(X, np.tile(X[:, :2], len(made)), epochs=2, batch_size=8, verbose=0)
+    for layer, before in zip(made, start, strict=True):
+        assert layer.ready
+        moved = [array(v) != old for v, old in zip(layer.trainable_variables, before, strict=True)]
+        assert all(moved) and len(moved) == learned[layer.name]
+        np.testing.assert_allclose(array(layer.frozen()(X)), array(layer(X)), atol=1e-6)
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(nets.outputs(again, X), nets.outputs(model, X))
-    np.testing.assert_allclose(array(layer.frozen()(X)), array(layer(X)), atol=1e-6)
     model.trainable = False
-    assert layer.trainable_variables == []
+    assert all(layer.trainable_variables == [] for layer in made)
 
 
 @EVERY

@@ -93,37 +93,41 @@ def test_config_round_trip(case):
     assert [v.shape for v in again.variables] == [v.shape for v in quantizer.variables]
 
 
-def student_of(case):
-    spec = QuantSpec(**CASES[case][0])
-    model = keras.Sequential(
-        [keras.Input((6,)), keras.layers.Dense(4, name="first"), keras.layers.Dense(2, name="head")]
-    )
-    model.get_layer("first").kernel.assign(weights())
-    return prepare(model, Recipe([("first", spec)]))
+def student_of(cases):
+    """A prepared model with a layer of every case, side by side."""
+    inputs = keras.Input((6,))
+    made = [keras.layers.Dense(4, name=case) for case in cases]
+    parts = [keras.layers.Dense(2)(layer(inputs)) for layer in made]
+    model = keras.Model(inputs, keras.layers.Add()(parts) if len(parts) > 1 else parts)
+    for layer in made:
+        layer.kernel.assign(weights())
+    return prepare(model, Recipe([(f"^{case}$", QuantSpec(**CASES[case][0])) for case in cases]))
 
 
-@EVERY
-def test_trains_saves_and_finalizes(case, tmp_path):
-    student = student_of(case)
-    layer = student.get_layer("first")
-    assert isinstance(layer, FakeQuantize)
-    before = [array(v) for v in layer.trainable_variables]
+def test_every_method_trains_is_saved_and_finalized(tmp_path):
+    student = student_of(CASES)
+    before = {case: [array(v) for v in student.get_layer(case).trainable_variables] for case in CASES}
     student.compile(keras.optimizers.SGD(0.05), loss="mse")
     x, y = np.random.default_rng(5).normal(size=(2, 32, 6)).astype("float32")
     student.fit(x, y[:, :2], epochs=1, batch_size=16, verbose=0)
-    moved = [not np.array_equal(array(v), old) for v, old in zip(layer.trainable_variables, before, strict=True)]
-    assert all(moved) and len(moved) == 2 + len(layer.quantizers["kernel"].trainable_variables)
+    for case, values in before.items():
+        layer = student.get_layer(case)
+        assert isinstance(layer, FakeQuantize)
+        moved = [not np.array_equal(array(v), old) for v, old in zip(layer.trainable_variables, values, strict=True)]
+        assert all(moved) and len(moved) == 2 + len(layer.quantizers["kernel"].trainable_variables), case
     student.save(tmp_path / "student.keras")
     again = keras.models.load_model(tmp_path / "student.keras")
     np.testing.assert_array_equal(nets.outputs(again, x), nets.outputs(student, x))
     model, record = finalize(again)
-    np.testing.assert_array_equal(array(model.get_layer("first").kernel), record.tensors["first/kernel"].values())
-    np.testing.assert_allclose(nets.outputs(model, x), nets.outputs(student, x), atol=1e-5)
+    for case in CASES:
+        np.testing.assert_array_equal(array(model.get_layer(case).kernel), record.tensors[f"{case}/kernel"].values())
+        halves = [keras.Model(m.inputs, m.get_layer(case).output) for m in (model, student)]
+        np.testing.assert_allclose(*(nets.outputs(half, x) for half in halves), atol=1e-5)
 
 
 @pytest.mark.parametrize("case", LEARNED)
 def test_a_frozen_layer_freezes_its_scalars(case):
-    layer = student_of(case).get_layer("first")
+    layer = student_of([case]).get_layer(case)
     count = len(layer.trainable_variables)
     assert count > 2
     layer.trainable = False

@@ -6,7 +6,7 @@ import tf_keras
 
 from r2keras import PaletteSpec, QuantSpec, Recipe
 from r2keras.tfmot import finalize, load, save, scope
-from tests.tfmot.nets import RECIPE, X, Y, applied, outputs, tiny, trained
+from tests.tfmot.nets import X, Y, applied, outputs, tiny, trained
 
 METHODS = Recipe(
     [
@@ -62,9 +62,9 @@ def test_a_clone_with_the_weights_is_the_same(qat):
 
 
 @pytest.mark.parametrize("name", ["qat.keras", "qat.h5"])
-def test_files_that_tfmot_cannot_read_are_refused(name, tmp_path):
+def test_files_that_tfmot_cannot_read_are_refused(name, qat, tmp_path):
     with pytest.raises(ValueError, match="cannot read its own wrappers back"):
-        save(applied(recipe=RECIPE), tmp_path / name)
+        save(qat, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,7 @@
 """The scheme quantizes as on Keras 3, fuses as TFMOT's own 8-bit scheme, and gives each layer its own bits."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow_model_optimization as tfmot
@@ -8,11 +10,17 @@ import tf_keras
 from r2keras import QuantSpec, Recipe, activation_plan
 from r2keras.tfmot import LowBitQuantizeConfig, LowBitScheme, NoOpQuantizeConfig, PalettizeQuantizeConfig, annotate
 from r2keras.tfmot.surgery import graph_of
-from tests.tfmot.nets import RECIPE, X, applied, apply, configs, keras3_net, net, outputs
+from tests.tfmot.nets import RECIPE, X, applied, apply, configs, keras3_net, net, outputs, tiny
 
 quantization = tfmot.quantization.keras
 OF_RELU = Recipe([("stem_relu", QuantSpec(activation_bits=3)), (".*", QuantSpec(num_bits=2, activation_bits=4))])
 INNER = ["stem", "stem_bn", "dw", "dw_bn", "pw", "add"]
+
+
+@functools.cache
+def widths():
+    """The net under the widths of the recipe, which no test changes."""
+    return applied()
 
 
 def outputs_of(model):
@@ -23,7 +31,8 @@ def outputs_of(model):
 
 @pytest.mark.parametrize("recipe", [RECIPE, OF_RELU], ids=["widths", "a rule for a ReLU"])
 def test_outputs_are_quantized_where_keras_3_quantizes_them(recipe):
-    assert outputs_of(applied(recipe=recipe)) == activation_plan(keras3_net(), recipe)
+    model = widths() if recipe is RECIPE else applied(recipe=recipe)
+    assert outputs_of(model) == activation_plan(keras3_net(), recipe)
 
 
 def test_the_rule_for_the_edges_finds_the_first_and_last_kernels():
@@ -39,11 +48,11 @@ def test_nothing_is_quantized_inside_a_fused_operator_as_in_the_8_bit_scheme():
     for layer in (layer for layer in theirs.layers if hasattr(layer, "quantize_config") and layer.layer.name in INNER):
         kinds = {type(activation.activation).__name__ for activation in layer._quantize_activations}
         assert kinds <= {"NoOpActivation"} and not layer._output_quantizers
-    assert set(outputs_of(applied())) & set(INNER) == set()
+    assert set(outputs_of(widths())) & set(INNER) == set()
 
 
 def test_every_layer_keeps_its_own_bits():
-    found = {n: (c.spec.num_bits, c.spec.method) for n, c in configs(applied()).items() if c.kernels != {}}
+    found = {n: (c.spec.num_bits, c.spec.method) for n, c in configs(widths()).items() if c.kernels != {}}
     small = (2, "ste")
     assert found == {"stem": (8, "ste"), "dw": (4, "lsq"), "pw": small, "hidden": small, "head": (8, "ste")}
 
@@ -51,7 +60,7 @@ def test_every_layer_keeps_its_own_bits():
 def test_two_schemes_alive_at_once_share_nothing():
     recipes = [Recipe([(".*", QuantSpec(num_bits=bits, range="min_max"))]) for bits in (3, 5)]
     schemes = [LowBitScheme(recipe) for recipe in recipes]
-    models = [apply(annotate(net(), recipe), scheme=s) for recipe, s in zip(recipes, schemes, strict=True)]
+    models = [apply(annotate(tiny(), recipe), scheme=s) for recipe, s in zip(recipes, schemes, strict=True)]
     found = [{config.spec.num_bits for config in configs(model).values()} for model in models]
     assert found == [{3}, {5}]
 

@@ -72,11 +72,9 @@ def assert_alike(first, second, atol=1e-6):
 
 
 OPTIONS = {
-    "sequences": {"return_sequences": True},
     "states": {"return_state": True, "go_backwards": True},
     "stateful": {"stateful": True, "return_sequences": True},
     "unrolled": {"unroll": True, "use_bias": False},
-    "dropout": {"dropout": 0.4},
     "both_dropouts": {"dropout": 0.4, "recurrent_dropout": 0.3, "return_sequences": True},
 }
 
@@ -198,6 +196,7 @@ def model_of():
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.Bidirectional(gru, name="both")(lstm(x))))
 
 
+@pytest.mark.usefixtures("eager")
 def test_trains_and_comes_back_from_a_file(tmp_path):
     model, tokens = model_of(), np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8], [9, 1, 0, 0, 0]])
     before = [array(v) for v in model.trainable_weights]

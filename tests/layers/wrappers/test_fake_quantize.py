@@ -152,8 +152,15 @@ def text_alone(model, words):
     return words
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", ["dense", "conv2d", "lstm", "custom"])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("dense", "mixed_float16"),
+        ("conv2d", "mixed_bfloat16"),
+        ("lstm", "mixed_bfloat16"),
+        ("custom", "mixed_float16"),
+    ],
+)
 def test_mixed_precision(name, policy, tmp_path):
     model, x = student(name, dtype=policy), inputs_of(name)
     wrapper, outputs = model.layers[-1], model(x)
@@ -166,6 +173,7 @@ def test_mixed_precision(name, policy, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.usefixtures("eager")
 def test_mixed_precision_trains(policy):
     model, x = student("dense", dtype=policy), inputs_of("dense")
     before = [array(v) for _, v in kernels(model.layers[-1].layer)]
@@ -183,6 +191,7 @@ def test_regularizers_see_the_latent_kernel():
     assert [float(loss) for loss in model.losses] == [pytest.approx(0.1 * abs(kernel).sum(), rel=1e-5)]
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_learned_regularizer_trains_and_is_saved(tmp_path):
     model, x = student("dense", kernel_regularizer=R2Margin(0.5, margin=1.0)), inputs_of("dense")
     margin = model.layers[-1].layer.kernel_regularizer.margin
@@ -199,6 +208,7 @@ def test_a_learned_regularizer_trains_and_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("weighted", [0.25, 0.0])
+@pytest.mark.usefixtures("eager")
 def test_activity_losses_survive(weighted):
     model, x = student("dense", STILL, activity_regularizer=keras.regularizers.L2(weighted)), inputs_of("dense")
     model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
@@ -209,6 +219,7 @@ def test_activity_losses_survive(weighted):
     assert history == pytest.approx(loss, rel=1e-4, abs=1e-8)
 
 
+@pytest.mark.usefixtures("eager")
 def test_inner_statistics_are_updated_in_training_only():
     model, x = student("composite", STILL), inputs_of("composite")
     block = model.layers[-1].layer
@@ -223,6 +234,7 @@ def test_inner_statistics_are_updated_in_training_only():
     np.testing.assert_allclose(array(block.norm.moving_variance), 0.25 + 0.75 * hidden.var(axis=0), rtol=1e-3)
 
 
+@pytest.mark.usefixtures("eager")
 def test_seeds_move_on():
     model, x = student("composite"), inputs_of("composite")
     state = model.layers[-1].layer.drop.seed_generator.state

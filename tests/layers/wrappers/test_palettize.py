@@ -42,9 +42,11 @@ SPECS = {
 }
 
 
-def fit(model, x, y=None, epochs=2, **options):
-    jit = keras.backend.backend() == "jax"
-    model.compile(optimizer=keras.optimizers.SGD(0.3), loss="mse", jit_compile=jit)
+def fit(model, x, y=None, epochs=2, compiled=False, **options):
+    backend = keras.backend.backend()
+    # Tracing takes TensorFlow longer than these few steps; `tests/ops` runs what is inside of them compiled too.
+    how = {"run_eagerly": backend == "tensorflow" and not compiled, "jit_compile": backend == "jax"}
+    model.compile(optimizer=keras.optimizers.SGD(0.3), loss="mse", **how)
     outputs = model(x, training=False) if y is None else {}
     y = {n: np.ones(out.shape, "float32") for n, out in outputs.items()} if y is None else y
     return model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, **options).history
@@ -285,7 +287,7 @@ def test_annealing_by_a_callback_ends_at_the_last_temperature():
     watch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append(float(array(wrapper.palettes["kernel"].temperature)))
     )
-    fit(student, np.ones((BATCH, 6)), np.ones((BATCH, 4)), epochs=4, callbacks=[anneal, watch])
+    fit(student, np.ones((BATCH, 6)), np.ones((BATCH, 4)), epochs=4, compiled=True, callbacks=[anneal, watch])
     # One step per epoch: after the first half of them the temperature stays.
     np.testing.assert_allclose(seen, [0.1 * (4 * 0.5) ** 0.5, 0.05, 0.05, 0.05], rtol=1e-4)
 
