@@ -10,7 +10,7 @@ from r2keras._models.graph import Call
 PASSING = (
     *("Flatten", "Reshape", "Permute", "RepeatVector", "Identity", "Masking", "ActivityRegularization", "Concatenate"),
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise"),
-    *("AlphaDropout", "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D", "ZeroPadding2D"),
+    *("AlphaDropout", "UpSampling1D", "UpSampling2D", "UpSampling3D", "Resizing", "ZeroPadding1D", "ZeroPadding2D"),
     *("ZeroPadding3D", "Cropping1D", "Cropping2D", "Cropping3D", "Pad", "Transpose", "Squeeze", "ExpandDims"),
     *(f"{g}{k}Pooling{d}D" for g in ("", "Global") for k in ("Max", "Average") for d in (1, 2, 3)),
 )
@@ -27,7 +27,13 @@ RECURRENT = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU)
 LIBRARIES = ("keras", "tf_keras", "tensorflow", "jax", "torch")
 # Activation functions, and kinds of operations, that never return negative values.
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
-NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax")
+NEVER_NEGATIVE_KINDS = ("Relu", "Relu6", "Sigmoid", "Softmax", "Exp", "Absolute", "Abs", "Sqrt", "Rsqrt", "Square")
+
+
+def passes_on(call: Call) -> bool:
+    """Whether a call moves or pools values: all of `PASSING`, but no interpolation beyond the range of its input."""
+    interpolation = getattr(call.layer, "interpolation", None)
+    return call.kind in PASSING and interpolation in (None, "nearest", "bilinear")
 
 
 def has_state(call: Call) -> bool:

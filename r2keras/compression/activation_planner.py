@@ -10,12 +10,12 @@ from r2keras._models.call_kinds import (
     FIXED,
     FOLDING,
     NORMS,
-    PASSING,
     activation_name,
     has_state,
     is_global_average,
     is_linear,
     never_negative,
+    passes_on,
 )
 from r2keras._models.graph import Call, Graph, TensorKey
 from r2keras._models.integer_calls import ORDERED, fixed_function, is_fixed, is_fused, is_inner_average, joins
@@ -193,7 +193,7 @@ class ActivationPlanner:
 
     def _passes(self, call: Call) -> bool:
         """Whether a call passes its input on, or is an input of the model."""
-        return call.kind in PASSING or call.kind == "InputLayer"
+        return passes_on(call) or call.kind == "InputLayer"
 
     def _fuses_forward(self, call: Call) -> bool:
         """Whether the only consumer of the output belongs to the same operator."""
@@ -206,7 +206,7 @@ class ActivationPlanner:
         """Whether a tensor reaches only the model's outputs."""
         if tensor not in self._tensors_that_end:
             consumers = self.graph.consumers(tensor)
-            passing = all(call.kind in PASSING or call.kind in ACTIVATIONS for call in consumers)
+            passing = all(passes_on(call) or call.kind in ACTIVATIONS for call in consumers)
             self._tensors_that_end[tensor] = passing and all(self._ends(call.output) for call in consumers)
         return self._tensors_that_end[tensor]
 
@@ -240,7 +240,7 @@ class ActivationPlanner:
     def _source(self, tensor: TensorKey) -> Call:
         """Returns the call that computes a tensor, before any layers that pass it on."""
         call = self.graph.producer(tensor)
-        return self._source(call.inputs[0]) if call.kind in PASSING and call.inputs else call
+        return self._source(call.inputs[0]) if passes_on(call) and call.inputs else call
 
     def _names(self, call: Call) -> list[str]:
         """Returns the names in which a recipe's patterns are searched: the layer's path and its kernels' full names."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 
 from r2keras._models import walk
-from r2keras._models.call_kinds import NORMS, PASSING
+from r2keras._models.call_kinds import NORMS, passes_on
 from r2keras._models.graph import Call, Graph
 from r2keras._models.values import affine_of, to_numpy
 from r2keras._models.walk import ModelView, full_name, view_of
@@ -67,14 +69,18 @@ def _source(graph: Graph, call: Call) -> str | None:
         call = graph.producer(call.inputs[0])
         if getattr(call.layer, "holds_constants", False):
             return call.path.removesuffix(walk.QUANTIZED_SUFFIX)
-        if call.kind not in PASSING or "Average" in call.kind:
+        if not passes_on(call) or "Average" in call.kind:
             return None
     return None
 
 
 def _scale_per_channel(tensor: QuantizedTensor, layer: keras.Layer) -> np.ndarray | None:
     """Returns the scales of a kernel by output channel; None if they vary within one or the grid is asymmetric."""
-    count = int(np.prod(tensor.codes.shape[-2:])) if "Depthwise" in type(layer).__name__ else layer.kernel.shape[-1]
+    shape = tensor.codes.shape
+    if isinstance(layer, _TRANSPOSED):
+        count = shape[-2]
+    else:
+        count = math.prod(shape[-2:]) if "Depthwise" in type(layer).__name__ else shape[-1]
     if not isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS)) or tensor.scale.size not in (1, count):
         return None
     half_steps = bool(np.all(tensor.zero_point == -0.5))
@@ -84,7 +90,9 @@ def _scale_per_channel(tensor: QuantizedTensor, layer: keras.Layer) -> np.ndarra
     return np.broadcast_to(scale, (count,))
 
 
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
 _CONVOLUTIONS = (
+    *_TRANSPOSED,
     *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
     *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
 )

@@ -10,7 +10,7 @@ from r2keras._models.graph import Call, Graph
 from r2keras._models.integer_calls import SWISH, separate_function
 from r2keras._models.rebuild import copy_layer, rebuild, transfer
 from r2keras._models.walk import ModelView, view_of
-from r2keras.compression.traced_functions import function_of, is_alone, traced
+from r2keras.compression.traced_functions import composed_name, function_of, is_alone, traced
 from r2keras.compression.weight_plan import WeightPlan
 
 # The layers of a split separable convolution; their names are those of its kernels.
@@ -28,7 +28,7 @@ def with_integer_forms(
 
     Activation functions other than ReLU become layers, `"<layer>_gelu"`; swish becomes a model of a sigmoid and a
     product; a separable convolution becomes a model of its two convolutions; a function of the caller that consists of
-    Keras operations becomes a model of these.
+    Keras operations becomes a model of these, and so does a function of Keras without an integer operator.
 
     Args:
         view: the model; returned unchanged if nothing is to be split.
@@ -40,6 +40,7 @@ def with_integer_forms(
     swishes = {call.path: call.layer for call in graph.calls if _is_swish(call) and is_on_integers(call)}
     separable = {call.path for call in graph.calls if type(call.layer) in SEPARABLE and is_on_integers(call)}
     own = _own_functions(graph, is_on_integers)
+    functions = {path: name for path, name in functions.items() if path not in own}
     if not functions and not swishes and not separable and not own:
         return view
     layers = view.layers_by_path
@@ -97,7 +98,7 @@ def _own_functions(graph: Graph, is_on_integers: Callable[[Call], bool]) -> dict
     for call in graph.calls:
         layer, function = call.layer, function_of(call)
         if layer is not None and function is not None and call.path not in found and is_on_integers(call):
-            name = layer.name if is_alone(layer) else f"{layer.name}_function"
+            name = layer.name if is_alone(layer) else f"{layer.name}_{composed_name(call) or 'function'}"
             model = traced(function, name, layer)
             if model is not None:
                 found[call.path] = model

@@ -10,6 +10,7 @@ import keras
 from r2keras._models.call_kinds import FOLDING, activation_name
 from r2keras._models.graph import Call
 from r2keras._models.keras_internals import call_arguments, has_mask
+from r2keras.compression.composed_functions import COMPOSED
 
 # Operations that are affine where one argument is a number; files round once after several of them.
 _AFFINE = ("Multiply", "Add", "Subtract", "TrueDivide", "Divide")
@@ -20,13 +21,26 @@ _PLAIN = (type(None), bool, int, float, str)
 
 
 def function_of(call: Call) -> Callable | None:
-    """Returns the caller's own function that a layer applies, alone or to its product; None if it has none."""
+    """Returns the function of operations that a layer applies, alone or to its product; None if it has none.
+
+    It is the caller's own function, or the composed form of one of Keras'.
+    """
     layer = call.layer
     if call.kind == "Lambda" and layer is not None:
         return None if layer.arguments or layer.mask is not None else layer.function
     if layer is None or not call.kind.startswith(("Activation", "EinsumDense", *FOLDING)):
         return None
+    name = composed_name(call)
+    if name is not None:
+        return COMPOSED[name]
     return layer.activation if activation_name(call) == "custom" else None
+
+
+def composed_name(call: Call) -> str | None:
+    """Returns the name of a layer's activation function of `COMPOSED`; None if it has another one."""
+    name = activation_name(call)
+    is_known = name in COMPOSED and getattr(keras.activations, name) is getattr(call.layer, "activation", None)
+    return name if is_known else None
 
 
 def traced(function: Callable, name: str, layer: keras.Layer) -> keras.Model | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ from r2keras.export.integer.products import (
     affine_operators,
     average_operator,
     fits,
+    is_global_average_pool,
     is_plain_average,
 )
 from r2keras.export.integer.weights import IntegerWeight, add_weight
@@ -54,7 +55,7 @@ def needs_range(file: ModelT) -> list[int]:
         rule = RULES.get(kind)
         if rule is None or graph.tensor(output).type != FLOAT32 or output in known:
             continue
-        if rule.output == "own" or _is_global_average_pool(graph, kind, op):
+        if rule.output == "own" or is_global_average_pool(graph, kind, op):
             tensors.append(output)
     return tensors
 
@@ -68,6 +69,7 @@ class Integerizer:
         assignments: the weights in each constant of the first subgraph, by tensor index; None for a weight whose rows
             are rounded at run time.
         ranges: grids of tensors without one in the record.
+        float_kinds: kinds of operators that the target computes on floats alone.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class Integerizer:
         record: CompressionRecord,
         assignments: Mapping[int, Assignment | None],
         ranges: Mapping[int, ActivationGrid],
+        float_kinds: Collection[str] = (),
     ):
         self.file = file
         self.graph = Subgraph(file)
         self.record = record
         self.assignments = assignments
+        self.float_kinds = float_kinds
         self.ranges = {**ranges, **adopted_grids(self.graph)}
         self.quantize_outputs = quantize_outputs(self.graph)
         # Operators that are part of one before them.
@@ -169,24 +173,27 @@ class Integerizer:
             return
         operands = inputs_of(op)
         output = outputs_of(op)[0]
-        count = len(operands) if rule.all_inputs else 1
-        inputs = self._int8_inputs(operands[:count], rule)
-        rest = operands[count:]
-        is_global_pool = _is_global_average_pool(self.graph, kind, op)
+        data = operands if rule.all_inputs else operands[rule.data : rule.data + 1]
+        inputs = self._int8_inputs(data, rule)
+        is_global_pool = is_global_average_pool(self.graph, kind, op)
         is_average = is_plain_average(self.graph, op) and self._planned_grid(output) is not None
         has_own_grid = is_global_pool or is_average
         grids = [grid_of(self.graph.tensor(tensor)) for tensor in inputs]
+        if rule.non_negative and grids[0].low < 0:
+            raise NotIntegerError("its input may be negative")
         if rule.output == "joined":
-            grids = [g for g, tensor in zip(grids, operands[:count], strict=True) if not self.graph.is_constant(tensor)]
+            grids = [g for g, tensor in zip(grids, data, strict=True) if not self.graph.is_constant(tensor)]
         grid = self._output_grid(rule, grids, output, has_own_grid)
         version = rule.version
         if rule.kernel_axis is not None:
-            weight = self._add_weight(rest, rule.kernel_axis, (grids[0], grid), rule)
-            rest, version = weight.tensors, rule.narrow if weight.kernel.bits == 4 else rule.version
+            bias = max(rule.data, 1) + 1
+            weight = self._add_weight([operands[1], *operands[bias:]], (grids[0], grid), rule)
+            operands[1:2], operands[bias:] = weight.tensors[:1], weight.tensors[1:]
+            version = rule.narrow if weight.kernel.bits == 4 else rule.version
         elif rule.output == "own":
             check_ratio(math.prod(g.scale for g in grids) if kind == "MUL" else max(g.scale for g in grids), grid)
         elif rule.output == "joined":
-            forms = zip(operands[:count], inputs, strict=True)
+            forms = zip(data, inputs, strict=True)
             inputs = [
                 constant_on(self.graph, tensor, grid) if self.graph.is_constant(tensor) else self._on_grid(form, grid)
                 for tensor, form in forms
@@ -197,9 +204,11 @@ class Integerizer:
         elif has_own_grid:
             op = average_operator(self.graph, op, (inputs[0], quantized))
         else:
-            self.graph.set_inputs(op, [*inputs, *rest])
+            operands[rule.data : rule.data + len(data)] = inputs
+            self.graph.set_inputs(op, operands)
             self.graph.set_outputs(op, [quantized])
-            set_kind(self.file, op, kind, version)
+            # A later version is of options that the float operator has too, such as a fused activation function.
+            set_kind(self.file, op, kind, max(version, self.file.operatorCodes[op.opcodeIndex].version))
         self.operators.append(op)
         self.count += 1
 
@@ -252,7 +261,7 @@ class Integerizer:
 
     def _rule(self, op: OperatorT, kind: str) -> Rule:
         """Returns the rule of an operator's kind; raises NotIntegerError if no rule covers the operator."""
-        rule = RULES.get(kind)
+        rule = None if kind in self.float_kinds else RULES.get(kind)
         outputs = outputs_of(op)
         if any(self.assignments.get(tensor, op) is None for tensor in inputs_of(op)):
             raise NotIntegerError(ROUNDED_ROWS)
@@ -295,13 +304,13 @@ class Integerizer:
         return operator(self.file, "MEAN", version, [source, axes], [output], "ReducerOptions", keepDims=True)
 
     def _add_weight(
-        self, operands: list[int], axis: int, grids: tuple[ActivationGrid, ActivationGrid], rule: Rule
+        self, operands: list[int], grids: tuple[ActivationGrid, ActivationGrid], rule: Rule
     ) -> IntegerWeight:
-        """Adds the integer codes and the bias of an operator between two grids; `axis` is that of its channels."""
+        """Adds the integer codes and the bias of an operator between two grids."""
         assignment = self.assignments.get(operands[0])
         if assignment is None:
             raise NotIntegerError("its weight is not in the record")
-        weight = add_weight(self.graph, operands, assignment, self.record, axis, grids, shares_scale=rule.shares_scale)
+        weight = add_weight(self.graph, operands, assignment, self.record, rule, grids)
         check_ratio(grids[0].scale * float(weight.kernel.scale.max()), grids[1])
         self.weights.append(weight)
         return weight
@@ -384,13 +393,3 @@ class Integerizer:
 def _equal(one: ActivationGrid, other: ActivationGrid) -> bool:
     """Whether two grids are the same up to the rounding of their scales."""
     return one.zero_point == other.zero_point and abs(one.scale - other.scale) <= 1e-6 * other.scale
-
-
-def _is_global_average_pool(graph: Subgraph, kind: str, op: OperatorT) -> bool:
-    """Whether an operator pools all of height and width by their average, so that MEAN can replace it."""
-    if kind != "AVERAGE_POOL_2D":
-        return False
-    input_size, output_size = (graph.shape(tensor)[1:3] for tensor in (inputs_of(op)[0], outputs_of(op)[0]))
-    options = op.builtinOptions
-    covers_input = input_size == (options.filterHeight, options.filterWidth)
-    return output_size == (1, 1) and covers_input and not options.fusedActivationFunction

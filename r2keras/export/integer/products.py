@@ -46,6 +46,13 @@ class Affine:
         return int(self.operators[-1].builtinOptions.fusedActivationFunction)
 
 
+def squares_as_products(graph: Subgraph) -> None:
+    """Makes every SQUARE a MUL, which has an integer form."""
+    for op in list(graph.operators):
+        if graph.kind(op) == "SQUARE":
+            graph.replace(op, [operator(graph.file, "MUL", 1, inputs_of(op) * 2, outputs_of(op), "MulOptions")])
+
+
 def affine_at(graph: Subgraph, op: OperatorT) -> Affine | None:
     """Returns the affine function that starts at an operator; None if there is none.
 
@@ -125,6 +132,16 @@ def is_plain_average(graph: Subgraph, op: OperatorT) -> bool:
     """Whether an operator is an average pool without padding."""
     is_pool = graph.kind(op) == "AVERAGE_POOL_2D" and op.builtinOptions.padding == VALID
     return is_pool and graph.shape(inputs_of(op)[0])[-1] > 0
+
+
+def is_global_average_pool(graph: Subgraph, kind: str, op: OperatorT) -> bool:
+    """Whether an operator pools all of height and width by their average, so that MEAN can replace it."""
+    if kind != "AVERAGE_POOL_2D":
+        return False
+    input_size, output_size = (graph.shape(tensor)[1:3] for tensor in (inputs_of(op)[0], outputs_of(op)[0]))
+    options = op.builtinOptions
+    covers_input = input_size == (options.filterHeight, options.filterWidth)
+    return output_size == (1, 1) and covers_input and not options.fusedActivationFunction
 
 
 def average_operator(graph: Subgraph, op: OperatorT, tensors: tuple[int, int]) -> OperatorT:

@@ -10,6 +10,7 @@ import numpy as np
 from r2keras.export.integer.kernel import IntegerKernel, NotIntegerError, integer_kernel
 from r2keras.export.tflite.activation_grid import ActivationGrid
 from r2keras.export.tflite.bit_packing import pack
+from r2keras.export.tflite.integer_operators import Rule
 from r2keras.export.tflite.schema import INT32, SEPARATOR, TYPES, quantization, values_of
 from r2keras.export.tflite.subgraph import Subgraph
 from r2keras.export.weights.assignment import Assignment
@@ -54,10 +55,8 @@ def add_weight(
     inputs: list[int],
     assignment: Assignment,
     record: CompressionRecord,
-    axis: int,
+    rule: Rule,
     grids: tuple[ActivationGrid, ActivationGrid],
-    *,
-    shares_scale: bool,
 ) -> IntegerWeight:
     """Adds the codes and the bias of an integer operator to a subgraph.
 
@@ -66,9 +65,8 @@ def add_weight(
         inputs: the weight and bias tensors of the float operator.
         assignment: the float constant and the weights that it holds.
         record: codes and scales.
-        axis: the axis of the output channels in the float constant.
+        rule: the integer form of the operator.
         grids: grids of the operator's input and output.
-        shares_scale: whether all channels may share one scale.
 
     Raises:
         NotIntegerError: the weight has no integer form.
@@ -77,7 +75,10 @@ def add_weight(
     if not isinstance(owner, QuantizedTensor):
         raise NotIntegerError("its weight is a palette")
     bias = _bias(graph, inputs)
-    kernel = integer_kernel(owner, match, axis, bias, grids, shares_scale)
+    assert rule.kernel_axis is not None  # The operator has a weight.
+    kernel = integer_kernel(owner, match, rule.kernel_axis, bias, grids, rule.shares_scale)
+    if not rule.narrow:
+        kernel = dataclasses.replace(kernel, bits=8)
     data = pack(kernel.codes, kernel.bits)
     tensors = [graph.add_tensor(kernel.codes.shape, TYPES[kernel.bits], data, SEPARATOR.join(assignment.matches))]
     graph.tensor(tensors[0]).quantization = quantization(kernel.scale, axis=kernel.axis)

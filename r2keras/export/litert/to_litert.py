@@ -33,6 +33,7 @@ from r2keras.export.targets.settings import Form, check_choices, form_for
 from r2keras.export.tflite.activation_grid import Data
 from r2keras.export.tflite.call_once import Once
 from r2keras.export.tflite.cleanup import all_tensors, slim
+from r2keras.export.tflite.integer_operators import FLOAT_ON_MCU
 from r2keras.export.tflite.writer import write
 from r2keras.export.weights.as_int8 import int8_palettes, int8_record
 from r2keras.record import CompressionRecord
@@ -184,7 +185,8 @@ def _storage(file: ModelT, form: Form, target: str) -> Storage:
     """Returns how a file stores weights."""
     is_small = form.optimize == "size"
     if target == "mcu":
-        return Storage(None, encode_products if is_small else widen_products, one_scale=True, huffman=is_small)
+        pack = encode_products if is_small else widen_products
+        return Storage(None, pack, one_scale=True, huffman=is_small, float_kinds=FLOAT_ON_MCU)
     return Storage(Once(file), pack_products) if is_small else Storage()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from r2keras.export.conversion.activation_marks import restore_grids
 from r2keras.export.integer.float_operators import NO_GRID
 from r2keras.export.integer.huffman_weights import encode_constant
 from r2keras.export.integer.integer_graph import Integerizer, needs_range
+from r2keras.export.integer.products import squares_as_products
 from r2keras.export.integer.ranges import measured
 from r2keras.export.integer.weights import IntegerWeight, check_weights
 from r2keras.export.litert.dynamic_products import dynamic_weight, why_float
@@ -47,12 +48,14 @@ class Storage(NamedTuple):
         one_scale: whether weights of float operators are decoded from 8-bit codes with one scale, which is all that
             DEQUANTIZE takes on LiteRT for Microcontrollers.
         huffman: whether these codes become Huffman codes where that is smaller.
+        float_kinds: kinds of operators that the runtime computes on floats alone.
     """
 
     once: Once | None = None
     pack: Pack | None = None
     one_scale: bool = False
     huffman: bool = False
+    float_kinds: Collection[str] = ()
 
 
 def exact_file(
@@ -120,6 +123,7 @@ def integer_file(
         ValueError: see `to_litert`.
     """
     restore_grids(file, record)
+    squares_as_products(Subgraph(file))
     where = list(constants(file))
     assignments = assignments_of(where, record)
     ranges = {} if data is None else measured(file, needs_range(file), data)
@@ -128,7 +132,7 @@ def integer_file(
         subgraph, tensor, _ = where[assignment.constant]
         if subgraph == 0:
             assignments_by_tensor[tensor] = assignment if kernels.isdisjoint(assignment.matches) else None
-    integerizer = Integerizer(file, record, assignments_by_tensor, ranges)
+    integerizer = Integerizer(file, record, assignments_by_tensor, ranges, storage.float_kinds)
     integerizer.run(io)
     if storage.pack is not None:
         storage.pack(integerizer.graph, integerizer.weights)
