@@ -261,12 +261,14 @@ class Integerizer:
 
     def _rule(self, op: OperatorT, kind: str) -> Rule:
         """Returns the rule of an operator's kind; raises NotIntegerError if no rule covers the operator."""
-        rule = None if kind in self.float_kinds else RULES.get(kind)
+        rule = RULES.get(kind)
         outputs = outputs_of(op)
         if any(self.assignments.get(tensor, op) is None for tensor in inputs_of(op)):
             raise NotIntegerError(ROUNDED_ROWS)
         if rule is None:
             raise NotIntegerError("it has no integer form")
+        if kind in self.float_kinds:
+            raise NotIntegerError("it has no integer form on this target")
         if len(outputs) != 1:
             raise NotIntegerError("it has several outputs")
         if kind == "SOFTMAX" and outputs[0] in self.float_outputs:

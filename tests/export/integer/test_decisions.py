@@ -84,10 +84,39 @@ def joined(x):
     return layers.AveragePooling2D(2)(layers.maximum([x, layers.Conv2D(13, 1)(x)]))
 
 
+def unet(x):
+    """A U-Net of two levels, one of each way up, with a sigmoid head."""
+    first = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    second = layers.Conv2D(6, 3, padding="same", activation="relu")(layers.MaxPooling2D()(first))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(layers.MaxPooling2D()(second))
+    x = layers.ReLU()(norm()(layers.Conv2DTranspose(6, 3, strides=2, padding="same", name="up")(x)))
+    x = layers.Conv2D(6, 3, padding="same", activation="relu")(layers.concatenate([x, second]))
+    x = layers.concatenate([layers.UpSampling2D(interpolation="bilinear")(x), first])
+    return layers.Conv2D(1, 1, activation="sigmoid")(layers.Conv2D(4, 3, padding="same", activation="relu")(x))
+
+
+def composed(x):
+    """Functions of Keras without an integer operator, in a layer and alone."""
+    for name in ("softplus", "selu", "celu", "softsign"):
+        x = layers.Conv2D(4, 1, activation=name)(x)
+    return layers.Activation("mish", name="bent")(layers.Conv2D(4, 1)(x))
+
+
+def reduced(x):
+    """Sums, magnitudes and roots, and an image of another size."""
+    x = layers.Resizing(6, 10)(layers.Conv2D(4, 1)(x))
+    y = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1.0)
+    x = layers.Conv1DTranspose(3, 2, strides=2)(layers.Reshape((60, 4))(x * ops.rsqrt(y)))
+    return ops.sum(ops.abs(x), axis=1)
+
+
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize(
     ("build", "data"),
-    [(swish_and_gates, IMAGES), (functions, IMAGES), (own_functions, IMAGES), (sequences, LINES), (joined, IMAGES)],
+    [
+        *((build, IMAGES) for build in (swish_and_gates, functions, own_functions, joined, unet, composed, reduced)),
+        (sequences, LINES),
+    ],
 )
 def test_all_is_on_integers_and_decides_as_keras(build, data, tmp_path):
     model, path = exported(build, data, tmp_path)
