@@ -6,7 +6,8 @@
 Every network is measured in a fresh process: r2keras (`Recipe.int8()`, `integer=True`, `activations="int8"`) and
 TFLite's full-integer post-training quantization calibrate on the same samples, one after the other. Both files take and
 return integers, and are compared with the float model on other samples. The networks of keras.applications have random
-weights, whose batch-norm statistics are measured on random images (`applications.py`), and need no data. DIR holds the
+weights, whose batch-norm statistics are measured on random images (`applications.py`), and need no data, nor does the
+U-Net: two levels, up by a transposed convolution and by bilinear interpolation. DIR holds the
 pretrained nets of MLPerf Tiny and their inputs: CIFAR-10 for ResNet-8, speech commands for DS-CNN, spectrograms for the
 wake word, ImageNet photographs for the visual wake word. The autoencoder takes random numbers.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -55,14 +57,17 @@ NETS = {
 }
 TINY = {"ResNet-8": "ic_resnet8", "DS-CNN": "kws_dscnn", "wake word": "sww_ref_model"}
 TINY |= {"visual wake word": "vww_96", "autoencoder": "ad01"}
-TEST_IMAGES = 256
+# Nets of this benchmark, with random weights: name and pixels.
+OWN = {"U-Net": 64}
+SAMPLES, TEST_IMAGES = 64, 256
 # Seconds after which a network is stopped.
 TIMEOUT = 3600
 # Results of the two tools, in the order in which they run.
 TOOLS = ("r2keras", "TFLite")
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_list("nets", [*NETS, *TINY], f"Any of {', '.join([*NETS, *TINY])}.", flag_values=FLAGS)
+ALL = [*NETS, *TINY, *OWN]
+flags.DEFINE_list("nets", ALL, f"Any of {', '.join(ALL)}.", flag_values=FLAGS)
 flags.DEFINE_string("data_dir", None, "Folder of MLPerf Tiny's nets and their inputs.", flag_values=FLAGS)
 flags.DEFINE_string("out", str(RESULTS), "The results file.", flag_values=FLAGS)
 flags.DEFINE_bool("again", False, "Measure finished rows again instead of keeping them.", flag_values=FLAGS)
@@ -84,8 +89,31 @@ def load(net: str, pixels: int, data_dir: str | None) -> Case:
     """Returns the case of a network."""
     if net in TINY:
         return _tiny(net, Path(data_dir or ""))
+    if net in OWN:
+        samples, test = (
+            applications.images(n, pixels, seed) / 127.5 - 1 for n, seed in ((SAMPLES, 0), (TEST_IMAGES, 1))
+        )
+        return Case(_unet(pixels), samples, test)
     model, samples, _ = applications.build(net, pixels)
     return Case(model, samples, applications.scaled(model, applications.images(TEST_IMAGES, pixels, seed=1)))
+
+
+def _unet(pixels: int) -> keras.Model:
+    """Returns a U-Net of two levels with random weights."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    conv = functools.partial(layers.Conv2D, kernel_size=3, padding="same", activation="relu")
+    inputs = keras.Input((pixels, pixels, 3))
+    first = conv(16)(conv(16)(inputs))
+    second = conv(32)(conv(32)(layers.MaxPooling2D()(first)))
+    x = conv(64)(conv(64)(layers.MaxPooling2D()(second)))
+    x = layers.Conv2DTranspose(32, 3, strides=2, padding="same", activation="relu")(x)
+    x = conv(32)(conv(32)(layers.concatenate([x, second])))
+    x = conv(16)(layers.UpSampling2D(interpolation="bilinear")(x))
+    x = conv(16)(conv(16)(layers.concatenate([x, first])))
+    return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid")(x))
 
 
 def _tiny(net: str, folder: Path) -> Case:
@@ -176,8 +204,8 @@ def _compared(case: Case, path: Path) -> Row:
     expected = case.model.predict(case.test, verbose=0)
     file = r2keras.export.LiteRTModel(path)
     (received,) = file.dequantized(file.predict(case.test))
-    # An autoencoder decides nothing.
-    decides = expected.shape != case.test.shape
+    # An autoencoder decides nothing, and an output of images has no class.
+    decides = expected.ndim == 2 and expected.shape != case.test.shape
     equal = received.argmax(axis=-1) == expected.argmax(axis=-1) if decides else None
     error = np.linalg.norm(received - expected) / np.linalg.norm(expected - expected.mean(axis=0))
     agreement = None if equal is None else float(equal.mean())
@@ -264,13 +292,13 @@ def main() -> int:
         net, pixels = FLAGS.one
         print(json.dumps(measure(load(net, int(pixels), FLAGS.data_dir))))
         return 0
-    unknown = [f"--nets={net}" for net in FLAGS.nets if net not in (*NETS, *TINY)]
+    unknown = [f"--nets={net}" for net in FLAGS.nets if net not in ALL]
     if argv[1:] or unknown:
         sys.stderr.write(f"{(unknown or argv[1:])[0]} is unknown. See --helpshort.\n")
         return 2
     store = Rows(FLAGS.out, ("net",))
     if not FLAGS.table:
-        nets = {net: NETS.get(net, 0) for net in FLAGS.nets}
+        nets = {net: (NETS | OWN).get(net, 0) for net in FLAGS.nets}
         run({"MobileNet": 32} if FLAGS.smoke else nets, store, FLAGS.data_dir, FLAGS.again)
     print(table(store.rows))
     return 1 if any("fault" in row for row in store.rows) else 0

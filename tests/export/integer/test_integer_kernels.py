@@ -68,7 +68,8 @@ def test_a_transposed_convolution_computes_integer_arithmetic(bits, tmp_path):
     assert np.unique(expected).size > 100
     for xnnpack in (True, False):
         off = np.abs(LiteRTModel(path, xnnpack=xnnpack).predict(codes.astype(np.int8)) - expected)
-        assert off.max() <= 1 and off.mean() < 0.01
+        # LiteRT's built-in kernel rounds twice.
+        assert off.max() <= 1 and off.mean() < (0.005 if xnnpack else 0.06)
 
 
 FUNCTIONS = {
