@@ -289,8 +289,8 @@ STATE = {"num_bits": 2, "method": "alternating"}
 class TestExport:
     @pytest.mark.parametrize(
         ("weights", "state"),
-        [(None, None), ({"num_bits": 2, "method": "alternating"}, STATE)],
-        ids=["float", "alternating"],
+        [(None, None), ({"num_bits": 2, "method": "alternating"}, STATE), ({"num_bits": 4}, None)],
+        ids=["float", "alternating", "grid"],
     )
     def test_file_has_the_perplexity_of_keras(self, weights, state, tmp_path, near):
         specs = [spec and QuantSpec(**spec) for spec in (weights, state)]
