@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from r2keras.export.integer.adoption import quantize_outputs
 from r2keras.export.integer.kernel import FINEST, check_ratio
 from r2keras.export.tflite.activation_grid import grid_of, set_grid
 from r2keras.export.tflite.integer_operators import RULES
@@ -47,9 +48,10 @@ class Affine:
 
 
 def squares_as_products(graph: Subgraph) -> None:
-    """Makes every SQUARE a MUL, which has an integer form."""
+    """Makes every SQUARE that is quantized a MUL, which has an integer form; those of normalizations stay float."""
+    quantized = quantize_outputs(graph)
     for op in list(graph.operators):
-        if graph.kind(op) == "SQUARE":
+        if graph.kind(op) == "SQUARE" and outputs_of(op)[0] in quantized:
             graph.replace(op, [operator(graph.file, "MUL", 1, inputs_of(op) * 2, outputs_of(op), "MulOptions")])
 
 

@@ -43,7 +43,8 @@ class Rule:
 _PROBABILITY = ActivationGrid(1 / 256, -128)
 _SIGNED = ActivationGrid(1 / 128, 0)
 
-# Versions as LiteRT's converter writes them (op_version.cc).
+# Versions as LiteRT's converter writes them (op_version.cc). SQUARED_DIFFERENCE has an int8 kernel, but is part of
+# normalizations alone, whose variance and its root 8 bits do not hold.
 RULES = {
     "CONV_2D": Rule(3, "own", kernel_axis=0, narrow=7),
     "DEPTHWISE_CONV_2D": Rule(3, "own", kernel_axis=3, narrow=7),
@@ -52,7 +53,6 @@ RULES = {
     "ADD": Rule(2, "own", all_inputs=True, constant="one"),
     "SUB": Rule(3, "own", all_inputs=True, constant="one"),
     "MUL": Rule(2, "own", all_inputs=True, constant="one"),
-    "SQUARED_DIFFERENCE": Rule(2, "own", all_inputs=True, constant="one"),
     "PRELU": Rule(1, "own", all_inputs=True, constant="any"),
     "LEAKY_RELU": Rule(2, "own"),
     "HARD_SWISH": Rule(1, "own"),

@@ -147,6 +147,15 @@ def mixed(x):
     return ops.where(x > 0.1, layers.Conv2D(3, 1, activation="relu")(y), y) * ops.cast(x < 1.0, "float32")
 
 
+@pytest.mark.filterwarnings("ignore:.*operators compute in float")
+@pytest.mark.parametrize("layer", [layers.LayerNormalization, layers.RMSNormalization])
+def test_data_leave_normalizations_float(layer, tmp_path):
+    """8 bits hold neither the variance nor its root."""
+    model, path = exported(lambda x: layer()(layers.Conv2D(8, 1)(x)), IMAGES, tmp_path, measured=IMAGES)
+    assert "RSQRT" in floats(path)
+    assert verify(model, path, IMAGES).steps < 3
+
+
 def test_what_has_no_integer_form_is_named(tmp_path):
     with pytest.warns(UserWarning, match="SELECT_V2, it has no integer form"):
         model, path = exported(mixed, IMAGES, tmp_path, measured=IMAGES)
