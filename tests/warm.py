@@ -29,6 +29,8 @@ def carry_out(job: dict) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # Under nohup the interrupt would be ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # An interrupt that arrives while jax's callback runs would be lost.
+    gc.callbacks.clear()
     os.chdir(job["cwd"])
     resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     sys.argv = job["command"]

@@ -161,10 +161,10 @@ def test_ewgs_takes_delta_from_its_variable():
 
 
 def test_ewgs_delta_is_saved_with_the_model(tmp_path):
-    student = student_of("ewgs2")
-    student.get_layer("first").quantizers["kernel"].delta.assign(0.25)
+    student = student_of(["ewgs2"])
+    student.get_layer("ewgs2").quantizers["kernel"].delta.assign(0.25)
     student.save(tmp_path / "student.keras")
-    quantizer = keras.models.load_model(tmp_path / "student.keras").get_layer("first").quantizers["kernel"]
+    quantizer = keras.models.load_model(tmp_path / "student.keras").get_layer("ewgs2").quantizers["kernel"]
     assert array(quantizer.delta) == 0.25 and quantizer.spec.delta == 0.5
 
 

@@ -149,8 +149,8 @@ def profile(
     >>> from r2keras.export import to_litert
     >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
     >>> _ = to_litert(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")]), file)
-    >>> [(row.kind, row.weight, row.form) for row in profile(file, rounds=2, runs=1).rows]
-    [('FULLY_CONNECTED', 'head/kernel', 'float')]
+    >>> [(row.kind, row.form, row.num_bytes) for row in profile(file, rounds=2, runs=1).rows]
+    [('FULLY_CONNECTED', 'float', 32)]
     """
     rounds, runs = check_int("rounds", rounds, 1, None), check_int("runs", runs, 1, None)
     num_threads = check_threads(num_threads)
