@@ -20,8 +20,6 @@ from r2keras.export.runtime.delegation import delegated
 from r2keras.export.runtime.litert_model import LiteRTModel
 from r2keras.export.runtime.sessions import LiteRTSession
 from r2keras.export.tflite.interpreter import existing, open_interpreter, parse
-from r2keras.export.tflite.schema import RESOURCE
-from r2keras.export.tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -161,7 +159,7 @@ def profile(
     parts = parts_of(parse(content, str(path)))
     if not parts:
         raise ValueError(invalid_part("path", "a file with an operator that reads its inputs", f"{path}, with none"))
-    values = _values(content, str(path), {index for part in parts for index in part.inputs})
+    values = _values(content, str(path), {index for part in parts if not part.has_state for index in part.inputs})
     timed = [_Timed(part, content, values, num_threads, xnnpack) for part in parts]
     order = [part for part in timed if part.session is not None]
     shuffle = random.Random(0).shuffle
@@ -224,11 +222,4 @@ def _values(content: bytes, name: str, wanted: set[int]) -> dict[int, np.ndarray
             values = rng.standard_normal(detail["shape"]) if is_float else np.zeros(detail["shape"])
             interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
         interpreter.invoke()
-    states = _resources(content)
-    return {index: interpreter.get_tensor(index).copy() for index in wanted if index not in states}
-
-
-def _resources(content: bytes) -> set[int]:
-    """Returns the tensors of states, which hold no values."""
-    graph = Subgraph(parse(content))
-    return {index for index, tensor in enumerate(graph.schema.tensors) if tensor.type == RESOURCE}
+    return {index: interpreter.get_tensor(index).copy() for index in wanted}

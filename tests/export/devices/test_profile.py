@@ -106,3 +106,10 @@ def test_files_that_do_not_run(tmp_path):
         profile(tmp_path / "broken.tflite")
     with pytest.raises(FileNotFoundError, match=r"missing\.tflite"):
         profile(tmp_path / "missing.tflite")
+
+
+def test_a_file_without_an_operator(tmp_path):
+    inputs = keras.Input((4,))
+    to_litert(keras.Model(inputs, keras.layers.Identity()(inputs)), tmp_path / "identity.tflite")
+    with pytest.raises(ValueError, match="an operator that reads its inputs"):
+        profile(tmp_path / "identity.tflite", **FEW)
