@@ -10,7 +10,7 @@ import keras
 
 from r2keras._models.values import check_finite, to_numpy
 from r2keras._models.walk import ModelView, view_of
-from r2keras._util.errors import invalid, invalid_part
+from r2keras._util.errors import invalid_part
 from r2keras._util.shown import shown
 from r2keras.compression import recurrent
 from r2keras.layers.dynamic_input import DynamicInput
@@ -37,11 +37,9 @@ def plan_of(model: keras.Model | ModelView, recipe: Recipe) -> WeightPlan:
         Specs by layer path and kernel name.
 
     Raises:
-        TypeError: `recipe` is not a Recipe, or the model is subclassed.
+        TypeError: the model is subclassed.
         ValueError: the model is already prepared, or not built; a pattern matches no kernel; a weight is not finite.
     """
-    if not isinstance(recipe, Recipe):
-        raise TypeError(invalid("recipe", "an r2keras.Recipe", recipe))
     view = view_of(model)
     for tie in view.ties:
         tie.check()

@@ -18,6 +18,7 @@ def alone(model, layer, bits, x):
     return output_error([model.predict(x, verbose=0)], [small.predict(x, verbose=0)])
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.backends
 def test_rows_are_what_quantizing_one_layer_does():
     model, x, _ = trained()

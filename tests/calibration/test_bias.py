@@ -56,6 +56,7 @@ def test_every_kind_of_layer():
         np.testing.assert_allclose(mean_before(better, name, data), mean_before(model, name, data), atol=1e-4)
 
 
+@pytest.mark.slow_elsewhere
 def test_einsum_and_nested_models():
     inputs = keras.Input((3, 5))
     x = layers.EinsumDense("abc,cd->abd", output_shape=(None, 4), bias_axes="d", name="einsum")(inputs)
@@ -106,6 +107,7 @@ def test_expected_inputs_are_what_normal_inputs_give(activation):
     assert set(found) == {"depthwise", "head"}
 
 
+@pytest.mark.slow_elsewhere
 def test_without_data_the_prediction_is_the_formula_for_constant_inputs():
     model = normed(layers.ReLU())
     small, means = quantized(model), expected_inputs(model)

@@ -49,6 +49,7 @@ def error(model, small):
     return float(np.square(outputs(model) - outputs(small)).mean())
 
 
+@pytest.mark.slow_elsewhere
 def test_without_norms_the_default_is_bias_correction_if_it_helps():
     model = net(normalized=False)
     small, _ = calibrate(model, recipe(), X)

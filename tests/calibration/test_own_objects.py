@@ -99,6 +99,7 @@ def test_every_step_of_calibration_takes_them(first):
     assert np.corrcoef(outputs(small).ravel(), outputs(model).ravel())[0, 1] > 0.999
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("first", ["lambda", "layer inside a layer"])
 def test_sensitivity_takes_them(first):
     assert set(weight_sensitivity(net(first), X)) >= {"a/kernel", "b/kernel", "c/kernel"}

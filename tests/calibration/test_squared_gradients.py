@@ -39,6 +39,7 @@ def test_against_the_closed_form_of_a_last_layer():
     assert all(np.array_equal(a, to_numpy(w)) for a, w in zip(before, net.weights, strict=True))
 
 
+@pytest.mark.slow_elsewhere
 def test_palettes_follow_what_matters():
     x = inputs()
     net = keras.Sequential([keras.Input((12,)), layers.Dense(20, name="head", use_bias=False)])

@@ -135,6 +135,7 @@ def test_training_goes_on_with_estimates_every_other_epoch():
     assert r2keras.finalize(student)[1].tensors.keys() == callback.deltas.keys()
 
 
+@pytest.mark.slow_elsewhere
 def test_recurrent_and_nested_kernels_and_quantized_activations():
     block = keras.Sequential([keras.Input((3, 4)), layers.LSTM(3, name="lstm")], name="block")
     parts = [layers.Dense(4, activation="relu", name="hidden"), layers.Dense(2, name="head")]

@@ -284,6 +284,7 @@ def test_codes_fitted_at_run_time_are_for_states_alone():
         assert activation_plan(cell, Recipe([("head", spec), ("cell", spec)])) == {}
 
 
+@pytest.mark.slow_elsewhere
 def test_bad_input():
     spec = QuantSpec(num_bits=4, activation_bits=4)
     with pytest.raises(ValueError, match="no activation of 'net' can be quantized"):

@@ -114,6 +114,7 @@ def test_training_finalizing_and_the_record(tmp_path):
     assert "in front of: pointwise/kernel, attention/query/kernel" in shown and "Quantized activations: none" in shown
 
 
+@pytest.mark.slow_elsewhere
 def test_a_student_is_saved_and_trains_every_weight(tmp_path):
     _, student, x = trained()
     student.save(tmp_path / "s.keras")
@@ -127,6 +128,7 @@ def test_a_student_is_saved_and_trains_every_weight(tmp_path):
     assert {"kernel", "recurrent_kernel", "embeddings"} <= kernels
 
 
+@pytest.mark.slow_elsewhere
 def test_calibration_with_all_steps():
     model, x = mixed(), data(40)
     recipe = Recipe([(".*", SPEC)], steps=["fold_batch_norm", "equalize", "adaround", "correct_bias"])
@@ -142,6 +144,7 @@ def test_calibration_with_all_steps():
     assert not any(isinstance(layer, DynamicInput) for layer in plain.layers)
 
 
+@pytest.mark.slow_elsewhere
 def test_steps_after_training_keep_the_rounding():
     model, student, x = trained()
     small, record = finalize(student)

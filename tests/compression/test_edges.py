@@ -92,6 +92,7 @@ def test_every_function_takes_the_rule():
     assert calibrated.activations == same.activations
 
 
+@pytest.mark.slow_elsewhere
 def test_the_rule_stays_where_a_layer_is_split():
     _, record = calibrate(nested_with_a_separable_layer(), EDGES, X)
     assert {name: tensor.spec.num_bits for name, tensor in record.tensors.items()} == {

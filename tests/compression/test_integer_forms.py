@@ -125,6 +125,7 @@ def test_the_split_model_computes_the_same(make):
     assert with_layers_to_round(untouched, recipe(bits=4), None) is untouched
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("pattern", ["sep$", "sep/depthwise_kernel", "^sep"])
 def test_rules_for_a_separable_convolution_hold_for_its_parts(pattern):
     rules = recipe(pattern=pattern)

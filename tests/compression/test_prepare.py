@@ -349,6 +349,7 @@ def test_a_state_and_a_layer_of_the_callers_own_need_a_copy():
         assert wrappers_around(view, plan_of(view, recipe)) is None
 
 
+@pytest.mark.slow_elsewhere
 def test_cells_of_a_stack_keep_their_names_in_copies_and_files(tmp_path):
     cells = [layers.LSTMCell(4, name="first"), layers.GRUCell(3, name="second")]
     model = keras.Sequential([keras.Input((5, 3)), layers.RNN(cells, name="stack"), layers.Dense(2, name="head")])
@@ -364,6 +365,7 @@ def test_cells_of_a_stack_keep_their_names_in_copies_and_files(tmp_path):
     assert all(np.array_equal(record.tensors[name].values(), value) for name, value in loaded.items())
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("bits", [None, 8], ids=["weights", "states too"])
 @pytest.mark.parametrize(
     "make",

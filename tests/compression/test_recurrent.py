@@ -79,6 +79,7 @@ def test_the_record_of_layers_made_by_hand():
     assert type(model.get_layer("lstm")) is QuantizedLSTM and not model.get_layer("lstm").parts.weights
 
 
+@pytest.mark.slow_elsewhere
 def test_prepare_quantizes_states_where_activations_are():
     student, model, record = finished("prepared")
     wrapper = student.get_layer("lstm")
@@ -90,6 +91,7 @@ def test_prepare_quantizes_states_where_activations_are():
     np.testing.assert_allclose(state * 3, np.rint(state * 3), atol=1e-5)
 
 
+@pytest.mark.slow_elsewhere
 def test_a_recipe_fits_states_to_each_row_at_run_time(tmp_path):
     few = QuantSpec(num_bits=2, method="balanced", activation_bits=2, activation_method="alternating")
     Recipe([(".*", few)]).save(tmp_path / "w2a2.yaml")

@@ -92,6 +92,7 @@ def test_some_kernels_alone_and_the_layer_afterwards():
     np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, x)), plain)
 
 
+@pytest.mark.slow_elsewhere
 def test_masks_reach_the_layer_inside():
     embedding = layers.Embedding(9, 8, mask_zero=True)
     inputs = keras.Input((5,), dtype="int32")

@@ -68,6 +68,7 @@ def test_scalars_by_table_against_the_formula(num_bits):
     assert value < 1e-4 and book < 1e-4 and gradient < 1e-2
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("temperature", on(0.01, 0.05, 0.5))
 @pytest.mark.parametrize("shape", ["heavy", "shifted"])
 def test_scalars_by_table_at_other_temperatures_and_shapes(temperature, shape):
@@ -88,6 +89,7 @@ def test_vectors_by_pieces_against_the_formula(num_bits, dim, monkeypatch):
     assert value < 1e-4 and book < 1e-4 and gradient < 1e-2
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("steps", on(0, 1, 5))
 @pytest.mark.parametrize("n", [500, MANY])
 def test_any_number_of_updates(n, steps):

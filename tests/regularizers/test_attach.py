@@ -183,6 +183,7 @@ def test_the_regularizer_of_before_is_replaced_and_others_stay():
     assert isinstance(new.get_layer("b").kernel.regularizer, keras.regularizers.L2)
 
 
+@pytest.mark.slow_elsewhere
 def test_learned_regularizers_are_replaced_and_others_keep_their_value():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(40, name="a"), layers.Dense(40, name="b")])
     once = regularize(model, R2Margin())

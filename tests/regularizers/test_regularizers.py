@@ -91,6 +91,7 @@ def test_per_channel_scale_free_form_does_not_see_the_scales(make):
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("make", R2)
 def test_per_channel_is_about_as_strong_as_per_tensor(make):
     w = weights(144, 32)
@@ -124,6 +125,7 @@ def test_scale_free_form_does_not_see_the_scale(make):
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
 
 
+@pytest.mark.slow_elsewhere
 @pytest.mark.parametrize("make", R2)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_scale_free_form_leaves_the_scale_alone(make, granularity):

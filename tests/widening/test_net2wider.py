@@ -156,12 +156,14 @@ def test_copies_part_in_training():
     assert np.abs(kernel[:, :4] - kernel[:, 4:8]).max() > 1e-6
 
 
+@pytest.mark.slow_elsewhere
 def test_stack_widens_recurrent_layers_alone():
     wide = widen(stacked(), 2)
     shapes = [tuple(w.shape) for w in wide.weights if w.name in ("embeddings", "kernel", "recurrent_kernel")]
     assert shapes == [(10, 4), (4, 18), (6, 18), (4, 18), (6, 18), (12, 40), (10, 40), (10, 7)]
 
 
+@pytest.mark.slow_elsewhere
 def test_embedding_widens_when_asked_and_the_function_stays():
     model = stacked()
     wide = widen(model, 2, match="words|both|top", function_preserving=True)

@@ -53,6 +53,7 @@ def check_exact(small: keras.Model, record) -> None:
         np.testing.assert_array_equal(value, tensor.values())
 
 
+@pytest.mark.slow_elsewhere
 def test_block_errors_are_below_adarounds():
     model, x = dense_chain(), images(256, (8,))
     start, record = adaround(model, *quantized(model), x, options=ROUNDING, progress=False)
@@ -70,6 +71,7 @@ def test_block_errors_are_below_adarounds():
     assert (codes_of(after) != codes_of(record)).any()
 
 
+@pytest.mark.slow_elsewhere
 def test_the_record_is_the_model_bit_for_bit_and_the_given_ones_stay():
     model, x = chain(), images(32)
     small, record = quantized(model, symmetric=False)
@@ -82,6 +84,7 @@ def test_the_record_is_the_model_bit_for_bit_and_the_given_ones_stay():
     np.testing.assert_array_equal(codes_of(record), codes)
 
 
+@pytest.mark.slow_elsewhere
 def test_the_whole_model_comes_nearer_to_its_outputs():
     model, x = nested(), images(64, (6, 4))
     small, record = quantized(model)
@@ -111,6 +114,7 @@ def test_two_runs_are_equal_and_leave_the_random_states():
         np.testing.assert_array_equal(tensor.scale, records[1].tensors[name].scale)
 
 
+@pytest.mark.slow_elsewhere
 def test_calibrate_has_the_step_after_activations_are_quantized():
     model, x = dense_chain(), images(64, (8,))
     steps = ["adaround", "reconstruct"]
@@ -127,6 +131,7 @@ def test_calibrate_has_the_step_after_activations_are_quantized():
         r2keras.calibrate(model, r2keras.Recipe.uniform(2, None, steps=["reconstruct"]), progress=False)
 
 
+@pytest.mark.slow_elsewhere
 def test_layers_that_cannot_be_learned_stay_and_the_record_says_why():
     inputs, shared = keras.Input((6,)), layers.Dense(6, name="shared")
     x = layers.Dense(6, name="palette")(shared(shared(inputs)))
@@ -145,6 +150,7 @@ def test_layers_that_cannot_be_learned_stay_and_the_record_says_why():
         r2keras.calibrate(model, r2keras.Recipe(palettes.rules, ["reconstruct"]), images(32, (6,)), progress=False)
 
 
+@pytest.mark.slow_elsewhere
 def test_a_block_that_gets_worse_keeps_its_codes():
     model, x = dense_chain(), images(32, (8,))
     small, record = quantized(model, num_bits=8)
@@ -155,6 +161,7 @@ def test_a_block_that_gets_worse_keeps_its_codes():
     assert after.notes["a/kernel"] == "Reconstruction: error of the block 1.000 of that before"
 
 
+@pytest.mark.slow_elsewhere
 def test_too_much_memory_trains_on_fewer_samples(monkeypatch):
     model, x = dense_chain(), images(40, (8,))
     small, record = quantized(model)

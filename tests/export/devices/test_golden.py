@@ -62,6 +62,7 @@ def test_integer_files_have_codes_and_whole_steps(tmp_path, int8_file):
     assert tolerance >= 1 and tolerance == int(tolerance)
     on_device = golden(None, path, x[:4], runtime="tflm")
     assert on_device.verification is None and on_device.runtime.startswith("tflite-micro")
+    assert f"4 samples, {on_device.runtime}" in " ".join(str(on_device).split())
     np.testing.assert_array_equal(on_device.outputs[0].values, TFLMModel(path).predict(x[:4]))
 
 

@@ -1,5 +1,6 @@
 """Files of models that round rows themselves: they compute what the model computes, for every method of the weights."""
 
+import functools
 import warnings
 
 import keras
@@ -56,14 +57,16 @@ def net(name):
     return model, np.random.default_rng(1).normal(size=(12, *shape)).astype("float32")
 
 
+@functools.cache
 def trained(name, **spec):
-    """Returns what `finalize` makes of a student after an epoch, and inputs."""
+    """Returns what `finalize` makes of a student after a few steps, and inputs."""
     model, data = net(name)
     student = prepare(
         model, Recipe([("separable", None)] * (name == "pointwise") + [(".*", QuantSpec(**spec, **ROWS))])
     )
-    student.compile(keras.optimizers.SGD(0.01), "mse")
-    student.fit(data, np.zeros_like(model.predict(data, batch_size=1, verbose=0)), batch_size=1, verbose=0)
+    # Tracing takes longer than these few steps; `tests/compression/test_dynamic_method.py` trains with graphs.
+    student.compile(keras.optimizers.SGD(0.03), "mse", run_eagerly=True)
+    student.fit(data[:3], np.zeros_like([model(x[None])[0] for x in data[:3]]), batch_size=1, verbose=0)
     return *finalize(student), data
 
 

@@ -46,8 +46,10 @@ def trained():
             kernel.assign(ops.convert_to_numpy(kernel) * 1.7)
         wrapper.initialize()
     before = {name: {k: array(v).copy() for k, v in kernels(model.get_layer(name).layer)} for name in LAYERS}
-    jit = keras.backend.backend() == "jax"
-    model.compile(optimizer=keras.optimizers.SGD(0.5), loss=dict.fromkeys(LAYERS, "mse"), jit_compile=jit)
+    backend = keras.backend.backend()
+    # Tracing takes TensorFlow longer than these few steps; `tests/quantizers` trains models with graphs.
+    how = {"run_eagerly": backend == "tensorflow", "jit_compile": backend == "jax"}
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss=dict.fromkeys(LAYERS, "mse"), **how)
     # Of `EinsumDense`, Keras may leave sizes open that a call knows.
     targets = {name: RNG.normal(size=out.shape) for name, out in outputs_of(model, x).items()}
     model.fit(fed(x), targets, batch_size=BATCH, epochs=2, verbose=0)

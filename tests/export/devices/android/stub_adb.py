@@ -67,6 +67,9 @@ class StubServer:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            # Wakes the thread in `accept`, which could go on with another socket of the same number.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _serve(self) -> None:
