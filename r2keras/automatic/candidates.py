@@ -288,6 +288,6 @@ class Candidates:
         """Returns the outputs of a file on the samples that judge; for microcontrollers, those of its model."""
         if self.settings.target == "mcu":
             return outputs_of(model, self.judge.data)
-        runner = LiteRTModel(path)
+        runner = LiteRTModel(path, num_threads=os.cpu_count() or 1)
         parts = [runner.dequantized(runner.predict_named("data", list(batch))) for batch in self.judge.data]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
