@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
+
 import keras
 import numpy as np
 import pytest
 
 from r2keras.cli import compress
+from tests import scripts
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +68,29 @@ def test_a_run_writes_file_recipe_and_report(made, tmp_path, capsys):
 def test_limits_that_nothing_meets_are_exit_code_1(made, tmp_path, capsys):
     assert run(made, tmp_path, max_drop=0.0, max_bytes=1400, bits="2", palettes="false") == 1
     assert "Nothing meets" in capsys.readouterr().out
+
+
+def rows_in(folder):
+    path = folder / "candidates.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not_killed(made, tmp_path, capsys):
+    given = {"max_drop": 0.02, "bits": "8,4", "palettes": "false"}
+    assert run(made, tmp_path, **given) == 0
+    undisturbed, folder = tmp_path / "out", tmp_path / "killed"
+    flags = {"model": made / "m.keras", "data": made / "x.npz", **given, "out": folder}
+    script = "tools/compress.py", *(f"--{name}={value}" for name, value in flags.items())
+    with scripts.started_warm(*script, cwd=tmp_path) as (pid, finish):
+        while len(rows_in(folder)) < 2:
+            os.kill(pid, 0)  # Raises if it has ended.
+            time.sleep(0.02)
+        os.kill(pid, signal.SIGKILL)
+        assert finish()[0] == -signal.SIGKILL
+    assert not (folder / "model.tflite").exists()
+    first = rows_in(folder)
+    assert run(made, tmp_path, **given, out=folder) == 0
+    assert rows_in(folder)[: len(first)] == first
+    rows = [[{**row, "seconds": 0} for row in rows_in(one)] for one in (undisturbed, folder)]
+    assert rows[0] == rows[1] and len(rows[0]) > len(first)
+    assert (folder / "model.tflite").read_bytes() == (undisturbed / "model.tflite").read_bytes()
