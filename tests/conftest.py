@@ -92,8 +92,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, seen = [item for item in items if runs_here(item)], set()
     if config.getoption("markexpr") == "not slow":
         kept = without_repeated_pairs(kept)
-    if config.getoption("markexpr") == "not slow" and BACKEND != "tensorflow":
-        kept = [item for item in kept if item.get_closest_marker("slow_elsewhere") is None and is_kept(item, seen)]
+        if BACKEND != "tensorflow":
+            kept = [item for item in kept if item.get_closest_marker("slow_elsewhere") is None and is_kept(item, seen)]
     here = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in here])
     items[:] = kept
