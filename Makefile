@@ -74,7 +74,7 @@ names: $(STAMPS)/dev ## write the public names that the tests compare with (afte
 	$(TEST_ENV) $(BIN)/python tests/public_names.py
 
 clean: ## remove .venv, caches and build output (out/ stays)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .cache/jax
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
